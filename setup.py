@@ -1,0 +1,38 @@
+"""Packaging of vhe_tf; tool tables live in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name="vhe_tf",
+    version="0.1.0",
+    description=(
+        "The Variational Homoencoder (Hewitt et al., UAI 2018) in Keras and "
+        "TensorFlow Probability"
+    ),
+    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "absl-py>=2",
+        # tensorflow-datasets imports it without declaring it.
+        "importlib_resources",
+        "keras>=3.15,<4",
+        "numpy>=2",
+        "pillow",
+        "tensorboard>=2.21,<2.22",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.10",
+        "tensorflow-probability==0.25.*",
+        # TensorFlow Probability needs it beside TensorFlow 2.21; the package
+        # itself never imports it.
+        "tf-keras>=2.21,<2.22",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "dev": ["mypy>=2", "pytest>=9", "ruff>=0.15", "scipy>=1.15"],
+    },
+)

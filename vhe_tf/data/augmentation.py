@@ -1,0 +1,211 @@
+"""New classes by symmetry, new elements by small affine maps, binarisation.
+
+The recipe of Section 4.1: the 8 rotations and reflections of a class are 8
+classes, 20 small random affine copies of an image are 20 elements of its
+class, and pixels are binarised last, each time an image is drawn.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["Augmentation", "affine_table", "symmetry"]
+
+BINARIZATIONS = ("dynamic", "threshold", "none")
+SYMMETRIES = (1, 4, 8)
+
+_MAX_ROTATION = math.radians(10)
+_MAX_LOG_SCALE = math.log(1.15)
+_MAX_SHEAR = 0.15
+_MAX_SHIFT = 0.06  # of the width and height; 1.7 of 28 pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to an image each time that it is drawn.
+
+    Attributes:
+        symmetries: 1 for none, 4 for the rotations by quarter turns, 8 for
+            these and their reflections: each makes a group of its own.
+        affine_copies: The number of elements made of one image, itself
+            included; the others are small random affine maps of it, the same
+            ones throughout a run. They multiply the size of every group.
+        binarization: `"dynamic"` draws each pixel from a Bernoulli of its
+            value, `"threshold"` compares it with one half, `"none"` keeps it.
+        image_size: `(H, W)` to make of larger stored images, by taking the
+            stored pixel at `floor(k * stored / wanted)`; None keeps the size.
+
+    Raises:
+        ValueError: If a value is none of those named.
+    """
+
+    symmetries: int = 1
+    affine_copies: int = 1
+    binarization: str = "dynamic"
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.symmetries not in SYMMETRIES:
+            raise ValueError(
+                f"`symmetries` must be one of {SYMMETRIES}. "
+                f"Received: symmetries={self.symmetries!r}."
+            )
+        if self.affine_copies < 1:
+            raise ValueError(
+                "`affine_copies` must be at least 1, the image itself. "
+                f"Received: affine_copies={self.affine_copies!r}."
+            )
+        if self.binarization not in BINARIZATIONS:
+            raise ValueError(
+                f"`binarization` must be one of {BINARIZATIONS}. "
+                f"Received: binarization={self.binarization!r}."
+            )
+
+    @property
+    def multiplicity(self) -> int:
+        """The number of elements that one stored image stands for."""
+        return self.symmetries * self.affine_copies
+
+
+def affine_table(
+    num_images: int,
+    num_copies: int,
+    *,
+    stored_size: tuple[int, int],
+    image_size: tuple[int, int],
+    seed: int,
+) -> np.ndarray:
+    """Draws the affine maps of every copy of every image.
+
+    Args:
+        num_images: The number of images.
+        num_copies: The number of copies of each; the first is the identity.
+        stored_size: `(H, W)` of the stored images.
+        image_size: `(H, W)` of the images to make.
+        seed: Decides the maps.
+
+    Returns:
+        `[num_images, num_copies, 8]` float32, projective transforms from
+        pixels (x, y) of the image to make to those of the stored image.
+    """
+    generator = np.random.default_rng(seed)
+    shape = (num_images, num_copies)
+
+    def uniform(limit: float) -> np.ndarray:
+        return generator.uniform(-limit, limit, shape)
+
+    angle, shear = uniform(_MAX_ROTATION), uniform(_MAX_SHEAR)
+    scale_x = np.exp(uniform(_MAX_LOG_SCALE))
+    scale_y = np.exp(uniform(_MAX_LOG_SCALE))
+    shift_x, shift_y = uniform(_MAX_SHIFT), uniform(_MAX_SHIFT)
+    for value, identity in (
+        (angle, 0), (shear, 0), (scale_x, 1), (scale_y, 1), (shift_x, 0),
+        (shift_y, 0),
+    ):  # fmt: skip
+        value[:, 0] = identity
+    cosine, sine = np.cos(angle), np.sin(angle)
+    # Around the centre: rotation @ shear @ scale, then the shift.
+    linear = np.empty((*shape, 2, 2))
+    linear[..., 0, 0] = scale_x * cosine
+    linear[..., 0, 1] = scale_y * (cosine * shear - sine)
+    linear[..., 1, 0] = scale_x * sine
+    linear[..., 1, 1] = scale_y * (sine * shear + cosine)
+    step, offset = _sampling_grid(stored_size, image_size)
+    size = np.array(image_size[::-1])
+    centre = (size - 1) / 2
+    shift = np.stack([shift_x, shift_y], axis=-1) * size
+    constant = centre + shift - linear @ centre
+    table = np.zeros((*shape, 8), np.float32)
+    table[..., 0:2] = step[0] * linear[..., 0, :]
+    table[..., 2] = step[0] * constant[..., 0] + offset[0]
+    table[..., 3:5] = step[1] * linear[..., 1, :]
+    table[..., 5] = step[1] * constant[..., 1] + offset[1]
+    return table
+
+
+def _sampling_grid(
+    stored_size: tuple[int, int], image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns step and offset, (x, y), of the pixels to take.
+
+    With this offset, rounding to the nearest stored pixel gives
+    `floor(k * step)` exactly, and stays as far from ties as can be.
+    """
+    stored = np.array(stored_size[::-1])
+    wanted = np.array(image_size[::-1])
+    denominator = wanted // np.gcd(stored, wanted)
+    return stored / wanted, -0.5 + 0.5 / denominator
+
+
+def transform(
+    images: tf.Tensor, maps: tf.Tensor, image_size: tuple[int, int]
+) -> tf.Tensor:
+    """Applies one projective map an image, zeros beyond the border.
+
+    Bilinear at equal sizes; nearest where the image shrinks, so that a binary
+    original stays binary.
+
+    Args:
+        images: `[B, H0, W0, C]` float32.
+        maps: `[B, 8]`, rows of `affine_table`.
+        image_size: `(H, W)`.
+
+    Returns:
+        `[B, H, W, C]` float32.
+    """
+    same_size = tuple(images.shape[1:3]) == tuple(image_size)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=maps,
+        output_shape=image_size,
+        fill_value=0.0,
+        interpolation="BILINEAR" if same_size else "NEAREST",
+    )
+
+
+def symmetry(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Turns and reflects each square image by its own symmetry.
+
+    Args:
+        images: `[B, H, H, C]`.
+        index: `[B]` int in 0..7: quarter turns (index mod 4), after a
+            transposition where index is 4 or more.
+
+    Returns:
+        `[B, H, H, C]`.
+    """
+    index = tf.cast(index, tf.int32)
+
+    def where(condition: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
+        return tf.where(condition[:, None, None, None], changed, images)
+
+    # A quarter turn is a transposition followed by a flip of the rows.
+    turns = index % 4
+    odd = turns % 2 == 1
+    images = where(odd != (index >= 4), tf.transpose(images, [0, 2, 1, 3]))
+    images = where((turns == 1) | (turns == 2), tf.reverse(images, [1]))
+    return where((turns == 2) | (turns == 3), tf.reverse(images, [2]))
+
+
+def binarize(
+    images: tf.Tensor, binarization: str, *, seed: tf.Tensor
+) -> tf.Tensor:
+    """Makes pixels binary, the last of all steps.
+
+    Args:
+        images: Intensities in 0..1, any shape.
+        binarization: One of `BINARIZATIONS`.
+        seed: `[2]` int, used if `binarization` is `"dynamic"`.
+
+    Returns:
+        float32 of the same shape, in {0, 1} unless `binarization` is
+        `"none"`.
+    """
+    if binarization == "none":
+        return images
+    if binarization == "threshold":
+        return tf.cast(images >= 0.5, tf.float32)
+    uniform = tf.random.stateless_uniform(tf.shape(images), seed)
+    return tf.cast(uniform < images, tf.float32)

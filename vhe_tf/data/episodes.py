@@ -1,0 +1,393 @@
+"""From grouped images to a `tf.data.Dataset` of training episodes.
+
+Resampling lives here (Eq. 14): an episode is an element x and, for each group
+latent, a support D drawn without replacement from the group of x. Where the
+objective resamples, D is independent of x, so now and then it holds x: that
+independence is what makes Eq. 14 a bound on log p(X). Where it does not, x is
+a member of D.
+
+Step t of a run is a pure function of (seed, t): nothing has hidden state, so a
+run resumed at step t sees exactly what it would have seen. All is vectorised
+TensorFlow; the input path holds no Python.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vhe_tf.data import augmentation as augmentation_lib
+from vhe_tf.data.augmentation import Augmentation
+from vhe_tf.data.grouped_images import GroupedImages
+
+__all__ = ["EpisodeSampler", "sample_without_replacement"]
+
+# Streams of chance within one step.
+_QUERY, _SUPPORT, _RENDER, _MODEL, _SIZE = range(5)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Groups:
+    """Where the members of each group of one grouping are.
+
+    Attributes:
+        members: `[M]`, image indices sorted by group.
+        start: `[M]`, for each image the position in `members` at which its
+            group begins.
+        size: `[M]`, for each image the number of images in its group.
+        rank: `[M]`, for each image its own place within its group.
+    """
+
+    members: tf.Tensor
+    start: tf.Tensor
+    size: tf.Tensor
+    rank: tf.Tensor
+
+
+class EpisodeSampler:
+    """Draws batches of episodes, each a pure function of seed and step.
+
+    An *element* is a stored image under one symmetry and one affine map; it
+    belongs to the group (group of the image, symmetry).
+
+    Args:
+        data: The images and their groups.
+        batch_size: B, episodes a step.
+        support_size: N, or `(low, high)` to draw N for each batch.
+        resamples: Whether D is independent of x (`Objective.resamples`);
+            otherwise x is in D.
+        group_latents: The groupings to give supports for; all by default.
+        augmentation: What is done to each image.
+        exclude_query: With `resamples`, draw D from the group without x.
+            Unlike the paper: no bound on log p(X) any more.
+        seed: Decides everything.
+
+    Raises:
+        ValueError: If a group has too few elements for the support, a
+            grouping is unknown, or the arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        batch_size: int,
+        support_size: int | tuple[int, int],
+        resamples: bool,
+        group_latents: Sequence[str] | None = None,
+        augmentation: Augmentation | None = None,
+        exclude_query: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.data = data
+        self.augmentation = augmentation or Augmentation()
+        self.batch_size = _positive("batch_size", batch_size)
+        self.min_support, self.max_support = _support_range(support_size)
+        if exclude_query and not resamples:
+            raise ValueError(
+                "`exclude_query` keeps x out of D, but this objective draws x "
+                "from D; use 'vhe' or 'resample', or leave it off. "
+                "Received: exclude_query=True, resamples=False."
+            )
+        self.resamples = resamples
+        self.exclude_query = exclude_query
+        self.seed = seed
+        names = tuple(data.labels if group_latents is None else group_latents)
+        self._groups = {name: self._index_groups(name) for name in names}
+        self._images = tf.constant(data.images)
+        height, width, _ = data.image_shape
+        self._size = self.augmentation.image_size or (height, width)
+        if self.augmentation.symmetries > 1 and self._size[0] != self._size[1]:
+            raise ValueError(
+                "Quarter turns need square images; pass symmetries=1. "
+                f"Received: images of {self._size[0]}x{self._size[1]} pixels."
+            )
+        self._maps = self._affine_maps()
+
+    @property
+    def num_elements(self) -> int:
+        """The number of elements: stored images times augmented copies."""
+        return len(self.data) * self.augmentation.multiplicity
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps after which every element has been a query."""
+        return math.ceil(self.num_elements / self.batch_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the images in episodes."""
+        return (*self._size, self.data.image_shape[2])
+
+    def dataset(self, first_step: int = 0) -> tf.data.Dataset:
+        """Returns the endless data set of episodes from `first_step` on.
+
+        Each element is a mapping with `query` `[B, H, W, C]` float32;
+        `support`, by group latent `[B, N, H, W, C]`; `group_size`, by group
+        latent `[B]` int32; and `seed` `[2]` int32.
+        """
+        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+        return steps.map(
+            self.episode, num_parallel_calls=tf.data.AUTOTUNE
+        ).prefetch(tf.data.AUTOTUNE)
+
+    def episode(self, step: tf.Tensor) -> dict[str, Any]:
+        """Returns the batch of episodes of one step; see `dataset`."""
+        step = tf.cast(step, tf.int64)
+        seed = tf.stack([tf.constant(self.seed, tf.int64), step])
+        query = self._query_elements(step)  # [B]
+        supports = {
+            name: self._support_elements(groups, query, seed, index)
+            for index, (name, groups) in enumerate(self._groups.items())
+        }  # [B, N] each
+        names = list(supports)
+        sizes = tf.shape(supports[names[0]])[1]
+        elements = tf.concat(
+            [query[:, None], *(supports[name] for name in names)], axis=1
+        )
+        images = self._render(
+            tf.reshape(elements, [-1]), seed=_fold_in(seed, _RENDER)
+        )
+        images = tf.reshape(
+            images, [self.batch_size, 1 + len(names) * sizes, *self.image_shape]
+        )
+        support = {}
+        for index, name in enumerate(names):
+            begin = 1 + index * sizes
+            support[name] = images[:, begin : begin + sizes]
+            support[name].set_shape(
+                [self.batch_size, self._static_support, *self.image_shape]
+            )
+        model_seed = tf.random.stateless_uniform(
+            [2], _fold_in(seed, _MODEL), None, None, tf.int32
+        )
+        return {
+            "query": images[:, 0],
+            "support": support,
+            "group_size": self._group_sizes(query),
+            "seed": model_seed,
+        }
+
+    @property
+    def _static_support(self) -> int | None:
+        fixed = self.min_support == self.max_support
+        return self.max_support if fixed else None
+
+    def _index_groups(self, name: str) -> _Groups:
+        if name not in self.data.labels:
+            raise ValueError(
+                f"The data have no grouping {name!r}; they have "
+                f"{sorted(self.data.labels)}."
+            )
+        ids, group, size = np.unique(
+            self.data.labels[name], return_inverse=True, return_counts=True
+        )
+        needed = self.max_support + (1 if self.exclude_query else 0)
+        smallest = int(size.argmin())
+        elements = int(size[smallest]) * self.augmentation.affine_copies
+        if elements < needed:
+            short = int((size * self.augmentation.affine_copies < needed).sum())
+            raise ValueError(
+                f"Every group of {name!r} needs at least {needed} elements for "
+                f"support sets of {self.max_support}"
+                f"{' beside the query' if self.exclude_query else ''}; use a "
+                "smaller support, more `affine_copies`, or drop such groups. "
+                f"Received: group {ids[smallest]} with {elements} elements "
+                f"({short} such groups)."
+            )
+        members = np.argsort(group, kind="stable")
+        start = np.cumsum(size) - size
+        rank = np.empty(len(group), np.int64)
+        rank[members] = np.arange(len(group)) - start[group[members]]
+        return _Groups(
+            *(
+                tf.constant(values, tf.int64)
+                for values in (members, start[group], size[group], rank)
+            )
+        )
+
+    def _affine_maps(self) -> tf.Tensor | None:
+        height, width, _ = self.data.image_shape
+        if self.augmentation.affine_copies == 1 and self._size == (
+            height,
+            width,
+        ):
+            return None
+        return tf.constant(
+            augmentation_lib.affine_table(
+                len(self.data),
+                self.augmentation.affine_copies,
+                stored_size=(height, width),
+                image_size=self._size,
+                seed=self.seed,
+            )
+        )
+
+    def _query_elements(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the elements that one step decodes, `[B]`."""
+        count = tf.constant(self.num_elements, tf.int64)
+        position = step * self.batch_size + tf.range(
+            self.batch_size, dtype=tf.int64
+        )
+        epoch = position // count
+        seeds = tf.stack(
+            [
+                tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)),
+                epoch,
+                tf.fill([self.batch_size], tf.constant(_QUERY, tf.int64)),
+            ],
+            axis=1,
+        )
+        return tf.raw_ops.RandomIndexShuffle(
+            index=position % count,
+            seed=tf.cast(seeds, tf.int32),
+            max_index=count - 1,
+            rounds=4,
+        )
+
+    def _decompose(
+        self, elements: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Splits elements into image, symmetry and affine copy."""
+        copies = self.augmentation.affine_copies
+        copy = elements % copies
+        symmetry = elements // copies % self.augmentation.symmetries
+        return elements // self.augmentation.multiplicity, symmetry, copy
+
+    def _group_sizes(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+        image, _, _ = self._decompose(query)
+        return {
+            name: tf.cast(
+                tf.gather(groups.size, image) * self.augmentation.affine_copies,
+                tf.int32,
+            )
+            for name, groups in self._groups.items()
+        }
+
+    def _support_elements(
+        self, groups: _Groups, query: tf.Tensor, seed: tf.Tensor, index: int
+    ) -> tf.Tensor:
+        """Returns the elements of the support of each query, `[B, N]`."""
+        copies = self.augmentation.affine_copies
+        image, symmetry, copy = self._decompose(query)
+        population = tf.gather(groups.size, image) * copies
+        own = tf.gather(groups.rank, image) * copies + copy
+        draw_seed = _fold_in(_fold_in(seed, _SUPPORT), index)
+        if self.resamples and not self.exclude_query:
+            places = sample_without_replacement(
+                population, self.max_support, seed=draw_seed
+            )
+        else:
+            num_others = self.max_support - (0 if self.resamples else 1)
+            others = sample_without_replacement(
+                population - 1, num_others, seed=draw_seed
+            )
+            others += tf.cast(others >= own[:, None], tf.int64)
+            places = others
+            if not self.resamples:
+                places = tf.concat([own[:, None], others], axis=1)
+        places = places[:, : self._support_size(seed)]
+        member = tf.gather(groups.start, image)[:, None] + places // copies
+        return (
+            tf.gather(groups.members, member) * self.augmentation.symmetries
+            + symmetry[:, None]
+        ) * copies + places % copies
+
+    def _support_size(self, seed: tf.Tensor) -> tf.Tensor | int:
+        if self._static_support is not None:
+            return self._static_support
+        return tf.random.stateless_uniform(
+            [],
+            _fold_in(seed, _SIZE),
+            self.min_support,
+            self.max_support + 1,
+            tf.int32,
+        )
+
+    def _render(self, elements: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+        """Makes the images of elements, `[K, H, W, C]` float32."""
+        image, symmetry, copy = self._decompose(elements)
+        pixels = _intensities(tf.gather(self._images, image))
+        if self._maps is not None:
+            maps = tf.gather_nd(self._maps, tf.stack([image, copy], axis=1))
+            pixels = augmentation_lib.transform(pixels, maps, self._size)
+        if self.augmentation.symmetries > 1:
+            pixels = augmentation_lib.symmetry(pixels, symmetry)
+        return augmentation_lib.binarize(
+            pixels, self.augmentation.binarization, seed=seed
+        )
+
+
+def sample_without_replacement(
+    population: tf.Tensor, num_samples: int, *, seed: tf.Tensor
+) -> tf.Tensor:
+    """Draws distinct integers uniformly, from a range of its own each row.
+
+    Floyd's algorithm (Bentley and Floyd, 1987), then a random order, so that
+    any first few columns are a uniform draw as well. (The library's
+    `index_shuffle` is not uniform over small ranges.)
+
+    Args:
+        population: `[B]` int64, each at least `num_samples`.
+        num_samples: K.
+        seed: `[2]` int.
+
+    Returns:
+        `[B, K]` int64, row b of distinct values in 0..population[b]-1.
+    """
+    batch_size = population.shape[0]
+    if num_samples == 0:
+        return tf.zeros([batch_size, 0], tf.int64)
+    shape = [batch_size, num_samples]
+    bits = tf.random.stateless_uniform(
+        shape, _fold_in(seed, 0), None, None, tf.int64
+    )
+    chosen: list[tf.Tensor] = []
+    for index in range(num_samples):
+        last = population - num_samples + index
+        value = tf.math.floormod(bits[:, index], last + 1)
+        if chosen:
+            taken = tf.reduce_any(
+                tf.stack(chosen, axis=1) == value[:, None], axis=1
+            )
+            value = tf.where(taken, last, value)
+        chosen.append(value)
+    order = tf.argsort(
+        tf.random.stateless_uniform(shape, _fold_in(seed, 1)), axis=1
+    )
+    return tf.gather(tf.stack(chosen, axis=1), order, batch_dims=1)
+
+
+def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, data)
+
+
+def _intensities(images: tf.Tensor) -> tf.Tensor:
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) / 255.0
+    return tf.cast(images, tf.float32)
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive int. Received: {name}={value!r}."
+        )
+    return value
+
+
+def _support_range(support_size: int | tuple[int, int]) -> tuple[int, int]:
+    low, high = (
+        (support_size, support_size)
+        if isinstance(support_size, int)
+        else support_size
+    )
+    if not 1 <= low <= high:
+        raise ValueError(
+            "`support_size` must be a positive int or a pair low <= high of "
+            f"them. Received: support_size={support_size!r}."
+        )
+    return low, high

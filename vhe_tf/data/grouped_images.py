@@ -1,0 +1,125 @@
+"""Images with the groups they belong to, as plain arrays in memory."""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["GroupedImages"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupedImages:
+    """Images and, for each group latent, the group that each image is in.
+
+    Attributes:
+        images: `[M, H, W, C]`, either uint8 in 0..255 or floating point in
+            0..1. In binary and grey images 1 (or 255) is ink.
+        labels: A mapping from the name of a group latent (`"character"`,
+            `"alphabet"`) to `[M]` integers: the id of the group of each image.
+            Ids are any non-negative integers, not necessarily 0..n-1.
+        group_names: For some or all keys of `labels`, the name of each group
+            for a human reader, by id.
+
+    Raises:
+        ValueError: If `images` has a wrong rank, dtype or range or holds NaN,
+            or if some labels are not one non-negative integer an image.
+    """
+
+    images: np.ndarray
+    labels: Mapping[str, np.ndarray]
+    group_names: Mapping[str, Mapping[int, str]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+        if not self.labels:
+            raise ValueError(
+                "`labels` must name at least one grouping of the images, for "
+                "example {'character': ids}. Received: labels={}."
+            )
+        for name, ids in self.labels.items():
+            _check_labels(name, ids, len(self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the stored images."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def group_ids(self, name: str) -> np.ndarray:
+        """Returns the sorted ids of the groups of one grouping."""
+        return np.unique(self.labels[name])
+
+    def where(self, keep: np.ndarray) -> "GroupedImages":
+        """Returns the images for which the boolean mask `keep` holds."""
+        return GroupedImages(
+            self.images[keep],
+            {name: ids[keep] for name, ids in self.labels.items()},
+            self.group_names,
+        )
+
+    def with_groups(self, name: str, ids: Sequence[int]) -> "GroupedImages":
+        """Returns the images of the given groups of one grouping."""
+        return self.where(np.isin(self.labels[name], np.asarray(ids)))
+
+
+def _check_images(images: np.ndarray) -> None:
+    if not isinstance(images, np.ndarray) or images.ndim != 4:
+        shape = getattr(images, "shape", type(images).__name__)
+        raise ValueError(
+            "`images` must be an array of shape [M, H, W, C]; grey images of "
+            "shape [M, H, W] take a last axis of size 1 (`images[..., None]`). "
+            f"Received: {shape}."
+        )
+    if 0 in images.shape:
+        raise ValueError(
+            "`images` must hold at least one image of at least one pixel. "
+            f"Received: images.shape={images.shape}."
+        )
+    if images.dtype == np.uint8:
+        return
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            "`images` must be uint8 in 0..255 or floating point in 0..1. "
+            f"Received: images.dtype={images.dtype}."
+        )
+    finite = np.isfinite(images)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=(1, 2, 3)))
+        raise ValueError(
+            "`images` must be finite; drop or repair the images with NaN or "
+            f"infinite pixels. Received: {len(bad)} such images, the first at "
+            f"index {bad[0]}."
+        )
+    low, high = float(images.min()), float(images.max())
+    if low < 0.0 or high > 1.0:
+        raise ValueError(
+            "Floating point `images` must lie in 0..1; divide pixels in "
+            f"0..255 by 255. Received: pixels in {low:g}..{high:g}."
+        )
+
+
+def _check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
+    ids = np.asarray(ids)
+    if ids.shape != (num_images,):
+        raise ValueError(
+            f"`labels[{name!r}]` must hold one group id an image. "
+            f"Received: {num_images} images and labels of shape {ids.shape}."
+        )
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            f"`labels[{name!r}]` must be integers; map names to ids with "
+            f"`np.unique(names, return_inverse=True)`. Received: dtype "
+            f"{ids.dtype}."
+        )
+    if ids.min() < 0:
+        raise ValueError(
+            f"`labels[{name!r}]` must be non-negative. Received: {ids.min()} "
+            f"at index {int(ids.argmin())}."
+        )

@@ -1,0 +1,200 @@
+"""Reads a folder of images, one sub-folder a class."""
+
+import logging
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+from vhe_tf.data.grouped_images import GroupedImages
+
+__all__ = ["image_folder"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_MODES = {1: "L", 3: "RGB"}
+
+_logger = logging.getLogger(__name__)
+
+
+def image_folder(
+    root: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
+    invert: bool = False,
+    label_name: str = "character",
+) -> GroupedImages:
+    """Reads all PNG and JPEG files in `root/<class>/`.
+
+    Each image is turned upright (EXIF), flattened on white where transparent,
+    made grey or RGB and resized to `image_size`, by area averages along an
+    axis that shrinks and linearly along one that grows; its proportions are
+    not kept. Hidden files and folders are skipped, and other files too, with
+    one warning that counts them.
+
+    Args:
+        root: A folder with one sub-folder for each class. The classes get
+            the ids 0, 1, ... in the order of the folders' names.
+        image_size: `(H, W)`, both positive.
+        channels: 1 for grey or 3 for RGB images.
+        invert: Whether to replace each pixel by 255 minus it. Set it for dark
+            ink on light paper: ink is 255 in this package.
+        label_name: The name to give to this grouping of the images.
+
+    Returns:
+        The images, `[M, H, W, channels]` uint8, sorted by class and file
+        name, with `labels[label_name]` and the folders' names as
+        `group_names[label_name]`.
+
+    Raises:
+        ValueError: If `image_size` or `channels` is not valid, if `root` has
+            no class folders, if a class folder has no images, or if an image
+            cannot be read.
+        FileNotFoundError: If `root` does not exist.
+        NotADirectoryError: If `root` is not a folder.
+        PermissionError: If a folder may not be read.
+    """
+    _check_image_size(image_size)
+    if channels not in _MODES:
+        raise ValueError(
+            "`channels` must be 1 (grey) or 3 (RGB). "
+            f"Received: channels={channels!r}."
+        )
+    files = _class_files(pathlib.Path(root))
+    pixels = np.stack(
+        [
+            _read_image(path, image_size, channels)
+            for paths in files.values()
+            for path in paths
+        ]
+    )
+    sizes = [len(paths) for paths in files.values()]
+    return GroupedImages(
+        255 - pixels if invert else pixels,
+        {label_name: np.repeat(np.arange(len(files)), sizes)},
+        {label_name: dict(enumerate(files))},
+    )
+
+
+def _check_image_size(image_size: tuple[int, int]) -> None:
+    valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
+    if not valid or not all(
+        isinstance(size, (int, np.integer)) and size > 0 for size in image_size
+    ):
+        raise ValueError(
+            "`image_size` must be two positive ints, (height, width). "
+            f"Received: image_size={image_size!r}."
+        )
+
+
+def _class_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Returns the sorted image files of each class, by class name."""
+    if not root.exists():
+        raise FileNotFoundError(
+            "`root` must be an existing folder with one folder of images for "
+            f"each class. Received: root={str(root)!r}."
+        )
+    if not root.is_dir():
+        raise NotADirectoryError(
+            "`root` must be a folder with one folder of images for each "
+            f"class, not a file; unpack an archive first. "
+            f"Received: root={str(root)!r}."
+        )
+    entries = _visible(root)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders:
+        raise ValueError(
+            f"{str(root)!r} has no class folders. Make one folder for each "
+            "class and move its images there: root/<class>/<image>.png. "
+            f"Received: {_count_images(entries)} images directly in `root`."
+        )
+    ignored = [entry for entry in entries if not entry.is_dir()]
+    files = {}
+    for folder in folders:
+        inside = _visible(folder)
+        files[folder.name] = [path for path in inside if _is_image(path)]
+        ignored += [path for path in inside if not _is_image(path)]
+        if not files[folder.name]:
+            raise ValueError(_no_images(folder, inside))
+    if ignored:
+        _logger.warning(
+            "Ignored %d entries of %r that are not PNG or JPEG files in a "
+            "class folder, for example %r.",
+            len(ignored),
+            str(root),
+            str(ignored[0]),
+        )
+    return files
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except PermissionError as error:
+        raise PermissionError(
+            f"The folder {str(folder)!r} may not be read; change its "
+            "permissions, or run as a user who may read it."
+        ) from error
+    return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.is_dir()
+
+
+def _count_images(paths: Iterable[pathlib.Path]) -> int:
+    return sum(map(_is_image, paths))
+
+
+def _no_images(folder: pathlib.Path, inside: list[pathlib.Path]) -> str:
+    num_folders = sum(path.is_dir() for path in inside)
+    return (
+        f"The class folder {str(folder)!r} has no PNG or JPEG files; add "
+        "images, directly in it and not in folders below it, or remove it. "
+        f"Received: {num_folders} folders and {len(inside) - num_folders} "
+        "other files."
+    )
+
+
+def _read_image(
+    path: pathlib.Path, image_size: tuple[int, int], channels: int
+) -> np.ndarray:
+    try:
+        with Image.open(path) as file:
+            image = _flattened(ImageOps.exif_transpose(file))
+    # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
+    # broken files.
+    except Exception as error:
+        raise ValueError(
+            f"The image {str(path)!r} cannot be read; replace or remove it. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    height, width = image_size
+    image = image.convert(_MODES[channels])
+    image = _resized(image, (width, image.height))
+    image = _resized(image, (width, height))
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    """Returns an opaque 8-bit image, on white paper where transparent."""
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip 16-bit values to 255.
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode != "L" else image.copy()
+    image = image.convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes along the one axis, or none, on which `size` differs."""
+    if size == image.size:
+        return image
+    shrinks = size[0] < image.width or size[1] < image.height
+    resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return image.resize(size, resample)

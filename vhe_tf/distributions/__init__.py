@@ -1,0 +1,1 @@
+"""Divergences and distributions that TFP lacks."""

@@ -1,0 +1,1 @@
+"""Few-shot accuracy and likelihoods of a trained model."""

@@ -1,0 +1,1 @@
+"""Keras layers; those that end a network return distributions."""

@@ -1,0 +1,172 @@
+"""Convolutional networks between images and feature vectors."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vhe_tf.layers import lazy
+
+__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class ConvolutionalEncoder(lazy.LazyLayer):
+    """Stages of 3x3 convolutions, each ending in one of stride 2.
+
+    Unlike the paper's source (Edwards and Storkey, 2016), which normalises
+    over the batch, each image is normalised by itself: then `call` assigns no
+    moving statistics, episodes do not interact, and one shot is treated like
+    five.
+
+    Args:
+        filters: For each stage, the number of filters.
+        convolutions: The number of stride-1 convolutions before the stride-2
+            one that ends a stage.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        images: `[B, H, W, C]`.
+
+    Returns:
+        `[B, F]`, the flattened features of the last stage.
+    """
+
+    def __init__(
+        self, filters: Sequence[int], convolutions: int = 2, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = tuple(filters)
+        self.convolutions = convolutions
+        self.blocks = [
+            _convolution(size, stride, self.dtype_policy)
+            for size in self.filters
+            for stride in [1] * convolutions + [2]
+        ]
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        features = images
+        for block in self.blocks:
+            features = block(features)
+        shape = tf.shape(features)
+        size = math.prod(features.shape[1:])
+        return tf.reshape(features, [shape[0], size])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": list(self.filters),
+            "convolutions": self.convolutions,
+        }
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class ConvolutionalDecoder(lazy.LazyLayer):
+    """The mirror of `ConvolutionalEncoder`: features to an image of logits.
+
+    Args:
+        image_shape: `(H, W, C)` of the image to make.
+        filters: The `filters` of the encoder that it mirrors.
+        convolutions: The number of stride-1 convolutions before the
+            transposed one of stride 2 that ends a stage.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        features: `[..., F]`.
+
+    Returns:
+        `[..., H, W, C]`, logits.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        filters: Sequence[int],
+        convolutions: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_shape = tuple(image_shape)
+        self.filters = tuple(filters)
+        self.convolutions = convolutions
+        # [(H, W), ..., smallest]: what each stage of the encoder leaves.
+        self.sizes = [self.image_shape[:2]]
+        for _ in self.filters:
+            height, width = self.sizes[-1]
+            self.sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
+        policy = self.dtype_policy
+        self.base = keras.layers.Dense(
+            math.prod(self.sizes[-1]) * self.filters[-1], dtype=policy
+        )
+        self.stages = [
+            [_convolution(size, 1, policy) for _ in range(convolutions)]
+            + [_transposed_convolution(size, policy)]
+            for size in reversed(self.filters)
+        ]
+        self.logits = keras.layers.Conv2D(
+            self.image_shape[2], 3, padding="same", dtype=policy
+        )
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        leading = tf.shape(features)[:-1]
+        flat = tf.reshape(features, [-1, features.shape[-1]])
+        smallest = (*self.sizes[-1], self.filters[-1])
+        image = tf.reshape(self.base(flat), [-1, *smallest])
+        for stage, (height, width) in zip(
+            self.stages, self.sizes[-2::-1], strict=True
+        ):
+            for block in stage:
+                image = block(image)
+            image = image[:, :height, :width]  # undoes the encoder's padding
+        return tf.reshape(
+            self.logits(image), tf.concat([leading, self.image_shape], axis=0)
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "image_shape": list(self.image_shape),
+            "filters": list(self.filters),
+            "convolutions": self.convolutions,
+        }
+
+
+def _convolution(
+    filters: int, stride: int, policy: keras.DTypePolicy
+) -> keras.Sequential:
+    return _normalised(
+        keras.layers.Conv2D(
+            filters,
+            3,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            dtype=policy,
+        ),
+        policy,
+    )
+
+
+def _transposed_convolution(
+    filters: int, policy: keras.DTypePolicy
+) -> keras.Sequential:
+    return _normalised(
+        keras.layers.Conv2DTranspose(
+            filters, 3, strides=2, padding="same", use_bias=False, dtype=policy
+        ),
+        policy,
+    )
+
+
+def _normalised(
+    convolution: keras.layers.Layer, policy: keras.DTypePolicy
+) -> keras.Sequential:
+    return keras.Sequential(
+        [
+            convolution,
+            keras.layers.GroupNormalization(groups=8, dtype=policy),
+            keras.layers.Activation("elu", dtype=policy),
+        ]
+    )

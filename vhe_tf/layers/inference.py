@@ -1,0 +1,210 @@
+"""Priors, posteriors and likelihoods over vector latents (Section 4.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf.layers import heads
+from vhe_tf.layers import lazy
+
+__all__ = [
+    "ConditionalNormal",
+    "ImageLikelihood",
+    "QueryPosterior",
+    "SupportPosterior",
+]
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class ConditionalNormal(lazy.LazyLayer):
+    """A diagonal Gaussian p(latent | parents) by a dense network.
+
+    Args:
+        latent_size: Positive int, `L`.
+        units: Width of the hidden layer.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        *parents: `[S..., B, P]` each.
+
+    Returns:
+        A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
+        `[L]`.
+    """
+
+    def __init__(self, latent_size: int, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.latent_size = latent_size
+        self.units = units
+        self.hidden = keras.layers.Dense(
+            units, activation="elu", dtype=self.dtype_policy
+        )
+        self.head = heads.DiagonalNormalHead(
+            latent_size, dtype=self.dtype_policy
+        )
+
+    def call(self, *parents: tf.Tensor) -> tfd.Distribution:
+        return self.head(self.hidden(tf.concat(parents, axis=-1)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "latent_size": self.latent_size,
+            "units": self.units,
+        }
+
+
+class _EncoderPosterior(lazy.LazyLayer):
+    """What the posteriors from a support and from a query have in common."""
+
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        latent_size: int,
+        units: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.latent_size = latent_size
+        self.units = units
+        self.before = self._dense()
+        self.after = self._dense()
+        self.head = heads.DiagonalNormalHead(
+            latent_size, dtype=self.dtype_policy
+        )
+
+    def _dense(self) -> keras.layers.Layer:
+        return keras.layers.Dense(
+            self.units, activation="elu", dtype=self.dtype_policy
+        )
+
+    def _given_parents(
+        self, features: tf.Tensor, parents: Sequence[tf.Tensor]
+    ) -> tfd.Distribution:
+        """Combines `[B, F]` with parents of shape `[S..., B, P]` each."""
+        if parents:
+            leading = tf.shape(parents[0])[:-1]
+            shape = tf.concat([leading, [features.shape[-1]]], axis=0)
+            features = tf.concat(
+                [tf.broadcast_to(features, shape), *parents], axis=-1
+            )
+        return self.head(self.after(features))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "latent_size": self.latent_size,
+            "units": self.units,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "_EncoderPosterior":
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class SupportPosterior(_EncoderPosterior):
+    """q(c; D, parents): encodes each element of D and averages over D.
+
+    The statistic network of Edwards and Storkey (2016): a dense layer before
+    and one after the mean over the support, so that the order of the support
+    does not matter and any size will do.
+
+    Args:
+        encoder: Layer from images `[B, H, W, C]` to features `[B, F]`.
+        latent_size: Positive int, `L`.
+        units: Width of the dense layers.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        support: `[B, N, H, W, C]`.
+        *parents: `[S..., B, P]` each.
+
+    Returns:
+        A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
+        `[L]`.
+    """
+
+    def call(self, support: tf.Tensor, *parents: tf.Tensor) -> tfd.Distribution:
+        shape = tf.shape(support)
+        images = tf.reshape(support, tf.concat([[-1], shape[2:]], axis=0))
+        images = tf.ensure_shape(images, [None, *support.shape[2:]])
+        features = self.before(self.encoder(images))  # [B * N, F]
+        features = tf.reshape(features, [shape[0], shape[1], self.units])
+        return self._given_parents(tf.reduce_mean(features, axis=1), parents)
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class QueryPosterior(_EncoderPosterior):
+    """q(z; x, parents) for a latent that belongs to one element.
+
+    Args:
+        encoder: Layer from images `[B, H, W, C]` to features `[B, F]`.
+        latent_size: Positive int, `L`.
+        units: Width of the dense layers.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        query: `[B, H, W, C]`.
+        *parents: `[S..., B, P]` each.
+
+    Returns:
+        A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
+        `[L]`.
+    """
+
+    def call(self, query: tf.Tensor, *parents: tf.Tensor) -> tfd.Distribution:
+        return self._given_parents(self.before(self.encoder(query)), parents)
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class ImageLikelihood(lazy.LazyLayer):
+    """p(x | latents): decodes all latents, side by side, into an image.
+
+    Args:
+        decoder: Layer from features `[..., F]` to parameters
+            `[..., H, W, P]`.
+        head: Layer from those parameters to a distribution over images.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        **latents: `[S..., B, L]` each.
+
+    Returns:
+        What `head` returns: batch shape `[S..., B]`, event shape `[H, W, C]`.
+    """
+
+    def __init__(
+        self,
+        decoder: keras.layers.Layer,
+        head: keras.layers.Layer,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.decoder = decoder
+        self.head = head
+
+    def call(self, **latents: tf.Tensor) -> tfd.Distribution:
+        # By name, so that the order of declaration does not matter.
+        values = [latents[name] for name in sorted(latents)]
+        return self.head(self.decoder(tf.concat(values, axis=-1)))
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "decoder": serialize(self.decoder),
+            "head": serialize(self.head),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ImageLikelihood":
+        revive = keras.saving.deserialize_keras_object
+        layers = {key: revive(config[key]) for key in ("decoder", "head")}
+        return cls(**{**config, **layers})

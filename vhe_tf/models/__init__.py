@@ -1,0 +1,1 @@
+"""The VHE, its latents, and the published architectures."""

@@ -1,0 +1,171 @@
+"""Declared latents and the acyclic graph that they form (Section 3.2)."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf.distributions import divergences
+
+__all__ = ["Latent", "parents_first"]
+
+_DIVERGENCES = ("closed_form", "one_sample")
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class Latent(keras.layers.Layer):
+    """A latent variable: what it is called, its prior and its posterior.
+
+    A group latent (`per_element=False`) is shared by all elements of a group
+    and inferred from a support set D drawn from it; a per-element latent
+    belongs to one element and is inferred from that element.
+
+    Args:
+        name: Str, the latent's name; for a group latent also the name of the
+            grouping in the data (`"character"`, `"alphabet"`).
+        prior: Keras layer, `prior(*parents)` returns the `tfd.Distribution`
+            `p(latent | parents)`. Without parents its batch shape is `[]`.
+        posterior: Keras layer, `posterior(observed, *parents)` returns
+            `q(latent; observed, parents)`, of the same family as the prior.
+            `observed` is the support, `[B, N, H, W, C]`, or for a per-element
+            latent the query, `[B, H, W, C]`. Parents may carry sample axes,
+            `[S..., B, E...]`; the posterior then has batch shape `[S..., B]`.
+        parents: Names of the latents that it is conditioned on.
+        per_element: Bool, whether each element has its own.
+        divergence: `"closed_form"`, or `"one_sample"` where the prior has no
+            closed-form KL.
+
+    Call arguments:
+        observed: The support or the query, see `posterior`.
+        *parents: `[S..., B, E...]`, the values of the parents, in the order
+            of `parents`.
+
+    Returns:
+        The posterior and the prior, two `tfd.Distribution`s.
+
+    Raises:
+        ValueError: If `divergence` is unknown or a latent is its own parent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        prior: keras.layers.Layer,
+        posterior: keras.layers.Layer,
+        parents: Sequence[str] = (),
+        per_element: bool = False,
+        divergence: str = "closed_form",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, autocast=False, **kwargs)
+        if divergence not in _DIVERGENCES:
+            raise ValueError(
+                f"`divergence` of latent {name!r} must be one of "
+                f"{_DIVERGENCES}. Received: divergence={divergence!r}."
+            )
+        self.prior = prior
+        self.posterior = posterior
+        self.parents = tuple(parents)
+        self.per_element = per_element
+        self.divergence = divergence
+
+    def build(self, *input_shapes: Any) -> None:
+        super().build(input_shapes)
+
+    def call(
+        self, observed: tf.Tensor, *parents: tf.Tensor
+    ) -> tuple[tfd.Distribution, tfd.Distribution]:
+        return self.posterior(observed, *parents), self.prior(*parents)
+
+    def kl(
+        self,
+        posterior: tfd.Distribution,
+        prior: tfd.Distribution,
+        sample: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns `KL[posterior || prior]`, `[S..., B]`, nats."""
+        if self.divergence == "one_sample":
+            return divergences.kl_from_sample(posterior, prior, sample)
+        return tfd.kl_divergence(posterior, prior)
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_config()
+        del config["trainable"], config["dtype"]
+        return {
+            **config,
+            "prior": serialize(self.prior),
+            "posterior": serialize(self.posterior),
+            "parents": list(self.parents),
+            "per_element": self.per_element,
+            "divergence": self.divergence,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Latent":
+        revive = keras.saving.deserialize_keras_object
+        layers = {key: revive(config[key]) for key in ("prior", "posterior")}
+        return cls(**{**config, **layers})
+
+
+def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
+    """Sorts latents so that each follows its parents.
+
+    Args:
+        latents: The declared latents; the order of those that do not depend
+            on each other is kept.
+
+    Returns:
+        The same latents, parents first.
+
+    Raises:
+        ValueError: If there are no latents or no group latent, a name occurs
+            twice, a parent is unknown, a group latent has a per-element
+            parent, or the graph has a cycle.
+    """
+    waiting = {}
+    for latent in latents:
+        if latent.name in waiting:
+            raise ValueError(
+                "The names of latents must differ. Received two latents "
+                f"named {latent.name!r}."
+            )
+        waiting[latent.name] = latent
+    if all(latent.per_element for latent in waiting.values()):
+        raise ValueError(
+            "A VHE needs at least one group latent (per_element=False). "
+            f"Received: {sorted(waiting)}."
+        )
+    for latent in waiting.values():
+        _check_parents(latent, waiting)
+    order: list[Latent] = []
+    while waiting:
+        placed = {latent.name for latent in order}
+        ready = [v for v in waiting.values() if placed.issuperset(v.parents)]
+        if not ready:
+            raise ValueError(
+                "The latents must form an acyclic graph. Received a cycle "
+                f"among {sorted(waiting)}."
+            )
+        order.append(ready[0])
+        del waiting[ready[0].name]
+    return tuple(order)
+
+
+def _check_parents(latent: Latent, latents: dict[str, Latent]) -> None:
+    for parent in latent.parents:
+        if parent not in latents:
+            raise ValueError(
+                f"Latent {latent.name!r} names a parent that is not declared. "
+                f"Declared: {sorted(latents)}. Received: parent={parent!r}."
+            )
+        if latents[parent].per_element and not latent.per_element:
+            raise ValueError(
+                f"Group latent {latent.name!r} is shared by many elements and "
+                "cannot depend on a latent of one element. "
+                f"Received: parent={parent!r}, which has per_element=True."
+            )

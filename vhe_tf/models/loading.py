@@ -1,0 +1,45 @@
+"""Reading saved models back."""
+
+import pathlib
+
+import keras
+
+# Registers what a saved VHE is made of.
+from vhe_tf.models import architectures  # noqa: F401
+from vhe_tf.models.vhe import VHE
+
+__all__ = ["load_model"]
+
+
+def load_model(path: str | pathlib.Path) -> VHE:
+    """Loads a VHE from a `.keras` file, in Keras' safe mode.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, with its weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no saved VHE, or a damaged one.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            "Expected a model saved as a .keras file, such as "
+            f"runs/quickstart/best.keras. Received: {path}, which is not a "
+            "file."
+        )
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a .keras file that holds a VHE, or it is damaged "
+            f"(copied incompletely?): {error}"
+        ) from error
+    if not isinstance(model, VHE):
+        raise ValueError(
+            f"Expected a VHE. Received: {path} holds a {type(model).__name__}."
+        )
+    return model

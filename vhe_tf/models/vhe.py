@@ -1,0 +1,673 @@
+"""The Variational Homoencoder over any declared graph of latents.
+
+One bound covers the class-structured, per-element, hierarchical and factorial
+models of the paper (Eq. 15, 16, 18 and 21):
+
+    elbo(x) =   E_q [ log p(x | every latent) ]
+              - sum over per-element latents   KL[q(z; x, parents) || p(z)]
+              - sum over group latents g of x  KL[q(c_g; D_g) || p(c_g)] / |X_g|
+
+so one class does: the latents are declared (`vhe_tf.Latent`), not subclassed.
+`call` is a pure function of weights, episode and seed: nothing is assigned in
+it and every draw is seeded by the episode, so that the same code trains,
+compiles, resumes exactly and exports.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf import objectives
+from vhe_tf.models.latents import Latent
+from vhe_tf.models.latents import parents_first
+
+__all__ = ["VHE", "Episode", "Samples", "Support"]
+
+Episode = Mapping[str, Any]
+"""`query`, `support`, `group_size` and `seed`; see `VHE`."""
+
+Support = Mapping[str, tf.Tensor]
+"""For some or all group latents, the support set to infer it from."""
+
+Samples = dict[str, tf.Tensor]
+"""The values of latents by name, `[S..., B, E...]` each."""
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class VHE(keras.Model):
+    """A hierarchical Bayesian model of grouped images (Section 3).
+
+    Args:
+        latents: The latents, in any order; sorted parents first.
+        likelihood: Keras layer, `likelihood(**latents)` returns the
+            `tfd.Distribution` `p(x | latents)` with event shape `[H, W, C]`
+            and batch shape `[S..., B]`.
+        image_shape: `(H, W, C)`.
+        objective: An `Objective` or its name: the bound to train.
+        **kwargs: Passed on to `keras.Model`.
+
+    Call arguments:
+        episode: A mapping with
+            `query`: `[B, H, W, C]`, the elements x whose bound is wanted;
+            `support`: for each group latent `[B, N, H, W, C]`, D;
+            `group_size`: for each group latent `[B]` int32, |X|, augmented
+            copies included;
+            `seed`: `[2]` int32, all the chance that the call uses.
+        training: Bool, as everywhere in Keras.
+
+    Returns:
+        `ElboTerms`.
+
+    Raises:
+        ValueError: If the latents do not form a proper graph (see
+            `parents_first`), `objective` is unknown, or `image_shape` is not
+            three positive ints.
+    """
+
+    def __init__(
+        self,
+        latents: Sequence[Latent],
+        likelihood: keras.layers.Layer,
+        *,
+        image_shape: Sequence[int],
+        objective: objectives.Objective | str = objectives.Objective.VHE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.latents = parents_first(latents)
+        self.likelihood = likelihood
+        self.image_shape = _checked_image_shape(image_shape)
+        self.objective = _checked_objective(objective)
+        self.kl_warmup_steps: dict[str, int] = {}
+        self.free_nats: dict[str, float] = {}
+        self._trackers = {
+            name: keras.metrics.Mean(name=name) for name in self._metric_names()
+        }
+        self._event_ranks = self._build_on_zeros()
+
+    # The bound ---------------------------------------------------------------
+
+    def call(
+        self, episode: Episode, training: bool = False
+    ) -> objectives.ElboTerms:
+        query = episode["query"]
+        samples: Samples = {}
+        kl: dict[str, tf.Tensor] = {}
+        sharing: dict[str, tf.Tensor] = {}
+        for index, latent in enumerate(self.latents):
+            name = latent.name
+            observed = query if latent.per_element else episode["support"][name]
+            posterior, prior = latent(observed, *_parents(latent, samples))
+            samples[name] = posterior.sample(
+                seed=_fold_in(episode["seed"], index)
+            )
+            kl[name] = latent.kl(posterior, prior, samples[name])
+            sharing[name] = self._sharing(latent, episode)
+        log_likelihood = self.likelihood(**samples).log_prob(query)
+        return objectives.elbo_terms(
+            log_likelihood=log_likelihood, kl=kl, sharing=sharing
+        )
+
+    def _sharing(self, latent: Latent, episode: Episode) -> tf.Tensor:
+        """Returns among how many elements the KL of a latent is shared."""
+        if latent.per_element:
+            return tf.constant(1)
+        if self.objective.rescales:
+            return episode["group_size"][latent.name]
+        return tf.shape(episode["support"][latent.name])[1]
+
+    # Training ----------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "adam",
+        *,
+        kl_warmup_steps: Mapping[str, int] | None = None,
+        free_nats: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training.
+
+        Args:
+            optimizer: As in Keras.
+            kl_warmup_steps: For some latents, over how many optimizer steps
+                the weight of their KL grows linearly from 0 to 1 in the loss.
+                The metrics always report the bound itself.
+            free_nats: For some latents, the number of nats below which the
+                batch mean of their KL (before sharing) costs nothing more to
+                use: the loss replaces a smaller mean by this one.
+            **kwargs: Passed on to `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a name is no latent of this model, or a number is
+                negative.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        self.kl_warmup_steps = self._checked_by_latent(
+            "kl_warmup_steps", kl_warmup_steps
+        )
+        self.free_nats = self._checked_by_latent("free_nats", free_nats)
+
+    def loss_of_terms(
+        self, terms: objectives.ElboTerms, step: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the training loss: the negative bound, KLs annealed.
+
+        Args:
+            terms: What `call` returned.
+            step: `[]` int, the number of optimizer steps taken so far.
+
+        Returns:
+            `[]`, nats an element; `-mean(terms.elbo)` once every warm-up is
+            over and every KL above its free nats.
+        """
+        loss = -tf.reduce_mean(terms.log_likelihood)
+        for name, shared_kl in terms.shared_kl.items():
+            cost = tf.reduce_mean(shared_kl)
+            if self.free_nats.get(name):
+                # Free nats are counted before sharing: scale them alike.
+                share = tf.math.divide_no_nan(shared_kl, terms.kl[name])
+                floor = self.free_nats[name] * tf.reduce_mean(share)
+                cost = tf.maximum(cost, tf.stop_gradient(floor))
+            if self.kl_warmup_steps.get(name):
+                progress = tf.cast(step, tf.float32) / float(
+                    self.kl_warmup_steps[name]
+                )
+                cost *= tf.minimum(progress, 1.0)
+            loss += cost
+        return loss
+
+    def train_step(self, episode: Episode) -> dict[str, Any]:
+        """Takes one step of Algorithm 1 on a minibatch of episodes."""
+        with tf.GradientTape() as tape:
+            terms = self(episode, training=True)
+            loss = self.loss_of_terms(terms, self.optimizer.iterations)
+            # Keras sums the gradients of replicas.
+            num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._track(terms, loss, episode)
+
+    def test_step(self, episode: Episode) -> dict[str, Any]:
+        """Evaluates the bound on a minibatch of episodes."""
+        terms = self(episode, training=False)
+        return self._track(terms, -tf.reduce_mean(terms.elbo), episode)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means that `fit` reports and resets each epoch, in nats."""
+        return list(self._trackers.values())
+
+    def _metric_names(self) -> list[str]:
+        names = ["loss", "elbo", "log_likelihood"]
+        for latent in self.latents:
+            names.append(f"kl_{latent.name}")
+            if not latent.per_element:
+                names.append(f"kl_{latent.name}_shared")
+                names.append(f"group_size_{latent.name}")
+        return names
+
+    def _track(
+        self, terms: objectives.ElboTerms, loss: tf.Tensor, episode: Episode
+    ) -> dict[str, Any]:
+        values = {
+            "loss": loss,
+            "elbo": terms.elbo,
+            "log_likelihood": terms.log_likelihood,
+        }
+        for name in terms.kl:
+            values[f"kl_{name}"] = terms.kl[name]
+            values[f"kl_{name}_shared"] = terms.shared_kl[name]
+        for name, size in episode["group_size"].items():
+            values[f"group_size_{name}"] = tf.cast(size, tf.float32)
+        for name, tracker in self._trackers.items():
+            tracker.update_state(values[name])
+        return {name: t.result() for name, t in self._trackers.items()}
+
+    # Inference ---------------------------------------------------------------
+
+    def infer(
+        self,
+        support: Support,
+        *,
+        seed: tf.Tensor,
+        num_samples: int = 1,
+        batch_size: int | tf.Tensor | None = None,
+    ) -> Samples:
+        """Draws the group latents given supports.
+
+        Args:
+            support: For some or all group latents, `[B, N, H, W, C]`. A latent
+                with a support is drawn from its posterior, one without from
+                its prior.
+            seed: `[2]` int32.
+            num_samples: S, the number of joint draws for each batch element.
+            batch_size: B, needed only where `support` is empty.
+
+        Returns:
+            For each group latent, `[S, B, E...]`.
+
+        Raises:
+            ValueError: If `support` names no group latent of this model, or
+                is empty without a `batch_size`.
+        """
+        samples, _ = self._draw_groups(
+            support, seed=seed, num_samples=num_samples, batch_size=batch_size
+        )
+        return samples
+
+    def importance_sample(
+        self, support: Support, *, seed: tf.Tensor, num_samples: int
+    ) -> tuple[Samples, tf.Tensor]:
+        """Draws the group latents with their importance weights.
+
+        Args:
+            support: For some or all group latents, `[B, N, H, W, C]`.
+            seed: `[2]` int32.
+            num_samples: S.
+
+        Returns:
+            What `infer` returns, and `[S, B]`, sum over the group latents with
+            a support of log p(latent | parents) - log q(latent; D, parents),
+            nats.
+        """
+        samples, ratios = self._draw_groups(
+            support, seed=seed, num_samples=num_samples, weigh=True
+        )
+        return samples, tf.add_n(ratios)
+
+    def _draw_groups(
+        self,
+        support: Support,
+        *,
+        seed: tf.Tensor,
+        num_samples: int,
+        batch_size: int | tf.Tensor | None = None,
+        weigh: bool = False,
+    ) -> tuple[Samples, list[tf.Tensor]]:
+        self._check_support_names(support)
+        if support:
+            batch_size = tf.shape(next(iter(support.values())))[0]
+        elif batch_size is None:
+            raise ValueError(
+                "Without any support, `batch_size` says how many draws from "
+                "the prior are wanted. Received: support={}, batch_size=None."
+            )
+        samples: Samples = {}
+        ratios: list[tf.Tensor] = []
+        for index, latent in enumerate(self.latents):
+            if latent.per_element:
+                continue
+            parents = _parents(latent, samples)
+            known = latent.name in support
+            distribution = (
+                latent.posterior(support[latent.name], *parents)
+                if known
+                else latent.prior(*parents)
+            )
+            value = _sample(
+                distribution,
+                [num_samples, batch_size],
+                seed=_fold_in(seed, index),
+            )
+            samples[latent.name] = value
+            if known and weigh:
+                prior = latent.prior(*parents)
+                ratios.append(
+                    prior.log_prob(value) - distribution.log_prob(value)
+                )
+        return samples, ratios
+
+    def decode(
+        self, samples: Samples, *, seed: tf.Tensor, query: Any = None
+    ) -> tfd.Distribution:
+        """Returns the likelihood p(x | latents), per-element latents drawn.
+
+        Args:
+            samples: The group latents, `[S..., B, E...]` each.
+            seed: `[2]` int32.
+            query: `[B, H, W, C]` to draw the per-element latents from their
+                posterior given these elements (reconstruction), or None to
+                draw them from their prior (generation).
+
+        Returns:
+            A distribution of batch shape `[S..., B]`, event shape
+            `[H, W, C]`.
+        """
+        samples, _ = self._with_element_latents(samples, query, seed)
+        return self.likelihood(**samples)
+
+    def sample(
+        self, support: Support | tf.Tensor, *, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws a new element of each group (few-shot generation).
+
+        Args:
+            support: `[B, N, H, W, C]` for each group latent that is known;
+                the others are drawn from their priors. With one group latent
+                the tensor alone will do.
+            seed: `[2]` int32.
+
+        Returns:
+            `[B, H, W, C]`, draws from p(x | D).
+        """
+        samples = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
+        likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        return likelihood.sample(seed=_fold_in(seed, 2))[0]
+
+    def sample_prior(self, batch_size: int, *, seed: tf.Tensor) -> tf.Tensor:
+        """Draws elements of new groups (unconditional generation).
+
+        Args:
+            batch_size: B, the number of groups.
+            seed: `[2]` int32.
+
+        Returns:
+            `[B, H, W, C]`, one element of each group.
+        """
+        samples = self.infer({}, seed=_fold_in(seed, 0), batch_size=batch_size)
+        likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        return likelihood.sample(seed=_fold_in(seed, 2))[0]
+
+    def reconstruct(
+        self,
+        support: Support | tf.Tensor,
+        query: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        """Redraws elements from their latents.
+
+        Args:
+            support: `[B, N, H, W, C]` for each group latent that is known.
+            query: `[B, H, W, C]`, the elements to redraw.
+            seed: `[2]` int32.
+
+        Returns:
+            `[B, H, W, C]`, the mean of p(x | latents).
+        """
+        samples = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
+        likelihood = self.decode(samples, seed=_fold_in(seed, 1), query=query)
+        return likelihood.mean()[0]
+
+    def log_likelihood_given(
+        self,
+        samples: Samples,
+        query: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        num_element_samples: int = 1,
+    ) -> tf.Tensor:
+        """Estimates log p(x | group latents) for given values of those.
+
+        Per-element latents are integrated out by importance weighting with
+        their posterior: log (1/T) sum{ p(x, z_t | c) / q(z_t; c, x) }.
+
+        Args:
+            samples: The group latents, `[S..., B, E...]` each.
+            query: `[B, H, W, C]`.
+            seed: `[2]` int32.
+            num_element_samples: T.
+
+        Returns:
+            `[S..., B]`, nats. Exact for a model without per-element latents;
+            otherwise a lower bound in expectation, tight as T grows.
+        """
+        if not any(latent.per_element for latent in self.latents):
+            return self.likelihood(**samples).log_prob(query)
+        repeated = {
+            name: tf.repeat(value[tf.newaxis], num_element_samples, axis=0)
+            for name, value in samples.items()
+        }  # [T, S..., B, E...]
+        complete, log_weight = self._with_element_latents(repeated, query, seed)
+        log_weight += self.likelihood(**complete).log_prob(query)
+        return _log_mean_exp(log_weight)
+
+    def log_likelihood(
+        self,
+        support: Support | tf.Tensor,
+        query: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        num_samples: int = 20,
+        num_element_samples: int = 1,
+    ) -> tf.Tensor:
+        """Estimates the expected conditional likelihood log E_q(c; D) p(x | c).
+
+        Args:
+            support: `[B, N, H, W, C]` for each group latent that is known.
+            query: `[B, H, W, C]`.
+            seed: `[2]` int32.
+            num_samples: S, draws of the group latents.
+            num_element_samples: T, draws of the per-element latents for each.
+
+        Returns:
+            `[B]`, nats (Section 4.1).
+        """
+        samples = self.infer(
+            self._as_support(support),
+            seed=_fold_in(seed, 0),
+            num_samples=num_samples,
+        )
+        return _log_mean_exp(
+            self.log_likelihood_given(
+                samples,
+                query,
+                seed=_fold_in(seed, 1),
+                num_element_samples=num_element_samples,
+            )
+        )
+
+    def classify(
+        self,
+        support: Support | tf.Tensor,
+        query: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        num_samples: int = 20,
+        num_element_samples: int = 1,
+    ) -> tf.Tensor:
+        """Scores each query under each of K classes (Section 4.1).
+
+        Args:
+            support: `[B, K, N, H, W, C]` for each group latent that tells the
+                classes apart; with one group latent the tensor alone will do.
+            query: `[B, H, W, C]`.
+            seed: `[2]` int32.
+            num_samples: S, draws from q(c; D); the paper takes 20.
+            num_element_samples: T, draws of the per-element latents for each.
+
+        Returns:
+            `[B, K]`, log E_q(c; D_k) p(x | c), nats: the label is its argmax,
+            and its softmax the posterior under equal class priors.
+        """
+        support = self._as_support(support)
+        shape = tf.shape(next(iter(support.values())))
+        flat = {
+            name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
+            for name, value in support.items()
+        }  # [B * K, N, H, W, C]
+        scores = self.log_likelihood(
+            flat,
+            tf.repeat(query, shape[1], axis=0),
+            seed=seed,
+            num_samples=num_samples,
+            num_element_samples=num_element_samples,
+        )
+        return tf.reshape(scores, shape[:2])
+
+    def _with_element_latents(
+        self, samples: Samples, query: Any, seed: tf.Tensor
+    ) -> tuple[Samples, tf.Tensor]:
+        """Completes group latents by draws of the per-element latents.
+
+        Returns:
+            All latents, and log p(z | parents) - log q(z; x, parents) summed
+            over the per-element latents, `[S..., B]` (zeros where they are
+            drawn from their priors).
+        """
+        samples = dict(samples)
+        batch_shape = self._batch_shape(samples)
+        log_weight = tf.zeros(batch_shape)
+        for index, latent in enumerate(self.latents):
+            if not latent.per_element:
+                continue
+            parents = _parents(latent, samples)
+            prior = latent.prior(*parents)
+            proposal = (
+                prior if query is None else latent.posterior(query, *parents)
+            )
+            value = _sample(proposal, batch_shape, seed=_fold_in(seed, index))
+            samples[latent.name] = value
+            if query is not None:
+                log_weight += prior.log_prob(value) - proposal.log_prob(value)
+        return samples, log_weight
+
+    def _batch_shape(self, samples: Samples) -> tf.Tensor:
+        """Returns `[S..., B]`, the leading axes of group latents."""
+        latent = next(v for v in self.latents if not v.per_element)
+        event_rank = self._event_ranks[latent.name]
+        shape = tf.shape(samples[latent.name])
+        return shape[: tf.size(shape) - event_rank]
+
+    def _as_support(self, support: Support | tf.Tensor) -> Support:
+        if isinstance(support, Mapping):
+            return support
+        names = [v.name for v in self.latents if not v.per_element]
+        if len(names) > 1:
+            raise ValueError(
+                "A model with several group latents takes its support as a "
+                f"mapping from some or all of {names}. Received a tensor."
+            )
+        return {names[0]: support}
+
+    def _build_on_zeros(self) -> dict[str, int]:
+        """Builds every layer; returns the event rank of each group latent."""
+        support = {
+            latent.name: tf.zeros((1, 1, *self.image_shape))
+            for latent in self.latents
+            if not latent.per_element
+        }
+        seed = tf.zeros([2], tf.int32)
+        self(
+            {
+                "query": tf.zeros((1, *self.image_shape)),
+                "support": support,
+                "group_size": {
+                    name: tf.ones([1], tf.int32) for name in support
+                },
+                "seed": seed,
+            }
+        )
+        samples = self.infer(support, seed=seed)  # [S=1, B=1, E...] each
+        return {name: value.shape.rank - 2 for name, value in samples.items()}
+
+    # Configuration -----------------------------------------------------------
+
+    def _check_support_names(self, support: Support) -> None:
+        known = [v.name for v in self.latents if not v.per_element]
+        for name in support:
+            if name not in known:
+                raise ValueError(
+                    "`support` names a group latent that this model does not "
+                    f"have. Group latents: {known}. Received: {name!r}."
+                )
+
+    def _checked_by_latent(
+        self, argument: str, values: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        known = [latent.name for latent in self.latents]
+        for name, value in (values or {}).items():
+            if name not in known or value < 0:
+                raise ValueError(
+                    f"`{argument}` maps latents of the model, {known}, to "
+                    "non-negative numbers. "
+                    f"Received: {argument}[{name!r}]={value!r}."
+                )
+        return dict(values or {})
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "latents": [serialize(latent) for latent in self.latents],
+            "likelihood": serialize(self.likelihood),
+            "image_shape": list(self.image_shape),
+            "objective": str(self.objective),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "VHE":
+        revive = keras.saving.deserialize_keras_object
+        return cls(
+            **{
+                **config,
+                "latents": [revive(latent) for latent in config["latents"]],
+                "likelihood": revive(config["likelihood"]),
+            }
+        )
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "kl_warmup_steps": dict(self.kl_warmup_steps),
+            "free_nats": dict(self.free_nats),
+            "jit_compile": self.jit_compile,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        revive = keras.saving.deserialize_keras_object
+        self.compile(**{**config, "optimizer": revive(config["optimizer"])})
+        self.optimizer.build(self.trainable_variables)
+
+
+def _parents(latent: Latent, samples: Samples) -> list[tf.Tensor]:
+    return [samples[parent] for parent in latent.parents]
+
+
+def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, data)
+
+
+def _sample(
+    distribution: tfd.Distribution, batch_shape: Any, *, seed: tf.Tensor
+) -> tf.Tensor:
+    """Samples along those leading axes that the distribution lacks."""
+    batch_shape = tf.stack(batch_shape)
+    missing = batch_shape.shape[0] - distribution.batch_shape.rank
+    return distribution.sample(batch_shape[:missing], seed=seed)
+
+
+def _log_mean_exp(log_values: tf.Tensor) -> tf.Tensor:
+    """Returns log(mean(exp(log_values))) over the first axis."""
+    count = tf.cast(tf.shape(log_values)[0], log_values.dtype)
+    return tf.reduce_logsumexp(log_values, axis=0) - tf.math.log(count)
+
+
+def _checked_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = tuple(image_shape)
+    if len(shape) != 3 or not all(isinstance(v, int) and v > 0 for v in shape):
+        raise ValueError(
+            "`image_shape` must be three positive ints, (H, W, C). "
+            f"Received: image_shape={image_shape!r}."
+        )
+    return shape
+
+
+def _checked_objective(
+    objective: objectives.Objective | str,
+) -> objectives.Objective:
+    known = [str(member) for member in objectives.Objective]
+    if objective not in known:
+        raise ValueError(
+            f"`objective` must be one of {known}. "
+            f"Received: objective={objective!r}."
+        )
+    return objectives.Objective(objective)
