@@ -7,6 +7,7 @@ class, and pixels are binarised last, each time an image is drawn.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -52,21 +53,36 @@ class Augmentation:
                 f"`symmetries` must be one of {SYMMETRIES}. "
                 f"Received: symmetries={self.symmetries!r}."
             )
-        if self.affine_copies < 1:
+        if not is_positive_int(self.affine_copies):
             raise ValueError(
-                "`affine_copies` must be at least 1, the image itself. "
-                f"Received: affine_copies={self.affine_copies!r}."
+                "`affine_copies` must be an int of at least 1, the image "
+                f"itself. Received: affine_copies={self.affine_copies!r}."
             )
         if self.binarization not in BINARIZATIONS:
             raise ValueError(
                 f"`binarization` must be one of {BINARIZATIONS}. "
                 f"Received: binarization={self.binarization!r}."
             )
+        size = self.image_size
+        if size is not None and not (
+            isinstance(size, Sequence)
+            and len(size) == 2
+            and all(map(is_positive_int, size))
+        ):
+            raise ValueError(
+                "`image_size` must be two positive ints, (height, width), or "
+                f"None. Received: image_size={size!r}."
+            )
 
     @property
     def multiplicity(self) -> int:
         """The number of elements that one stored image stands for."""
         return self.symmetries * self.affine_copies
+
+
+def is_positive_int(value: object) -> bool:
+    """Tells whether `value` is a positive integer, NumPy's included."""
+    return isinstance(value, (int, np.integer)) and value > 0
 
 
 def affine_table(

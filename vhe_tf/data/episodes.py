@@ -26,7 +26,9 @@ from vhe_tf.data.grouped_images import GroupedImages
 __all__ = ["EpisodeSampler", "sample_without_replacement"]
 
 # Streams of chance within one step.
-_QUERY, _SUPPORT, _RENDER, _MODEL, _SIZE = range(5)
+_SUPPORT, _RENDER, _MODEL, _SIZE = range(1, 5)
+
+_MAX_SEED = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +65,12 @@ class EpisodeSampler:
         augmentation: What is done to each image.
         exclude_query: With `resamples`, draw D from the group without x.
             Unlike the paper: no bound on log p(X) any more.
-        seed: Decides everything.
+        seed: Decides everything; an int in 0..2**63-1.
 
     Raises:
         ValueError: If a group has too few elements for the support, a
-            grouping is unknown, or the arguments contradict each other.
+            grouping is unknown, an argument is out of range, or the arguments
+            contradict each other.
     """
 
     def __init__(
@@ -94,12 +97,19 @@ class EpisodeSampler:
             )
         self.resamples = resamples
         self.exclude_query = exclude_query
-        self.seed = seed
+        self.seed = _checked_seed(seed)
         names = tuple(data.labels if group_latents is None else group_latents)
         self._groups = {name: self._index_groups(name) for name in names}
         self._images = tf.constant(data.images)
         height, width, _ = data.image_shape
         self._size = self.augmentation.image_size or (height, width)
+        if self._size[0] > height or self._size[1] > width:
+            raise ValueError(
+                "`Augmentation.image_size` can only shrink the stored images; "
+                "enlarge these beforehand. "
+                f"Received: image_size={self._size!r} for images of "
+                f"{height}x{width} pixels."
+            )
         if self.augmentation.symmetries > 1 and self._size[0] != self._size[1]:
             raise ValueError(
                 "Quarter turns need square images; pass symmetries=1. "
@@ -139,25 +149,23 @@ class EpisodeSampler:
         step = tf.cast(step, tf.int64)
         seed = tf.stack([tf.constant(self.seed, tf.int64), step])
         query = self._query_elements(step)  # [B]
-        supports = {
-            name: self._support_elements(groups, query, seed, index)
-            for index, (name, groups) in enumerate(self._groups.items())
-        }  # [B, N] each
-        names = list(supports)
-        sizes = tf.shape(supports[names[0]])[1]
-        elements = tf.concat(
-            [query[:, None], *(supports[name] for name in names)], axis=1
-        )
+        size = self._support_size(seed)
+        supports = [
+            self._support_elements(groups, query, seed, index)[:, :size]
+            for index, groups in enumerate(self._groups.values())
+        ]  # [B, N] each
+        elements = tf.concat([query[:, None], *supports], axis=1)
         images = self._render(
             tf.reshape(elements, [-1]), seed=_fold_in(seed, _RENDER)
         )
         images = tf.reshape(
-            images, [self.batch_size, 1 + len(names) * sizes, *self.image_shape]
+            images,
+            [self.batch_size, 1 + len(supports) * size, *self.image_shape],
         )
         support = {}
-        for index, name in enumerate(names):
-            begin = 1 + index * sizes
-            support[name] = images[:, begin : begin + sizes]
+        for index, name in enumerate(self._groups):
+            begin = 1 + index * size
+            support[name] = images[:, begin : begin + size]
             support[name].set_shape(
                 [self.batch_size, self._static_support, *self.image_shape]
             )
@@ -228,25 +236,17 @@ class EpisodeSampler:
 
     def _query_elements(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the elements that one step decodes, `[B]`."""
-        count = tf.constant(self.num_elements, tf.int64)
+        count = self.num_elements
         position = step * self.batch_size + tf.range(
             self.batch_size, dtype=tf.int64
         )
-        epoch = position // count
-        seeds = tf.stack(
-            [
-                tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)),
-                epoch,
-                tf.fill([self.batch_size], tf.constant(_QUERY, tf.int64)),
-            ],
-            axis=1,
+        key = _shuffle(
+            position // count,
+            tf.constant(self.seed, tf.int64),
+            max_index=2**62 - 1,
+            rounds=32,
         )
-        return tf.raw_ops.RandomIndexShuffle(
-            index=position % count,
-            seed=tf.cast(seeds, tf.int32),
-            max_index=count - 1,
-            rounds=4,
-        )
+        return _shuffle(position % count, key, max_index=count - 1, rounds=16)
 
     def _decompose(
         self, elements: tf.Tensor
@@ -270,7 +270,10 @@ class EpisodeSampler:
     def _support_elements(
         self, groups: _Groups, query: tf.Tensor, seed: tf.Tensor, index: int
     ) -> tf.Tensor:
-        """Returns the elements of the support of each query, `[B, N]`."""
+        """Returns elements for the support of each query, `[B, N max]`.
+
+        Any first few columns are a support set as well.
+        """
         copies = self.augmentation.affine_copies
         image, symmetry, copy = self._decompose(query)
         population = tf.gather(groups.size, image) * copies
@@ -289,7 +292,6 @@ class EpisodeSampler:
             places = others
             if not self.resamples:
                 places = tf.concat([own[:, None], others], axis=1)
-        places = places[:, : self._support_size(seed)]
         member = tf.gather(groups.start, image)[:, None] + places // copies
         return (
             tf.gather(groups.members, member) * self.augmentation.symmetries
@@ -361,8 +363,26 @@ def sample_without_replacement(
     return tf.gather(tf.stack(chosen, axis=1), order, batch_dims=1)
 
 
+def _shuffle(
+    index: tf.Tensor, key: tf.Tensor, *, max_index: int, rounds: int
+) -> tf.Tensor:
+    """Permutes 0..max_index as the key, in 0..2**63-1, says."""
+    # The operation reads no more than the low bits of each word, 8 of them for
+    # up to 2**16 elements: keys that count upwards need mixing first.
+    words = tf.stack([key, key // 2**21, key // 2**42], axis=-1)
+    return tf.raw_ops.RandomIndexShuffle(
+        index=index,
+        seed=tf.cast(words, tf.int32),
+        max_index=tf.constant(max_index, tf.int64),
+        rounds=rounds,
+    )
+
+
 def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, data)
+    # In 32 bits, some two of the first 2**16 steps would share all chance.
+    return tf.random.experimental.stateless_fold_in(
+        seed, tf.constant(data, tf.int64)
+    )
 
 
 def _intensities(images: tf.Tensor) -> tf.Tensor:
@@ -372,22 +392,34 @@ def _intensities(images: tf.Tensor) -> tf.Tensor:
 
 
 def _positive(name: str, value: int) -> int:
-    if value < 1:
+    if not augmentation_lib.is_positive_int(value):
         raise ValueError(
             f"`{name}` must be a positive int. Received: {name}={value!r}."
         )
-    return value
+    return int(value)
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= _MAX_SEED:
+        raise ValueError(
+            f"`seed` must be an int in 0..{_MAX_SEED}. Received: seed={seed!r}."
+        )
+    return int(seed)
 
 
 def _support_range(support_size: int | tuple[int, int]) -> tuple[int, int]:
-    low, high = (
-        (support_size, support_size)
-        if isinstance(support_size, int)
-        else support_size
+    sizes = (
+        support_size
+        if isinstance(support_size, Sequence)
+        else (support_size, support_size)
     )
-    if not 1 <= low <= high:
+    if not (
+        len(sizes) == 2
+        and all(map(augmentation_lib.is_positive_int, sizes))
+        and sizes[0] <= sizes[1]
+    ):
         raise ValueError(
             "`support_size` must be a positive int or a pair low <= high of "
             f"them. Received: support_size={support_size!r}."
         )
-    return low, high
+    return int(sizes[0]), int(sizes[1])

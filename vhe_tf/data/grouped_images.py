@@ -40,8 +40,10 @@ class GroupedImages:
                 "`labels` must name at least one grouping of the images, for "
                 "example {'character': ids}. Received: labels={}."
             )
-        for name, ids in self.labels.items():
+        labels = {name: np.asarray(ids) for name, ids in self.labels.items()}
+        for name, ids in labels.items():
             _check_labels(name, ids, len(self.images))
+        object.__setattr__(self, "labels", labels)  # The class is frozen.
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,7 +108,6 @@ def _check_images(images: np.ndarray) -> None:
 
 
 def _check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
-    ids = np.asarray(ids)
     if ids.shape != (num_images,):
         raise ValueError(
             f"`labels[{name!r}]` must hold one group id an image. "

@@ -29,7 +29,7 @@ class _DeconvolutionalSize:
 
 _DECONVOLUTIONAL_SIZES = {
     "published": _DeconvolutionalSize((64, 128, 256), 2, 256, 512, 16),
-    "small": _DeconvolutionalSize((24, 48, 64), 1, 256, 64, 8),
+    "small": _DeconvolutionalSize((32, 64, 96), 1, 256, 64, 8),
 }
 
 

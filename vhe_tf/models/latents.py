@@ -67,6 +67,11 @@ class Latent(keras.layers.Layer):
                 f"`divergence` of latent {name!r} must be one of "
                 f"{_DIVERGENCES}. Received: divergence={divergence!r}."
             )
+        if name in parents:
+            raise ValueError(
+                f"Latent {name!r} cannot be its own parent. "
+                f"Received: parents={tuple(parents)}."
+            )
         self.prior = prior
         self.posterior = posterior
         self.parents = tuple(parents)
@@ -116,8 +121,8 @@ def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
     """Sorts latents so that each follows its parents.
 
     Args:
-        latents: The declared latents; the order of those that do not depend
-            on each other is kept.
+        latents: The declared latents; of those whose parents are placed, the
+            one declared first comes next.
 
     Returns:
         The same latents, parents first.

@@ -1,6 +1,8 @@
 """Reading saved models back."""
 
 import pathlib
+import zipfile
+import zlib
 
 import keras
 
@@ -9,6 +11,17 @@ from vhe_tf.models import architectures  # noqa: F401
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["load_model"]
+
+# What Keras lets through from a file with a flipped byte, a part missing or an
+# unknown class in it.
+_DAMAGES = (
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_model(path: str | pathlib.Path) -> VHE:
@@ -33,7 +46,7 @@ def load_model(path: str | pathlib.Path) -> VHE:
         )
     try:
         model = keras.saving.load_model(path)
-    except (ValueError, KeyError, OSError) as error:
+    except _DAMAGES as error:
         raise ValueError(
             f"{path} is not a .keras file that holds a VHE, or it is damaged "
             f"(copied incompletely?): {error}"

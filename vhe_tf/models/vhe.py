@@ -56,7 +56,8 @@ class VHE(keras.Model):
             `support`: for each group latent `[B, N, H, W, C]`, D;
             `group_size`: for each group latent `[B]` int32, |X|, augmented
             copies included;
-            `seed`: `[2]` int32, all the chance that the call uses.
+            `seed`: `[2]` int32, all the chance that the call uses. XLA turns
+            equal seeds into other draws than TensorFlow does.
         training: Bool, as everywhere in Keras.
 
     Returns:
@@ -65,7 +66,8 @@ class VHE(keras.Model):
     Raises:
         ValueError: If the latents do not form a proper graph (see
             `parents_first`), `objective` is unknown, or `image_shape` is not
-            three positive ints.
+            three positive ints; by `call`, if the shapes of an episode do not
+            agree with each other or with `image_shape`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class VHE(keras.Model):
     def call(
         self, episode: Episode, training: bool = False
     ) -> objectives.ElboTerms:
+        self._check_shapes(episode)
         query = episode["query"]
         samples: Samples = {}
         kl: dict[str, tf.Tensor] = {}
@@ -138,8 +141,9 @@ class VHE(keras.Model):
                 the weight of their KL grows linearly from 0 to 1 in the loss.
                 The metrics always report the bound itself.
             free_nats: For some latents, the number of nats below which the
-                batch mean of their KL (before sharing) costs nothing more to
-                use: the loss replaces a smaller mean by this one.
+                batch mean of their KL (before sharing; groups weigh in it by
+                1 / |X|, as in the bound) costs nothing more to use: the loss
+                replaces a smaller mean by this one.
             **kwargs: Passed on to `keras.Model.compile`.
 
         Raises:
@@ -577,6 +581,22 @@ class VHE(keras.Model):
                     "`support` names a group latent that this model does not "
                     f"have. Group latents: {known}. Received: {name!r}."
                 )
+
+    def _check_shapes(self, episode: Episode) -> None:
+        # A batch axis of size 1 too many would broadcast into a wrong bound.
+        shapes = [
+            (episode["query"], ("B", *self.image_shape)),
+            (episode["seed"], (2,)),
+        ]
+        for latent in self.latents:
+            if latent.per_element:
+                continue
+            name = latent.name
+            shape = ("B", f"N of {name}", *self.image_shape)
+            shapes.append((episode["support"][name], shape))
+            if self.objective.rescales:
+                shapes.append((episode["group_size"][name], ("B",)))
+        tf.debugging.assert_shapes(shapes)
 
     def _checked_by_latent(
         self, argument: str, values: Mapping[str, Any] | None

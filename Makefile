@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup quickstart test test-slow check format tensorboard benchmarks clean
+
+help:  ## show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## make the virtual environment and install the package in it
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing TensorFlow and the rest (about 2.5 GB on disk) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+quickstart: setup  ## train, evaluate and picture a small VHE on the embedded data set
+	$(BIN)/python trainers/omniglot.py --flagfile=trainers/flagfiles/quickstart.flags
+
+test: setup check  ## lint, check types and run the tests
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: setup  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## lint and check types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tensorboard: setup  ## follow the runs in a browser
+	$(BIN)/tensorboard --logdir runs
+
+benchmarks: setup  ## measure speed
+	$(BIN)/python benchmarks/episodes.py
+
+clean:  ## delete the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

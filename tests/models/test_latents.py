@@ -1,0 +1,147 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import assert_distribution_shape
+from tests.conftest import assert_survives_round_trip
+from tests.conftest import tiny_episode
+from vhe_tf import Latent
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.models.latents import parents_first
+
+
+def _latent(name, *parents, **kwargs):
+    return Latent(
+        name,
+        prior=heads.StandardNormal(2),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+        parents=parents,
+        **kwargs,
+    )
+
+
+def _names(latents):
+    return [latent.name for latent in parents_first(latents)]
+
+
+def test_latents_are_sorted_parents_first():
+    latents = [
+        _latent("position", "character", "style", per_element=True),
+        _latent("character", "alphabet"),
+        _latent("style"),
+        _latent("alphabet"),
+    ]
+    assert _names(latents) == ["style", "alphabet", "character", "position"]
+
+
+@pytest.mark.parametrize("names", [["b", "a", "c"], ["c", "b", "a"]])
+def test_independent_latents_keep_the_order_of_their_declaration(names):
+    assert _names([_latent(name) for name in names]) == names
+
+
+def test_a_latent_of_an_element_may_have_one_of_an_element_as_parent():
+    latents = [
+        _latent("fine", "coarse", per_element=True),
+        _latent("coarse", "character", per_element=True),
+        _latent("character"),
+    ]
+    assert _names(latents) == ["character", "coarse", "fine"]
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (lambda: [], r"at least one group latent.*Received: \[\]"),
+        (
+            lambda: [_latent("position", per_element=True)],
+            r"at least one group latent.*Received: \['position'\]",
+        ),
+        (
+            lambda: [_latent("glyph"), _latent("glyph")],
+            "must differ. Received two latents named 'glyph'",
+        ),
+        (
+            lambda: [_latent("glyph", "script")],
+            r"'glyph' names a parent.*Declared: \['glyph'\]. "
+            "Received: parent='script'",
+        ),
+        (
+            lambda: [
+                _latent("glyph", "position"),
+                _latent("position", per_element=True),
+            ],
+            "'glyph' is shared.*Received: parent='position'",
+        ),
+        (
+            lambda: [
+                _latent("root"),
+                _latent("glyph", "script"),
+                _latent("script", "glyph"),
+            ],
+            r"acyclic.*cycle among \['glyph', 'script'\]",
+        ),
+    ],
+)
+def test_an_improper_graph_is_refused(latents, message):
+    with pytest.raises(ValueError, match=message):
+        parents_first(latents())
+
+
+def test_an_unknown_divergence_is_refused():
+    with pytest.raises(
+        ValueError, match="'glyph' must be one of.*divergence='renyi'"
+    ):
+        _latent("glyph", divergence="renyi")
+
+
+def test_a_latent_below_itself_is_refused():
+    with pytest.raises(
+        ValueError, match=r"own parent. Received: parents=\('script', 'glyph'\)"
+    ):
+        _latent("glyph", "script", "glyph")
+
+
+def test_a_latent_returns_its_posterior_and_its_prior():
+    posterior, prior = _latent("glyph")(tiny_episode()["support"]["character"])
+    assert_distribution_shape(posterior, batch=[3], event=[2])
+    assert_distribution_shape(prior, batch=[], event=[2])
+
+
+def test_the_two_divergences_agree_on_average():
+    exact, estimate = _latent("a"), _latent("b", divergence="one_sample")
+    posterior, prior = exact(tiny_episode()["support"]["character"])
+    num_samples = 20_000
+    samples = posterior.sample(num_samples, seed=(1, 2))
+    kl = exact.kl(posterior, prior, samples)
+    estimates = estimate.kl(posterior, prior, samples)
+    assert kl.shape == (3,)
+    assert estimates.shape == (num_samples, 3)
+    # Five standard errors of the mean.
+    error = 5.0 * np.std(estimates, axis=0) / np.sqrt(num_samples)
+    assert np.all(np.abs(np.mean(estimates, axis=0) - kl) < error)
+
+
+@pytest.mark.parametrize("divergence", ["closed_form", "one_sample"])
+def test_a_latent_survives_a_round_trip(divergence):
+    latent = Latent(
+        "glyph",
+        prior=inference.ConditionalNormal(2, 8),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+        parents=["script"],
+        divergence=divergence,
+    )
+    assert_survives_round_trip(
+        latent, tiny_episode()["support"]["character"], tf.ones([3, 4])
+    )
+
+
+def test_a_latent_of_an_element_survives_a_round_trip():
+    latent = Latent(
+        "position",
+        prior=heads.StandardNormal(2),
+        posterior=inference.QueryPosterior(keras.layers.Flatten(), 2, 8),
+        per_element=True,
+    )
+    assert_survives_round_trip(latent, tiny_episode()["query"])

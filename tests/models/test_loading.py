@@ -1,0 +1,184 @@
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import tiny_episode
+from tests.conftest import tiny_vhe
+from vhe_tf import VHE
+from vhe_tf import load_model
+
+GROUPS = {
+    "flat": ["character"],
+    "hierarchical": ["alphabet", "character"],
+    "factorial": ["character", "style"],
+}
+
+
+def _assert_equal(terms, others):
+    tf.nest.map_structure(np.testing.assert_array_equal, terms, others)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model after three steps, and the file that it was saved to."""
+    model = tiny_vhe("flat")
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        kl_warmup_steps={"character": 7},
+        free_nats={"element": 0.5},
+    )
+    for _ in range(3):
+        model.train_step(tiny_episode())
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    model.save(path)
+    return model, path
+
+
+@pytest.mark.parametrize("structure", GROUPS)
+@pytest.mark.parametrize("objective", ["vhe", "neural_statistician"])
+def test_a_saved_model_revives_the_same_numbers(structure, objective, tmp_path):
+    model = tiny_vhe(structure, objective=objective)
+    model.save(tmp_path / "model.keras")
+    revived = load_model(tmp_path / "model.keras")
+    episode = tiny_episode(GROUPS[structure])
+    assert revived.get_config() == model.get_config()
+    assert not revived.compiled
+    _assert_equal(revived(episode), model(episode))
+
+
+def test_constructor_arguments_are_in_the_config():
+    config = tiny_vhe().get_config()
+    assert {"latents", "likelihood", "image_shape", "objective"} <= set(config)
+    assert VHE.from_config(config).get_config() == config
+
+
+def test_the_compilation_revives(trained):
+    model, path = trained
+    revived = load_model(path)
+    assert revived.compiled
+    assert revived.kl_warmup_steps == {"character": 7}
+    assert revived.free_nats == {"element": 0.5}
+    assert int(revived.optimizer.iterations.numpy()) == 3
+    assert revived.optimizer.get_config() == model.optimizer.get_config()
+    for old, new in zip(
+        model.optimizer.variables, revived.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_training_goes_on_as_if_never_interrupted(trained, tmp_path):
+    path = tmp_path / "model.keras"
+    load_model(trained[1]).save(path)
+    first, second = load_model(trained[1]), load_model(path)
+    for model in (first, second):
+        model.train_step(tiny_episode(seed=(7, 8)))
+    _assert_equal(first.get_weights(), second.get_weights())
+    assert not np.array_equal(
+        first.get_weights()[0], trained[0].get_weights()[0]
+    )
+
+
+def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
+    model, path = trained
+    episode = tiny_episode()
+    np.savez(
+        tmp_path / "episode.npz",
+        query=episode["query"],
+        support=episode["support"]["character"],
+    )
+    script = textwrap.dedent(
+        """
+        import sys
+        import numpy as np
+        import vhe_tf
+        model = vhe_tf.load_model(sys.argv[1])
+        with np.load(sys.argv[2]) as arrays:
+            terms = model({
+                "query": arrays["query"],
+                "support": {"character": arrays["support"]},
+                "group_size": {"character": np.int32([5, 5, 5])},
+                "seed": np.int32([1, 2]),
+            })
+        np.save(sys.argv[3], terms.elbo)
+        """
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            script,
+            str(path),
+            str(tmp_path / "episode.npz"),
+            str(tmp_path / "elbo.npy"),
+        ],
+        check=True,
+        timeout=120,
+    )
+    np.testing.assert_allclose(
+        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-6
+    )
+
+
+def test_a_path_may_be_a_string(trained):
+    assert isinstance(load_model(str(trained[1])), VHE)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Received: .*absent.keras"):
+        load_model(tmp_path / "absent.keras")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        load_model(tmp_path)
+
+
+def _truncated(data):
+    return data[: len(data) // 2]
+
+
+def _overwritten(data):
+    middle = len(data) // 2
+    return data[:middle] + b"\xff" * 64 + data[middle + 64 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [_truncated, _overwritten, lambda _: b"", lambda _: b"weights"]
+)
+def test_a_damaged_file_is_named(trained, tmp_path, damage):
+    path = tmp_path / "damaged.keras"
+    path.write_bytes(damage(trained[1].read_bytes()))
+    with pytest.raises(ValueError, match=r"damaged.keras is not .* damaged"):
+        load_model(path)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "other.keras"
+    keras.Sequential([keras.Input([2]), keras.layers.Dense(1)]).save(path)
+    with pytest.raises(ValueError, match="other.keras holds a Sequential"):
+        load_model(path)
+
+
+def test_a_model_of_an_unknown_class_is_refused(tmp_path):
+    class Unknown(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    path = tmp_path / "unknown.keras"
+    keras.Sequential([keras.Input([2]), Unknown()]).save(path)
+    with pytest.raises(ValueError, match=r"unknown.keras is not a \.keras"):
+        load_model(path)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    path = tmp_path / "code.keras"
+    keras.Sequential([keras.Input([2]), keras.layers.Lambda(lambda x: x)]).save(
+        path
+    )
+    with pytest.raises(ValueError, match="code.keras is not a .keras file"):
+        load_model(path)

@@ -1,0 +1,802 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import IMAGE_SHAPE
+from tests.conftest import assert_distribution_shape
+from tests.conftest import tiny_episode
+from tests.conftest import tiny_vhe
+from vhe_tf import VHE
+from vhe_tf.objectives import ElboTerms
+
+GROUPS = {
+    "flat": ["character"],
+    "hierarchical": ["alphabet", "character"],
+    "factorial": ["character", "style"],
+}
+SEED = (5, 6)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """One untrained model of each structure; tests must not change them."""
+    return {structure: tiny_vhe(structure) for structure in GROUPS}
+
+
+@pytest.fixture(params=GROUPS)
+def structure(request):
+    return request.param
+
+
+@pytest.fixture
+def model(models, structure):
+    return models[structure]
+
+
+@pytest.fixture
+def episode(structure):
+    return tiny_episode(GROUPS[structure])
+
+
+@pytest.fixture
+def mixed_float16():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+def _support(structure, **kwargs):
+    return tiny_episode(GROUPS[structure], **kwargs)["support"]
+
+
+def _assert_equal(terms, others):
+    tf.nest.map_structure(np.testing.assert_array_equal, terms, others)
+
+
+def _assert_close(terms, others):
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        terms,
+        others,
+    )
+
+
+def _dataset(episode, steps=3):
+    return tf.data.Dataset.from_tensors(episode).repeat(steps)
+
+
+# Construction -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "image_shape", [(), (8, 8), (8, 8, 0), (8, -8, 1), (8.0, 8, 1)]
+)
+def test_an_improper_image_shape_is_refused(image_shape):
+    parts = tiny_vhe().get_config()
+    parts["image_shape"] = image_shape
+    with pytest.raises(ValueError, match="Received: image_shape="):
+        VHE.from_config(parts)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ValueError, match="Received: objective='elbo'"):
+        tiny_vhe(objective="elbo")
+
+
+def test_an_improper_graph_is_refused_at_construction(models):
+    latents = models["hierarchical"].latents[1:]
+    with pytest.raises(ValueError, match="parent='alphabet'"):
+        VHE(
+            latents,
+            models["hierarchical"].likelihood,
+            image_shape=IMAGE_SHAPE,
+        )
+
+
+def test_a_new_model_has_all_its_weights(model, episode):
+    count = len(model.weights)
+    model(episode)
+    assert model.built
+    assert len(model.weights) == count
+    assert not model.non_trainable_variables
+
+
+def test_latents_are_kept_parents_first(models):
+    names = [latent.name for latent in models["hierarchical"].latents]
+    assert names == ["alphabet", "character", "element"]
+
+
+# The bound --------------------------------------------------------------------
+
+
+def test_terms_are_float32_one_an_episode(model, episode):
+    for tensor in tf.nest.flatten(model(episode)):
+        assert tensor.shape == (3,)
+        assert tensor.dtype == tf.float32
+
+
+def test_terms_name_every_latent(model, episode):
+    names = {latent.name for latent in model.latents}
+    terms = model(episode)
+    assert set(terms.kl) == set(terms.shared_kl) == names
+
+
+def test_the_bound_is_assembled_from_its_terms(model, episode):
+    terms = model(episode)
+    shared = sum(
+        kl / (1.0 if name == "element" else 5.0)
+        for name, kl in terms.kl.items()
+    )
+    np.testing.assert_allclose(
+        terms.elbo, terms.log_likelihood - shared, rtol=1e-5
+    )
+
+
+def test_each_group_is_shared_by_its_own_size(models):
+    episode = tiny_episode(GROUPS["hierarchical"])
+    episode["group_size"] = {
+        "alphabet": tf.constant([40, 80, 120]),
+        "character": tf.constant([4, 8, 12]),
+    }
+    terms = models["hierarchical"](episode)
+    for name, size in episode["group_size"].items():
+        np.testing.assert_allclose(
+            terms.shared_kl[name],
+            terms.kl[name] / np.float32(size),
+            rtol=1e-6,
+        )
+
+
+def test_the_order_of_the_support_does_not_matter(model, structure):
+    episode = tiny_episode(GROUPS[structure], support_size=4)
+    other = {
+        **episode,
+        "support": {
+            name: tf.gather(support, [2, 0, 3, 1], axis=1)
+            for name, support in episode["support"].items()
+        },
+    }
+    _assert_close(model(episode), model(other))
+
+
+def test_supports_may_differ_in_size(models):
+    episode = tiny_episode(GROUPS["hierarchical"])
+    episode["support"]["alphabet"] = tf.ones([3, 7, *IMAGE_SHAPE])
+    assert models["hierarchical"](episode).elbo.shape == (3,)
+
+
+def test_episodes_of_a_batch_do_not_interact(model, episode, structure):
+    other = tiny_episode(GROUPS[structure], seed=(8, 9), group_size=9)
+    row = np.arange(3) == 1
+
+    def replaced(old, new):
+        return tf.where(row.reshape([3] + [1] * (len(old.shape) - 1)), new, old)
+
+    changed = {
+        key: tf.nest.map_structure(replaced, episode[key], other[key])
+        for key in ("query", "support", "group_size")
+    }
+    terms = model(episode)
+    others = model({**changed, "seed": episode["seed"]})
+    keep = [0, 2]
+    _assert_close(
+        tf.nest.map_structure(lambda t: np.asarray(t)[keep], terms),
+        tf.nest.map_structure(lambda t: np.asarray(t)[keep], others),
+    )
+    assert not np.isclose(terms.elbo[1], others.elbo[1])
+
+
+def test_the_bound_of_an_episode_has_no_gradient_in_another(model, episode):
+    inputs = [episode["query"], *episode["support"].values()]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        elbo = model(episode).elbo[1]
+    for gradient in tape.gradient(elbo, inputs):
+        by_episode = np.abs(gradient).reshape(3, -1).sum(axis=1)
+        assert by_episode[1] > 0.0
+        np.testing.assert_array_equal(by_episode[[0, 2]], [0.0, 0.0])
+
+
+def _reaches(model, episode, support_name):
+    """Returns the latents whose KL depends on a support."""
+    support = episode["support"][support_name]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(support)
+        kl = model(episode).kl
+    gradients = {name: tape.gradient(kl[name], support) for name in kl}
+    return {
+        name
+        for name, gradient in gradients.items()
+        if gradient is not None and np.any(gradient != 0.0)
+    }
+
+
+@pytest.mark.parametrize(
+    ("structure", "support_name", "reached"),
+    [
+        ("hierarchical", "alphabet", {"alphabet", "character", "element"}),
+        ("hierarchical", "character", {"character", "element"}),
+        ("factorial", "character", {"character"}),
+        ("factorial", "style", {"style"}),
+    ],
+)
+def test_a_support_reaches_its_latent_and_those_below(
+    models, structure, support_name, reached
+):
+    episode = tiny_episode(GROUPS[structure])
+    assert _reaches(models[structure], episode, support_name) == reached
+
+
+def test_the_query_reaches_no_group_latent(models):
+    episode = tiny_episode(GROUPS["hierarchical"])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(episode["query"])
+        kl = models["hierarchical"](episode).kl
+    assert tape.gradient(kl["alphabet"], episode["query"]) is None
+    assert tape.gradient(kl["character"], episode["query"]) is None
+    assert np.any(tape.gradient(kl["element"], episode["query"]) != 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query": tf.zeros([1, *IMAGE_SHAPE])}, "size"),
+        ({"query": tf.zeros([3, 8, 7, 1])}, "size 8"),
+        ({"support": {"character": tf.zeros([3, *IMAGE_SHAPE])}}, "rank 5"),
+        ({"support": {"character": tf.zeros([2, 2, *IMAGE_SHAPE])}}, "size"),
+        ({"group_size": {"character": tf.ones([3, 1], tf.int32)}}, "rank"),
+        ({"seed": tf.constant([1], tf.int32)}, "size 2"),
+    ],
+)
+@pytest.mark.parametrize("run", [lambda model: model, tf.function])
+def test_an_episode_whose_shapes_disagree_is_refused(
+    models, change, message, run
+):
+    with pytest.raises(ValueError, match=message):
+        run(models["flat"])({**tiny_episode(), **change})
+
+
+# Purity -----------------------------------------------------------------------
+
+
+def test_equal_seeds_give_equal_terms(model, episode):
+    _assert_equal(model(episode), model(episode))
+
+
+def test_other_seeds_give_other_terms(model, episode):
+    other = model({**episode, "seed": tf.constant([1, 3], tf.int32)})
+    assert np.all(np.not_equal(model(episode).elbo, other.elbo))
+
+
+def test_latents_are_drawn_independently(models):
+    samples = models["factorial"].infer({}, seed=SEED, batch_size=4)
+    assert not np.allclose(samples["character"], samples["style"])
+
+
+def test_training_changes_nothing_in_the_call(model, episode):
+    _assert_equal(model(episode, training=True), model(episode, training=False))
+
+
+def test_a_call_assigns_nothing(model, episode):
+    before = [np.array(v) for v in model.variables]
+    model(episode, training=True)
+    for variable, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+
+
+def test_graph_and_stateless_calls_equal_the_eager_one(model, episode):
+    eager = model(episode)
+    _assert_close(tf.function(model)(episode), eager)
+    terms, state = model.stateless_call(
+        model.trainable_variables, model.non_trainable_variables, episode
+    )
+    _assert_close(terms, eager)
+    assert len(state) == len(model.non_trainable_variables)
+
+
+def test_a_graph_takes_episodes_of_any_size(models):
+    specs = {
+        "query": tf.TensorSpec([None, *IMAGE_SHAPE]),
+        "support": {"character": tf.TensorSpec([None, None, *IMAGE_SHAPE])},
+        "group_size": {"character": tf.TensorSpec([None], tf.int32)},
+        "seed": tf.TensorSpec([2], tf.int32),
+    }
+    graph = tf.function(models["flat"], input_signature=[specs])
+    for sizes in ({}, {"batch_size": 1, "support_size": 5}):
+        episode = tiny_episode(**sizes)
+        _assert_close(graph(episode), models["flat"](episode))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="dimension 0"):
+        graph({**tiny_episode(), "query": tf.zeros([1, *IMAGE_SHAPE])})
+
+
+def test_xla_compiles_the_bound(model, episode):
+    # Only roots: other terms depend on draws, which XLA makes differently.
+    compiled = tf.function(model, jit_compile=True)
+    terms, eager = compiled(episode), model(episode)
+    _assert_equal(terms, compiled(episode))
+    for latent in model.latents:
+        if not latent.parents:
+            np.testing.assert_allclose(
+                terms.kl[latent.name], eager.kl[latent.name], rtol=1e-5
+            )
+    assert np.all(np.isfinite(terms.elbo))
+
+
+# Training ---------------------------------------------------------------------
+
+
+def test_every_weight_gets_a_gradient(model, episode):
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model(episode).elbo)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for gradient, weight in zip(
+        gradients, model.trainable_variables, strict=True
+    ):
+        assert np.all(np.isfinite(gradient)), weight.path
+        assert np.any(gradient != 0.0), weight.path
+
+
+def test_fitting_reports_a_falling_loss(structure, episode):
+    model = tiny_vhe(structure)
+    model.compile(keras.optimizers.Adam(0.01))
+    history = model.fit(
+        _dataset(episode, 10), epochs=4, shuffle=False, verbose=0
+    ).history
+    names = {"loss", "elbo", "log_likelihood"}
+    names |= {f"kl_{latent.name}" for latent in model.latents}
+    for group in GROUPS[structure]:
+        names |= {f"kl_{group}_shared", f"group_size_{group}"}
+    assert set(history) == names
+    # An epoch that kept the steps of the last would lag behind its loss.
+    assert np.all(np.diff(history["loss"]) < 0.0)
+    np.testing.assert_allclose(
+        history["loss"], np.negative(history["elbo"]), rtol=1e-5
+    )
+    assert history[f"group_size_{GROUPS[structure][0]}"] == [5.0] * 4
+
+
+def test_metrics_are_means_over_the_epoch_alone(models):
+    model = tiny_vhe()
+    model.compile(keras.optimizers.SGD(0.0))
+    first, second = tiny_episode(), tiny_episode(group_size=9, seed=(3, 4))
+    for episodes in ([first, second], [second]):
+        expected = [model(episode) for episode in episodes]
+        result = {}
+        model.reset_metrics()
+        for episode in episodes:
+            result = model.train_step(episode)
+        for name, values in {
+            "elbo": [t.elbo for t in expected],
+            "loss": [-t.elbo for t in expected],
+            "log_likelihood": [t.log_likelihood for t in expected],
+            "kl_character": [t.kl["character"] for t in expected],
+            "kl_character_shared": [t.shared_kl["character"] for t in expected],
+            "kl_element": [t.kl["element"] for t in expected],
+            "group_size_character": [
+                e["group_size"]["character"] for e in episodes
+            ],
+        }.items():
+            np.testing.assert_allclose(result[name], np.mean(values), rtol=1e-5)
+
+
+def test_fitting_resets_the_metrics_each_epoch():
+    model = tiny_vhe()
+    model.compile(keras.optimizers.SGD(0.0))
+    history = model.fit(
+        _dataset(tiny_episode()), epochs=2, shuffle=False, verbose=0
+    ).history
+    np.testing.assert_allclose(history["loss"][0], history["loss"][1])
+    assert model.metrics[0].count.numpy() == 3.0
+
+
+def test_evaluation_reports_the_bound_itself():
+    model = tiny_vhe()
+    model.compile(
+        kl_warmup_steps={"character": 9, "element": 9},
+        free_nats={"character": 50.0},
+    )
+    before = [np.array(w) for w in model.weights]
+    result = model.evaluate(
+        _dataset(tiny_episode()), verbose=0, return_dict=True
+    )
+    expected = np.mean(model(tiny_episode()).elbo)
+    np.testing.assert_allclose(result["loss"], -expected, rtol=1e-5)
+    np.testing.assert_allclose(result["elbo"], expected, rtol=1e-5)
+    _assert_equal(model.get_weights(), before)
+
+
+def test_predicting_returns_the_terms_of_every_episode():
+    model = tiny_vhe()
+    terms = model.predict(_dataset(tiny_episode()), verbose=0)
+    assert isinstance(terms, ElboTerms)
+    np.testing.assert_allclose(
+        terms.elbo, np.tile(model(tiny_episode()).elbo, 3), rtol=1e-5
+    )
+
+
+def test_fitting_compiles_under_xla():
+    model = tiny_vhe()
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=True)
+    before = model.get_weights()
+    history = model.fit(
+        _dataset(tiny_episode(), 1), shuffle=False, verbose=0
+    ).history
+    assert np.isfinite(history["loss"][0])
+    assert all(
+        np.any(new != old)
+        for new, old in zip(model.get_weights(), before, strict=True)
+    )
+
+
+@pytest.mark.usefixtures("mixed_float16")
+def test_training_works_under_mixed_float16(structure, episode):
+    model = tiny_vhe(structure)
+    assert model.likelihood.decoder.compute_dtype == "float16"
+    for tensor in tf.nest.flatten(model(episode)):
+        assert tensor.dtype == tf.float32
+    samples = model.infer(episode["support"], seed=SEED)
+    assert all(v.dtype == tf.float32 for v in samples.values())
+    likelihood = model.decode(samples, seed=SEED)
+    assert_distribution_shape(likelihood, batch=[1, 3], event=IMAGE_SHAPE)
+    model.compile(
+        keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(0.01), initial_scale=128.0
+        )
+    )
+    before = model.get_weights()
+    result = model.train_step(episode)
+    assert np.isfinite(result["loss"])
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        assert weight.dtype == "float32"
+        assert np.all(np.isfinite(weight))
+        assert np.any(np.not_equal(weight, old)), weight.path
+
+
+def test_mixed_float16_scales_the_loss_by_default(mixed_float16):
+    model = tiny_vhe()
+    model.compile("adam")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+# The loss ---------------------------------------------------------------------
+
+
+TERMS = ElboTerms(
+    elbo=tf.constant([-13.5, -22.5]),
+    log_likelihood=tf.constant([-10.0, -20.0]),
+    kl={
+        "character": tf.constant([6.0, 2.0]),
+        "element": tf.constant([2.0, 2.0]),
+    },
+    shared_kl={
+        "character": tf.constant([1.5, 0.5]),  # |X| = 4
+        "element": tf.constant([2.0, 2.0]),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "loss"),
+    [
+        ({}, 0, 15.0 + 1.0 + 2.0),
+        # The weight of a KL is step / kl_warmup_steps, at most 1.
+        ({"kl_warmup_steps": {"character": 10}}, 0, 15.0 + 0.0 + 2.0),
+        ({"kl_warmup_steps": {"character": 10}}, 4, 15.0 + 0.4 + 2.0),
+        ({"kl_warmup_steps": {"character": 10}}, 10, 15.0 + 1.0 + 2.0),
+        ({"kl_warmup_steps": {"character": 10}}, 99, 15.0 + 1.0 + 2.0),
+        ({"kl_warmup_steps": {"element": 4}}, 1, 15.0 + 1.0 + 0.5),
+        ({"kl_warmup_steps": {"character": 0}}, 0, 15.0 + 1.0 + 2.0),
+        # The mean KL, 4 nats, is above 3 and below 6, which |X| = 4 share.
+        ({"free_nats": {"character": 3.0}}, 0, 15.0 + 1.0 + 2.0),
+        ({"free_nats": {"character": 6.0}}, 0, 15.0 + 1.5 + 2.0),
+        ({"free_nats": {"element": 3.0}}, 0, 15.0 + 1.0 + 3.0),
+        ({"free_nats": {"element": 0.0}}, 0, 15.0 + 1.0 + 2.0),
+        (
+            {
+                "free_nats": {"character": 6.0},
+                "kl_warmup_steps": {"character": 10},
+            },
+            5,
+            15.0 + 0.75 + 2.0,
+        ),
+    ],
+)
+def test_the_loss_anneals_as_documented(options, step, loss):
+    model = tiny_vhe()
+    model.compile(**options)
+    np.testing.assert_allclose(
+        model.loss_of_terms(TERMS, tf.constant(step)), loss, rtol=1e-6
+    )
+
+
+def test_free_nats_stop_the_gradient_of_a_small_kl():
+    model = tiny_vhe()
+    model.compile(free_nats={"character": 1e6})
+    posterior = model.latents[0].posterior.head.trainable_variables
+    gradients = []
+    for free_nats in (1e6, 0.0):
+        model.free_nats = {"character": free_nats}
+        with tf.GradientTape() as tape:
+            terms = model(tiny_episode())
+            loss = model.loss_of_terms(terms, tf.constant(0))
+            reconstruction = tf.reduce_mean(
+                terms.kl["element"] - terms.log_likelihood
+            )
+            loss -= reconstruction
+        gradients.append(
+            tape.gradient(loss, posterior, unconnected_gradients="zero")
+        )
+    assert all(np.allclose(g, 0.0, atol=1e-4) for g in gradients[0])
+    assert not any(np.allclose(g, 0.0, atol=1e-4) for g in gradients[1])
+
+
+def test_warm_up_counts_optimizer_steps_and_leaves_the_metrics():
+    model = tiny_vhe()
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        kl_warmup_steps={"character": 2, "element": 2},
+    )
+    terms = model(tiny_episode())
+    reconstruction = -np.mean(terms.log_likelihood)
+    elbo = np.mean(terms.elbo)
+    for weight in (0.0, 0.5, 1.0, 1.0):
+        model.reset_metrics()
+        result = model.train_step(tiny_episode())
+        kl = -elbo - reconstruction
+        np.testing.assert_allclose(
+            result["loss"], reconstruction + weight * kl, rtol=1e-5
+        )
+        np.testing.assert_allclose(result["elbo"], elbo, rtol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["kl_warmup_steps", "free_nats"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("alphabet", 3), ("character", -3)]
+)
+def test_an_improper_annealing_is_refused(argument, name, value):
+    with pytest.raises(
+        ValueError, match=rf"Received: {argument}\['{name}'\]={value}"
+    ):
+        tiny_vhe().compile(**{argument: {name: value}})
+
+
+# Inference and generation -----------------------------------------------------
+
+
+@pytest.mark.parametrize("support_size", [1, 4])
+def test_inference_draws_every_group_latent(model, structure, support_size):
+    support = _support(structure, support_size=support_size)
+    samples = model.infer(support, seed=SEED, num_samples=6)
+    assert set(samples) == set(GROUPS[structure])
+    assert all(v.shape == (6, 3, 2) for v in samples.values())
+
+
+@pytest.mark.parametrize(
+    ("structure", "known"),
+    [
+        ("hierarchical", ["alphabet"]),
+        ("hierarchical", ["character"]),
+        ("factorial", ["character"]),
+        ("factorial", ["style"]),
+    ],
+)
+def test_a_latent_without_support_is_drawn_from_its_prior(
+    models, structure, known
+):
+    model = models[structure]
+    support = {name: _support(structure)[name] for name in known}
+    samples = model.infer(support, seed=SEED, num_samples=6)
+    assert all(v.shape == (6, 3, 2) for v in samples.values())
+    _, ratio = model.importance_sample(support, seed=SEED, num_samples=6)
+    assert ratio.shape == (6, 3)
+    unknown = next(n for n in GROUPS[structure] if n not in known)
+    other = {name: 1.0 - value for name, value in support.items()}
+    redrawn = model.infer(other, seed=SEED, num_samples=6)
+    below = unknown == "character" and structure == "hierarchical"
+    assert np.allclose(samples[unknown], redrawn[unknown]) != below
+    assert not np.allclose(samples[known[0]], redrawn[known[0]])
+
+
+def test_importance_weights_are_ratios_of_prior_to_posterior(models):
+    model = models["hierarchical"]
+    support = _support("hierarchical")
+    samples, ratio = model.importance_sample(support, seed=SEED, num_samples=4)
+    alphabet, character, _ = model.latents
+    a, c = samples["alphabet"], samples["character"]
+    expected = (
+        alphabet.prior().log_prob(a)
+        - alphabet.posterior(support["alphabet"]).log_prob(a)
+        + character.prior(a).log_prob(c)
+        - character.posterior(support["character"], a).log_prob(c)
+    )
+    np.testing.assert_allclose(ratio, expected, rtol=1e-5, atol=1e-5)
+    _assert_equal(samples, model.infer(support, seed=SEED, num_samples=4))
+
+
+def test_inference_without_support_needs_a_batch_size(model):
+    samples = model.infer({}, seed=SEED, num_samples=2, batch_size=4)
+    assert all(v.shape == (2, 4, 2) for v in samples.values())
+    with pytest.raises(ValueError, match="support={}, batch_size=None"):
+        model.infer({}, seed=SEED)
+
+
+def test_a_support_of_an_unknown_latent_is_refused(model):
+    support = {"person": tf.zeros([3, 2, *IMAGE_SHAPE])}
+    with pytest.raises(ValueError, match="Received: 'person'"):
+        model.infer(support, seed=SEED)
+
+
+def test_a_support_of_an_element_latent_is_refused(models):
+    support = {"element": tf.zeros([3, 2, *IMAGE_SHAPE])}
+    with pytest.raises(ValueError, match="Received: 'element'"):
+        models["flat"].infer(support, seed=SEED)
+
+
+@pytest.mark.parametrize("with_query", [False, True])
+def test_decoding_gives_a_distribution_over_images(model, episode, with_query):
+    samples = model.infer(episode["support"], seed=SEED, num_samples=4)
+    likelihood = model.decode(
+        samples, seed=SEED, query=episode["query"] if with_query else None
+    )
+    assert_distribution_shape(likelihood, batch=[4, 3], event=IMAGE_SHAPE)
+
+
+def _assert_binary(images, batch_size):
+    assert images.shape == (batch_size, *IMAGE_SHAPE)
+    assert set(np.unique(images)) <= {0.0, 1.0}
+
+
+def test_generation_gives_an_image_a_group(model, structure):
+    for support_size in (1, 4):
+        support = _support(structure, support_size=support_size)
+        images = model.sample(support, seed=SEED)
+        _assert_binary(images, 3)
+        _assert_equal(images, model.sample(support, seed=SEED))
+        assert np.any(images != model.sample(support, seed=(5, 7)))
+    some = {GROUPS[structure][0]: support[GROUPS[structure][0]]}
+    _assert_binary(model.sample(some, seed=SEED), 3)
+    _assert_binary(model.sample_prior(5, seed=SEED), 5)
+
+
+def test_reconstructions_are_means(model, episode):
+    images = model.reconstruct(episode["support"], episode["query"], seed=SEED)
+    assert images.shape == (3, *IMAGE_SHAPE)
+    assert np.all((images > 0.0) & (images < 1.0))
+
+
+def test_with_one_group_latent_the_support_alone_will_do(models):
+    model, episode = models["flat"], tiny_episode()
+    support = episode["support"]["character"]
+    _assert_equal(
+        model.sample(support, seed=SEED),
+        model.sample({"character": support}, seed=SEED),
+    )
+    _assert_equal(
+        model.reconstruct(support, episode["query"], seed=SEED),
+        model.reconstruct({"character": support}, episode["query"], seed=SEED),
+    )
+
+
+@pytest.mark.parametrize("structure", ["hierarchical", "factorial"])
+def test_with_several_group_latents_a_bare_support_is_refused(
+    models, structure
+):
+    support = tf.zeros([3, 2, *IMAGE_SHAPE])
+    with pytest.raises(ValueError, match=r"several group.*Received a tensor"):
+        models[structure].sample(support, seed=SEED)
+
+
+# Likelihood and classification ------------------------------------------------
+
+
+@pytest.mark.parametrize("support_size", [1, 4])
+def test_conditional_likelihoods_are_one_an_episode(
+    model, structure, support_size
+):
+    episode = tiny_episode(GROUPS[structure], support_size=support_size)
+    kwargs = {"seed": SEED, "num_samples": 4, "num_element_samples": 2}
+    scores = model.log_likelihood(
+        episode["support"], episode["query"], **kwargs
+    )
+    assert scores.shape == (3,)
+    assert scores.dtype == tf.float32
+    some = {GROUPS[structure][0]: episode["support"][GROUPS[structure][0]]}
+    assert model.log_likelihood(some, episode["query"], **kwargs).shape == (3,)
+
+
+def test_likelihoods_given_latents_keep_their_sample_axes(model, episode):
+    samples = model.infer(episode["support"], seed=SEED, num_samples=4)
+    nested = {n: v[tf.newaxis] for n, v in samples.items()}
+    scores = model.log_likelihood_given(
+        samples, episode["query"], seed=SEED, num_element_samples=2
+    )
+    assert scores.shape == (4, 3)
+    assert model.log_likelihood_given(
+        nested, episode["query"], seed=SEED
+    ).shape == (1, 4, 3)
+
+
+def _narrow(structure):
+    """Makes a model whose posteriors are points, so that chance is nothing."""
+    model = tiny_vhe(structure)
+    for latent in model.latents:
+        head = latent.posterior.head.parameters
+        kernel, bias = head.get_weights()
+        size = len(bias) // 2
+        kernel[:, size:], bias[size:] = 0.0, -1e4
+        head.set_weights([kernel, bias])
+    return model
+
+
+@pytest.mark.parametrize("structure", ["factorial"])
+@pytest.mark.parametrize(("num_ways", "support_size"), [(1, 3), (4, 1), (5, 2)])
+def test_classes_score_as_if_each_were_alone(structure, num_ways, support_size):
+    model = _narrow(structure)
+    query = tiny_episode(GROUPS[structure])["query"]
+    classes = [
+        _support(structure, support_size=support_size, seed=(k, k))
+        for k in range(num_ways)
+    ]
+    stacked = {
+        name: tf.stack([c[name] for c in classes], axis=1)
+        for name in GROUPS[structure]
+    }
+    scores = model.classify(stacked, query, seed=SEED, num_samples=2)
+    assert scores.shape == (3, num_ways)
+    alone = [
+        model.log_likelihood(c, query, seed=SEED, num_samples=1)
+        for c in classes
+    ]
+    # Draws are 1e-5 off the mean of a posterior.
+    np.testing.assert_allclose(scores, np.stack(alone, axis=1), atol=5e-3)
+
+
+def test_classification_equals_likelihoods_on_the_same_draws(model, structure):
+    query = tiny_episode(GROUPS[structure])["query"]
+    classes = [_support(structure, seed=(k, k)) for k in range(4)]
+    stacked = {
+        name: tf.stack([c[name] for c in classes], axis=1)
+        for name in GROUPS[structure]
+    }
+    kwargs = {"seed": SEED, "num_samples": 3, "num_element_samples": 2}
+    scores = model.classify(stacked, query, **kwargs)
+    flat = {
+        name: tf.reshape(value, [12, 2, *IMAGE_SHAPE])
+        for name, value in stacked.items()
+    }
+    by_row = model.log_likelihood(flat, np.repeat(query, 4, axis=0), **kwargs)
+    np.testing.assert_allclose(
+        scores, np.reshape(by_row, [3, 4]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_generation_and_classification_work_in_a_graph_of_any_size(models):
+    model, episode = models["flat"], tiny_episode()
+    image = [None, *IMAGE_SHAPE]
+    support = episode["support"]["character"]
+    seed = tf.constant(SEED, tf.int32)
+    sample = tf.function(
+        lambda support, seed: model.sample(support, seed=seed),
+        input_signature=[
+            tf.TensorSpec([None, *image]),
+            tf.TensorSpec([2], tf.int32),
+        ],
+    )
+    _assert_equal(sample(support, seed), model.sample(support, seed=seed))
+    classify = tf.function(
+        lambda support, query, seed: model.classify(
+            support, query, seed=seed, num_samples=2
+        ),
+        input_signature=[
+            tf.TensorSpec([None, None, *image]),
+            tf.TensorSpec(image),
+            tf.TensorSpec([2], tf.int32),
+        ],
+    )
+    classes = tf.stack([support, 1.0 - support], axis=1)
+    _assert_close(
+        classify(classes, episode["query"], seed),
+        model.classify(classes, episode["query"], seed=seed, num_samples=2),
+    )

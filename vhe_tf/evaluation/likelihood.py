@@ -1,0 +1,224 @@
+"""Joint and conditional negative log likelihoods of unseen groups.
+
+The joint estimate is that of Section 4.1: importance weighting with k samples
+from q(c; X), all of X as support, normalised by the number of elements:
+
+    -(1/n) log (1/k) sum{ p(c_s) / q(c_s; X) prod{ p(x | c_s) : x in X } }
+
+Unlike the paper, the effective sample size is reported beside it: sums over
+twenty images make the weights very peaked.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import few_shot_trials
+from vhe_tf.evaluation.estimates import Estimate
+from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.models.vhe import VHE
+
+__all__ = ["JointNLL", "conditional_nll", "joint_log_weights", "joint_nll"]
+
+
+class JointNLL(NamedTuple):
+    """The joint negative log likelihood of groups.
+
+    Attributes:
+        nats_per_image: The mean over images, with an interval over groups. In
+            expectation an upper bound, tighter the more samples.
+        effective_sample_size: The mean over groups of the effective number of
+            the `num_samples` importance samples.
+        num_samples: k.
+        num_element_samples: T, draws of the per-element latents for each.
+    """
+
+    nats_per_image: Estimate
+    effective_sample_size: float
+    num_samples: int
+    num_element_samples: int
+
+
+def joint_log_weights(
+    model: VHE,
+    images: np.ndarray,
+    *,
+    num_samples: int,
+    num_element_samples: int = 1,
+    max_decoded: int = 2000,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws importance weights whose mean is p(X), for elements X of a group.
+
+    Args:
+        model: The model. The elements share every group latent.
+        images: `[n, H, W, C]`, X, also the support of every group latent.
+        num_samples: k.
+        num_element_samples: T, draws of the per-element latents for each.
+        max_decoded: The largest number of images to decode at once.
+        seed: Two ints.
+
+    Returns:
+        `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
+    """
+    return _JointWeights(model, num_element_samples, max_decoded)(
+        images, num_samples, seed
+    )
+
+
+class _JointWeights:
+    """`joint_log_weights`, traced once for many groups."""
+
+    def __init__(
+        self, model: VHE, num_element_samples: int, max_decoded: int
+    ) -> None:
+        self.model = model
+        self.num_element_samples = num_element_samples
+        self.max_decoded = max_decoded
+        self._weights = tf.function(self._piece, reduce_retracing=True)
+
+    def __call__(
+        self, images: np.ndarray, num_samples: int, seed: tuple[int, int]
+    ) -> np.ndarray:
+        at_once = max(
+            1, self.max_decoded // (len(images) * self.num_element_samples)
+        )
+        at_once = min(at_once, num_samples)
+        images = tf.constant(images)
+        seed = tf.constant(seed, tf.int32)
+        pieces = [
+            self._weights(
+                images,
+                tf.constant(min(at_once, num_samples - start)),
+                tf.random.experimental.stateless_fold_in(seed, start),
+            ).numpy()
+            for start in range(0, num_samples, at_once)
+        ]
+        return np.concatenate(pieces).astype(np.float64)
+
+    def _piece(
+        self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        support = {
+            latent.name: images[tf.newaxis]
+            for latent in self.model.latents
+            if not latent.per_element
+        }
+        samples, log_weight = self.model.importance_sample(
+            support, seed=seed, num_samples=num_samples
+        )  # [S, 1, E...], [S, 1]
+        shared = {
+            name: tf.repeat(value, tf.shape(images)[0], axis=1)
+            for name, value in samples.items()
+        }  # [S, n, E...]
+        log_likelihood = self.model.log_likelihood_given(
+            shared,
+            images,
+            seed=tf.random.experimental.stateless_fold_in(seed, 1),
+            num_element_samples=self.num_element_samples,
+        )  # [S, n]
+        return log_weight[:, 0] + tf.reduce_sum(log_likelihood, axis=1)
+
+
+def joint_nll(
+    model: VHE,
+    data: GroupedImages,
+    *,
+    group: str,
+    num_samples: int = 500,
+    num_element_samples: int = 1,
+    max_groups: int | None = None,
+    max_decoded: int = 2000,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> JointNLL:
+    """Estimates the joint negative log likelihood of groups (Tables 3 and 4).
+
+    Args:
+        model: The model.
+        data: Binary images of unseen groups, ready for the model.
+        group: The grouping whose groups are the sets X.
+        num_samples: k; the paper takes 500.
+        num_element_samples: T, draws of the per-element latents for each.
+        max_groups: Evaluate a random choice of so many groups; all if None.
+        max_decoded: The largest number of images to decode at once.
+        seed: Decides the draws and the choice.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        Nats an image, with the effective sample size.
+    """
+    ids = data.group_ids(group)
+    if max_groups is not None and max_groups < len(ids):
+        generator = np.random.default_rng(seed)
+        ids = generator.choice(ids, max_groups, replace=False)
+    weights = _JointWeights(model, num_element_samples, max_decoded)
+    nll, sizes, effective = [], [], []
+    for index, group_id in enumerate(ids):
+        images = data.images[data.labels[group] == group_id]
+        log_weights = weights(images, num_samples, (seed, int(group_id)))
+        total = np.logaddexp.reduce(log_weights)
+        nll.append(np.log(num_samples) - total)
+        sizes.append(len(images))
+        effective.append(
+            np.exp(2 * total - np.logaddexp.reduce(2 * log_weights))
+        )
+        if progress:
+            progress(
+                f"joint NLL: group {index + 1} of {len(ids)}, "
+                f"{np.sum(nll) / np.sum(sizes):.2f} nats an image so far"
+            )
+    # Per image over all groups: groups weigh by their size.
+    per_group = np.array(nll) * len(sizes) / np.sum(sizes)
+    return JointNLL(
+        nats_per_image=estimate(per_group),
+        effective_sample_size=float(np.mean(effective)),
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+    )
+
+
+def conditional_nll(
+    scorer: ClassScorer,
+    data: GroupedImages,
+    *,
+    num_shots: int,
+    num_trials: int,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Estimate:
+    """Estimates -log E_q(c; D) p(x | c) for a new element after |D| shots.
+
+    Args:
+        scorer: Gives the expected conditional likelihood.
+        data: Binary images of unseen groups, ready for the model.
+        num_shots: |D|.
+        num_trials: The number of (D, x), each from a random group.
+        seed: Decides the choices and the draws.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        Nats an image.
+    """
+    values: list[float] = []
+    trials = few_shot_trials(
+        data,
+        group=scorer.group,
+        num_ways=1,
+        num_shots=num_shots,
+        num_trials=num_trials,
+        seed=seed,
+    )
+    for index, trial in enumerate(trials):
+        score = scorer(trial.support, trial.queries, seed=(seed, index))
+        values.append(-float(score[0, 0]))
+        if progress:
+            progress(
+                f"conditional NLL after {num_shots} shots: {index + 1} of "
+                f"{num_trials}, {np.mean(values):.2f} nats so far"
+            )
+    return estimate(np.array(values))

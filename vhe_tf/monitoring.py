@@ -1,0 +1,246 @@
+"""Keras callbacks that show a run in TensorBoard while it trains."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from vhe_tf import evaluation
+from vhe_tf import pictures
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.models.vhe import VHE
+from vhe_tf.training import averaged_weights
+
+__all__ = ["Cues", "FewShotAccuracy", "ImageGrids", "Scalars", "fixed_cues"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cues:
+    """The images that every picture of a run starts from.
+
+    Attributes:
+        group: The group latent that the cues are supports of.
+        support: `[G, N, H, W, C]`.
+        query: `[G, Q, H, W, C]`, other images of the same groups.
+    """
+
+    group: str
+    support: np.ndarray
+    query: np.ndarray
+
+    def grids(
+        self, model: VHE, *, num_samples: int = 8, seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Draws the pictures of a model; see `vhe_tf.pictures`."""
+        return {
+            "conditional": pictures.conditional_grid(
+                model,
+                [self.support[:, :1], self.support],
+                group=self.group,
+                num_samples=num_samples,
+                seed=(seed, 0),
+            ),
+            "reconstruction": pictures.reconstruction_grid(
+                model,
+                self.support,
+                self.query,
+                group=self.group,
+                seed=(seed, 10),
+            ),
+            "unconditional": pictures.prior_grid(model, seed=(seed, 20)),
+        }
+
+
+def fixed_cues(
+    data: GroupedImages,
+    *,
+    group: str,
+    num_groups: int = 10,
+    num_shots: int = 5,
+    num_queries: int = 8,
+    seed: int = 0,
+) -> Cues:
+    """Chooses the cues of a run from images ready for the model.
+
+    Raises:
+        ValueError: If no group has `num_shots + num_queries` images, too
+            few for a picture.
+    """
+    needed = num_shots + num_queries
+    ids, counts = np.unique(data.labels[group], return_counts=True)
+    large = ids[counts >= needed]
+    if not len(large):
+        raise ValueError(
+            f"Pictures need a {group} with {needed} images. Received: at most "
+            f"{counts.max()}."
+        )
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(large, min(num_groups, len(large)), replace=False)
+    images = np.stack(
+        [
+            data.images[
+                generator.choice(
+                    np.flatnonzero(data.labels[group] == group_id),
+                    needed,
+                    replace=False,
+                )
+            ]
+            for group_id in chosen
+        ]
+    )
+    return Cues(group, images[:, :num_shots], images[:, num_shots:])
+
+
+class FewShotAccuracy(keras.callbacks.Callback):
+    """Adds few-shot accuracy on unseen groups to the logs.
+
+    Place it before the callbacks that write or use the logs.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: The grouping whose groups are the classes.
+        num_ways: K.
+        shots: For each N, a metric `accuracy_{K}way_{N}shot`.
+        num_trials: Tasks an evaluation, the same ones each time.
+        num_samples: Draws from q(c; D).
+        every: Evaluate each so many epochs.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        num_ways: int = 20,
+        shots: Sequence[int] = (1, 5),
+        num_trials: int = 10,
+        num_samples: int = 5,
+        every: int = 1,
+    ) -> None:
+        super().__init__()
+        self._data = data
+        self._group = group
+        self._num_ways = num_ways
+        self._shots = tuple(shots)
+        self._num_trials = num_trials
+        self._num_samples = num_samples
+        self._every = every
+        self._scorer: evaluation.ClassScorer | None = None
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Classifies the fixed tasks."""
+        if (epoch + 1) % self._every or logs is None:
+            return
+        if self._scorer is None:
+            self._scorer = evaluation.ClassScorer(
+                self.model, group=self._group, num_samples=self._num_samples
+            )
+        with averaged_weights(self.model):
+            for num_shots in self._shots:
+                accuracy = evaluation.few_shot_accuracy(
+                    self._scorer,
+                    self._data,
+                    num_ways=self._num_ways,
+                    num_shots=num_shots,
+                    num_trials=self._num_trials,
+                )
+                name = f"accuracy_{self._num_ways}way_{num_shots}shot"
+                logs[name] = accuracy.mean
+
+
+class Scalars(keras.callbacks.Callback):
+    """Writes the logs of each epoch, by optimizer step, and the settings.
+
+    Unlike `keras.callbacks.TensorBoard`, it writes what other callbacks added
+    to the logs, and its step goes on after a resume.
+
+    Args:
+        folder: Where the event files go.
+        settings: What HParams shows as the settings of the run.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, settings: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(folder))
+        self._settings = {
+            key: value if isinstance(value, bool | int | float) else str(value)
+            for key, value in settings.items()
+        }
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Writes the settings."""
+        with self._writer.as_default():
+            hparams.hparams(self._settings)
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes the scalars; `validation/` beside `train/`."""
+        step = _step(self.model)
+        with self._writer.as_default(), tf.summary.record_if(True):
+            for name, value in (logs or {}).items():
+                kind, _, rest = name.rpartition("val_")
+                folder = (
+                    "validation" if kind == "" and rest != name else "train"
+                )
+                if name.startswith("accuracy"):
+                    folder = "few_shot"
+                tf.summary.scalar(f"{folder}/{rest}", value, step=step)
+            rate = self.model.optimizer.learning_rate
+            tf.summary.scalar("train/learning_rate", rate, step=step)
+        self._writer.flush()
+
+
+class ImageGrids(keras.callbacks.Callback):
+    """Writes pictures of the same cues each few epochs.
+
+    Args:
+        folder: Where the event files go.
+        cues: The cues.
+        every: Write each so many epochs.
+        ink: Show 1 as black on white.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        cues: Cues,
+        *,
+        every: int = 1,
+        ink: bool = True,
+    ) -> None:
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(
+            str(folder), filename_suffix=".pictures"
+        )
+        self._cues = cues
+        self._every = every
+        self._ink = ink
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Draws and writes the pictures."""
+        if (epoch + 1) % self._every:
+            return
+        with averaged_weights(self.model):
+            grids = self._cues.grids(self.model)
+        with self._writer.as_default(), tf.summary.record_if(True):
+            pictures.write_summaries(
+                grids, step=_step(self.model), ink=self._ink
+            )
+        self._writer.flush()
+
+
+def _step(model: VHE) -> int:
+    return int(model.optimizer.iterations.numpy())

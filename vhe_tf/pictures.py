@@ -1,0 +1,173 @@
+"""Pictures that a person looks at: grids of images, in TensorBoard and PNG."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from vhe_tf.models.vhe import VHE
+
+__all__ = ["conditional_grid", "prior_grid", "reconstruction_grid", "save_png"]
+
+_GAP = 2  # pixels between images
+_BLOCK_GAP = 8  # pixels between blocks of columns
+_GAP_COLOUR = 0.8
+
+
+def conditional_grid(
+    model: VHE,
+    supports: Sequence[np.ndarray],
+    *,
+    group: str,
+    num_samples: int = 8,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws cue images beside new images of the same groups (Figures 4, 5).
+
+    Args:
+        model: The model.
+        supports: Cue images of the same groups, one block of columns each,
+            `[G, N, H, W, C]` with N of its own (`[G, 1, ...]` for one-shot).
+        group: The group latent that they are the support of.
+        num_samples: Samples for each cue.
+        seed: Two ints.
+
+    Returns:
+        `[height, width, C]`, a row a group; for each block its cues, then
+        images of one draw of c given these and of as many draws of z.
+    """
+    blocks = []
+    for index, support in enumerate(supports):
+        draw_seed = (seed[0], seed[1] + index)
+        samples = model.infer({group: tf.constant(support)}, seed=draw_seed)
+        blocks += [support, _draw(model, samples, num_samples, draw_seed)]
+    return _tile(blocks)
+
+
+def reconstruction_grid(
+    model: VHE,
+    support: np.ndarray,
+    query: np.ndarray,
+    *,
+    group: str,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws images beside what is left of them after encoding.
+
+    Args:
+        model: The model.
+        support: `[G, N, H, W, C]`.
+        query: `[G, Q, H, W, C]`, other images of the same groups.
+        group: The group latent.
+        seed: Two ints.
+
+    Returns:
+        `[height, width, C]`, a row a group: the queries, then the means of
+        p(x | c, z) with c from the support and z from the query.
+    """
+    num_queries = query.shape[1]
+    means = model.reconstruct(
+        {group: tf.constant(np.repeat(support, num_queries, axis=0))},
+        tf.constant(query.reshape(-1, *model.image_shape)),
+        seed=seed,
+    ).numpy()
+    return _tile([query, means.reshape(query.shape)])
+
+
+def prior_grid(
+    model: VHE,
+    *,
+    num_groups: int = 10,
+    num_samples: int = 10,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws elements of groups that do not exist (unconditional generation).
+
+    Args:
+        model: The model.
+        num_groups: Rows: each shares one draw of every group latent.
+        num_samples: Images of each group.
+        seed: Two ints.
+
+    Returns:
+        `[height, width, C]`.
+    """
+    samples = model.infer({}, seed=seed, batch_size=num_groups)
+    return _tile([_draw(model, samples, num_samples, seed)])
+
+
+def _draw(
+    model: VHE,
+    samples: Mapping[str, tf.Tensor],
+    num_images: int,
+    seed: tuple[int, int],
+) -> np.ndarray:
+    """Draws images of each group, `[G, num_images, H, W, C]`.
+
+    Shows the mean of p(x | c, z) for drawn z, where pixels are independent
+    and a draw of each would only add noise.
+    """
+    repeated = {
+        name: tf.repeat(value, num_images, axis=1)
+        for name, value in samples.items()
+    }  # [1, G * num_images, E...]
+    likelihood = model.decode(repeated, seed=(seed[0], seed[1] + 1))
+    images = likelihood.mean()[0].numpy()
+    return images.reshape(-1, num_images, *model.image_shape)
+
+
+def save_png(
+    path: pathlib.Path, grid: np.ndarray, *, scale: int = 3, ink: bool = True
+) -> None:
+    """Writes a grid as a PNG, whole or not at all.
+
+    Args:
+        path: The file.
+        grid: `[height, width, C]` in 0..1.
+        scale: Screen pixels a pixel.
+        ink: Show 1 as black on white, as ink on paper.
+    """
+    pixels = np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
+    if ink:
+        pixels = 255 - pixels
+    image = Image.fromarray(pixels[..., 0] if grid.shape[2] == 1 else pixels)
+    image = image.resize(
+        (image.width * scale, image.height * scale), Image.Resampling.NEAREST
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    image.save(beside, format="PNG")
+    os.replace(beside, path)
+
+
+def write_summaries(
+    grids: Mapping[str, np.ndarray], *, step: int, ink: bool = True
+) -> None:
+    """Writes grids to the current TensorBoard writer."""
+    for name, grid in grids.items():
+        shown = 1.0 - grid if ink else grid
+        tf.summary.image(name, shown[np.newaxis], step=step)
+
+
+def _tile(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Sets blocks of `[G, K, H, W, C]` side by side, a row a group."""
+    columns = []
+    for block in blocks:
+        padded = np.pad(
+            block,
+            [(0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)],
+            constant_values=1.0 - _GAP_COLOUR,
+        )
+        rows, count, height, width, channels = padded.shape
+        tiled = padded.transpose(0, 2, 1, 3, 4)
+        columns.append(tiled.reshape(rows * height, count * width, channels))
+    gap = np.full(
+        (columns[0].shape[0], _BLOCK_GAP, columns[0].shape[2]),
+        1.0 - _GAP_COLOUR,
+    )
+    spaced = [piece for column in columns for piece in (column, gap)]
+    return np.concatenate(spaced[:-1], axis=1).astype(np.float32)

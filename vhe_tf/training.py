@@ -1,0 +1,328 @@
+"""Runs that can be killed at any moment and go on as if they had not been.
+
+Nothing random has hidden state: episodes and seeds are functions of the step,
+so a checkpoint of weights, optimizer and the best bound so far is all there
+is. Files are written beside and renamed: none is ever half there.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vhe_tf.data.episodes import EpisodeSampler
+from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "NonFiniteLossError",
+    "Run",
+    "StopOnNonFiniteLoss",
+    "averaged_weights",
+    "fit",
+    "mistakes_end_quietly",
+    "save_model",
+    "write_json",
+]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class Run:
+    """A folder that holds one training run.
+
+        config.json        what was asked for
+        checkpoints/       weights, optimizer, best bound: to resume from
+        best.keras         the averaged weights with the best validation bound
+        last.keras         the averaged weights at the end
+        tensorboard/       scalars and pictures over time
+        metrics.json       how good it is
+        pictures/          PNG
+
+    Args:
+        folder: The folder, made where it is missing.
+        config: What the run depends on, by name; JSON values.
+
+    Raises:
+        ValueError: If the folder holds a run with another `config`, or
+            other files and no run.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], config: Mapping[str, Any]
+    ) -> None:
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config = dict(config)
+        self._check_config()
+        write_json(self.folder / "config.json", self.config)
+
+    @property
+    def best(self) -> pathlib.Path:
+        """The model with the best validation bound."""
+        return self.folder / "best.keras"
+
+    @property
+    def last(self) -> pathlib.Path:
+        """The model at the end."""
+        return self.folder / "last.keras"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Where the checkpoints are."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """Where TensorBoard's files are."""
+        return self.folder / "tensorboard"
+
+    @property
+    def pictures(self) -> pathlib.Path:
+        """Where the pictures are."""
+        return self.folder / "pictures"
+
+    def _check_config(self) -> None:
+        path = self.folder / "config.json"
+        if not path.exists():
+            if self.checkpoints.exists():
+                raise ValueError(
+                    f"{self.folder} holds checkpoints of a run without its "
+                    "config.json; name another folder, or delete this one."
+                )
+            return
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        differences = [
+            f"{key}: {earlier.get(key)!r} there, {self.config.get(key)!r} here"
+            for key in sorted({*earlier, *self.config})
+            if earlier.get(key) != self.config.get(key)
+        ]
+        if differences:
+            raise ValueError(
+                f"{self.folder} holds another run's checkpoints; name another "
+                "folder, or repeat that run's settings to go on with it. "
+                f"Different: {'; '.join(differences)}."
+            )
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the best model, and checkpoints to resume from, each epoch.
+
+    Place it after the callback that adds `monitor` to the logs.
+
+    Args:
+        run: The run.
+        model: The compiled model.
+        monitor: The name in the epoch's logs of a bound to maximise.
+    """
+
+    def __init__(self, run: Run, model: VHE, *, monitor: str) -> None:
+        super().__init__()
+        self.run = run
+        self.monitor = monitor
+        model.optimizer.build(model.trainable_variables)
+        self.best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False)
+        self._manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                model=model, optimizer=model.optimizer, best=self.best
+            ),
+            run.checkpoints,
+            max_to_keep=2,
+        )
+
+    @property
+    def latest(self) -> str | None:
+        """The last good checkpoint, or None."""
+        latest: str | None = self._manager.latest_checkpoint
+        return latest
+
+    def restore(self, model: VHE) -> int:
+        """Restores the latest checkpoint, if any; returns its step."""
+        if self.latest:
+            status = self._manager.checkpoint.restore(self.latest)
+            status.assert_existing_objects_matched()
+        return int(model.optimizer.iterations.numpy())
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Saves the model if it is the best, then the checkpoint."""
+        value = float((logs or {})[self.monitor])
+        if value > float(self.best.numpy()):
+            with averaged_weights(self.model):
+                save_model(self.model, self.run.best)
+            self.best.assign(value)
+        # Last: whatever a kill interrupts before is done again on resume.
+        self._manager.save(int(self.model.optimizer.iterations.numpy()))
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Stops a run at the first step whose loss is NaN or infinite.
+
+    Args:
+        checkpoints: Names the last good checkpoint.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+
+    def on_train_batch_end(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Checks the running mean, which any bad step spoils."""
+        logs = logs or {}
+        if np.isfinite(float(logs["loss"])):
+            return
+        terms = ", ".join(f"{k}={float(v):.6g}" for k, v in logs.items())
+        raise NonFiniteLossError(
+            "The loss is not finite at step "
+            f"{int(self.model.optimizer.iterations.numpy())}: {terms}. "
+            f"The last good checkpoint is {self._checkpoints.latest}. Lower "
+            "the learning rate or the clipping norm, and start in another "
+            "folder."
+        )
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the bound on held-out groups to the logs, averaged weights in.
+
+    Args:
+        episodes: A finite data set of episodes.
+        prefix: Put before the names of the metrics.
+    """
+
+    def __init__(
+        self, episodes: tf.data.Dataset, *, prefix: str = "val_"
+    ) -> None:
+        super().__init__()
+        self._episodes = episodes.cache()
+        self._prefix = prefix
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Evaluates the bound."""
+        with averaged_weights(self.model):
+            values = self.model.evaluate(
+                self._episodes, return_dict=True, verbose=0
+            )
+        if logs is not None:
+            logs.update({self._prefix + k: v for k, v in values.items()})
+
+
+def fit(
+    model: VHE,
+    run: Run,
+    train: EpisodeSampler,
+    validation: EpisodeSampler,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    validation_steps: int = 20,
+    verbose: str = "auto",
+) -> None:
+    """Trains a compiled model, from where its run was left.
+
+    Args:
+        model: The compiled model.
+        run: The run; its `best` and `last` models are written.
+        train: The episodes to train on.
+        validation: The episodes, of other groups, that choose the best model.
+        epochs: The number of reporting intervals of the whole run.
+        steps_per_epoch: Optimizer steps in each.
+        callbacks: Measure and show; called after validation.
+        validation_steps: Batches of the validation episodes.
+        verbose: As in Keras.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+    """
+    checkpoints = Checkpoints(run, model, monitor="val_elbo")
+    first_step = checkpoints.restore(model)
+    if first_step:
+        print(f"Going on from step {first_step} of {run.folder}.", flush=True)
+    model.fit(
+        train.dataset(first_step),
+        initial_epoch=first_step // steps_per_epoch,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        shuffle=False,
+        verbose=verbose if verbose == "auto" else int(verbose),
+        callbacks=[
+            StopOnNonFiniteLoss(checkpoints),
+            Validation(validation.dataset().take(validation_steps)),
+            *callbacks,
+            checkpoints,
+        ],
+    )
+    save_model(model, run.last)
+
+
+@contextlib.contextmanager
+def averaged_weights(model: VHE) -> Iterator[None]:
+    """Lends a model the running average of its weights (Polyak averaging).
+
+    Does nothing where the optimizer keeps none (`use_ema=False`) or has not
+    taken a step.
+    """
+    # Mixed precision wraps the optimizer that keeps the averages.
+    optimizer: Any = getattr(
+        model.optimizer, "inner_optimizer", model.optimizer
+    )
+    if not optimizer.use_ema or not int(optimizer.iterations.numpy()):
+        yield
+        return
+    raw = [variable.numpy() for variable in model.trainable_variables]
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(
+        model.trainable_variables, averages, strict=True
+    ):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def mistakes_end_quietly() -> Iterator[None]:
+    """Ends the program with the message alone where a user's setting is wrong.
+
+    For the setup of a script: settings, files and data. Errors from deeper
+    down keep their traceback, since they are ours.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def save_model(model: VHE, path: pathlib.Path) -> None:
+    """Saves a model as a `.keras` file, whole or not at all.
+
+    Only what inference needs: neither optimizer nor training settings.
+    """
+    bare = VHE.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    beside = path.with_name(f".{path.stem}.partial.keras")
+    bare.save(beside)
+    os.replace(beside, path)
+
+
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
