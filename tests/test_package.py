@@ -8,10 +8,149 @@ import pytest
 
 import vhe_tf
 
-ROOT = pathlib.Path(vhe_tf.__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
-SOURCES = MODULES + sorted(
+PROGRAMS = [
     path
-    for folder in ("trainers", "benchmarks", "tests")
-    for path in (ROOT / folder).rglob("*.py")
+    for folder in ("trainers", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+# What each part of the package may import, itself aside.
+MAY_IMPORT = {
+    "data": set(),
+    "distributions": set(),
+    "objectives": set(),
+    "progress": set(),
+    "layers": {"distributions"},
+    "models": {"distributions", "layers", "objectives"},
+    "pictures": {"models"},
+    "training": {"data", "models"},
+    "evaluation": {"data", "models"},
+    "monitoring": {"data", "evaluation", "models", "pictures", "training"},
+    "serving": {"evaluation", "models"},
+}
+
+# Parts whose modules share no helper that they do not declare.
+CORE = {"distributions", "layers", "models", "objectives"}
+
+
+def _id(path):
+    return str(path.relative_to(ROOT))
+
+
+def _tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), _id(path))
+
+
+def _imported_names(tree):
+    """Yields the dotted name of everything that a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _part(dotted_name):
+    """Returns which part of the package a dotted name belongs to."""
+    return dotted_name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_imports_run_one_way(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    part = _part(name)
+    parts = {
+        _part(imported)
+        for imported in _imported_names(_tree(path))
+        if imported.startswith("vhe_tf.")
+    }
+    # `vhe_tf/__init__.py` names its modules in strings, loaded on first use.
+    allowed = set() if part == "__init__" else MAY_IMPORT[part] | {part}
+    assert parts <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES + PROGRAMS, ids=_id)
+def test_nothing_imports_keras_2(path):
+    tree = _tree(path)
+    for name in _imported_names(tree):
+        assert name.split(".")[0] != "tf_keras"
+        assert not name.startswith(
+            ("tensorflow.keras", "tensorflow_probability.layers")
+        )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {
+                ("tf", "keras"),
+                ("tfp", "layers"),
+            }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_id)
+def test_the_package_holds_no_assertions(path):
+    assert not any(isinstance(n, ast.Assert) for n in ast.walk(_tree(path)))
+
+
+def _defined_names(tree):
+    """Yields the public names that a module makes rather than imports."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [t.id for t in node.targets if isinstance(t, ast.Name)]
+        elif isinstance(node, ast.AnnAssign):
+            names = [node.target.id]
+        else:
+            names = []
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def _reexported_names(tree):
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p != ROOT / "vhe_tf/__init__.py"], ids=_id
 )
+def test_public_names_are_those_of_all(path):
+    tree = _tree(path)
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    names = set(_defined_names(tree))
+    if parts[-1] == "__init__":
+        names |= set(_reexported_names(tree))
+    module = ".".join(part for part in parts if part != "__init__")
+    declared = getattr(importlib.import_module(module), "__all__", [])
+    assert set(declared) <= names
+    if _part(module + ".") in CORE:
+        assert set(declared) == names
+
+
+def test_public_names_of_the_package_resolve():
+    assert sorted(vhe_tf.__all__) == vhe_tf.__all__
+    assert set(dir(vhe_tf)) == {*vhe_tf.__all__, "__version__"}
+    for name in vhe_tf.__all__:
+        assert getattr(vhe_tf, name).__name__ == name
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(AttributeError, match="no attribute 'PixelVAE'"):
+        _ = vhe_tf.PixelVAE
+
+
+def test_importing_the_package_does_not_load_tensorflow():
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, vhe_tf; "
+            "heavy = {'tensorflow', 'keras', 'tensorflow_probability'}; "
+            "sys.exit(bool(heavy & set(sys.modules)))",
+        ],
+        check=True,
+        cwd=ROOT,
+        timeout=60,
+    )

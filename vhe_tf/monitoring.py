@@ -139,7 +139,7 @@ class FewShotAccuracy(keras.callbacks.Callback):
         """Classifies the fixed tasks."""
         if (epoch + 1) % self._every or logs is None:
             return
-        if self._scorer is None:
+        if self._scorer is None or self._scorer.model is not self.model:
             self._scorer = evaluation.ClassScorer(
                 self.model, group=self._group, num_samples=self._num_samples
             )
@@ -189,13 +189,7 @@ class Scalars(keras.callbacks.Callback):
         step = _step(self.model)
         with self._writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
-                kind, _, rest = name.rpartition("val_")
-                folder = (
-                    "validation" if kind == "" and rest != name else "train"
-                )
-                if name.startswith("accuracy"):
-                    folder = "few_shot"
-                tf.summary.scalar(f"{folder}/{rest}", value, step=step)
+                tf.summary.scalar(_tag(name), value, step=step)
             rate = self.model.optimizer.learning_rate
             tf.summary.scalar("train/learning_rate", rate, step=step)
         self._writer.flush()
@@ -240,6 +234,15 @@ class ImageGrids(keras.callbacks.Callback):
                 grids, step=_step(self.model), ink=self._ink
             )
         self._writer.flush()
+
+
+def _tag(name: str) -> str:
+    """Returns the tag of a metric of the logs."""
+    if name.startswith("accuracy"):
+        return f"few_shot/{name}"
+    if name.startswith("val_"):
+        return f"validation/{name.removeprefix('val_')}"
+    return f"train/{name}"
 
 
 def _step(model: VHE) -> int:

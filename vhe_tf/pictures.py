@@ -11,7 +11,13 @@ from PIL import Image
 
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["conditional_grid", "prior_grid", "reconstruction_grid", "save_png"]
+__all__ = [
+    "conditional_grid",
+    "prior_grid",
+    "reconstruction_grid",
+    "save_png",
+    "write_summaries",
+]
 
 _GAP = 2  # pixels between images
 _BLOCK_GAP = 8  # pixels between blocks of columns
@@ -140,8 +146,11 @@ def save_png(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
-    image.save(beside, format="PNG")
-    os.replace(beside, path)
+    try:
+        image.save(beside, format="PNG")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_summaries(

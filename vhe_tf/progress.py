@@ -1,6 +1,7 @@
 """One line of progress that rewrites itself, for long evaluations."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ def status_line() -> Iterator[Callable[[str], None]]:
     half minute.
     """
     terminal = sys.stderr.isatty()
-    last_time = 0.0
+    last_time = -math.inf
 
     def show(text: str) -> None:
         nonlocal last_time
@@ -33,7 +34,9 @@ def status_line() -> Iterator[Callable[[str], None]]:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
-    yield show
-    if terminal:
-        sys.stderr.write("\r\033[K")
-        sys.stderr.flush()
+    try:
+        yield show
+    finally:
+        if terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()

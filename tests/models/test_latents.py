@@ -91,7 +91,7 @@ def test_an_improper_graph_is_refused(latents, message):
 
 def test_an_unknown_divergence_is_refused():
     with pytest.raises(
-        ValueError, match="'glyph' must be one of.*divergence='renyi'"
+        ValueError, match=r"'glyph' must be one of.*divergence='renyi'"
     ):
         _latent("glyph", divergence="renyi")
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import textwrap
@@ -46,7 +47,8 @@ def test_a_saved_model_revives_the_same_numbers(structure, objective, tmp_path):
     model.save(tmp_path / "model.keras")
     revived = load_model(tmp_path / "model.keras")
     episode = tiny_episode(GROUPS[structure])
-    assert revived.get_config() == model.get_config()
+    # JSON, which tells no tuple from a list.
+    assert json.dumps(revived.get_config()) == json.dumps(model.get_config())
     assert not revived.compiled
     _assert_equal(revived(episode), model(episode))
 
@@ -54,7 +56,8 @@ def test_a_saved_model_revives_the_same_numbers(structure, objective, tmp_path):
 def test_constructor_arguments_are_in_the_config():
     config = tiny_vhe().get_config()
     assert {"latents", "likelihood", "image_shape", "objective"} <= set(config)
-    assert VHE.from_config(config).get_config() == config
+    revived = VHE.from_config(config)
+    assert json.dumps(revived.get_config()) == json.dumps(config)
 
 
 def test_the_compilation_revives(trained):
@@ -129,7 +132,7 @@ def test_a_path_may_be_a_string(trained):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Received: .*absent.keras"):
+    with pytest.raises(FileNotFoundError, match=r"Received: .*absent\.keras"):
         load_model(tmp_path / "absent.keras")
 
 
@@ -153,14 +156,14 @@ def _overwritten(data):
 def test_a_damaged_file_is_named(trained, tmp_path, damage):
     path = tmp_path / "damaged.keras"
     path.write_bytes(damage(trained[1].read_bytes()))
-    with pytest.raises(ValueError, match=r"damaged.keras is not .* damaged"):
+    with pytest.raises(ValueError, match=r"damaged\.keras is not .* damaged"):
         load_model(path)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "other.keras"
     keras.Sequential([keras.Input([2]), keras.layers.Dense(1)]).save(path)
-    with pytest.raises(ValueError, match="other.keras holds a Sequential"):
+    with pytest.raises(ValueError, match=r"other\.keras holds a Sequential"):
         load_model(path)
 
 
@@ -171,7 +174,7 @@ def test_a_model_of_an_unknown_class_is_refused(tmp_path):
 
     path = tmp_path / "unknown.keras"
     keras.Sequential([keras.Input([2]), Unknown()]).save(path)
-    with pytest.raises(ValueError, match=r"unknown.keras is not a \.keras"):
+    with pytest.raises(ValueError, match=r"unknown\.keras is not a \.keras"):
         load_model(path)
 
 
@@ -180,5 +183,5 @@ def test_code_in_a_file_is_not_run(tmp_path):
     keras.Sequential([keras.Input([2]), keras.layers.Lambda(lambda x: x)]).save(
         path
     )
-    with pytest.raises(ValueError, match="code.keras is not a .keras file"):
+    with pytest.raises(ValueError, match=r"code\.keras is not a \.keras"):
         load_model(path)

@@ -311,6 +311,7 @@ def test_a_graph_takes_episodes_of_any_size(models):
         graph({**tiny_episode(), "query": tf.zeros([1, *IMAGE_SHAPE])})
 
 
+@pytest.mark.parametrize("structure", ["hierarchical"])
 def test_xla_compiles_the_bound(model, episode):
     # Only roots: other terms depend on draws, which XLA makes differently.
     compiled = tf.function(model, jit_compile=True)
@@ -342,7 +343,7 @@ def test_fitting_reports_a_falling_loss(structure, episode):
     model = tiny_vhe(structure)
     model.compile(keras.optimizers.Adam(0.01))
     history = model.fit(
-        _dataset(episode, 10), epochs=4, shuffle=False, verbose=0
+        _dataset(episode, 8), epochs=3, shuffle=False, verbose=0
     ).history
     names = {"loss", "elbo", "log_likelihood"}
     names |= {f"kl_{latent.name}" for latent in model.latents}
@@ -354,7 +355,7 @@ def test_fitting_reports_a_falling_loss(structure, episode):
     np.testing.assert_allclose(
         history["loss"], np.negative(history["elbo"]), rtol=1e-5
     )
-    assert history[f"group_size_{GROUPS[structure][0]}"] == [5.0] * 4
+    assert history[f"group_size_{GROUPS[structure][0]}"] == [5.0] * 3
 
 
 def test_metrics_are_means_over_the_epoch_alone(models):
@@ -417,12 +418,11 @@ def test_predicting_returns_the_terms_of_every_episode():
 
 
 def test_fitting_compiles_under_xla():
-    model = tiny_vhe()
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=True)
+    model = tiny_vhe("factorial")
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=True)
     before = model.get_weights()
-    history = model.fit(
-        _dataset(tiny_episode(), 1), shuffle=False, verbose=0
-    ).history
+    episode = tiny_episode(GROUPS["factorial"])
+    history = model.fit(_dataset(episode, 1), shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"][0])
     assert all(
         np.any(new != old)
@@ -618,7 +618,7 @@ def test_importance_weights_are_ratios_of_prior_to_posterior(models):
 def test_inference_without_support_needs_a_batch_size(model):
     samples = model.infer({}, seed=SEED, num_samples=2, batch_size=4)
     assert all(v.shape == (2, 4, 2) for v in samples.values())
-    with pytest.raises(ValueError, match="support={}, batch_size=None"):
+    with pytest.raises(ValueError, match=r"support=\{\}, batch_size=None"):
         model.infer({}, seed=SEED)
 
 
@@ -731,7 +731,7 @@ def _narrow(structure):
 
 
 @pytest.mark.parametrize("structure", ["factorial"])
-@pytest.mark.parametrize(("num_ways", "support_size"), [(1, 3), (4, 1), (5, 2)])
+@pytest.mark.parametrize(("num_ways", "support_size"), [(1, 3), (3, 1)])
 def test_classes_score_as_if_each_were_alone(structure, num_ways, support_size):
     model = _narrow(structure)
     query = tiny_episode(GROUPS[structure])["query"]

@@ -82,7 +82,7 @@ class Augmentation:
 
 def is_positive_int(value: object) -> bool:
     """Tells whether `value` is a positive integer, NumPy's included."""
-    return isinstance(value, (int, np.integer)) and value > 0
+    return isinstance(value, (int, np.integer)) and bool(value > 0)
 
 
 def affine_table(

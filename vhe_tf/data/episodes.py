@@ -99,8 +99,10 @@ class EpisodeSampler:
         self.exclude_query = exclude_query
         self.seed = _checked_seed(seed)
         names = tuple(data.labels if group_latents is None else group_latents)
-        self._groups = {name: self._index_groups(name) for name in names}
-        self._images = tf.constant(data.images)
+        # The input path runs on the CPU, wherever the model does.
+        with tf.device("CPU:0"):
+            self._groups = {name: self._index_groups(name) for name in names}
+            self._images = tf.constant(data.images)
         height, width, _ = data.image_shape
         self._size = self.augmentation.image_size or (height, width)
         if self._size[0] > height or self._size[1] > width:
@@ -115,7 +117,8 @@ class EpisodeSampler:
                 "Quarter turns need square images; pass symmetries=1. "
                 f"Received: images of {self._size[0]}x{self._size[1]} pixels."
             )
-        self._maps = self._affine_maps()
+        with tf.device("CPU:0"):
+            self._maps = self._affine_maps()
 
     @property
     def num_elements(self) -> int:
@@ -165,7 +168,11 @@ class EpisodeSampler:
         support = {}
         for index, name in enumerate(self._groups):
             begin = 1 + index * size
-            support[name] = images[:, begin : begin + size]
+            members = images[:, begin : begin + size]
+            if not self.resamples:
+                # x is in D, at its head: the very image, binarised once.
+                members = tf.concat([images[:, :1], members[:, 1:]], axis=1)
+            support[name] = members
             support[name].set_shape(
                 [self.batch_size, self._static_support, *self.image_shape]
             )

@@ -64,10 +64,7 @@ def load_source(
         ValueError: If a name is unknown, or a folder has too few classes.
         FileNotFoundError: If the data are not there and cannot be fetched.
     """
-    if images not in IMAGES:
-        raise ValueError(
-            f"`images` must be one of {IMAGES}. Received: images={images!r}."
-        )
+    _check_recipe(images)
     if dataset == "omniglot":
         train, validation, test = _omniglot(split, images, data_dir, seed)
     elif dataset == "glyphs":
@@ -96,7 +93,14 @@ def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
         images: `"binary"` to threshold at one half, `"grey"` to draw each
             pixel once from a Bernoulli of its value.
         seed: Decides that draw.
+
+    Returns:
+        The same images with the same labels, 0 or 1 each pixel.
+
+    Raises:
+        ValueError: If `images` is unknown.
     """
+    _check_recipe(images)
     intensities = data.images.astype(np.float32)
     if data.images.dtype == np.uint8:
         intensities /= 255.0
@@ -139,6 +143,13 @@ def hold_out_groups(
     chosen = np.random.default_rng(seed).choice(ids, num_groups, replace=False)
     held_out = np.isin(data.labels[name], chosen)
     return data.where(~held_out), data.where(held_out)
+
+
+def _check_recipe(images: str) -> None:
+    if images not in IMAGES:
+        raise ValueError(
+            f"`images` must be one of {IMAGES}. Received: images={images!r}."
+        )
 
 
 def _omniglot(

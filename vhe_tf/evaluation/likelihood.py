@@ -172,10 +172,12 @@ def joint_nll(
                 f"joint NLL: group {index + 1} of {len(ids)}, "
                 f"{np.sum(nll) / np.sum(sizes):.2f} nats an image so far"
             )
-    # Per image over all groups: groups weigh by their size.
-    per_group = np.array(nll) * len(sizes) / np.sum(sizes)
+    # Per image over all groups: groups weigh by their size. A ratio of two
+    # sums over groups varies as the mean of its residuals does.
+    ratio = np.sum(nll) / np.sum(sizes)
+    residuals = (np.array(nll) - ratio * np.array(sizes)) / np.mean(sizes)
     return JointNLL(
-        nats_per_image=estimate(per_group),
+        nats_per_image=estimate(ratio + residuals),
         effective_sample_size=float(np.mean(effective)),
         num_samples=num_samples,
         num_element_samples=num_element_samples,

@@ -1,5 +1,6 @@
 """All that is measured of a trained model, as one JSON-ready report."""
 
+import math
 import os
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ def evaluate(
         model: The model.
         data: Images of unseen groups, ready for the model.
         group: The grouping whose groups are classes and sets.
-        num_ways: K, lowered where there are fewer classes.
+        num_ways: K, lowered where there are fewer classes to draw a task
+            from.
         shots: For classification, each N.
         num_trials: Few-shot tasks, one query a class; ten times as many
             queries for the conditional NLL.
@@ -58,8 +60,17 @@ def evaluate(
         progress: Called with a line of text from time to time.
 
     Returns:
-        A report of plain numbers with the settings that they depend on.
+        A report of plain numbers with the settings that they depend on; the
+        half width of an interval is None for a single trial.
+
+    Raises:
+        ValueError: If `within` is no grouping of the data.
     """
+    if within is not None and within not in data.labels:
+        raise ValueError(
+            f"`within` must be a grouping of the data, one of "
+            f"{sorted(data.labels)}. Received: within={within!r}."
+        )
     scorer = classification.ClassScorer(
         model,
         group=group,
@@ -68,19 +79,19 @@ def evaluate(
         max_decoded=max_decoded,
     )
     _, sizes = np.unique(data.labels[group], return_counts=True)
-    num_ways = min(num_ways, len(sizes))
     accuracies = {}
     for coarser in [None] if within is None else [None, within]:
+        ways = min(num_ways, _most_classes(data, group, coarser))
         for num_shots in shots:
             if num_shots >= sizes.min():
                 continue
-            name = f"{num_ways}way_{num_shots}shot"
+            name = f"{ways}way_{num_shots}shot"
             accuracies[f"{name}_within_{coarser}" if coarser else name] = (
                 _as_dict(
                     classification.few_shot_accuracy(
                         scorer,
                         data,
-                        num_ways=num_ways,
+                        num_ways=ways,
                         num_shots=num_shots,
                         num_trials=num_trials,
                         within=coarser,
@@ -137,7 +148,7 @@ def lake_runs(
     path: str | os.PathLike[str],
     *,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Measures the 20 one-shot runs of Lake et al. (2015), 400 queries.
 
     20-way 1-shot within an alphabet, support and query by different drawers.
@@ -169,13 +180,13 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         label = name.replace("way_", "-way ").replace("shot", "-shot")
         lines.append(
             f"{label.replace('_', ' ')} accuracy on unseen classes: "
-            f"{value['mean']:.1%} ± {value['half_width_95']:.1%} "
+            f"{_with_interval(value, '.1%')} "
             f"(chance {chance:.1%})"
         )
     joint = report["joint_nll"]
     lines.append(
-        f"joint NLL <= {joint['mean']:.2f} ± {joint['half_width_95']:.2f} "
-        f"nats an image (k = {joint['num_samples']}, effective sample size "
+        f"joint NLL <= {_with_interval(joint, '.2f')} nats an image "
+        f"(k = {joint['num_samples']}, effective sample size "
         f"{joint['effective_sample_size']:.1f})"
     )
     curve = ", ".join(
@@ -188,9 +199,28 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _as_dict(value: Estimate) -> dict[str, float]:
+def _most_classes(data: GroupedImages, group: str, coarser: str | None) -> int:
+    """Returns the largest number of classes that a task can be drawn from."""
+    if coarser is None:
+        return len(data.group_ids(group))
+    return max(
+        len(data.with_groups(coarser, [int(i)]).group_ids(group))
+        for i in data.group_ids(coarser)
+    )
+
+
+def _as_dict(value: Estimate) -> dict[str, Any]:
+    half_width = value.half_width
     return {
         "mean": value.mean,
-        "half_width_95": value.half_width,
+        # JSON has no NaN.
+        "half_width_95": None if math.isnan(half_width) else half_width,
         "num_trials": value.num_trials,
     }
+
+
+def _with_interval(value: dict[str, Any], form: str) -> str:
+    half_width = value["half_width_95"]
+    if half_width is None:
+        return f"{value['mean']:{form}}"
+    return f"{value['mean']:{form}} ± {half_width:{form}}"

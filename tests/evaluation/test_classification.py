@@ -1,0 +1,460 @@
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from tests.evaluation.conftest import NUM_ERRORS
+from tests.evaluation.conftest import GaussianWorld
+from tests.evaluation.conftest import NearestNeighbour
+from tests.evaluation.conftest import grouped
+from tests.evaluation.conftest import uniform_data
+from vhe_tf.data import GroupedImages
+from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import few_shot_accuracy
+from vhe_tf.evaluation.classification import few_shot_trials
+from vhe_tf.evaluation.estimates import estimate
+
+SEED = (1, 2)
+
+
+def task(num_ways=3, num_shots=2, num_queries=4):
+    rng = np.random.default_rng(0)
+    support = rng.uniform(size=(num_ways, num_shots, 2, 2, 1))
+    queries = rng.uniform(size=(num_queries, 2, 2, 1))
+    return support.astype(np.float32), queries.astype(np.float32)
+
+
+# ClassScorer ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("element_size", [0, 1])
+@pytest.mark.parametrize("max_decoded", [10**9, 7000])
+def test_scores_are_the_expected_conditional_likelihood(
+    element_size, max_decoded
+):
+    # Wider than the true posterior and off it: the expectation is under q.
+    world = GaussianWorld(2, element_size, width=1.5, shift=0.2)
+    support, queries = task()
+    num_samples = 10_000
+    scorer = ClassScorer(
+        world.model,
+        group="character",
+        num_samples=num_samples,
+        max_decoded=max_decoded,
+    )
+    scores = scorer(support, queries, seed=SEED)
+    assert scores.shape == (4, 3)
+    for index in range(3):
+        error = world.log_predictive_error(support[index], queries, num_samples)
+        assert np.all(NUM_ERRORS * error < 0.2)
+        expected = world.log_predictive(support[index], queries)
+        assert np.all(np.abs(scores[:, index] - expected) < NUM_ERRORS * error)
+
+
+def test_scores_integrate_out_element_latents():
+    # One pair (c, z) at a time is an unbiased estimate of E_q(c; D) p(x | c),
+    # so it matters not how the draws are shared out between c and z.
+    world = GaussianWorld(2, 1, element_width=1.5)
+    support, queries = task(num_ways=1)
+    scores = []
+    for num_samples, num_element_samples in [(20_000, 1), (4000, 10)]:
+        scorer = ClassScorer(
+            world.model,
+            group="character",
+            num_samples=num_samples,
+            num_element_samples=num_element_samples,
+            max_decoded=50_000,
+        )
+        scores.append(scorer(support, queries, seed=SEED)[:, 0])
+    expected = world.log_predictive(support[0], queries)
+    # Half again as wide in one dimension, z spreads the weights by less than
+    # their mean, and so does c: sqrt(2 / 4000) = 0.022.
+    np.testing.assert_allclose(scores[0], expected, atol=NUM_ERRORS * 0.022)
+    np.testing.assert_allclose(scores[1], expected, atol=NUM_ERRORS * 0.022)
+
+
+def test_scores_are_distributed_like_those_of_the_model():
+    world = GaussianWorld(2, 1, width=1.5, element_width=1.5)
+    support, queries = task(num_ways=1, num_queries=1)
+    # The same class 1000 times over: as many independent draws of its score.
+    copies = np.repeat(support, 1000, axis=0)
+    settings = {"num_samples": 2, "num_element_samples": 3}
+    scorer = ClassScorer(world.model, group="character", **settings)
+    ours = scorer(copies, queries, seed=SEED)[0]
+    seed = tf.constant(SEED, tf.int32)
+    classified = world.model.classify(
+        copies[np.newaxis], queries, seed=seed, **settings
+    )[0]
+    likelihood = world.model.log_likelihood(
+        copies, np.repeat(queries, 1000, axis=0), seed=seed, **settings
+    )
+    for theirs in (classified, likelihood):
+        assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_element_samples", "max_decoded"),
+    [
+        (7, 1, 10**6),
+        (7, 1, 50),  # some queries at a time
+        (7, 1, 21),  # one query at a time
+        (7, 1, 9),  # some samples at a time
+        (7, 2, 17),  # both, with remainders
+        (5, 3, 30),
+        (5, 3, 1),  # less than one sample of one query
+    ],
+)
+def test_no_more_images_are_decoded_at_once_than_allowed(
+    num_samples, num_element_samples, max_decoded
+):
+    world = GaussianWorld(2, 1)
+    support, queries = task(num_ways=3, num_queries=5)
+    scorer = ClassScorer(
+        world.model,
+        group="character",
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+        max_decoded=max_decoded,
+    )
+    scorer(support, queries, seed=SEED)
+    # All classes of one query and sample are decoded together.
+    assert max(world.decoded) <= max(max_decoded, 3 * num_element_samples)
+    assert sum(world.decoded) == num_samples * num_element_samples * 3 * 5
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 40, 9, 1])
+def test_a_model_without_chance_scores_the_same_in_any_pieces(max_decoded):
+    world = GaussianWorld(2, 1, width=1e-6)
+    support, queries = task(num_queries=5)
+    scorer = ClassScorer(
+        world.model, group="character", num_samples=7, max_decoded=max_decoded
+    )
+    scores = scorer(support, queries, seed=SEED)
+    for index in range(3):
+        np.testing.assert_allclose(
+            scores[:, index],
+            world.log_predictive(support[index], queries),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+class Table:
+    """A stand-in for a model, whose draws of c are the rows of a table."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.num_drawn = 0
+
+    def infer(self, support, *, seed, num_samples):
+        del seed
+        num_ways = support["character"].shape[0]
+
+        def take(count):
+            start, self.num_drawn = self.num_drawn, self.num_drawn + count
+            drawn = self.rows[start : self.num_drawn, np.newaxis, np.newaxis]
+            return np.repeat(drawn, num_ways, axis=1)
+
+        drawn = tf.numpy_function(take, [num_samples], tf.float32)
+        return {"character": tf.ensure_shape(drawn, [None, num_ways, 1])}
+
+    def log_likelihood_given(
+        self, samples, query, *, seed, num_element_samples
+    ):
+        del seed, num_element_samples
+        c = samples["character"][..., 0]
+        return -tf.square(c - query[:, 0, 0, 0])
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 21, 6, 4, 2])
+def test_pieces_of_unequal_size_weigh_by_their_samples(max_decoded):
+    rows = np.linspace(-3.0, 3.0, 7, dtype=np.float32)
+    table = Table(rows)
+    support, queries = task(num_ways=2, num_queries=3)
+    scores = ClassScorer(
+        table, group="character", num_samples=7, max_decoded=max_decoded
+    )(support, queries, seed=SEED)
+    assert table.num_drawn == 7
+    values = -np.square(rows - np.float64(queries[:, 0, 0]))  # [Q, S]
+    expected = scipy.special.logsumexp(values, axis=1) - np.log(7)
+    for index in range(2):
+        np.testing.assert_allclose(scores[:, index], expected, rtol=1e-5)
+
+
+def test_equal_seeds_give_equal_scores_and_others_do_not():
+    world = GaussianWorld(2, 1, element_width=2.0)
+    support, queries = task()
+    scorer = ClassScorer(world.model, group="character", max_decoded=30)
+    scores = scorer(support, queries, seed=SEED)
+    np.testing.assert_array_equal(scores, scorer(support, queries, seed=SEED))
+    assert np.all(scores != scorer(support, queries, seed=(1, 3)))
+
+
+def test_the_order_of_classes_queries_and_support_does_not_matter():
+    world = GaussianWorld(2, 1, width=1e-6)
+    support, queries = task()
+    scorer = ClassScorer(world.model, group="character", num_samples=3)
+    scores = scorer(support, queries, seed=SEED)
+    reordered = scorer(support[::-1, ::-1], queries[[2, 0, 3, 1]], seed=SEED)
+    np.testing.assert_allclose(
+        reordered, scores[[2, 0, 3, 1], ::-1], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_one_scorer_serves_any_number_of_shots_classes_and_queries():
+    world = GaussianWorld(2, width=1e-6)
+    scorer = ClassScorer(world.model, group="character", num_samples=2)
+    for num_ways, num_shots, num_queries in [(2, 1, 3), (4, 5, 1), (1, 2, 2)]:
+        support, queries = task(num_ways, num_shots, num_queries)
+        scores = scorer(support, queries, seed=SEED)
+        expected = [world.log_predictive(d, queries) for d in support]
+        np.testing.assert_allclose(
+            scores, np.transpose(expected), rtol=1e-4, atol=1e-4
+        )
+
+
+# Trials -----------------------------------------------------------------------
+
+
+def telling_data(sizes=(4,) * 6, ids=None, **labels):
+    """Makes images that say which class they are of, and which image."""
+    ids = np.arange(len(sizes)) if ids is None else np.asarray(ids)
+    position = np.repeat(np.arange(len(sizes)), sizes)
+    images = np.zeros((len(position), 2, 2, 1), np.float32)
+    images[:, 0, 0, 0] = ids[position] / 1000.0
+    images[:, 1, 1, 0] = np.arange(len(position)) / 1000.0
+    return GroupedImages(
+        images,
+        {
+            "character": ids[position],
+            **{name: np.asarray(v)[position] for name, v in labels.items()},
+        },
+    )
+
+
+def classes_of(images):
+    return np.rint(1000 * images[..., 0, 0, 0]).astype(int)
+
+
+def numbers_of(images):
+    return np.rint(1000 * images[..., 1, 1, 0]).astype(int)
+
+
+def trials(data, **kwargs):
+    settings = {"num_ways": 3, "num_shots": 2, "num_trials": 50}
+    return list(
+        few_shot_trials(data, group="character", **{**settings, **kwargs})
+    )
+
+
+def test_trials_have_the_shapes_asked_for():
+    tasks = trials(telling_data(), num_trials=4, queries_per_class=2)
+    assert len(tasks) == 4
+    for trial in tasks:
+        assert trial.support.shape == (3, 2, 2, 2, 1)
+        assert trial.queries.shape == (6, 2, 2, 1)
+        np.testing.assert_array_equal(trial.labels, [0, 0, 1, 1, 2, 2])
+
+
+def test_support_and_queries_share_no_image_and_labels_are_right():
+    for trial in trials(telling_data(), queries_per_class=2):
+        classes = classes_of(trial.support)  # [K, N]
+        assert np.all(classes == classes[:, :1])
+        assert len(set(classes[:, 0])) == 3
+        np.testing.assert_array_equal(
+            classes[trial.labels, 0], classes_of(trial.queries)
+        )
+        used = [*numbers_of(trial.support).ravel(), *numbers_of(trial.queries)]
+        assert len(set(used)) == len(used) == 12
+
+
+def test_trials_reach_every_class_and_every_image_in_both_parts():
+    tasks = trials(telling_data(), num_trials=100)
+    for images in ("support", "queries"):
+        used = {
+            int(number)
+            for trial in tasks
+            for number in numbers_of(getattr(trial, images)).ravel()
+        }
+        # Missed by chance: 24 * (1 - 3 / 24) ** 100 < 1e-4.
+        assert used == set(range(24))
+
+
+def test_equal_seeds_draw_equal_trials():
+    data = telling_data()
+
+    def drawn(seed):
+        return np.stack([t.support for t in trials(data, seed=seed)])
+
+    np.testing.assert_array_equal(drawn(3), drawn(3))
+    assert np.any(drawn(3) != drawn(4))
+
+
+def test_more_trials_begin_with_the_same_ones():
+    few, many = (trials(telling_data(), num_trials=n) for n in (2, 5))
+    for one, other in zip(few, many[:2], strict=True):
+        np.testing.assert_array_equal(one.support, other.support)
+
+
+def test_within_draws_the_classes_of_a_task_from_one_alphabet():
+    data = telling_data((4,) * 8, alphabet=[7, 7, 7, 2, 2, 2, 2, 5])
+    seen = set()
+    for trial in trials(data, within="alphabet"):
+        classes = set(classes_of(trial.support)[:, 0].tolist())
+        # Alphabet 5 is too small for a task.
+        assert classes <= {0, 1, 2} or classes <= {3, 4, 5, 6}
+        seen |= classes
+    assert seen == set(range(7))
+    mixed = trials(data)
+    assert any(7 in classes_of(trial.support) for trial in mixed)
+
+
+def test_too_few_classes_are_an_error():
+    with pytest.raises(ValueError, match="7-way tasks need 7 classes.* most 6"):
+        trials(telling_data(), num_ways=7)
+    data = telling_data(alphabet=[0, 0, 0, 0, 1, 1])
+    with pytest.raises(ValueError, match="5 classes in one alphabet.* most 4"):
+        trials(data, num_ways=5, within="alphabet")
+
+
+def test_a_class_with_too_few_images_is_named_by_its_id():
+    data = telling_data((4, 3, 4), ids=[10, 42, 11])
+    trials(data)
+    with pytest.raises(ValueError, match="character 42 with 3 images"):
+        trials(data, num_shots=3)
+    with pytest.raises(ValueError, match=r"3 queries need 5 images a class"):
+        trials(data, queries_per_class=3)
+
+
+def test_a_class_of_which_no_task_is_drawn_may_be_small():
+    data = telling_data((4, 4, 4, 1), alphabet=[0, 0, 0, 1])
+    assert len(trials(data, within="alphabet")) == 50
+
+
+# Accuracy ---------------------------------------------------------------------
+
+
+def accuracy(scorer, data, **kwargs):
+    settings = {"num_ways": 4, "num_shots": 1, "num_trials": 50}
+    return few_shot_accuracy(scorer, data, **{**settings, **kwargs})
+
+
+def distinct_data():
+    """Classes that are corners of the cube, an eighth of its side apart."""
+    corners = np.stack(np.meshgrid(*[[0.1, 0.9]] * 4), axis=-1).reshape(-1, 4)
+    rng = np.random.default_rng(0)
+    return grouped([c + rng.uniform(-0.1, 0.1, size=(5, 4)) for c in corners])
+
+
+@pytest.mark.parametrize("num_shots", [1, 3])
+def test_perfect_information_classifies_without_mistakes(num_shots):
+    # Within a class pixels differ by 0.2 at most, between classes by 0.6.
+    world = GaussianWorld(4, noise=0.1, loadings=np.eye(4))
+    scorer = ClassScorer(world.model, group="character")
+    result = accuracy(scorer, distinct_data(), num_shots=num_shots)
+    assert result == (1.0, 0.0, 50)
+
+
+def test_a_model_that_ignores_the_support_is_at_chance():
+    # All draws are from the prior: every class is as likely to come first.
+    world = GaussianWorld(4, noise=0.1, loadings=np.eye(4), use_of_support=0.0)
+    scorer = ClassScorer(world.model, group="character", num_samples=2)
+    result = accuracy(scorer, distinct_data(), num_trials=150)
+    assert result.half_width > 0.0
+    assert abs(result.mean - 0.25) < NUM_ERRORS / 1.96 * result.half_width
+
+
+class Fixed:
+    """A scorer that is told its scores."""
+
+    group = "character"
+
+    def __init__(self, scores):
+        self.scores = iter(scores)
+        self.seeds = []
+
+    def __call__(self, support, queries, *, seed):
+        del support, queries
+        self.seeds.append(seed)
+        return next(self.scores)
+
+
+def test_accuracy_is_the_mean_over_tasks():
+    right, wrong = np.eye(2), 1.0 - np.eye(2)
+    half = np.array([[1.0, 0.0], [1.0, 0.0]])
+    result = accuracy(
+        Fixed([right, wrong, half, right]),
+        telling_data(),
+        num_ways=2,
+        num_trials=4,
+    )
+    assert result == estimate(np.array([1.0, 0.0, 0.5, 1.0]))
+
+
+def test_every_task_has_draws_of_its_own():
+    scorer = Fixed([np.eye(2)] * 4)
+    accuracy(scorer, telling_data(), num_ways=2, num_trials=4, seed=9)
+    assert scorer.seeds == [(9, 0), (9, 1), (9, 2), (9, 3)]
+
+
+def test_accuracy_says_how_far_it_is():
+    lines = []
+    accuracy(
+        Fixed([np.eye(2)] * 3),
+        telling_data(),
+        num_ways=2,
+        num_trials=3,
+        progress=lines.append,
+    )
+    assert lines[-1] == "2-way 1-shot: task 3 of 3, 100.0% so far"
+    assert len(lines) == 3
+
+
+def test_more_shots_and_fewer_ways_are_easier():
+    data = uniform_data((6,) * 12)
+    scorer = NearestNeighbour()
+    settings = {"num_trials": 100}
+    easy = accuracy(scorer, data, num_ways=2, num_shots=5, **settings)
+    hard = accuracy(scorer, data, num_ways=10, num_shots=1, **settings)
+    assert easy.mean - easy.half_width > hard.mean + hard.half_width
+
+
+# Intervals --------------------------------------------------------------------
+
+
+def test_an_estimate_is_the_mean_with_its_normal_interval():
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=500)
+    result = estimate(values)
+    assert result.num_trials == 500
+    np.testing.assert_allclose(result.mean, np.mean(values))
+    np.testing.assert_allclose(
+        result.half_width, 1.96 * np.std(values, ddof=1) / np.sqrt(500)
+    )
+    low, high = scipy.stats.norm.interval(
+        0.95, loc=np.mean(values), scale=scipy.stats.sem(values)
+    )
+    np.testing.assert_allclose(2 * result.half_width, high - low, rtol=1e-4)
+
+
+def test_intervals_cover_the_truth_nineteen_times_in_twenty():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        result = estimate(rng.uniform(size=100))
+        covered += abs(result.mean - 0.5) <= result.half_width
+    # The standard error of a count of 950 in 1000 is 7.
+    assert abs(covered - 950) < NUM_ERRORS * 7
+
+
+def test_a_single_trial_has_no_interval():
+    result = estimate(np.array([0.25]))
+    assert result.mean == 0.25
+    assert result.num_trials == 1
+    assert np.isnan(result.half_width)
+
+
+def test_an_estimate_is_of_plain_numbers_in_double_precision():
+    result = estimate(np.full(10**5, 0.1, np.float32))
+    assert type(result.mean) is type(result.half_width) is float
+    assert abs(result.mean - np.float32(0.1)) < 1e-12

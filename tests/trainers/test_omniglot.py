@@ -1,0 +1,208 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vhe_tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EPOCHS, STEPS = 6, 4
+
+
+def trainer(*arguments, script="omniglot.py"):
+    return [sys.executable, str(ROOT / "trainers" / script), *arguments]
+
+
+def output_of(command, **environment):
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    """Fifteen classes of fourteen noisy drawings each."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for index in range(15):
+        prototype = generator.random((28, 28)) < 0.1
+        (root / f"class{index:02d}").mkdir()
+        for drawing in range(14):
+            noise = generator.random((28, 28)) < 0.02
+            pixels = np.where(prototype ^ noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(
+                root / f"class{index:02d}" / f"{drawing}.png"
+            )
+    return root
+
+
+def arguments(image_folder, run_dir):
+    return [
+        "--dataset=folder",
+        f"--data_dir={image_folder}",
+        f"--run_dir={run_dir}",
+        "--support_size=1-3",
+        "--affine_copies=2",
+        "--batch_size=4",
+        f"--epochs={EPOCHS}",
+        f"--steps_per_epoch={STEPS}",
+        "--warmup_steps=2",
+        "--num_test_trials=2",
+        "--num_test_groups=2",
+        "--num_test_samples=3",
+        "--verbose=2",
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole_run(image_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = output_of(trainer(*arguments(image_folder, folder)))
+    assert done.returncode == 0, done.stdout
+    return folder, done.stdout
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    folder, text = whole_run
+    for name in (
+        "best.keras",
+        "last.keras",
+        "config.json",
+        "metrics.json",
+        "pictures/conditional.png",
+        "pictures/reconstruction.png",
+        "pictures/unconditional.png",
+    ):
+        assert (folder / name).is_file(), name
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    assert 0 <= metrics["accuracy"]["3way_1shot"]["mean"] <= 1
+    assert np.isfinite(metrics["joint_nll"]["mean"])
+    assert f"Epoch {EPOCHS}/{EPOCHS}" in text
+    assert "3-way 1-shot accuracy on unseen classes" in text
+    assert "Next:" in text
+    assert not list(folder.rglob("*.partial*"))
+
+
+def test_a_killed_run_ends_with_the_same_weights(
+    image_folder, whole_run, tmp_path
+):
+    run_dir = tmp_path / "run"
+    command = trainer(*arguments(image_folder, run_dir))
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    deadline = time.monotonic() + 300
+    state = run_dir / "checkpoints" / "checkpoint"
+    while not state.exists():
+        assert process.poll() is None, "ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run_dir / "last.keras").exists(), "was not killed in time"
+    done = output_of(command)
+    assert done.returncode == 0, done.stdout
+    assert "Going on from step" in done.stdout
+    for name in ("last.keras", "best.keras"):
+        weights = vhe_tf.load_model(run_dir / name).get_weights()
+        expected = vhe_tf.load_model(whole_run[0] / name).get_weights()
+        for value, wanted in zip(weights, expected, strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+def test_evaluate_measures_the_model_on_the_data_of_its_run(
+    image_folder, whole_run, tmp_path
+):
+    out = tmp_path / "report.json"
+    done = output_of(
+        trainer(
+            f"--model={whole_run[0] / 'best.keras'}",
+            f"--data_dir={image_folder}",
+            f"--out={out}",
+            "--num_trials=2",
+            "--joint_num_samples=3",
+            script="evaluate.py",
+        )
+    )
+    assert done.returncode == 0, done.stdout
+    report = json.loads(out.read_text("utf-8"))
+    assert set(report["accuracy"]) == {"3way_1shot", "3way_5shot"}
+    assert report["joint_nll"]["num_samples"] == 3
+
+
+def test_another_run_is_refused(image_folder, whole_run):
+    command = trainer(*arguments(image_folder, whole_run[0]), "--seed=7")
+    done = output_of(command)
+    assert done.returncode != 0
+    assert "another run's checkpoints" in done.stdout
+    assert "seed: 0 there, 7 here" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("script", ["omniglot.py", "evaluate.py"])
+def test_help_explains_itself_without_loading_tensorflow(script):
+    done = output_of(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            *trainer("--help", script=script)[1:],
+        ]
+    )
+    assert "python trainers/" in done.stdout
+    assert "tensorflow" not in {
+        line.rpartition("|")[2].strip()
+        for line in done.stdout.splitlines()
+        if line.startswith("import time:")
+    }
+
+
+def test_without_data_or_internet_both_ways_are_named(tmp_path):
+    # The data set's host, unreachable from anywhere by way of this proxy.
+    nowhere = "http://127.0.0.1:9"
+    done = output_of(
+        trainer(f"--run_dir={tmp_path / 'run'}"),
+        TFDS_DATA_DIR=str(tmp_path / "empty"),
+        https_proxy=nowhere,
+        HTTPS_PROXY=nowhere,
+    )
+    assert done.returncode != 0
+    for words in ("--data_dir", "TFDS_DATA_DIR", "internet", "glyphs"):
+        assert words in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--support_size=five", "number or a range such as 1-10"),
+        ("--support_size=0", "must be a positive int"),
+        ("--support_size=50", "needs at least 50 elements"),
+        ("--symmetries=3", "must be one of"),
+    ],
+)
+def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
+    done = output_of(
+        trainer(*arguments(image_folder, tmp_path / "run"), argument)
+    )
+    assert done.returncode != 0
+    assert words in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (tmp_path / "run" / "checkpoints").exists()
