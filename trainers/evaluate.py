@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import app
 from absl import flags
+from absl import logging
 
 _MODEL = flags.DEFINE_string(
     "model", None, "The .keras file, such as runs/x/best.keras.", required=True
@@ -77,6 +78,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
     import vhe_tf
     from vhe_tf import training
     from vhe_tf.data import sources

@@ -28,6 +28,7 @@ from typing import Any
 
 from absl import app
 from absl import flags
+from absl import logging
 
 if TYPE_CHECKING:
     import keras
@@ -170,6 +171,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
     # Imported after the flags are read: --help and mistakes answer at once.
     import keras
 
@@ -177,6 +179,7 @@ def main(argv: Sequence[str]) -> None:
 
     with training.mistakes_end_quietly():
         run = training.Run(_RUN_DIR.value, config())
+        keras.utils.set_random_seed(_SEED.value)  # the initial weights
         keras.config.set_dtype_policy(_PRECISION.value)
         source = load_data()
         train, validation = samplers(source)

@@ -159,10 +159,11 @@ class GaussianWorld:
     def log_predictive(self, support, queries):
         """Returns log E_q(c; D) p(x | c) for each query."""
         mean, covariance = self.posterior(support)
-        return scipy.stats.multivariate_normal(
+        values = scipy.stats.multivariate_normal(
             mean @ self.a,
             self.a.T @ covariance @ self.a + self.marginal_covariance,
         ).logpdf(np.float64(queries).reshape(-1, PIXELS))
+        return np.reshape(values, [len(queries)])
 
     def log_likelihood(self, queries, c):
         """Returns log p(x | c), for broadcasting queries and c."""

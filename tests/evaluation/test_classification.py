@@ -341,7 +341,7 @@ def accuracy(scorer, data, **kwargs):
 
 
 def distinct_data():
-    """Classes that are corners of the cube, an eighth of its side apart."""
+    """Makes one class around each corner of a cube of four dimensions."""
     corners = np.stack(np.meshgrid(*[[0.1, 0.9]] * 4), axis=-1).reshape(-1, 4)
     rng = np.random.default_rng(0)
     return grouped([c + rng.uniform(-0.1, 0.1, size=(5, 4)) for c in corners])

@@ -1,0 +1,461 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.evaluation.conftest import IMAGE_SHAPE
+from tests.evaluation.conftest import NUM_ERRORS
+from tests.evaluation.conftest import GaussianWorld
+from tests.evaluation.conftest import grouped
+from tests.evaluation.conftest import uniform_data
+from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import few_shot_trials
+from vhe_tf.evaluation.likelihood import conditional_nll
+from vhe_tf.evaluation.likelihood import joint_log_weights
+from vhe_tf.evaluation.likelihood import joint_nll
+
+SIZES = (1, 2, 3, 5, 8)
+
+
+def images_of(data, character):
+    return data.images[data.labels["character"] == character]
+
+
+def log_evidences(world, data):
+    """Returns log p(X) of each group, in the order of their ids."""
+    return np.array(
+        [
+            world.log_evidence(images_of(data, character))
+            for character in data.group_ids("character")
+        ]
+    )
+
+
+def joint(world, data, **kwargs):
+    return joint_nll(world.model, data, group="character", **kwargs)
+
+
+# The joint likelihood, whose weights have the mean p(X) -----------------------
+
+
+@pytest.mark.parametrize("element_size", [0, 1])
+def test_one_sample_is_exact_at_the_true_posterior(element_size):
+    world = GaussianWorld(2, element_size)
+    data = uniform_data(SIZES)
+    result = joint(world, data, num_samples=1)
+    expected = -log_evidences(world, data).sum() / len(data)
+    # Sums in float32.
+    np.testing.assert_allclose(result.nats_per_image.mean, expected, rtol=2e-5)
+    assert result.effective_sample_size == 1.0
+
+
+@pytest.mark.parametrize("element_size", [0, 1])
+def test_constant_weights_have_as_many_effective_samples(element_size):
+    world = GaussianWorld(2, element_size)
+    result = joint(world, uniform_data(SIZES), num_samples=40)
+    np.testing.assert_allclose(result.effective_sample_size, 40.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("element_size", "num_element_samples"), [(0, 1), (1, 1), (1, 4)]
+)
+def test_many_samples_find_the_evidence(element_size, num_element_samples):
+    # Both posteriors are too wide, and that of c is off.
+    world = GaussianWorld(
+        2, element_size, width=1.4, shift=0.1, element_width=1.3
+    )
+    images = images_of(uniform_data(), 0)
+    num_samples = 20_000
+    log_weights = joint_log_weights(
+        world.model,
+        images,
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+        max_decoded=60_000,
+    )
+    assert log_weights.shape == (num_samples,)
+    assert log_weights.dtype == np.float64
+    weights = np.exp(log_weights - world.log_evidence(images))
+    # Delta method: the error of the log of a mean is that of the mean.
+    error = weights.std() / weights.mean() / np.sqrt(num_samples)
+    assert NUM_ERRORS * error < 0.2
+    assert abs(np.log(weights.mean())) < NUM_ERRORS * error
+
+
+@pytest.mark.parametrize("element_size", [0, 1])
+def test_the_joint_nll_is_minus_the_evidence_per_image(element_size):
+    world = GaussianWorld(2, element_size, width=1.4, shift=0.1)
+    data = uniform_data(SIZES)
+    result = joint(world, data, num_samples=4000, max_decoded=10**5)
+    expected = -log_evidences(world, data).sum() / len(data)
+    # The effective sample size of a group is k / (1 + spread of its weights
+    # squared), so that its error is sqrt(1 / ESS - 1 / k) nats. Of 5 groups
+    # with 19 images:
+    error = np.sqrt(5.0 / result.effective_sample_size) / len(data)
+    assert NUM_ERRORS * error < 0.1
+    assert abs(result.nats_per_image.mean - expected) < NUM_ERRORS * error
+    assert result.num_samples == 4000
+    assert result.num_element_samples == 1
+
+
+def test_few_samples_bound_the_nll_from_above_and_more_tighten_it():
+    world = GaussianWorld(2, 1, width=1.5, shift=0.2, element_width=1.5)
+    images = images_of(uniform_data(), 0)
+    # The same group 200 times over: as many independent estimates.
+    data = grouped([images] * 200)
+    expected = -world.log_evidence(images) / len(images)
+    results = [
+        joint(
+            world,
+            data,
+            num_samples=num_samples,
+            num_element_samples=num_element_samples,
+        ).nats_per_image
+        for num_samples, num_element_samples in [(1, 1), (1, 20), (20, 20)]
+    ]
+    errors = [result.half_width / 1.96 for result in results]
+    gaps = [result.mean - expected for result in results]
+    assert gaps[0] > NUM_ERRORS * errors[0]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] > -NUM_ERRORS * errors[2]
+
+
+def test_every_group_has_draws_of_its_own():
+    world = GaussianWorld(2, width=1.5)
+    data = grouped([images_of(uniform_data(), 0)] * 2)
+    assert joint(world, data, num_samples=2).nats_per_image.half_width > 0.0
+
+
+def test_the_effective_sample_size_is_that_of_the_weights():
+    world = GaussianWorld(2, width=2.0, shift=0.3)
+    data = uniform_data((4, 4, 4))
+    result = joint(world, data, num_samples=50, seed=3)
+    sizes, means = [], []
+    for character in range(3):
+        log_weights = joint_log_weights(
+            world.model,
+            images_of(data, character),
+            num_samples=50,
+            seed=(3, character),
+        )
+        weights = np.exp(log_weights)
+        sizes.append(weights.sum() ** 2 / np.square(weights).sum())
+        means.append(-np.log(weights.mean()) / 4)
+    assert max(sizes) < 45.0
+    np.testing.assert_allclose(result.effective_sample_size, np.mean(sizes))
+    np.testing.assert_allclose(result.nats_per_image.mean, np.mean(means))
+    np.testing.assert_allclose(
+        result.nats_per_image.half_width,
+        1.96 * np.std(means, ddof=1) / np.sqrt(3),
+    )
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 100, 7, 1])
+def test_no_more_images_are_decoded_at_once_than_the_group_or_allowed(
+    max_decoded,
+):
+    world = GaussianWorld(2, 1)
+    images = images_of(uniform_data(), 0)
+    log_weights = joint_log_weights(
+        world.model,
+        images,
+        num_samples=25,
+        num_element_samples=2,
+        max_decoded=max_decoded,
+    )
+    # At the true posterior every draw has the same weight.
+    np.testing.assert_allclose(
+        log_weights, np.full(25, world.log_evidence(images)), rtol=2e-5
+    )
+    # All images of the group are decoded together.
+    assert max(world.decoded) <= max(max_decoded, len(images) * 2)
+    assert sum(world.decoded) == 25 * 2 * len(images)
+
+
+def test_the_pieces_of_the_weights_are_different_draws():
+    world = GaussianWorld(2, width=1.5)
+    log_weights = joint_log_weights(
+        world.model,
+        images_of(uniform_data(), 0),
+        num_samples=20,
+        max_decoded=12,
+    )
+    assert len(np.unique(log_weights)) == 20
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not():
+    world = GaussianWorld(2, 1, width=1.5)
+    images = images_of(uniform_data(), 0)
+
+    def drawn(*seed):
+        return joint_log_weights(
+            world.model, images, num_samples=5, max_decoded=12, seed=seed
+        )
+
+    np.testing.assert_array_equal(drawn(1, 2), drawn(1, 2))
+    assert np.all(drawn(1, 2) != drawn(2, 2))
+
+
+def test_groups_weigh_by_their_images():
+    world = GaussianWorld(2)
+    data = uniform_data((1, 9))
+    expected = -log_evidences(world, data)
+    result = joint(world, data, num_samples=2)
+    np.testing.assert_allclose(
+        result.nats_per_image.mean, expected.sum() / 10, rtol=2e-5
+    )
+    assert abs(expected.sum() / 10 - (expected / [1, 9]).mean()) > 0.05
+
+
+def test_groups_that_differ_only_in_size_leave_no_doubt():
+    # c without effect, and images all alike: the same nats an image in each.
+    world = GaussianWorld(2, loadings=np.zeros((2, 4)))
+    data = grouped([np.full((size, 4), 0.3) for size in (1, 4, 16)])
+    result = joint(world, data, num_samples=3).nats_per_image
+    np.testing.assert_allclose(
+        result.mean, -world.log_evidence(data.images[:1]), rtol=1e-5
+    )
+    assert result.half_width < 1e-5
+
+
+def test_the_interval_is_that_of_a_ratio_of_sums():
+    # Groups drawn at random, of sizes 1 to 8: the jackknife, which leaves out
+    # one group at a time, agrees with the linearised error.
+    world = GaussianWorld(2)
+    rng = np.random.default_rng(0)
+    data = uniform_data(rng.integers(1, 9, size=60))
+    nll = -log_evidences(world, data)
+    sizes = np.bincount(data.labels["character"])
+    left_out = (nll.sum() - nll) / (sizes.sum() - sizes)
+    error = np.sqrt(59 / 60 * np.square(left_out - left_out.mean()).sum())
+    result = joint(world, data, num_samples=1).nats_per_image
+    assert result.num_trials == 60
+    np.testing.assert_allclose(result.half_width, 1.96 * error, rtol=0.1)
+
+
+def test_max_groups_chooses_some_of_them_by_the_seed():
+    world = GaussianWorld(2)
+    data = uniform_data((3,) * 10)
+    means = set()
+    each = -log_evidences(world, data) / 3
+    for seed in (0, 0, 1, 2):
+        result = joint(world, data, num_samples=1, max_groups=2, seed=seed)
+        assert result.nats_per_image.num_trials == 2
+        pairs = (each[:, np.newaxis] + each) / 2
+        np.fill_diagonal(pairs, np.inf)
+        assert np.abs(pairs - result.nats_per_image.mean).min() < 1e-4
+        means.add(round(result.nats_per_image.mean, 5))
+    assert 1 < len(means) <= 3
+
+
+@pytest.mark.parametrize("max_groups", [None, 3, 10])
+def test_max_groups_may_exceed_the_groups(max_groups):
+    world = GaussianWorld(2)
+    data = uniform_data((2, 2, 2))
+    result = joint(world, data, num_samples=1, max_groups=max_groups)
+    assert result.nats_per_image.num_trials == 3
+    np.testing.assert_allclose(
+        result.nats_per_image.mean, -log_evidences(world, data).mean() / 2
+    )
+
+
+def test_a_single_group_has_no_interval():
+    result = joint(GaussianWorld(2), uniform_data((4,)), num_samples=2)
+    assert np.isfinite(result.nats_per_image.mean)
+    assert np.isnan(result.nats_per_image.half_width)
+
+
+def test_the_joint_nll_says_how_far_it_is():
+    lines = []
+    world = GaussianWorld(2)
+    data = uniform_data((2, 3))
+    result = joint(world, data, num_samples=1, progress=lines.append)
+    assert len(lines) == 2
+    assert lines[-1].startswith("joint NLL: group 2 of 2, ")
+    assert f"{result.nats_per_image.mean:.2f} nats" in lines[-1]
+
+
+# The conditional likelihood ---------------------------------------------------
+
+
+def scorer_of(world, num_samples=20, **kwargs):
+    return ClassScorer(
+        world.model, group="character", num_samples=num_samples, **kwargs
+    )
+
+
+@pytest.mark.parametrize("element_size", [0, 1])
+@pytest.mark.parametrize("num_shots", [1, 3])
+def test_the_conditional_nll_is_that_of_the_predictive(element_size, num_shots):
+    world = GaussianWorld(2, element_size, width=1.3, shift=0.1)
+    data = uniform_data()
+    num_trials, num_samples = 60, 4000
+    result = conditional_nll(
+        scorer_of(world, num_samples),
+        data,
+        num_shots=num_shots,
+        num_trials=num_trials,
+        seed=2,
+    )
+    trials = few_shot_trials(
+        data,
+        group="character",
+        num_ways=1,
+        num_shots=num_shots,
+        num_trials=num_trials,
+        seed=2,
+    )
+    expected, errors = [], []
+    for trial in trials:
+        support = trial.support[0]
+        expected.append(-world.log_predictive(support, trial.queries)[0])
+        errors.append(
+            world.log_predictive_error(support, trial.queries, num_samples)[0]
+        )
+    error = np.linalg.norm(errors) / num_trials
+    assert NUM_ERRORS * error < 0.05
+    assert abs(result.mean - np.mean(expected)) < NUM_ERRORS * error
+    # Beside the spread of the trials that of the estimates is small.
+    np.testing.assert_allclose(
+        result.half_width,
+        1.96 * np.std(expected, ddof=1) / np.sqrt(num_trials),
+        rtol=0.05,
+    )
+    assert result.num_trials == num_trials
+
+
+def generated_data(world, num_groups=40, size=12):
+    """Draws groups of the model itself; squeezed, pixels lie in 0..1."""
+    rng = np.random.default_rng(1)
+    c = rng.normal(size=(num_groups, 1, world.group_size))
+    noise = world.noise * rng.normal(size=(num_groups, size, 4))
+    return grouped(np.clip(0.5 + c @ world.a + noise, 0.0, 1.0))
+
+
+def test_more_shots_lower_the_nll_of_a_model_that_uses_them():
+    world = GaussianWorld(2, noise=0.1, loadings=0.2 * np.eye(2, 4))
+    data = generated_data(world)
+    nll = [
+        conditional_nll(
+            scorer_of(world, 500), data, num_shots=shots, num_trials=150
+        )
+        for shots in (1, 2, 10)
+    ]
+    assert nll[0].mean > nll[1].mean > nll[2].mean
+    # Beyond doubt: the model is off by the mean of 0.5 that it does not know.
+    assert nll[0].mean - nll[0].half_width > nll[2].mean + nll[2].half_width
+
+
+def test_shots_leave_a_model_alone_that_ignores_them():
+    world = GaussianWorld(2, use_of_support=0.0)
+    data = grouped([np.full((6, 4), 0.4)] * 3)
+    means = [
+        conditional_nll(
+            scorer_of(world, 4000), data, num_shots=shots, num_trials=4
+        ).mean
+        for shots in (1, 5)
+    ]
+    expected = -world.log_predictive(data.images[:1], data.images[:1])[0]
+    error = world.log_predictive_error(
+        data.images[:1], data.images[:1], 4 * 4000
+    )[0]
+    assert NUM_ERRORS * error < 0.1
+    assert np.all(np.abs(np.array(means) - expected) < NUM_ERRORS * error)
+
+
+def test_too_many_shots_are_an_error():
+    with pytest.raises(ValueError, match="need 7 images a class"):
+        conditional_nll(
+            scorer_of(GaussianWorld(2)),
+            uniform_data(),
+            num_shots=6,
+            num_trials=1,
+        )
+
+
+def test_the_conditional_nll_says_how_far_it_is():
+    lines = []
+    result = conditional_nll(
+        scorer_of(GaussianWorld(2), 2),
+        uniform_data(),
+        num_shots=2,
+        num_trials=3,
+        progress=lines.append,
+    )
+    assert lines[-1] == (
+        f"conditional NLL after 2 shots: 3 of 3, {result.mean:.2f} nats so far"
+    )
+
+
+# Several group latents --------------------------------------------------------
+
+
+class TwoLatents:
+    """A stand-in with two group latents that records what it is asked."""
+
+    def __init__(self, model):
+        self.model = model
+        self.latents = model.latents
+        self.supports = []
+
+    def importance_sample(self, support, *, seed, num_samples):
+        self.supports.append({k: v.shape for k, v in support.items()})
+        return self.model.importance_sample(
+            support, seed=seed, num_samples=num_samples
+        )
+
+    def log_likelihood_given(self, samples, query, **kwargs):
+        return self.model.log_likelihood_given(samples, query, **kwargs)
+
+
+@pytest.mark.parametrize("structure", ["hierarchical", "factorial"])
+def test_all_elements_are_the_support_of_every_group_latent(structure):
+    from tests.conftest import tiny_episode
+    from tests.conftest import tiny_vhe
+
+    names = {
+        "hierarchical": {"alphabet", "character"},
+        "factorial": {"character", "style"},
+    }[structure]
+    model = TwoLatents(tiny_vhe(structure))
+    images = tiny_episode(batch_size=4)["query"].numpy()
+    log_weights = joint_log_weights(model, images, num_samples=6)
+    assert log_weights.shape == (6,)
+    assert np.all(np.isfinite(log_weights))
+    [support] = model.supports
+    assert set(support) == names
+    assert {tuple(v) for v in support.values()} == {(1, 4, 8, 8, 1)}
+
+
+def test_other_group_latents_are_drawn_from_their_priors():
+    from tests.conftest import tiny_episode
+    from tests.conftest import tiny_vhe
+
+    model = tiny_vhe("factorial")
+    episode = tiny_episode(batch_size=3)
+    support = episode["support"]["character"].numpy()
+    query = episode["query"].numpy()
+    num_samples = 2000
+    scores = ClassScorer(
+        model, group="character", num_samples=num_samples, max_decoded=6000
+    )(support, query, seed=(1, 2))
+    by_hand = model.log_likelihood_given(
+        {
+            "character": model.latents[0].posterior(support).sample(
+                num_samples, seed=(3, 4)
+            ),
+            "style": tf.random.stateless_normal([num_samples, 3, 2], (5, 6)),
+        },
+        query,
+        seed=(7, 8),
+    )
+    weights = np.exp(by_hand - np.max(by_hand, axis=0))
+    expected = np.log(weights.mean(axis=0)) + np.max(by_hand, axis=0)
+    # Two estimates, each with an error by the delta method.
+    error = weights.std(axis=0) / weights.mean(axis=0)
+    error *= np.sqrt(2.0 / num_samples)
+    assert np.all(NUM_ERRORS * error < 1.0)
+    assert np.all(np.abs(np.diag(scores) - expected) < NUM_ERRORS * error)
+
+
+def test_images_keep_their_shape():
+    assert uniform_data().images.shape[1:] == IMAGE_SHAPE
