@@ -170,8 +170,14 @@ def test_without_an_average_the_weights_stay(tmp_path, sampler):
         np.testing.assert_array_equal(value, wanted)
 
 
+def _begun(folder, config):
+    training.Run(folder, config).begin()
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / "checkpoint").touch()
+
+
 def test_a_run_refuses_the_folder_of_another(tmp_path):
-    training.Run(tmp_path, {"seed": 3, "size": "small"})
+    _begun(tmp_path, {"seed": 3, "size": "small"})
     with pytest.raises(
         ValueError, match=r"another run's checkpoints.*seed: 3 there, 4 here"
     ):
@@ -180,9 +186,16 @@ def test_a_run_refuses_the_folder_of_another(tmp_path):
 
 
 def test_a_run_refuses_checkpoints_without_settings(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
+    _begun(tmp_path, {"seed": 3})
+    (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"without its config\.json"):
         training.Run(tmp_path, {"seed": 3})
+
+
+def test_settings_that_never_began_a_run_do_not_bind(tmp_path):
+    training.Run(tmp_path, {"seed": 3})
+    training.Run(tmp_path, {"seed": 4}).begin()
+    training.Run(tmp_path, {"seed": 5})  # no checkpoint: nothing to lose
 
 
 class _Poison(keras.callbacks.Callback):

@@ -185,16 +185,19 @@ def main(argv: Sequence[str]) -> None:
         train, validation = samplers(source)
         model = build_model(train.image_shape)
         cues = make_cues(source)
-    training.fit(
-        model,
-        run,
-        train,
-        validation,
-        callbacks=monitors(run, source, cues),
-        epochs=_EPOCHS.value,
-        steps_per_epoch=_STEPS_PER_EPOCH.value,
-        verbose=_VERBOSE.value,
-    )
+    try:
+        training.fit(
+            model,
+            run,
+            train,
+            validation,
+            callbacks=monitors(run, source, cues),
+            epochs=_EPOCHS.value,
+            steps_per_epoch=_STEPS_PER_EPOCH.value,
+            verbose=_VERBOSE.value,
+        )
+    except training.NonFiniteLossError as error:
+        raise SystemExit(f"error: {error}") from error
     finish(run, source, cues)
 
 

@@ -53,8 +53,8 @@ class Run:
         config: What the run depends on, by name; JSON values.
 
     Raises:
-        ValueError: If the folder holds a run with another `config`, or
-            other files and no run.
+        ValueError: If the folder holds checkpoints of a run with another
+            `config`, or with none.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config = dict(config)
         self._check_config()
-        write_json(self.folder / "config.json", self.config)
 
     @property
     def best(self) -> pathlib.Path:
@@ -91,15 +90,19 @@ class Run:
         """Where the pictures are."""
         return self.folder / "pictures"
 
+    def begin(self) -> None:
+        """Writes the settings, once all that may refuse them has passed."""
+        write_json(self.folder / "config.json", self.config)
+
     def _check_config(self) -> None:
+        if not (self.checkpoints / "checkpoint").exists():
+            return
         path = self.folder / "config.json"
         if not path.exists():
-            if self.checkpoints.exists():
-                raise ValueError(
-                    f"{self.folder} holds checkpoints of a run without its "
-                    "config.json; name another folder, or delete this one."
-                )
-            return
+            raise ValueError(
+                f"{self.folder} holds checkpoints of a run without its "
+                "config.json; name another folder, or delete this one."
+            )
         earlier = json.loads(path.read_text(encoding="utf-8"))
         differences = [
             f"{key}: {earlier.get(key)!r} there, {self.config.get(key)!r} here"
@@ -248,6 +251,7 @@ def fit(
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
+    run.begin()
     checkpoints = Checkpoints(run, model, monitor="val_elbo")
     first_step = checkpoints.restore(model)
     if first_step:

@@ -36,7 +36,7 @@ class GaussianPosterior(LazyLayer):
         world = self.world
         if self.per_element:
             total = tf.reshape(observed, [-1, PIXELS])
-            total -= parents[0] @ np.float32(world.a)
+            total -= _times(parents[0], world.a)
             return self._given(
                 total, 1.0, world.b, world.noise_covariance, world.element_width
             )
@@ -54,10 +54,10 @@ class GaussianPosterior(LazyLayer):
     def _given(self, total, count, loadings, noise, width, shift=0.0):
         """Given the sum of `count` draws of N(latent @ loadings, noise)."""
         gram = np.float32(_gram(loadings, noise))
-        gain = np.float32(np.linalg.solve(noise, loadings.T))
+        gain = np.linalg.solve(noise, loadings.T)
         covariance = tf.linalg.inv(tf.eye(len(loadings)) + count * gram)
         return tfd.MultivariateNormalTriL(
-            total @ (gain @ covariance) + shift,
+            _times(_times(total, gain), covariance) + shift,
             width * tf.linalg.cholesky(covariance),
         )
 
@@ -70,9 +70,9 @@ class GaussianLikelihood(LazyLayer):
         self.world = world
 
     def call(self, character, element=None):
-        loc = tf.einsum("...i,ij->...j", character, np.float32(self.world.a))
+        loc = _times(character, self.world.a)
         if element is not None:
-            loc += tf.einsum("...i,ij->...j", element, np.float32(self.world.b))
+            loc += _times(element, self.world.b)
         leading = tf.shape(loc)[:-1]
         tf.py_function(
             lambda count: self.world.decoded.append(int(count)),
@@ -182,7 +182,7 @@ class GaussianWorld:
         flat = np.reshape(queries, (-1, PIXELS))
         density = np.exp(self.log_likelihood(flat, c[:, np.newaxis]))
         spread = density.std(axis=0) / density.mean(axis=0)
-        return spread / np.sqrt(num_samples)
+        return np.reshape(spread, [len(queries)]) / np.sqrt(num_samples)
 
     def log_evidence(self, images):
         """Returns log p(X) of images that share c."""
@@ -193,6 +193,13 @@ class GaussianWorld:
         return scipy.stats.multivariate_normal(
             np.zeros(count * PIXELS), covariance
         ).logpdf(np.float64(images).ravel())
+
+
+def _times(vectors, matrix):
+    """Returns `[..., I]` times `[I, J]`."""
+    # TensorFlow 2.21's own batched `matmul` corrupts memory on CPUs where the
+    # last batch axis has size 1 and the matrix has no batch axes.
+    return tf.tensordot(vectors, tf.cast(matrix, tf.float32), axes=1)
 
 
 def _gram(loadings, covariance):
@@ -208,7 +215,9 @@ def grouped(images_by_class, **labels):
         images.astype(np.float32),
         {
             "character": character,
-            **{name: np.asarray(ids)[character] for name, ids in labels.items()},
+            **{
+                name: np.asarray(ids)[character] for name, ids in labels.items()
+            },
         },
     )
 

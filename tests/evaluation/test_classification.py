@@ -311,10 +311,12 @@ def test_within_draws_the_classes_of_a_task_from_one_alphabet():
 
 
 def test_too_few_classes_are_an_error():
-    with pytest.raises(ValueError, match="7-way tasks need 7 classes.* most 6"):
+    with pytest.raises(
+        ValueError, match=r"7-way tasks need 7 classes.* most 6"
+    ):
         trials(telling_data(), num_ways=7)
     data = telling_data(alphabet=[0, 0, 0, 0, 1, 1])
-    with pytest.raises(ValueError, match="5 classes in one alphabet.* most 4"):
+    with pytest.raises(ValueError, match=r"5 classes in one alphabet.* most 4"):
         trials(data, num_ways=5, within="alphabet")
 
 

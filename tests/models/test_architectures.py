@@ -48,11 +48,13 @@ def test_every_weight_gets_a_gradient(small):
 
 def test_the_group_and_the_objective_are_the_callers():
     model = deconvolutional_vhe(
-        "small", image_shape=(8, 8, 1), group="person", objective="rescale"
+        "small", image_shape=(9, 7, 2), group="person", objective="rescale"
     )
+    assert model.get_config()["image_shape"] == [9, 7, 2]
     assert model.latents[0].name == "person"
     assert model.objective == "rescale"
-    assert model(tiny_episode(["person"])).elbo.shape == (3,)
+    episode = tiny_episode(["person"], image_shape=(9, 7, 2))
+    assert model(episode).elbo.shape == (3,)
 
 
 def test_the_published_sizes_are_the_defaults():

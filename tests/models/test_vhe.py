@@ -8,6 +8,10 @@ from tests.conftest import assert_distribution_shape
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
+from vhe_tf import Latent
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
 from vhe_tf.objectives import ElboTerms
 
 GROUPS = {
@@ -164,6 +168,62 @@ def test_the_order_of_the_support_does_not_matter(model, structure):
         },
     }
     _assert_close(model(episode), model(other))
+
+
+class _Recorder(inference.ConditionalNormal):
+    """Remembers the sizes of the parents that it is given."""
+
+    def call(self, *parents):
+        self.seen = tuple(parent.shape[-1] for parent in parents)
+        return super().call(*parents)
+
+
+def test_parents_arrive_in_the_order_that_a_latent_names_them():
+    def latent(name, size, *parents, **kwargs):
+        return Latent(
+            name,
+            prior=_Recorder(size, 8) if parents else heads.StandardNormal(size),
+            posterior=kwargs.pop("posterior", inference.SupportPosterior)(
+                keras.layers.Flatten(), size, 8
+            ),
+            parents=parents,
+            **kwargs,
+        )
+
+    model = VHE(
+        [
+            latent("alphabet", 1),
+            latent("style", 2),
+            latent("character", 3, "style", "alphabet"),
+            latent(
+                "element",
+                4,
+                "character",
+                "alphabet",
+                "style",
+                posterior=inference.QueryPosterior,
+                per_element=True,
+            ),
+        ],
+        inference.ImageLikelihood(
+            convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
+            heads.BernoulliImageHead(),
+        ),
+        image_shape=IMAGE_SHAPE,
+    )
+    episode = tiny_episode(["alphabet", "style", "character"])
+    character, element = (v.prior for v in model.latents[2:])
+    for run in (
+        lambda: model(episode),
+        lambda: model.sample(episode["support"], seed=SEED),
+        lambda: model.sample_prior(2, seed=SEED),
+    ):
+        character.seen = element.seen = ()
+        run()
+        # The posterior alone is asked where a support is known.
+        assert character.seen in ((2, 1), ())
+        assert element.seen == (3, 1, 2)
+    assert character.seen == (2, 1)
 
 
 def test_supports_may_differ_in_size(models):

@@ -205,4 +205,12 @@ def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
     assert done.returncode != 0
     assert words in done.stdout
     assert "Traceback" not in done.stdout
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not list((tmp_path / "run").iterdir())  # and leave nothing behind
+
+
+@pytest.mark.parametrize(
+    "flagfile", sorted((ROOT / "trainers" / "flagfiles").glob("*.flags"))
+)
+def test_flagfiles_name_flags_that_exist(flagfile):
+    done = output_of(trainer(f"--flagfile={flagfile}", "--only_check_args"))
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,272 @@
+import functools
+import importlib
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vhe_tf.data import sources
+from vhe_tf.data.grouped_images import GroupedImages
+
+REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/tfds"
+
+needs_omniglot = pytest.mark.skipif(
+    not (REAL / "omniglot" / "3.0.0").exists(),
+    reason="needs Omniglot as prepared by TensorFlow Datasets in "
+    "../shared/data/tfds",
+)
+
+
+@pytest.fixture
+def few_glyphs(monkeypatch):
+    """Embedded handwriting of 10 alphabets with 2 characters by 3 people."""
+    module = importlib.import_module("vhe_tf.data.glyphs")
+    small = functools.partial(
+        module.glyphs,
+        num_alphabets=10,
+        characters_per_alphabet=2,
+        num_drawers=3,
+    )
+    monkeypatch.setattr(module, "glyphs", small)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of 10 classes with 3 images: black squares on white pages."""
+    for name in "abcdefghij":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            page = np.full((40, 40), 255, np.uint8)
+            page[:20, : 2 + ord(name) - ord("a") + number] = 0
+            Image.fromarray(page).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def data_of(images, **labels):
+    labels = labels or {"character": np.arange(len(images))}
+    return GroupedImages(np.asarray(images), labels)
+
+
+def assert_ready_for_a_model(images):
+    assert images.images.dtype == np.float32
+    assert images.image_shape == (28, 28, 1)
+    assert set(np.unique(images.images)) == {0.0, 1.0}
+    # Ink is 1 and rarer than paper.
+    assert 0.01 < images.images.mean() < 0.5
+
+
+# Sources ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "binarization"), [("binary", "threshold"), ("grey", "dynamic")]
+)
+def test_glyphs_test_on_alphabets_of_their_own(
+    few_glyphs, images, binarization
+):
+    source = sources.load_source("glyphs", images=images)
+    assert source.validation is None
+    assert source.image_size == (28, 28)
+    assert source.binarization == binarization
+    assert source.train.images.dtype == np.uint8
+    assert_ready_for_a_model(source.test)
+    for name in ("alphabet", "character"):
+        assert not set(source.train.group_ids(name)) & set(
+            source.test.group_ids(name)
+        )
+    assert len(source.train.group_ids("alphabet")) == 2
+    assert len(source.test.group_ids("alphabet")) == 8
+    assert len(source.train) == 12
+    assert len(source.test) == 48
+
+
+def test_a_folder_tests_on_a_fifth_of_its_classes(folder):
+    source = sources.load_source("folder", data_dir=str(folder), seed=1)
+    train = set(source.train.group_ids("character"))
+    test = set(source.test.group_ids("character"))
+    assert len(test) == 2
+    assert not train & test
+    assert train | test == set(range(10))
+    assert source.validation is None
+    assert source.binarization == "threshold"
+    assert_ready_for_a_model(source.test)
+
+
+def test_ink_of_a_folder_is_dark_on_its_pages_and_bright_in_memory(folder):
+    source = sources.load_source("folder", data_dir=str(folder))
+    assert np.all(source.train.images[:, 0, 0] == 255)
+    assert np.all(source.train.images[:, -1, -1] == 0)
+    assert np.all(source.test.images[:, 0, 0] == 1.0)
+    assert np.all(source.test.images[:, -1, -1] == 0.0)
+
+
+def test_the_seed_chooses_the_test_classes_of_a_folder(folder):
+    def chosen(seed):
+        source = sources.load_source("folder", data_dir=str(folder), seed=seed)
+        return tuple(source.test.group_ids("character"))
+
+    assert chosen(3) == chosen(3)
+    assert len({chosen(seed) for seed in range(5)}) > 1
+
+
+@needs_omniglot
+@pytest.mark.parametrize("images", ["binary", "grey"])
+def test_omniglot_trains_on_what_was_drawn_and_tests_on_new_alphabets(images):
+    source = sources.load_source(
+        "omniglot", data_dir=str(REAL), split="lake_small1", images=images
+    )
+    size = {"binary": 105, "grey": 28}[images]
+    assert source.train.images.dtype == np.uint8
+    assert source.train.image_shape == (size, size, 1)
+    assert source.image_size == (28, 28)
+    assert source.validation is None
+    assert_ready_for_a_model(source.test)
+    for name in ("alphabet", "character"):
+        assert not set(source.train.group_ids(name)) & set(
+            source.test.group_ids(name)
+        )
+    assert len(source.test.group_ids("alphabet")) == 20
+    assert len(source.test) == 659 * 20
+
+
+@needs_omniglot
+def test_fixed_binary_test_images_are_those_of_the_recipe():
+    from vhe_tf.data.omniglot import load_omniglot
+
+    source = sources.load_source(
+        "omniglot", data_dir=str(REAL), split="lake_small1"
+    )
+    recipe = load_omniglot("lake_small1", recipe="binary", data_dir=str(REAL))
+    np.testing.assert_array_equal(
+        255 * source.test.images, recipe.test.images.astype(np.float32)
+    )
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(ValueError, match="Received: dataset='mnist'"):
+        sources.load_source("mnist")
+    with pytest.raises(ValueError, match="Received: images='gray'"):
+        sources.load_source("glyphs", images="gray")
+    with pytest.raises(ValueError, match="Received: images='gray'"):
+        sources.ready(data_of(np.zeros((1, 2, 2, 1))), "gray")
+
+
+def test_a_folder_must_be_named():
+    with pytest.raises(ValueError, match="needs `data_dir`"):
+        sources.load_source("folder")
+
+
+def test_an_absent_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        sources.load_source("folder", data_dir=str(tmp_path / "absent"))
+
+
+def test_a_folder_with_too_few_classes_is_an_error(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=r"at least 4 classes.*Received: 3 in"):
+        sources.load_source("folder", data_dir=str(tmp_path))
+
+
+# Binarisation -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", ["binary", "grey"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_full_ink_is_always_ink_and_paper_never(images, dtype):
+    full = 255 if dtype == np.uint8 else 1.0
+    stored = np.zeros((40, 100, 100, 1), dtype)
+    stored[20:] = full
+    binary = sources.ready(data_of(stored), images).images
+    assert binary.dtype == np.float32
+    assert np.all(binary[:20] == 0.0)
+    assert np.all(binary[20:] == 1.0)
+
+
+def test_binary_images_have_their_threshold_at_one_half():
+    values = np.array([0, 1, 127, 128, 254, 255], np.uint8)
+    stored = values.reshape(6, 1, 1, 1)
+    ink = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    np.testing.assert_array_equal(
+        sources.ready(data_of(stored), "binary").images.ravel(), ink
+    )
+    for dtype in (np.float32, np.float64):
+        np.testing.assert_array_equal(
+            sources.ready(
+                data_of((stored / 255).astype(dtype)), "binary"
+            ).images.ravel(),
+            ink,
+        )
+
+
+def test_a_grey_pixel_is_ink_as_often_as_it_is_dark():
+    values = np.array([1, 64, 127, 200, 254], np.uint8)
+    stored = np.tile(values.reshape(5, 1, 1, 1), (1, 300, 300, 1))
+    binary = sources.ready(data_of(stored), "grey", seed=1).images
+    assert set(np.unique(binary)) == {0.0, 1.0}
+    p = values / 255
+    # Five standard errors of a mean of 90000 Bernoulli draws.
+    error = np.sqrt(p * (1 - p) / 300**2)
+    assert np.all(np.abs(binary.mean(axis=(1, 2, 3)) - p) < 5.0 * error)
+
+
+def test_grey_pixels_are_drawn_once_by_the_seed():
+    data = data_of(np.full((2, 20, 20, 1), 0.5, np.float32))
+
+    def drawn(seed):
+        return sources.ready(data, "grey", seed=seed).images
+
+    np.testing.assert_array_equal(drawn(1), drawn(1))
+    assert np.any(drawn(1) != drawn(2))
+    assert np.any(drawn(1)[0] != drawn(1)[1])
+
+
+def test_ready_images_keep_their_labels_and_leave_the_stored_ones_alone():
+    labels = {"character": np.array([4, 9]), "alphabet": np.array([1, 1])}
+    stored = np.full((2, 3, 3, 1), 100, np.uint8)
+    stored.setflags(write=False)
+    data = GroupedImages(stored, labels, {"alphabet": {1: "Greek"}})
+    ready = sources.ready(data, "grey")
+    for name, ids in labels.items():
+        np.testing.assert_array_equal(ready.labels[name], ids)
+    assert ready.group_names == {"alphabet": {1: "Greek"}}
+    assert np.all(data.images == 100)
+
+
+# Held-out groups --------------------------------------------------------------
+
+
+def numbered(ids):
+    images = np.arange(len(ids), dtype=np.float32) / len(ids)
+    return data_of(images.reshape(-1, 1, 1, 1), character=np.asarray(ids))
+
+
+def test_held_out_groups_are_whole_and_the_rest_stays():
+    data = numbered([3, 5, 3, 8, 5, 11, 3])
+    rest, held_out = sources.hold_out_groups(data, "character", 2, seed=0)
+    assert len(held_out.group_ids("character")) == 2
+    assert len(rest.group_ids("character")) == 2
+    assert not set(rest.group_ids("character")) & set(
+        held_out.group_ids("character")
+    )
+    together = np.concatenate([rest.images, held_out.images]).ravel()
+    np.testing.assert_array_equal(np.sort(together), data.images.ravel())
+
+
+def test_the_seed_chooses_the_held_out_groups():
+    data = numbered(np.arange(20))
+
+    def chosen(seed):
+        _, held_out = sources.hold_out_groups(data, "character", 5, seed=seed)
+        return held_out.images.ravel().tolist()
+
+    assert chosen(1) == chosen(1)
+    assert chosen(1) != chosen(2)
+
+
+@pytest.mark.parametrize("num_groups", [-1, 0, 3, 4])
+def test_a_group_is_left_on_each_side(num_groups):
+    with pytest.raises(ValueError, match=rf"1 to 2 of 3.*: {num_groups}\."):
+        sources.hold_out_groups(numbered([0, 1, 2]), "character", num_groups)

@@ -1,0 +1,433 @@
+import io
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from tests.conftest import tiny_episode
+from tests.conftest import tiny_vhe
+from vhe_tf import evaluation
+from vhe_tf import monitoring
+from vhe_tf.data import GroupedImages
+
+STEPS_PER_EPOCH = 3
+SETTINGS = {
+    "learning_rate": 0.01,
+    "objective": "vhe",
+    "epochs": 2,
+    "jit": False,
+    "split": None,
+}
+
+
+def data(sizes=(6, 6, 6, 6), image_size=8):
+    """Random binary images, those of a class alike."""
+    rng = np.random.default_rng(0)
+    images = [
+        (rng.random((size, image_size, image_size, 1)) < 0.3)
+        ^ (rng.random((1, image_size, image_size, 1)) < 0.5)
+        for size in sizes
+    ]
+    ids = 3 + 2 * np.arange(len(sizes))
+    return GroupedImages(
+        np.concatenate(images).astype(np.float32),
+        {"character": np.repeat(ids, sizes)},
+    )
+
+
+def episodes(num_batches=STEPS_PER_EPOCH):
+    batches = [tiny_episode(seed=(7, i)) for i in range(num_batches)]
+    return tf.data.Dataset.from_tensor_slices(
+        tf.nest.map_structure(lambda *values: tf.stack(values), *batches)
+    )
+
+
+def compiled_vhe(*, use_ema=True, learning_rate=0.01, run_eagerly=True):
+    keras.utils.set_random_seed(0)
+    model = tiny_vhe()
+    model.compile(
+        keras.optimizers.Adam(
+            learning_rate,
+            use_ema=use_ema,
+            ema_momentum=0.9 if use_ema else None,
+        ),
+        # A few steps take less time than to trace one.
+        run_eagerly=run_eagerly,
+    )
+    return model
+
+
+def train(model, callbacks, *, epochs=2, **kwargs):
+    return model.fit(
+        episodes().repeat(),
+        epochs=epochs,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        validation_data=episodes(2),
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+        **kwargs,
+    )
+
+
+def accuracy_callback(**kwargs):
+    settings = {"num_ways": 3, "shots": (1,), "num_trials": 2}
+    return monitoring.FewShotAccuracy(
+        data(), group="character", **{**settings, **kwargs}
+    )
+
+
+def cues(**kwargs):
+    settings = {"num_groups": 3, "num_shots": 2, "num_queries": 2}
+    return monitoring.fixed_cues(
+        data(), group="character", **{**settings, **kwargs}
+    )
+
+
+def read(folder):
+    """Returns the events in a folder by tag: step and value of each."""
+    accumulator = event_accumulator.EventAccumulator(
+        str(folder), size_guidance={event_accumulator.TENSORS: 0}
+    ).Reload()
+    return {
+        tag: [
+            (event.step, tf.make_ndarray(event.tensor_proto))
+            for event in accumulator.Tensors(tag)
+        ]
+        for tag in accumulator.Tags()["tensors"]
+    }
+
+
+class Watcher(keras.callbacks.Callback):
+    """Keeps the logs and the weights at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.logs, self.weights = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        del epoch
+        self.logs.append(dict(logs))
+        self.weights.append(self.model.get_weights())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs with every callback: its events and its logs."""
+    folder = tmp_path_factory.mktemp("tensorboard")
+    before, after = Watcher(), Watcher()
+    model = compiled_vhe(run_eagerly=False)
+    history = train(
+        model,
+        [
+            before,
+            accuracy_callback(shots=(1, 2)),
+            monitoring.Scalars(folder, SETTINGS),
+            monitoring.ImageGrids(folder, cues(), every=2),
+            after,
+        ],
+    )
+    return {
+        "events": read(folder),
+        "folder": folder,
+        "history": history.history,
+        "before": before,
+        "after": after,
+    }
+
+
+# A whole run ------------------------------------------------------------------
+
+
+def test_every_metric_has_its_tag_at_the_steps_of_the_optimizer(run):
+    metrics = [
+        "loss",
+        "elbo",
+        "log_likelihood",
+        "kl_character",
+        "kl_character_shared",
+        "group_size_character",
+        "kl_element",
+    ]
+    tags = {
+        *(f"train/{name}" for name in metrics),
+        *(f"validation/{name}" for name in metrics),
+        "train/learning_rate",
+        "few_shot/accuracy_3way_1shot",
+        "few_shot/accuracy_3way_2shot",
+    }
+    pictures = {"conditional", "reconstruction", "unconditional"}
+    hparams = {"_hparams_/session_start_info"}
+    assert set(run["events"]) == tags | pictures | hparams
+    for tag in tags:
+        steps = [step for step, _ in run["events"][tag]]
+        assert steps == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+
+
+def test_what_is_written_are_the_logs(run):
+    for tag, name in [
+        ("train/elbo", "elbo"),
+        ("validation/elbo", "val_elbo"),
+        ("validation/kl_character_shared", "val_kl_character_shared"),
+        ("few_shot/accuracy_3way_2shot", "accuracy_3way_2shot"),
+    ]:
+        written = [float(value) for _, value in run["events"][tag]]
+        np.testing.assert_allclose(
+            written, run["history"][name], rtol=1e-6, err_msg=tag
+        )
+    for _, rate in run["events"]["train/learning_rate"]:
+        np.testing.assert_allclose(rate, 0.01, rtol=1e-6)
+
+
+def test_pictures_are_written_each_few_epochs(run):
+    shapes = {
+        # 3 groups; 1 cue, 8 samples, 2 cues, 8 samples; 2 queries, 2 means.
+        "conditional": (30, 190 + 3 * 8),
+        "reconstruction": (30, 40 + 8),
+        "unconditional": (100, 100),
+    }
+    for tag, shape in shapes.items():
+        [(step, value)] = run["events"][tag]
+        assert step == 2 * STEPS_PER_EPOCH
+        width, height, png = value
+        assert (int(height), int(width)) == shape
+        with Image.open(io.BytesIO(png)) as image:
+            assert (image.height, image.width) == shape
+
+
+def test_a_picture_shows_the_cues_as_ink_on_paper(run):
+    [(_, (_, _, png))] = run["events"]["conditional"]
+    with Image.open(io.BytesIO(png)) as image:
+        pixels = np.asarray(image)
+    np.testing.assert_array_equal(
+        pixels[:8, :8], 255 * (1 - cues().support[0, 0, ..., 0])
+    )
+
+
+def test_settings_are_shown_as_hyperparameters(run):
+    [path] = [
+        path
+        for path in run["folder"].iterdir()
+        if not path.name.endswith(".pictures")
+    ]
+    contents = [
+        plugin_data_pb2.HParamsPluginData.FromString(
+            value.metadata.plugin_data.content
+        )
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    ]
+    [shown] = [c.session_start_info.hparams for c in contents]
+    assert shown["learning_rate"].number_value == 0.01
+    assert shown["epochs"].number_value == 2
+    assert shown["objective"].string_value == "vhe"
+    assert shown["split"].string_value == "None"
+    assert shown["jit"].bool_value is False
+    assert set(shown) == set(SETTINGS)
+
+
+def test_measuring_leaves_the_weights_as_they_were(run):
+    pairs = zip(run["before"].weights, run["after"].weights, strict=True)
+    for before, after in pairs:
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_measuring_does_not_change_the_course_of_training():
+    watcher = Watcher()
+    measured = Watcher()
+    # Both from equal initial weights.
+    train(compiled_vhe(), [watcher])
+    train(compiled_vhe(), [accuracy_callback(), measured])
+    for one, other in zip(
+        watcher.weights[-1], measured.weights[-1], strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+# Few-shot accuracy ------------------------------------------------------------
+
+
+def test_accuracies_are_in_the_logs_of_their_epochs():
+    watcher = Watcher()
+    train(compiled_vhe(), [accuracy_callback(every=2), watcher], epochs=3)
+    name = "accuracy_3way_1shot"
+    assert [name in logs for logs in watcher.logs] == [False, True, False]
+    assert 0.0 <= watcher.logs[1][name] <= 1.0
+
+
+def test_accuracy_is_that_of_the_averaged_weights(monkeypatch):
+    used = []
+
+    def spy(scorer, data, **kwargs):
+        used.append(scorer.model.get_weights())
+        return evaluation.Estimate(0.5, 0.0, 1)
+
+    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    watcher = Watcher()
+    model = compiled_vhe()
+    train(model, [accuracy_callback(), watcher], epochs=1)
+    averages = model.optimizer._model_variables_moving_average
+    for lent, average, raw in zip(
+        used[0], averages, watcher.weights[0], strict=True
+    ):
+        np.testing.assert_array_equal(lent, average)
+        assert np.any(lent != raw)
+
+
+def test_weights_come_back_when_an_evaluation_fails(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(evaluation, "few_shot_accuracy", fail)
+    watcher = Watcher()
+    model = compiled_vhe()
+    with pytest.raises(RuntimeError, match="no memory"):
+        train(model, [watcher, accuracy_callback()])
+    for one, other in zip(watcher.weights[0], model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_tasks_and_draws_are_used_each_time():
+    callback, watcher = accuracy_callback(num_trials=5), Watcher()
+    train(compiled_vhe(learning_rate=0.0), [callback, watcher])
+    first, second = watcher.logs
+    assert first["accuracy_3way_1shot"] == second["accuracy_3way_1shot"]
+
+
+def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
+    models = []
+
+    def spy(scorer, data, **kwargs):
+        models.append(scorer.model)
+        return evaluation.Estimate(0.5, 0.0, 1)
+
+    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    callback = accuracy_callback()
+    first, second = compiled_vhe(), compiled_vhe()
+    for model in (first, second):
+        train(model, [callback], epochs=1)
+    assert models[0] is first
+    assert models[1] is second
+
+
+# Scalars ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("elbo", "train/elbo"),
+        ("val_elbo", "validation/elbo"),
+        ("kl_interval_shared", "train/kl_interval_shared"),
+        ("val_kl_interval_shared", "validation/kl_interval_shared"),
+        ("accuracy_20way_1shot", "few_shot/accuracy_20way_1shot"),
+    ],
+)
+def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
+    callback = monitoring.Scalars(tmp_path, {})
+    model = compiled_vhe(use_ema=False)
+    callback.set_model(model)
+    callback.on_epoch_end(0, {name: 1.5})
+    assert read(tmp_path)[tag] == [(0, 1.5)]
+
+
+def test_the_rate_of_a_schedule_is_that_of_its_step(tmp_path):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.1, 6, 0.0)
+    train(
+        compiled_vhe(learning_rate=schedule), [monitoring.Scalars(tmp_path, {})]
+    )
+    steps, rates = zip(*read(tmp_path)["train/learning_rate"], strict=True)
+    assert steps == (3, 6)
+    np.testing.assert_allclose(rates, [0.05, 0.0], atol=1e-8)
+
+
+def test_steps_go_on_after_a_resume(tmp_path):
+    model = compiled_vhe()
+    train(model, [monitoring.Scalars(tmp_path, {})], epochs=1)
+    train(model, [monitoring.Scalars(tmp_path, {})], epochs=2, initial_epoch=1)
+    assert [step for step, _ in read(tmp_path)["train/elbo"]] == [3, 6]
+
+
+def test_events_of_an_epoch_are_on_disk_at_its_end(tmp_path):
+    class Reader(keras.callbacks.Callback):
+        seen = ()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen += (len(read(tmp_path)["train/elbo"]),)
+
+    reader = Reader()
+    train(compiled_vhe(), [monitoring.Scalars(tmp_path, {}), reader])
+    assert reader.seen == (1, 2)
+
+
+def test_other_callbacks_cannot_silence_the_events(tmp_path):
+    # `keras.callbacks.TensorBoard(update_freq=2)` leaves `record_if` false.
+    train(
+        compiled_vhe(),
+        [
+            keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=2),
+            monitoring.Scalars(tmp_path / "ours", {}),
+            monitoring.ImageGrids(tmp_path / "ours", cues()),
+        ],
+    )
+    events = read(tmp_path / "ours")
+    assert len(events["train/elbo"]) == len(events["conditional"]) == 2
+
+
+# Cues -------------------------------------------------------------------------
+
+
+def test_cues_are_distinct_images_of_one_group_a_row():
+    source = data()
+    chosen = monitoring.fixed_cues(
+        source, group="character", num_groups=3, num_shots=2, num_queries=4
+    )
+    assert chosen.support.shape == (3, 2, 8, 8, 1)
+    assert chosen.query.shape == (3, 4, 8, 8, 1)
+    group_of = {
+        image.tobytes(): int(group)
+        for image, group in zip(
+            source.images, source.labels["character"], strict=True
+        )
+    }
+    rows = np.concatenate([chosen.support, chosen.query], axis=1)
+    groups = [{group_of[image.tobytes()] for image in row} for row in rows]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set.union(*groups)) == 3
+    assert all(len({i.tobytes() for i in row}) == 6 for row in rows)
+
+
+def test_the_seed_chooses_the_cues():
+    def support(seed):
+        return cues(seed=seed).support
+
+    np.testing.assert_array_equal(support(1), support(1))
+    assert np.any(support(1) != support(2))
+
+
+def test_there_are_no_more_rows_than_large_groups():
+    chosen = monitoring.fixed_cues(
+        data((6, 3, 6)), group="character", num_shots=2, num_queries=4
+    )
+    assert len(chosen.support) == 2
+
+
+def test_groups_too_small_for_a_picture_are_an_error():
+    with pytest.raises(ValueError, match=r"with 13 images.*at most 6"):
+        monitoring.fixed_cues(data(), group="character")
+
+
+def test_pictures_of_the_same_cues_repeat():
+    model = tiny_vhe()
+    first, again = (cues().grids(model, num_samples=2) for _ in range(2))
+    assert set(first) == {"conditional", "reconstruction", "unconditional"}
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    other = cues().grids(model, num_samples=2, seed=1)
+    assert all(np.any(first[name] != other[name]) for name in first)

@@ -1,0 +1,239 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_probability import distributions as tfd
+
+from tests.conftest import tiny_vhe
+from vhe_tf import pictures
+
+SIZE = 8
+CELL = SIZE + 2  # an image and the gap after it
+BLOCK_GAP = 8
+
+
+def binary(*leading, seed=0, channels=1):
+    rng = np.random.default_rng(seed)
+    shape = (*leading, SIZE, SIZE, channels)
+    return rng.integers(0, 2, shape).astype(np.float32)
+
+
+def cells(grid, left, num_columns):
+    """Returns the images in a grid from some column on, `[G, K, H, W, C]`."""
+    return np.stack(
+        [
+            [
+                grid[
+                    top : top + SIZE,
+                    left + k * CELL : left + k * CELL + SIZE,
+                ]
+                for k in range(num_columns)
+            ]
+            for top in range(0, len(grid), CELL)
+        ]
+    )
+
+
+class Echo:
+    """A stand-in for a model whose images are those it is given.
+
+    c is the mean of the support; z is a grey level that counts the images.
+    """
+
+    def __init__(self, channels=1):
+        self.image_shape = (SIZE, SIZE, channels)
+
+    def infer(self, support, *, seed, batch_size=None):
+        del seed
+        if not support:
+            shape = (batch_size, *self.image_shape)
+            return {"character": tf.zeros(shape)[tf.newaxis]}
+        [images] = support.values()
+        return {"character": tf.reduce_mean(images, axis=1)[tf.newaxis]}
+
+    def decode(self, samples, *, seed):
+        del seed
+        c = samples["character"]  # [1, G * num_images, H, W, C]
+        count = tf.range(tf.shape(c)[1])[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        probs = 0.5 * c + tf.cast(count, tf.float32) / 1000.0
+        return tfd.Independent(tfd.Bernoulli(probs=probs), 3)
+
+    def reconstruct(self, support, query, *, seed):
+        del seed
+        [images] = support.values()
+        return 0.5 * query + 0.25 * tf.reduce_mean(images, axis=1)
+
+
+# Grids ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
+    supports = [
+        binary(4, 1, seed=1, channels=channels),
+        binary(4, 3, seed=2, channels=channels),
+    ]
+    grid = pictures.conditional_grid(
+        Echo(channels), supports, group="character", num_samples=2
+    )
+    # Cue, 2 samples, 3 cues, 2 samples, and a gap between each two blocks.
+    width = (1 + 2 + 3 + 2) * CELL + 3 * BLOCK_GAP
+    assert grid.shape == (4 * CELL, width, channels)
+    assert grid.dtype == np.float32
+    left = 0
+    for support in supports:
+        num_shots = support.shape[1]
+        np.testing.assert_array_equal(cells(grid, left, num_shots), support)
+        left += num_shots * CELL + BLOCK_GAP
+        samples = cells(grid, left, 2)
+        left += 2 * CELL + BLOCK_GAP
+        # Each sample of its own row's cues, and with a z of its own.
+        counts = np.arange(8).reshape(4, 2, 1, 1, 1) / 1000.0
+        np.testing.assert_allclose(
+            samples,
+            0.5 * support.mean(axis=1, keepdims=True) + counts,
+            atol=1e-6,
+        )
+
+
+def test_reconstructions_stand_where_their_queries_do():
+    support, query = binary(3, 5, seed=1), binary(3, 4, seed=2)
+    grid = pictures.reconstruction_grid(
+        Echo(), support, query, group="character"
+    )
+    assert grid.shape == (3 * CELL, 8 * CELL + BLOCK_GAP, 1)
+    np.testing.assert_array_equal(cells(grid, 0, 4), query)
+    np.testing.assert_allclose(
+        cells(grid, 4 * CELL + BLOCK_GAP, 4),
+        0.5 * query + 0.25 * support.mean(axis=1, keepdims=True),
+        atol=1e-6,
+    )
+
+
+def test_groups_that_do_not_exist_have_a_row_each():
+    grid = pictures.prior_grid(Echo(), num_groups=3, num_samples=5)
+    assert grid.shape == (3 * CELL, 5 * CELL, 1)
+    counts = np.arange(15).reshape(3, 5, 1, 1, 1) / 1000.0
+    np.testing.assert_allclose(
+        cells(grid, 0, 5), np.broadcast_to(counts, (3, 5, 8, 8, 1)), atol=1e-6
+    )
+
+
+def test_gaps_are_of_one_colour_that_is_neither_ink_nor_paper():
+    support = np.zeros((2, 1, SIZE, SIZE, 1), np.float32)
+    grid = pictures.conditional_grid(
+        Echo(), [support], group="character", num_samples=1
+    )
+    gaps = np.ones(grid.shape, bool)
+    for top in (0, CELL):
+        for left in (0, CELL + BLOCK_GAP):
+            gaps[top : top + SIZE, left : left + SIZE] = False
+    np.testing.assert_allclose(grid[gaps], 0.2, rtol=1e-6)
+
+
+def draw_grids(model, seed):
+    support, query = binary(3, 2, seed=1), binary(3, 2, seed=2)
+    return [
+        pictures.conditional_grid(
+            model, [support], group="character", num_samples=3, seed=seed
+        ),
+        pictures.reconstruction_grid(
+            model, support, query, group="character", seed=seed
+        ),
+        pictures.prior_grid(model, num_groups=3, num_samples=3, seed=seed),
+    ]
+
+
+@pytest.mark.parametrize("structure", ["flat", "hierarchical", "factorial"])
+def test_equal_seeds_draw_equal_pictures(structure):
+    keras.utils.set_random_seed(0)
+    model = tiny_vhe(structure)
+    first, again, other = (
+        draw_grids(model, seed) for seed in [(1, 2), (1, 2), (3, 4)]
+    )
+    for one, same, different in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert np.any(one != different)
+        assert np.all((one >= 0.0) & (one <= 1.0))
+
+
+def test_samples_of_a_group_differ_by_their_element_latents():
+    keras.utils.set_random_seed(0)
+    model = tiny_vhe("flat")
+    grid = pictures.conditional_grid(
+        model, [binary(2, 1)], group="character", num_samples=4
+    )
+    samples = cells(grid, CELL + BLOCK_GAP, 4).reshape(8, -1)
+    assert len(np.unique(samples, axis=0)) == 8
+
+
+def test_samples_of_a_group_share_its_latent():
+    # No latents of elements: all that is left is the latent of the group.
+    keras.utils.set_random_seed(0)
+    model = tiny_vhe("factorial")
+    samples = cells(pictures.prior_grid(model, num_groups=3), 0, 10)
+    np.testing.assert_allclose(samples, samples[:, :1].repeat(10, 1), atol=1e-6)
+    assert len(np.unique(samples[:, 0].reshape(3, -1), axis=0)) == 3
+
+
+# Files ------------------------------------------------------------------------
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_ink_is_black_on_white_paper(tmp_path):
+    grid = np.array([[0.0, 1.0], [0.2, 0.5]], np.float32)[..., np.newaxis]
+    path = tmp_path / "new" / "folder" / "grid.png"
+    pictures.save_png(path, grid, scale=1)
+    np.testing.assert_array_equal(read(path), [[255, 0], [204, 127]])
+    pictures.save_png(path, grid, scale=1, ink=False)
+    np.testing.assert_array_equal(read(path), [[0, 255], [51, 128]])
+
+
+def test_pixels_grow_by_the_scale(tmp_path):
+    grid = binary(seed=3)
+    pictures.save_png(tmp_path / "grid.png", grid, scale=3, ink=False)
+    expected = 255 * grid[..., 0].repeat(3, axis=0).repeat(3, axis=1)
+    np.testing.assert_array_equal(read(tmp_path / "grid.png"), expected)
+
+
+def test_colours_stay(tmp_path):
+    grid = binary(channels=3)
+    pictures.save_png(tmp_path / "grid.png", grid, scale=1, ink=False)
+    np.testing.assert_array_equal(read(tmp_path / "grid.png"), 255 * grid)
+
+
+def test_values_out_of_range_do_not_wrap_around(tmp_path):
+    grid = np.array([[-0.1, 1.1]])[..., np.newaxis]
+    pictures.save_png(tmp_path / "grid.png", grid, scale=1)
+    np.testing.assert_array_equal(read(tmp_path / "grid.png"), [[255, 0]])
+
+
+def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "grid.png"
+    pictures.save_png(path, binary(seed=1))
+    before = path.read_bytes()
+
+    def fail(image, file, **kwargs):
+        file.write_bytes(b"half a pict")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        pictures.save_png(path, binary(seed=2))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "grid.png"
+    for seed in (1, 2):
+        pictures.save_png(path, binary(seed=seed), scale=1, ink=False)
+    np.testing.assert_array_equal(read(path), 255 * binary(seed=2)[..., 0])
+    assert list(tmp_path.iterdir()) == [path]
