@@ -12,6 +12,7 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import evaluation
 from vhe_tf import monitoring
+from vhe_tf import training
 from vhe_tf.data import GroupedImages
 
 STEPS_PER_EPOCH = 3
@@ -293,6 +294,26 @@ def test_weights_come_back_when_an_evaluation_fails(monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+def test_likelihoods_are_in_the_logs_of_their_epochs():
+    watcher = Watcher()
+    callback = monitoring.Likelihoods(
+        data(), group="character", shots=(1, 2), num_groups=2, num_trials=3,
+        num_samples=4, every=2,
+    )  # fmt: skip
+    model = compiled_vhe()
+    train(model, [callback, watcher], epochs=2)
+    names = ["joint_nll", "conditional_nll_1shot", "conditional_nll_2shot"]
+    for name in names:
+        assert name not in watcher.logs[0]
+        assert 0.0 < watcher.logs[1][name] < 64 * 5.0  # nats of 8x8 pixels
+    assert 1.0 <= watcher.logs[1]["joint_effective_sample_size"] <= 4.0
+    with training.averaged_weights(model):
+        joint = evaluation.joint_nll(
+            model, data(), group="character", num_samples=4, max_groups=2
+        )
+    assert watcher.logs[1]["joint_nll"] == joint.nats_per_image.mean
+
+
 def test_the_same_tasks_and_draws_are_used_each_time():
     callback, watcher = accuracy_callback(num_trials=5), Watcher()
     train(compiled_vhe(learning_rate=0.0), [callback, watcher])
@@ -327,6 +348,8 @@ def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
         ("kl_interval_shared", "train/kl_interval_shared"),
         ("val_kl_interval_shared", "validation/kl_interval_shared"),
         ("accuracy_20way_1shot", "few_shot/accuracy_20way_1shot"),
+        ("joint_nll", "few_shot/joint_nll"),
+        ("conditional_nll_5shot", "few_shot/conditional_nll_5shot"),
     ],
 )
 def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):

@@ -234,7 +234,8 @@ def samplers(
     train, validation = source.train, source.validation
     if validation is None:
         num_groups = min(
-            _NUM_VALIDATION_GROUPS.value, len(train.group_ids(_GROUP)) // 4
+            _NUM_VALIDATION_GROUPS.value,
+            max(1, len(train.group_ids(_GROUP)) // 4),
         )
         train, validation = sources.hold_out_groups(
             train, _GROUP, num_groups, seed=_SEED.value
@@ -323,8 +324,10 @@ def monitors(
         monitoring.FewShotAccuracy(
             source.test, group=_GROUP, num_ways=min(20, num_classes)
         ),
+        monitoring.Likelihoods(source.test, group=_GROUP, every=5),
         monitoring.Scalars(run.tensorboard, run.config),
-        monitoring.ImageGrids(run.tensorboard, cues),
+        # Apart: TensorBoard follows one event file a folder.
+        monitoring.ImageGrids(run.tensorboard / "pictures", cues),
     ]
 
 

@@ -17,7 +17,17 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.models.vhe import VHE
 from vhe_tf.training import averaged_weights
 
-__all__ = ["Cues", "FewShotAccuracy", "ImageGrids", "Scalars", "fixed_cues"]
+__all__ = [
+    "Cues",
+    "FewShotAccuracy",
+    "ImageGrids",
+    "Likelihoods",
+    "Scalars",
+    "fixed_cues",
+]
+
+# Images decoded at once: what bounds the memory beside that of training.
+_MAX_DECODED = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +166,81 @@ class FewShotAccuracy(keras.callbacks.Callback):
                 logs[name] = accuracy.mean
 
 
+class Likelihoods(keras.callbacks.Callback):
+    """Adds joint and conditional likelihoods of unseen groups to the logs.
+
+    Rough ones, of few groups and samples, to see a trend; `joint_nll` and
+    `conditional_nll_{N}shot` in nats an image, `joint_effective_sample_size`.
+    Place it before the callbacks that write or use the logs.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: The grouping whose groups are the sets X.
+        shots: For each N, a conditional likelihood.
+        num_groups: Groups in the joint likelihood, the same ones each time.
+        num_trials: Images in a conditional likelihood.
+        num_samples: Draws from q(c; D).
+        every: Evaluate each so many epochs.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        shots: Sequence[int] = (1, 5),
+        num_groups: int = 10,
+        num_trials: int = 50,
+        num_samples: int = 10,
+        every: int = 1,
+    ) -> None:
+        super().__init__()
+        self._data = data
+        self._group = group
+        self._shots = tuple(shots)
+        self._num_groups = num_groups
+        self._num_trials = num_trials
+        self._num_samples = num_samples
+        self._every = every
+        self._scorers: (
+            tuple[evaluation.ClassScorer, evaluation.JointScorer] | None
+        ) = None
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Evaluates the likelihoods."""
+        if (epoch + 1) % self._every or logs is None:
+            return
+        if self._scorers is None or self._scorers[0].model is not self.model:
+            self._scorers = (
+                evaluation.ClassScorer(
+                    self.model, group=self._group, num_samples=self._num_samples
+                ),
+                evaluation.JointScorer(self.model, 1, _MAX_DECODED),
+            )
+        scorer, joint_scorer = self._scorers
+        with averaged_weights(self.model):
+            joint = evaluation.joint_nll(
+                self.model,
+                self._data,
+                group=self._group,
+                num_samples=self._num_samples,
+                max_groups=self._num_groups,
+                scorer=joint_scorer,
+            )
+            logs["joint_nll"] = joint.nats_per_image.mean
+            logs["joint_effective_sample_size"] = joint.effective_sample_size
+            for num_shots in self._shots:
+                conditional = evaluation.conditional_nll(
+                    scorer,
+                    self._data,
+                    num_shots=num_shots,
+                    num_trials=self._num_trials,
+                )
+                logs[f"conditional_nll_{num_shots}shot"] = conditional.mean
+
+
 class Scalars(keras.callbacks.Callback):
     """Writes the logs of each epoch, by optimizer step, and the settings.
 
@@ -238,7 +323,7 @@ class ImageGrids(keras.callbacks.Callback):
 
 def _tag(name: str) -> str:
     """Returns the tag of a metric of the logs."""
-    if name.startswith("accuracy"):
+    if name.startswith(("accuracy", "joint_", "conditional_")):
         return f"few_shot/{name}"
     if name.startswith("val_"):
         return f"validation/{name.removeprefix('val_')}"

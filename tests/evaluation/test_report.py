@@ -58,6 +58,7 @@ def test_a_report_has_every_measurement_and_setting():
         "accuracy",
         "joint_nll",
         "conditional_nll",
+        "left_out",
         "settings",
     }
     assert list(metrics["accuracy"]) == [
@@ -126,6 +127,9 @@ def test_shots_that_leave_no_query_are_skipped():
     metrics = evaluate(uniform_data((6, 3, 6)), shots=(1, 2, 3, 5))
     assert list(metrics["accuracy"]) == ["3way_1shot", "3way_2shot"]
     assert list(metrics["conditional_nll"]) == ["unit", "1shot", "2shot"]
+    assert metrics["left_out"][-1] == (
+        "5-shot tasks: the smallest class has 3 images, one of them the query"
+    )
 
 
 def test_ways_are_lowered_to_the_classes_there_are():
@@ -135,6 +139,13 @@ def test_ways_are_lowered_to_the_classes_there_are():
         "6way_1shot",
         "4way_1shot_within_alphabet",
     ]
+    assert metrics["left_out"] == [
+        "20-way tasks: there are 6 classes, so 6-way instead",
+        "20-way tasks within alphabet: there are 4 classes, so 4-way instead",
+    ]
+    assert "left out: 20-way tasks: there are 6 classes" in "\n".join(
+        report.summary_lines(metrics)
+    )
 
 
 def test_an_unknown_grouping_to_classify_within_is_an_error_at_once():

@@ -87,7 +87,8 @@ def test_a_run_leaves_what_it_promises(whole_run):
         "pictures/unconditional.png",
     ):
         assert (folder / name).is_file(), name
-    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    for part in ("", "pictures"):
+        assert list((folder / "tensorboard" / part).glob("events.out.*"))
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert 0 <= metrics["accuracy"]["3way_1shot"]["mean"] <= 1
     assert np.isfinite(metrics["joint_nll"]["mean"])

@@ -22,7 +22,13 @@ from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["JointNLL", "conditional_nll", "joint_log_weights", "joint_nll"]
+__all__ = [
+    "JointNLL",
+    "JointScorer",
+    "conditional_nll",
+    "joint_log_weights",
+    "joint_nll",
+]
 
 
 class JointNLL(NamedTuple):
@@ -65,13 +71,19 @@ def joint_log_weights(
     Returns:
         `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
     """
-    return _JointWeights(model, num_element_samples, max_decoded)(
+    return JointScorer(model, num_element_samples, max_decoded)(
         images, num_samples, seed
     )
 
 
-class _JointWeights:
-    """`joint_log_weights`, traced once for many groups."""
+class JointScorer:
+    """Draws the weights of `joint_log_weights`, traced once for many groups.
+
+    Args:
+        model: The model.
+        num_element_samples: T.
+        max_decoded: The largest number of images to decode at once.
+    """
 
     def __init__(
         self, model: VHE, num_element_samples: int, max_decoded: int
@@ -84,6 +96,7 @@ class _JointWeights:
     def __call__(
         self, images: np.ndarray, num_samples: int, seed: tuple[int, int]
     ) -> np.ndarray:
+        """Returns `[num_samples]` log weights of `[n, H, W, C]`, nats."""
         at_once = max(
             1, self.max_decoded // (len(images) * self.num_element_samples)
         )
@@ -135,6 +148,7 @@ def joint_nll(
     max_decoded: int = 2000,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    scorer: JointScorer | None = None,
 ) -> JointNLL:
     """Estimates the joint negative log likelihood of groups (Tables 3 and 4).
 
@@ -148,6 +162,8 @@ def joint_nll(
         max_decoded: The largest number of images to decode at once.
         seed: Decides the draws and the choice.
         progress: Called with a line of text from time to time.
+        scorer: One made before of the same model and settings, to save its
+            tracing.
 
     Returns:
         Nats an image, with the effective sample size.
@@ -156,7 +172,7 @@ def joint_nll(
     if max_groups is not None and max_groups < len(ids):
         generator = np.random.default_rng(seed)
         ids = generator.choice(ids, max_groups, replace=False)
-    weights = _JointWeights(model, num_element_samples, max_decoded)
+    weights = scorer or JointScorer(model, num_element_samples, max_decoded)
     nll, sizes, effective = [], [], []
     for index, group_id in enumerate(ids):
         images = data.images[data.labels[group] == group_id]

@@ -80,10 +80,20 @@ def evaluate(
     )
     _, sizes = np.unique(data.labels[group], return_counts=True)
     accuracies = {}
+    left_out = []
     for coarser in [None] if within is None else [None, within]:
         ways = min(num_ways, _most_classes(data, group, coarser))
+        if ways < num_ways:
+            left_out.append(
+                f"{num_ways}-way tasks{f' within {coarser}' if coarser else ''}"
+                f": there are {ways} classes, so {ways}-way instead"
+            )
         for num_shots in shots:
             if num_shots >= sizes.min():
+                left_out.append(
+                    f"{num_shots}-shot tasks: the smallest class has "
+                    f"{sizes.min()} images, one of them the query"
+                )
                 continue
             name = f"{ways}way_{num_shots}shot"
             accuracies[f"{name}_within_{coarser}" if coarser else name] = (
@@ -134,6 +144,7 @@ def evaluate(
             "effective_sample_size": joint.effective_sample_size,
         },
         "conditional_nll": {"unit": "nats an image", **conditional},
+        "left_out": left_out,
         "settings": {
             "num_samples": num_samples,
             "num_element_samples": num_element_samples,
@@ -196,6 +207,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     )
     if curve:
         lines.append(f"NLL of a new image, by shots: {curve} nats")
+    lines += [f"left out: {reason}" for reason in report["left_out"]]
     return lines
 
 
