@@ -170,8 +170,9 @@ def test_a_report_without_any_shots_has_its_joint_nll():
     metrics = evaluate(uniform_data((1, 1, 1)))
     assert metrics["accuracy"] == {}
     assert list(metrics["conditional_nll"]) == ["unit"]
-    [line] = report.summary_lines(metrics)
+    line, *left_out = report.summary_lines(metrics)
     assert line.startswith("joint NLL <= ")
+    assert left_out == [f"left out: {why}" for why in metrics["left_out"]]
 
 
 def test_a_report_says_how_far_it_is():
@@ -202,6 +203,7 @@ def test_a_summary_is_lines_for_a_person():
                 "1shot": value(70.06, 1.0),
                 "19shot": value(60.0, 1.0),
             },
+            "left_out": [],
         }
     )
     assert lines == [
