@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test test-slow check format tensorboard benchmarks clean
+.PHONY: help setup quickstart test check format tensorboard benchmarks clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,10 +20,7 @@ quickstart: setup  ## train, evaluate and picture a small VHE on the embedded da
 	$(BIN)/python trainers/omniglot.py --flagfile=trainers/flagfiles/quickstart.flags
 
 test: setup check  ## lint, check types and run the tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
-
-test-slow: setup  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 check: setup  ## lint and check types
 	$(BIN)/ruff check .

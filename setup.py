@@ -33,6 +33,7 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "dev": ["mypy>=2", "pytest>=9", "ruff>=0.15", "scipy>=1.15"],
+        # The linters are pinned: a new release must not fail `make test`.
+        "dev": ["mypy==2.4.*", "pytest>=9", "ruff==0.17.*", "scipy>=1.15"],
     },
 )

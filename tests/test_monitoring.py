@@ -441,9 +441,16 @@ def test_there_are_no_more_rows_than_large_groups():
     assert len(chosen.support) == 2
 
 
-def test_groups_too_small_for_a_picture_are_an_error():
-    with pytest.raises(ValueError, match=r"with 13 images.*at most 6"):
-        monitoring.fixed_cues(data(), group="character")
+def test_groups_too_small_for_the_picture_give_a_smaller_one():
+    small = data(sizes=(6, 3, 6))
+    chosen = monitoring.fixed_cues(small, group="character")
+    assert chosen.support.shape[:2] == (2, 5)
+    assert chosen.query.shape[:2] == (2, 1)
+
+
+def test_groups_of_one_image_make_no_picture():
+    with pytest.raises(ValueError, match=r"with 2 images.*Received: 1"):
+        monitoring.fixed_cues(data(sizes=(1, 1)), group="character")
 
 
 def test_pictures_of_the_same_cues_repeat():

@@ -76,7 +76,6 @@ def train(folder, sampler, *, model=None, callbacks=(), epochs=EPOCHS):
         steps_per_epoch=STEPS,
         callbacks=callbacks,
         validation_steps=1,
-        verbose="0",
     )
     return run, model
 
@@ -214,10 +213,27 @@ class _Poison(keras.callbacks.Callback):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, sampler):
     with pytest.raises(
         training.NonFiniteLossError,
-        match=r"step 6: .*loss=nan.*checkpoint is .*ckpt-4",
+        match=r"loss is not finite at step 6; .*loss=nan.* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(5)])
     vhe_tf.load_model(tmp_path / "best.keras")  # still there, still good
+
+
+def test_weights_spoiled_by_the_last_step_are_not_saved(tmp_path, sampler):
+    with pytest.raises(
+        training.NonFiniteLossError,
+        match=r"The model is not finite at step 8; .* is .*ckpt-4",
+    ):
+        train(tmp_path, sampler, callbacks=[_Poison(8)])
+
+
+def test_progress_is_shown(tmp_path, sampler, capsys):
+    train(tmp_path, sampler, epochs=1)
+    shown = capsys.readouterr()
+    assert "epoch 1/1: starting" in shown.err
+    assert "epoch 1/1," in shown.out
+    for name in ("elbo", "val_elbo", "kl_character", "kl_character_shared"):
+        assert f" {name} -" in shown.out or f" {name} " in shown.out
 
 
 def test_saving_a_model_is_whole_or_nothing(tmp_path, monkeypatch):

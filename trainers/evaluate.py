@@ -47,8 +47,9 @@ _NUM_TRIALS = flags.DEFINE_integer(
 )
 _WITHIN = flags.DEFINE_string(
     "within",
-    None,
-    "Classify within the groups of this grouping (alphabet) as well.",
+    "alphabet",
+    "Classify within the groups of this grouping as well, where the data have "
+    "it.",
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 20, "Draws from q(c; D) to classify; 20 in the paper."
@@ -90,9 +91,9 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         model = vhe_tf.load_model(path)
         source = sources.load_source(
-            data_dir=_DATA_DIR.value, seed=_SEED.value, **data_settings(path)
+            data_dir=_DATA_DIR.value, **data_settings(path)
         )
-    with status_line() as progress, training.mistakes_end_quietly():
+    with status_line() as progress:
         metrics = report.evaluate(
             model,
             source.test,
@@ -100,7 +101,9 @@ def main(argv: Sequence[str]) -> None:
             num_ways=_NUM_WAYS.value,
             shots=[int(shots) for shots in _SHOTS.value],
             num_trials=_NUM_TRIALS.value,
-            within=_WITHIN.value,
+            within=_WITHIN.value
+            if _WITHIN.value in source.test.labels
+            else None,
             num_groups=_NUM_GROUPS.value,
             num_samples=_NUM_SAMPLES.value,
             num_element_samples=_NUM_ELEMENT_SAMPLES.value,
@@ -130,7 +133,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def data_settings(model: pathlib.Path) -> dict[str, Any]:
-    """Returns which data to use: the flags, else what the run trained on."""
+    """Returns which data to use: the flags, else what the run trained on.
+
+    The seed is the run's always: it decides which classes are unseen.
+    """
     config = model.with_name("config.json")
     run = json.loads(config.read_text("utf-8")) if config.exists() else {}
     flagged = {
@@ -139,10 +145,11 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
         "images": _IMAGES.value,
     }
     defaults = {"dataset": "omniglot", "split": "lake", "images": "binary"}
-    return {
+    chosen = {
         name: value or run.get(name, defaults[name])
         for name, value in flagged.items()
     }
+    return {**chosen, "seed": run.get("seed", 0)}
 
 
 if __name__ == "__main__":

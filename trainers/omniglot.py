@@ -22,6 +22,7 @@ trainers/flagfiles; use it with --flagfile.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -68,9 +69,6 @@ _IMAGES = flags.DEFINE_enum(
 )
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of the run, made where missing.", required=True
-)
-_ARCHITECTURE = flags.DEFINE_enum(
-    "architecture", "deconvolutional", ["deconvolutional"], "Architecture."
 )
 _SIZE = flags.DEFINE_enum(
     "size",
@@ -149,15 +147,11 @@ _NUM_TEST_GROUPS = flags.DEFINE_integer(
 _NUM_TEST_SAMPLES = flags.DEFINE_integer(
     "num_test_samples", 20, "Draws of the group latent in the final evaluation."
 )
-_VERBOSE = flags.DEFINE_enum(
-    "verbose", "auto", ["auto", "0", "1", "2"], "As in Keras: 2 for log files."
-)
 
 # Flags that a run may change on resume without becoming another run.
 _NOT_CONFIG = (
     "run_dir",
     "data_dir",
-    "verbose",
     "num_test_trials",
     "num_test_groups",
     "num_test_samples",
@@ -194,7 +188,6 @@ def main(argv: Sequence[str]) -> None:
             callbacks=monitors(run, source, cues),
             epochs=_EPOCHS.value,
             steps_per_epoch=_STEPS_PER_EPOCH.value,
-            verbose=_VERBOSE.value,
         )
     except training.NonFiniteLossError as error:
         raise SystemExit(f"error: {error}") from error
@@ -317,14 +310,20 @@ def monitors(
     run: "training.Run", source: "sources.Source", cues: "monitoring.Cues"
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
+    import numpy as np
+
     from vhe_tf import monitoring
 
-    num_classes = len(source.test.group_ids(_GROUP))
+    _, sizes = np.unique(source.test.labels[_GROUP], return_counts=True)
+    shots = [num_shots for num_shots in (1, 5) if num_shots < sizes.min()]
     return [
         monitoring.FewShotAccuracy(
-            source.test, group=_GROUP, num_ways=min(20, num_classes)
+            source.test,
+            group=_GROUP,
+            num_ways=min(20, len(sizes)),
+            shots=shots,
         ),
-        monitoring.Likelihoods(source.test, group=_GROUP, every=5),
+        monitoring.Likelihoods(source.test, group=_GROUP, shots=shots, every=5),
         monitoring.Scalars(run.tensorboard, run.config),
         # Apart: TensorBoard follows one event file a folder.
         monitoring.ImageGrids(run.tensorboard / "pictures", cues),
@@ -356,6 +355,8 @@ def finish(
             progress=progress,
         )
     training.write_json(run.folder / "metrics.json", metrics)
+    data = f" --data_dir={_DATA_DIR.value}" if _DATA_DIR.value else ""
+    bin_dir = os.path.relpath(os.path.dirname(sys.executable))
     print(f"""
 Made in {run.folder}:
   best.keras     the model ({model.count_params():,} parameters)
@@ -367,9 +368,9 @@ Made in {run.folder}:
                  reconstruction.png; unconditional.png
   tensorboard/   the run over time
 Next:
-  tensorboard --logdir {run.folder}
-  python trainers/evaluate.py --model {run.best}
-  python -c "import vhe_tf; print(vhe_tf.load_model('{run.best}'))"
+  {bin_dir}/tensorboard --logdir {run.folder}
+  {bin_dir}/python trainers/evaluate.py --model {run.best} --num_groups=20{data}
+  draw and classify in ten lines of Python: README.md, "Use"
 """)
 
 

@@ -78,18 +78,21 @@ def fixed_cues(
 ) -> Cues:
     """Chooses the cues of a run from images ready for the model.
 
+    Where no group has `num_shots + num_queries` images, there are fewer.
+
     Raises:
-        ValueError: If no group has `num_shots + num_queries` images, too
-            few for a picture.
+        ValueError: If no group has two images.
     """
-    needed = num_shots + num_queries
     ids, counts = np.unique(data.labels[group], return_counts=True)
-    large = ids[counts >= needed]
-    if not len(large):
+    if counts.max() < 2:
         raise ValueError(
-            f"Pictures need a {group} with {needed} images. Received: at most "
-            f"{counts.max()}."
+            f"Pictures need a {group} with 2 images, a cue and another; give "
+            "each class more. Received: 1 image each."
         )
+    # Groups that are large enough, or else all there can be of the largest.
+    needed = min(num_shots + num_queries, int(counts.max()))
+    num_shots = min(num_shots, needed - 1)
+    large = ids[counts >= needed]
     generator = np.random.default_rng(seed)
     chosen = generator.choice(large, min(num_groups, len(large)), replace=False)
     images = np.stack(

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,11 +21,11 @@ import tensorflow as tf
 
 from vhe_tf.data.episodes import EpisodeSampler
 from vhe_tf.models.vhe import VHE
+from vhe_tf.progress import status_line
 
 __all__ = [
     "NonFiniteLossError",
     "Run",
-    "StopOnNonFiniteLoss",
     "averaged_weights",
     "fit",
     "mistakes_end_quietly",
@@ -118,7 +119,7 @@ class Run:
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the best model, and checkpoints to resume from, each epoch.
+    """Keeps the best model and checkpoints, and stops at a spoiled loss.
 
     Place it after the callback that adds `monitor` to the logs.
 
@@ -134,9 +135,15 @@ class Checkpoints(keras.callbacks.Callback):
         self.monitor = monitor
         model.optimizer.build(model.trainable_variables)
         self.best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False)
+        # Not `optimizer.iterations`, which leaves out the steps that mixed
+        # precision skips.
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                model=model, optimizer=model.optimizer, best=self.best
+                model=model,
+                optimizer=model.optimizer,
+                best=self.best,
+                step=self.step,
             ),
             run.checkpoints,
             max_to_keep=2,
@@ -153,46 +160,103 @@ class Checkpoints(keras.callbacks.Callback):
         if self.latest:
             status = self._manager.checkpoint.restore(self.latest)
             status.assert_existing_objects_matched()
-        return int(model.optimizer.iterations.numpy())
+        return int(self.step.numpy())
+
+    def on_train_batch_end(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Counts the step, and stops at a loss that is not finite."""
+        self.step.assign_add(1)
+        # The running mean of the epoch, which any bad step spoils.
+        if not np.isfinite(float((logs or {})["loss"])):
+            raise self._not_finite("loss", logs or {})
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Saves the model if it is the best, then the checkpoint."""
         value = float((logs or {})[self.monitor])
+        weights = self.model.get_weights()
+        if not all(np.isfinite(weight).all() for weight in weights):
+            # The last step of the epoch spoiled them.
+            raise self._not_finite("model", logs or {})
         if value > float(self.best.numpy()):
             with averaged_weights(self.model):
                 save_model(self.model, self.run.best)
             self.best.assign(value)
         # Last: whatever a kill interrupts before is done again on resume.
-        self._manager.save(int(self.model.optimizer.iterations.numpy()))
+        self._manager.save(int(self.step.numpy()))
+
+    def _not_finite(
+        self, what: str, logs: Mapping[str, Any]
+    ) -> NonFiniteLossError:
+        terms = ", ".join(f"{k}={float(v):.6g}" for k, v in logs.items())
+        return NonFiniteLossError(
+            f"The {what} is not finite at step {int(self.step.numpy())}; means "
+            f"over the epoch so far: {terms}. The last good checkpoint is "
+            f"{self.latest}. Lower the learning rate or the clipping norm, and "
+            "start in another folder."
+        )
 
 
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Stops a run at the first step whose loss is NaN or infinite.
+class Progress(keras.callbacks.Callback):
+    """Shows where a run is: a line that rewrites itself, one more an epoch.
+
+    Unlike Keras' bar, it fits a terminal of 80 columns, which a bar with a
+    metric for every latent does not, and then cannot rewrite itself.
 
     Args:
-        checkpoints: Names the last good checkpoint.
+        steps_per_epoch: Steps in an epoch.
+        epochs: Epochs in the whole run.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, steps_per_epoch: int, epochs: int) -> None:
         super().__init__()
-        self._checkpoints = checkpoints
+        self._steps_per_epoch = steps_per_epoch
+        self._epochs = epochs
+        self._epoch = 0
+        self._start = 0.0
+
+    def on_epoch_begin(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Starts the line of an epoch."""
+        self._epoch = epoch
+        self._start = time.monotonic()
+        self._line = contextlib.ExitStack()
+        self._show = self._line.enter_context(status_line())
+        self._show(f"epoch {epoch + 1}/{self._epochs}: starting")
 
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Checks the running mean, which any bad step spoils."""
-        logs = logs or {}
-        if np.isfinite(float(logs["loss"])):
-            return
-        terms = ", ".join(f"{k}={float(v):.6g}" for k, v in logs.items())
-        raise NonFiniteLossError(
-            "The loss is not finite at step "
-            f"{int(self.model.optimizer.iterations.numpy())}: {terms}. "
-            f"The last good checkpoint is {self._checkpoints.latest}. Lower "
-            "the learning rate or the clipping norm, and start in another "
-            "folder."
+        """Rewrites the line."""
+        done = batch + 1
+        seconds = time.monotonic() - self._start
+        left = seconds / done * (self._steps_per_epoch - done)
+        filled = 20 * done // self._steps_per_epoch
+        self._show(
+            f"epoch {self._epoch + 1}/{self._epochs} "
+            f"[{'=' * filled}{'.' * (20 - filled)}] "
+            f"{done}/{self._steps_per_epoch}, {left:.0f} s left, "
+            f"bound {float((logs or {})['elbo']):.2f}"
+        )
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes what the epoch came to."""
+        self._line.close()
+        seconds = time.monotonic() - self._start
+        values = ", ".join(
+            f"{name} {float(value):.4g}"
+            for name, value in (logs or {}).items()
+            if name in ("elbo", "val_elbo", "log_likelihood")
+            or name.startswith(("kl_", "accuracy_", "joint_nll"))
+        )
+        print(
+            f"epoch {epoch + 1}/{self._epochs}, {seconds:.0f} s: {values}",
+            flush=True,
         )
 
 
@@ -233,7 +297,6 @@ def fit(
     steps_per_epoch: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     validation_steps: int = 20,
-    verbose: str = "auto",
 ) -> None:
     """Trains a compiled model, from where its run was left.
 
@@ -246,7 +309,6 @@ def fit(
         steps_per_epoch: Optimizer steps in each.
         callbacks: Measure and show; called after validation.
         validation_steps: Batches of the validation episodes.
-        verbose: As in Keras.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
@@ -262,12 +324,12 @@ def fit(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         shuffle=False,
-        verbose=verbose if verbose == "auto" else int(verbose),
+        verbose=0,
         callbacks=[
-            StopOnNonFiniteLoss(checkpoints),
             Validation(validation.dataset().take(validation_steps)),
             *callbacks,
             checkpoints,
+            Progress(steps_per_epoch, epochs),
         ],
     )
     save_model(model, run.last)

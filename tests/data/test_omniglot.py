@@ -309,7 +309,7 @@ def test_missing_data_without_a_network_name_every_way_out(
         "data_dir",
         "TFDS_DATA_DIR",
         "--dataset=glyphs",
-        "vhe_tf.data.glyphs()",
+        "vhe_tf.data.glyphs.glyphs()",
     ):
         assert words in message
 

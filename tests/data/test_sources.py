@@ -166,7 +166,7 @@ def test_a_folder_with_too_few_classes_is_an_error(tmp_path):
     for name in "abc":
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
-    with pytest.raises(ValueError, match=r"at least 4 classes.*Received: 3 in"):
+    with pytest.raises(ValueError, match=r"at least 5 classes.*Received: 3 in"):
         sources.load_source("folder", data_dir=str(tmp_path))
 
 

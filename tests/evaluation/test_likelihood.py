@@ -9,6 +9,7 @@ from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import uniform_data
+from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_trials
 from vhe_tf.evaluation.likelihood import conditional_nll
@@ -451,3 +452,18 @@ def test_other_group_latents_are_drawn_from_their_priors():
     error *= np.sqrt(2.0 / num_samples)
     assert np.all(NUM_ERRORS * error < 1.0)
     assert np.all(np.abs(np.diag(scores) - expected) < NUM_ERRORS * error)
+
+
+def test_stored_images_are_refused():
+    stored = GroupedImages(
+        np.zeros((4, 8, 8, 1), np.uint8), {"character": np.zeros(4, int)}
+    )
+    with pytest.raises(ValueError, match="images of dtype uint8"):
+        joint_nll(None, stored, group="character", num_samples=1)
+    with pytest.raises(ValueError, match="images of dtype uint8"):
+        next(
+            few_shot_trials(
+                stored, group="character", num_ways=1, num_shots=1,
+                num_trials=1,
+            )
+        )  # fmt: skip

@@ -862,3 +862,27 @@ def test_generation_and_classification_work_in_a_graph_of_any_size(models):
         classify(classes, episode["query"], seed),
         model.classify(classes, episode["query"], seed=seed, num_samples=2),
     )
+
+
+@pytest.mark.parametrize(
+    ("support", "query"),
+    [
+        ((2, 8, 8, 1), (2, 8, 8, 1)),  # no axis of shots
+        ((2, 3, 8, 8, 1), (1, 8, 8, 1)),  # would broadcast
+        ((2, 3, 8, 8, 1), (2, 8, 8)),  # no channels
+        ((2, 3, 8, 9, 1), (2, 8, 8, 1)),
+    ],
+)
+def test_images_of_a_wrong_shape_are_refused(support, query):
+    model = tiny_vhe("flat")
+    support, query = tf.zeros(support), tf.zeros(query)
+    for method in (model.log_likelihood, model.reconstruct):
+        with pytest.raises(ValueError, match="wrong shape"):
+            method(support, query, seed=(0, 0))
+
+
+def test_a_support_without_its_ways_is_refused():
+    with pytest.raises(ValueError, match="wrong shape"):
+        tiny_vhe("flat").classify(
+            tf.zeros([2, 3, 8, 8, 1]), tf.zeros([2, 8, 8, 1]), seed=(0, 0)
+        )

@@ -63,7 +63,7 @@ def arguments(image_folder, run_dir):
         "--num_test_trials=2",
         "--num_test_groups=2",
         "--num_test_samples=3",
-        "--verbose=2",
+        "--seed=3",
     ]
 
 
@@ -92,7 +92,7 @@ def test_a_run_leaves_what_it_promises(whole_run):
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert 0 <= metrics["accuracy"]["3way_1shot"]["mean"] <= 1
     assert np.isfinite(metrics["joint_nll"]["mean"])
-    assert f"Epoch {EPOCHS}/{EPOCHS}" in text
+    assert f"epoch {EPOCHS}/{EPOCHS}" in text
     assert "3-way 1-shot accuracy on unseen classes" in text
     assert "Next:" in text
     assert not list(folder.rglob("*.partial*"))
@@ -146,6 +146,31 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
     report = json.loads(out.read_text("utf-8"))
     assert set(report["accuracy"]) == {"3way_1shot", "3way_5shot"}
     assert report["joint_nll"]["num_samples"] == 3
+    metrics = json.loads((whole_run[0] / "metrics.json").read_text("utf-8"))
+    assert report["groups"] == metrics["groups"]  # the classes held out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+        "--precision=mixed_bfloat16 --jit_compile",
+        "--objective=resample --exclude_query --ema=0 --images=grey "
+        "--symmetries=4 --support_size=2",
+    ],
+)
+def test_every_option_trains(options, image_folder, tmp_path):
+    done = output_of(
+        trainer(
+            *arguments(image_folder, tmp_path),
+            *options.split(),
+            "--epochs=1",
+            "--steps_per_epoch=2",
+            "--warmup_steps=1",
+        )
+    )
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "metrics.json").exists()
 
 
 def test_another_run_is_refused(image_folder, whole_run):
@@ -153,7 +178,7 @@ def test_another_run_is_refused(image_folder, whole_run):
     done = output_of(command)
     assert done.returncode != 0
     assert "another run's checkpoints" in done.stdout
-    assert "seed: 0 there, 7 here" in done.stdout
+    assert "seed: 3 there, 7 here" in done.stdout
     assert "Traceback" not in done.stdout
 
 
@@ -185,7 +210,7 @@ def test_without_data_or_internet_both_ways_are_named(tmp_path):
         HTTPS_PROXY=nowhere,
     )
     assert done.returncode != 0
-    for words in ("--data_dir", "TFDS_DATA_DIR", "internet", "glyphs"):
+    for words in ("data_dir", "TFDS_DATA_DIR", "internet", "glyphs"):
         assert words in done.stdout
     assert "Traceback" not in done.stdout
 

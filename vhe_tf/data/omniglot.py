@@ -326,8 +326,8 @@ def _prepared_builder(directory: str) -> Any:
             "`omniglot/3.0.0` that it makes, and give the folder around "
             "`omniglot` by `data_dir` or the environment variable "
             "TFDS_DATA_DIR. To go on without Omniglot, use the embedded data "
-            "set: `--dataset=glyphs` in the trainers, `vhe_tf.data.glyphs()` "
-            "in Python."
+            "set: `--dataset=glyphs` in the trainers, "
+            "`vhe_tf.data.glyphs.glyphs()` in Python."
         )
     builder.download_and_prepare()
     return tfds.builder(_TFDS_NAME, data_dir=directory)

@@ -13,6 +13,7 @@ IMAGES = ("binary", "grey")
 
 _IMAGE_SIZE = (28, 28)
 _TEST_FRACTION = 0.2
+_MIN_CLASSES = 5
 # Enough of them to see sharing within an alphabet on unseen alphabets.
 _NUM_TEST_ALPHABETS = 8
 
@@ -189,11 +190,12 @@ def _folder(
         )
     data = image_folder(data_dir, image_size=_IMAGE_SIZE, invert=True)
     num_classes = len(data.group_ids("character"))
-    if num_classes < 4:
+    if num_classes < _MIN_CLASSES:
         raise ValueError(
-            "Training needs at least 4 classes, to hold some out for "
+            f"Training needs at least {_MIN_CLASSES} classes, to hold some for "
             f"validation and testing. Received: {num_classes} in {data_dir}."
         )
-    num_test = max(1, math.floor(_TEST_FRACTION * num_classes))
+    # One class alone could not be told from another.
+    num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
     train, test = hold_out_groups(data, "character", num_test, seed=seed)
     return train, None, test

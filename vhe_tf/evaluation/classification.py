@@ -44,8 +44,9 @@ class ClassScorer:
         group: The group latent that tells the classes apart.
         num_samples: S, draws from q(c; D).
         num_element_samples: T, draws of the per-element latents for each.
-        max_decoded: The largest number of images to decode at once: what
-            bounds the memory, whatever S, T, K and Q.
+        max_decoded: The largest number of images to decode at once, whatever
+            S and Q: what bounds the memory. (One query under each class, K T
+            images, is decoded at once even if that is more.)
     """
 
     def __init__(
@@ -155,6 +156,7 @@ def few_shot_trials(
         ValueError: If there are too few classes, or a class has too few
             images, for such tasks.
     """
+    check_ready(data)
     generator = np.random.default_rng(seed)
     ids = data.group_ids(group)
     members = {int(i): np.flatnonzero(data.labels[group] == i) for i in ids}
@@ -235,6 +237,16 @@ def few_shot_accuracy(
                 f"{num_trials}, {np.mean(correct):.1%} so far"
             )
     return estimate(np.array(correct))
+
+
+def check_ready(data: GroupedImages) -> None:
+    """Raises a ValueError for images that are stored, not ready for a model."""
+    if data.images.dtype != np.float32:
+        raise ValueError(
+            "Evaluation needs images as a model sees them, float32; see "
+            "`vhe_tf.data.sources.ready`. "
+            f"Received: images of dtype {data.images.dtype}."
+        )
 
 
 def _pools(

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import check_ready
 from vhe_tf.evaluation.classification import few_shot_trials
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
@@ -168,6 +169,7 @@ def joint_nll(
     Returns:
         Nats an image, with the effective sample size.
     """
+    check_ready(data)
     ids = data.group_ids(group)
     if max_groups is not None and max_groups < len(ids):
         generator = np.random.default_rng(seed)

@@ -110,6 +110,12 @@ def evaluate(
                     )
                 )
             )
+    left_out += [
+        f"NLL after {num_shots} shots: the smallest class has {sizes.min()} "
+        "images, one of them the query"
+        for num_shots in _CONDITIONAL_SHOTS
+        if num_shots >= sizes.min()
+    ]
     conditional = {
         f"{num_shots}shot": _as_dict(
             likelihood.conditional_nll(
@@ -145,6 +151,7 @@ def evaluate(
         },
         "conditional_nll": {"unit": "nats an image", **conditional},
         "left_out": left_out,
+        "groups": data.group_ids(group).tolist(),
         "settings": {
             "num_samples": num_samples,
             "num_element_samples": num_element_samples,

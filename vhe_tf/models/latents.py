@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import divergences
+from vhe_tf.layers import lazy
 
 __all__ = ["Latent", "parents_first"]
 
@@ -16,7 +17,7 @@ _DIVERGENCES = ("closed_form", "one_sample")
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class Latent(keras.layers.Layer):
+class Latent(lazy.LazyLayer):
     """A latent variable: what it is called, its prior and its posterior.
 
     A group latent (`per_element=False`) is shared by all elements of a group
@@ -77,9 +78,6 @@ class Latent(keras.layers.Layer):
         self.parents = tuple(parents)
         self.per_element = per_element
         self.divergence = divergence
-
-    def build(self, *input_shapes: Any) -> None:
-        super().build(input_shapes)
 
     def call(
         self, observed: tf.Tensor, *parents: tf.Tensor

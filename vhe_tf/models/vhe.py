@@ -360,7 +360,8 @@ class VHE(keras.Model):
         Returns:
             `[B, H, W, C]`, draws from p(x | D).
         """
-        samples = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
+        support = self._as_support(support)
+        samples = self.infer(support, seed=_fold_in(seed, 0))
         likelihood = self.decode(samples, seed=_fold_in(seed, 1))
         return likelihood.sample(seed=_fold_in(seed, 2))[0]
 
@@ -395,7 +396,8 @@ class VHE(keras.Model):
         Returns:
             `[B, H, W, C]`, the mean of p(x | latents).
         """
-        samples = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
+        support = self._as_support(support, query=query)
+        samples = self.infer(support, seed=_fold_in(seed, 0))
         likelihood = self.decode(samples, seed=_fold_in(seed, 1), query=query)
         return likelihood.mean()[0]
 
@@ -454,7 +456,7 @@ class VHE(keras.Model):
             `[B]`, nats (Section 4.1).
         """
         samples = self.infer(
-            self._as_support(support),
+            self._as_support(support, query=query),
             seed=_fold_in(seed, 0),
             num_samples=num_samples,
         )
@@ -490,7 +492,7 @@ class VHE(keras.Model):
             `[B, K]`, log E_q(c; D_k) p(x | c), nats: the label is its argmax,
             and its softmax the posterior under equal class priors.
         """
-        support = self._as_support(support)
+        support = self._as_support(support, query=query, axes=("B", "K"))
         shape = tf.shape(next(iter(support.values())))
         flat = {
             name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
@@ -539,16 +541,38 @@ class VHE(keras.Model):
         shape = tf.shape(samples[latent.name])
         return shape[: tf.size(shape) - event_rank]
 
-    def _as_support(self, support: Support | tf.Tensor) -> Support:
-        if isinstance(support, Mapping):
-            return support
-        names = [v.name for v in self.latents if not v.per_element]
-        if len(names) > 1:
-            raise ValueError(
-                "A model with several group latents takes its support as a "
-                f"mapping from some or all of {names}. Received a tensor."
+    def _as_support(
+        self,
+        support: Support | tf.Tensor,
+        *,
+        query: tf.Tensor | None = None,
+        axes: tuple[str, ...] = ("B",),
+    ) -> Support:
+        """Returns supports by name; checks their shapes and the query's."""
+        if not isinstance(support, Mapping):
+            names = [v.name for v in self.latents if not v.per_element]
+            if len(names) > 1:
+                raise ValueError(
+                    "A model with several group latents takes its support as "
+                    f"a mapping from some or all of {names}. Received a tensor."
+                )
+            support = {names[0]: support}
+        self._check_support_names(support)
+        shapes = [
+            (
+                tf.convert_to_tensor(value),
+                (*axes, f"N of {name}", *self.image_shape),
             )
-        return {names[0]: support}
+            for name, value in support.items()
+        ]
+        if query is not None:
+            # A batch axis of size 1 too many would broadcast unseen.
+            query = tf.convert_to_tensor(query)
+            shapes.append((query, ("B", *self.image_shape)))
+        tf.debugging.assert_shapes(
+            shapes, message="The support or the query has a wrong shape."
+        )
+        return support
 
     def _build_on_zeros(self) -> dict[str, int]:
         """Builds every layer; returns the event rank of each group latent."""
