@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "layers": {"distributions"},
     "models": {"distributions", "layers", "objectives"},
     "pictures": {"models"},
-    "training": {"data", "models"},
+    "training": {"data", "models", "progress"},
     "evaluation": {"data", "models"},
     "monitoring": {"data", "evaluation", "models", "pictures", "training"},
     "serving": {"evaluation", "models"},
