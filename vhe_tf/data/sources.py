@@ -53,7 +53,7 @@ def load_source(
         data_dir: Where it is, for omniglot and folder.
         split: For omniglot, see `load_omniglot`. Of glyphs the last 8
             alphabets are for testing, of a folder a random fifth of the
-            classes.
+            classes, at least two.
         images: `"binary"` for fixed binary images (Tables 3 and 4), `"grey"`
             for grey ones that are binarised at each draw (Tables 1 and 2).
         seed: Decides random splits.
