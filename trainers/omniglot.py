@@ -70,6 +70,12 @@ _IMAGES = flags.DEFINE_enum(
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of the run, made where missing.", required=True
 )
+_ARCHITECTURE = flags.DEFINE_enum(
+    "architecture",
+    "deconvolutional",
+    ["deconvolutional", "pixel_cnn"],
+    "The architecture of the paper (Section 4.1).",
+)
 _SIZE = flags.DEFINE_enum(
     "size",
     "small",
@@ -272,7 +278,11 @@ def build_model(image_shape: tuple[int, int, int]) -> "VHE":
 
     import vhe_tf
 
-    model = vhe_tf.deconvolutional_vhe(
+    architecture = {
+        "deconvolutional": vhe_tf.deconvolutional_vhe,
+        "pixel_cnn": vhe_tf.pixel_cnn_vhe,
+    }[_ARCHITECTURE.value]
+    model = architecture(
         _SIZE.value,
         image_shape=image_shape,
         objective=_OBJECTIVE.value,
@@ -299,6 +309,10 @@ def build_model(image_shape: tuple[int, int, int]) -> "VHE":
     return model
 
 
+def _is_pixel_cnn() -> bool:
+    return _ARCHITECTURE.value == "pixel_cnn"
+
+
 def make_cues(source: "sources.Source") -> "monitoring.Cues":
     """Chooses the images of unseen characters that every picture shows."""
     from vhe_tf import monitoring
@@ -322,6 +336,8 @@ def monitors(
             group=_GROUP,
             num_ways=min(20, len(sizes)),
             shots=shots,
+            # A PixelCNN takes a hundred times longer to score an image.
+            **({"num_trials": 4, "num_samples": 3} if _is_pixel_cnn() else {}),
         ),
         monitoring.Likelihoods(source.test, group=_GROUP, shots=shots, every=5),
         monitoring.Scalars(run.tensorboard, run.config),

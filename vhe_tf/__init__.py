@@ -19,6 +19,7 @@ _PUBLIC = {
     "VHE": "vhe_tf.models.vhe",
     "deconvolutional_vhe": "vhe_tf.models.architectures",
     "load_model": "vhe_tf.models.loading",
+    "pixel_cnn_vhe": "vhe_tf.models.architectures",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -72,8 +72,8 @@ def reconstruction_grid(
         seed: Two ints.
 
     Returns:
-        `[height, width, C]`, a row a group: the queries, then the means of
-        p(x | c, z) with c from the support and z from the query.
+        `[height, width, C]`, a row a group: the queries, then what
+        `VHE.reconstruct` makes of c from the support and z from the query.
     """
     num_queries = query.shape[1]
     means = model.reconstruct(
@@ -112,17 +112,12 @@ def _draw(
     num_images: int,
     seed: tuple[int, int],
 ) -> np.ndarray:
-    """Draws images of each group, `[G, num_images, H, W, C]`.
-
-    Shows the mean of p(x | c, z) for drawn z, where pixels are independent
-    and a draw of each would only add noise.
-    """
+    """Draws images of each group, `[G, num_images, H, W, C]`."""
     repeated = {
         name: tf.repeat(value, num_images, axis=1)
         for name, value in samples.items()
     }  # [1, G * num_images, E...]
-    likelihood = model.decode(repeated, seed=(seed[0], seed[1] + 1))
-    images = likelihood.mean()[0].numpy()
+    images = model.render(repeated, seed=(seed[0], seed[1] + 1))[0].numpy()
     return images.reshape(-1, num_images, *model.image_shape)
 
 

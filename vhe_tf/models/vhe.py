@@ -22,6 +22,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.distributions import tempering
+from vhe_tf.layers import dropout
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.latents import parents_first
 
@@ -97,6 +99,10 @@ class VHE(keras.Model):
         self, episode: Episode, training: bool = False
     ) -> objectives.ElboTerms:
         self._check_shapes(episode)
+        with dropout.seed_scope(_fold_in(episode["seed"], len(self.latents))):
+            return self._terms(episode)
+
+    def _terms(self, episode: Episode) -> objectives.ElboTerms:
         query = episode["query"]
         samples: Samples = {}
         kl: dict[str, tf.Tensor] = {}
@@ -242,6 +248,7 @@ class VHE(keras.Model):
         seed: tf.Tensor,
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
+        temperature: float | tf.Tensor = 1.0,
     ) -> Samples:
         """Draws the group latents given supports.
 
@@ -252,6 +259,7 @@ class VHE(keras.Model):
             seed: `[2]` int32.
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
+            temperature: Of the priors from which latents are drawn.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -261,7 +269,11 @@ class VHE(keras.Model):
                 is empty without a `batch_size`.
         """
         samples, _ = self._draw_groups(
-            support, seed=seed, num_samples=num_samples, batch_size=batch_size
+            support,
+            seed=seed,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            temperature=temperature,
         )
         return samples
 
@@ -292,6 +304,7 @@ class VHE(keras.Model):
         seed: tf.Tensor,
         num_samples: int,
         batch_size: int | tf.Tensor | None = None,
+        temperature: float | tf.Tensor = 1.0,
         weigh: bool = False,
     ) -> tuple[Samples, list[tf.Tensor]]:
         self._check_support_names(support)
@@ -312,7 +325,7 @@ class VHE(keras.Model):
             distribution = (
                 latent.posterior(support[latent.name], *parents)
                 if known
-                else latent.prior(*parents)
+                else tempering.tempered(latent.prior(*parents), temperature)
             )
             value = _sample(
                 distribution,
@@ -346,8 +359,42 @@ class VHE(keras.Model):
         samples, _ = self._with_element_latents(samples, query, seed)
         return self.likelihood(**samples)
 
+    def render(
+        self,
+        samples: Samples,
+        *,
+        seed: tf.Tensor,
+        query: Any = None,
+        temperature: float | tf.Tensor = 1.0,
+    ) -> tf.Tensor:
+        """Returns an image for each draw of the group latents, to look at.
+
+        Args:
+            samples: The group latents, `[S..., B, E...]` each.
+            seed: `[2]` int32.
+            query: As in `decode`.
+            temperature: As in `sample`.
+
+        Returns:
+            `[S..., B, H, W, C]`: the mean of p(x | latents) where its pixels
+            are independent, and a draw of each would only add noise; a draw
+            where they are not.
+        """
+        likelihood = tempering.tempered(
+            self.decode(samples, seed=_fold_in(seed, 0), query=query),
+            temperature,
+        )
+        try:
+            return likelihood.mean()
+        except NotImplementedError:
+            return likelihood.sample(seed=_fold_in(seed, 1))
+
     def sample(
-        self, support: Support | tf.Tensor, *, seed: tf.Tensor
+        self,
+        support: Support | tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Draws a new element of each group (few-shot generation).
 
@@ -356,6 +403,8 @@ class VHE(keras.Model):
                 the others are drawn from their priors. With one group latent
                 the tensor alone will do.
             seed: `[2]` int32.
+            temperature: Of p(x | latents), see `tempered`; below 1, images are
+                more typical.
 
         Returns:
             `[B, H, W, C]`, draws from p(x | D).
@@ -363,20 +412,36 @@ class VHE(keras.Model):
         support = self._as_support(support)
         samples = self.infer(support, seed=_fold_in(seed, 0))
         likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        likelihood = tempering.tempered(likelihood, temperature)
         return likelihood.sample(seed=_fold_in(seed, 2))[0]
 
-    def sample_prior(self, batch_size: int, *, seed: tf.Tensor) -> tf.Tensor:
+    def sample_prior(
+        self,
+        batch_size: int,
+        *,
+        seed: tf.Tensor,
+        temperature: float | tf.Tensor = 1.0,
+        latent_temperature: float | tf.Tensor = 1.0,
+    ) -> tf.Tensor:
         """Draws elements of new groups (unconditional generation).
 
         Args:
             batch_size: B, the number of groups.
             seed: `[2]` int32.
+            temperature: As in `sample`.
+            latent_temperature: Of the priors of the group latents.
 
         Returns:
             `[B, H, W, C]`, one element of each group.
         """
-        samples = self.infer({}, seed=_fold_in(seed, 0), batch_size=batch_size)
+        samples = self.infer(
+            {},
+            seed=_fold_in(seed, 0),
+            batch_size=batch_size,
+            temperature=latent_temperature,
+        )
         likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        likelihood = tempering.tempered(likelihood, temperature)
         return likelihood.sample(seed=_fold_in(seed, 2))[0]
 
     def reconstruct(
@@ -385,6 +450,7 @@ class VHE(keras.Model):
         query: tf.Tensor,
         *,
         seed: tf.Tensor,
+        temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Redraws elements from their latents.
 
@@ -392,14 +458,63 @@ class VHE(keras.Model):
             support: `[B, N, H, W, C]` for each group latent that is known.
             query: `[B, H, W, C]`, the elements to redraw.
             seed: `[2]` int32.
+            temperature: As in `sample`.
 
         Returns:
-            `[B, H, W, C]`, the mean of p(x | latents).
+            `[B, H, W, C]`, see `render`.
         """
         support = self._as_support(support, query=query)
         samples = self.infer(support, seed=_fold_in(seed, 0))
-        likelihood = self.decode(samples, seed=_fold_in(seed, 1), query=query)
-        return likelihood.mean()[0]
+        return self.render(
+            samples,
+            seed=_fold_in(seed, 1),
+            query=query,
+            temperature=temperature,
+        )[0]
+
+    def interpolate(
+        self,
+        support: Support | tf.Tensor,
+        other: Support | tf.Tensor,
+        num_steps: int,
+        *,
+        seed: tf.Tensor,
+        temperature: float | tf.Tensor = 1.0,
+    ) -> tf.Tensor:
+        """Draws elements of groups between two groups.
+
+        All chance is the same at every step, so that only the group changes.
+
+        Args:
+            support: `[B, N, H, W, C]` for each group latent that is known.
+            other: The same latents, for the groups at the other end.
+            num_steps: T, both ends included; 2 or more.
+            seed: `[2]` int32.
+            temperature: As in `sample`.
+
+        Returns:
+            `[B, T, H, W, C]`, see `render`; the group latents go on a straight
+            line from one draw to the other.
+        """
+        if num_steps < 2:
+            raise ValueError(
+                "`num_steps` counts both ends, so it is 2 or more. "
+                f"Received: num_steps={num_steps!r}."
+            )
+        start = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
+        end = self.infer(self._as_support(other), seed=_fold_in(seed, 0))
+
+        def render(weight: tf.Tensor) -> tf.Tensor:
+            between = {
+                name: (1.0 - weight) * start[name] + weight * end[name]
+                for name in start
+            }
+            return self.render(
+                between, seed=_fold_in(seed, 1), temperature=temperature
+            )[0]
+
+        images = tf.map_fn(render, tf.linspace(0.0, 1.0, num_steps))
+        return tf.einsum("tb...->bt...", images)
 
     def log_likelihood_given(
         self,

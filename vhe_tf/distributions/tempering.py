@@ -1,0 +1,62 @@
+"""Distributions made more typical, or more surprising."""
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf.distributions.pixel_cnn import PixelCNN
+
+__all__ = ["tempered"]
+
+
+def tempered(
+    distribution: tfd.Distribution, temperature: float | tf.Tensor
+) -> tfd.Distribution:
+    """Returns the distribution whose density is p to the power 1 / temperature.
+
+    For an autoregressive distribution that holds of each conditional.
+
+    Args:
+        distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN, or
+            an Independent of these. Any, at the temperature 1.
+        temperature: `[]`, positive. Below 1, draws are more typical.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+        NotImplementedError: For another distribution.
+    """
+    if isinstance(temperature, int | float):
+        if temperature <= 0:
+            raise ValueError(
+                "`temperature` must be positive. "
+                f"Received: temperature={temperature!r}."
+            )
+        if temperature == 1:
+            return distribution
+    temperature = tf.convert_to_tensor(temperature, tf.float32)
+    if isinstance(distribution, tfd.Independent):
+        return distribution.copy(
+            distribution=tempered(distribution.distribution, temperature)
+        )
+    if isinstance(distribution, tfd.Bernoulli):
+        return tfd.Bernoulli(
+            logits=distribution.logits_parameter() / temperature,
+            dtype=distribution.dtype,
+        )
+    if isinstance(distribution, tfd.Normal):
+        return tfd.Normal(
+            distribution.loc, distribution.scale * tf.sqrt(temperature)
+        )
+    if isinstance(distribution, tfd.MultivariateNormalDiag):
+        return tfd.MultivariateNormalDiag(
+            loc=distribution.loc,
+            scale_diag=distribution.stddev() * tf.sqrt(temperature),
+        )
+    if isinstance(distribution, PixelCNN):
+        return distribution.copy(
+            temperature=distribution.temperature * temperature
+        )
+    raise NotImplementedError(
+        "A temperature is known for Bernoulli, Normal, "
+        "MultivariateNormalDiag, PixelCNN and Independent. "
+        f"Received: {type(distribution).__name__}."
+    )

@@ -1,0 +1,143 @@
+"""The gated block of a PixelCNN without a blind spot.
+
+van den Oord et al. (2016), "Conditional Image Generation with PixelCNN
+Decoders", Figure 2. Two stacks: the vertical one sees every row above a pixel,
+the horizontal one the pixels to its left and, through the vertical one, all
+rows above. Masks are not multiplied: kernels have only the taps that count.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vhe_tf.layers import dropout as dropout_lib
+from vhe_tf.layers.shift_convolution import Pointwise
+from vhe_tf.layers.shift_convolution import ShiftConvolution
+
+__all__ = ["GatedResidualBlock", "gate", "horizontal", "vertical"]
+
+
+def gate(features: tf.Tensor) -> tf.Tensor:
+    """Returns `tanh(a) * sigmoid(b)` of the halves of the last axis (Eq. 2)."""
+    a, b = tf.split(features, 2, axis=-1)
+    return tf.tanh(a) * tf.sigmoid(b)
+
+
+def vertical(filters: int, kernel_size: int, **kwargs: Any) -> ShiftConvolution:
+    """Makes a convolution over a row and those above, centred in width."""
+    reach = kernel_size // 2
+    return ShiftConvolution(
+        filters,
+        (reach + 1, 2 * reach + 1),
+        padding=((reach, 0), (reach, reach)),
+        **kwargs,
+    )
+
+
+def horizontal(
+    filters: int, kernel_size: int, **kwargs: Any
+) -> ShiftConvolution:
+    """Makes a convolution over a pixel and those to its left."""
+    reach = kernel_size // 2
+    return ShiftConvolution(
+        filters, (1, reach + 1), padding=((0, 0), (reach, 0)), **kwargs
+    )
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class GatedResidualBlock(keras.layers.Layer):
+    """One block of both stacks, each with a residual connection.
+
+    What the vertical stack passes to its gate goes on, by a 1x1 convolution,
+    to the gate of the horizontal one; the conditioning, added before that
+    fork, reaches both gates.
+
+    Args:
+        filters: F, of both stacks.
+        kernel_size: Odd int k; the block reaches `k // 2` rows up and as many
+            pixels to the left (and to the right, in the rows above).
+        conditioning_kernel_size: Size of the convolution of the conditioning.
+        dropout: Rate, on what leaves either gate.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        above: `[N, H, W, F]`, of the vertical stack.
+        left: `[N, H, W, F]`, of the horizontal stack.
+        conditioning: `[N, H, W, L]` or None.
+
+    Returns:
+        The next `above` and `left`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        conditioning_kernel_size: int = 1,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.conditioning_kernel_size = conditioning_kernel_size
+        self.rate = dropout
+        policy = self.dtype_policy
+        self.from_above = vertical(2 * filters, kernel_size, dtype=policy)
+        self.from_left = horizontal(2 * filters, kernel_size, dtype=policy)
+        self.condition = ShiftConvolution(
+            2 * filters,
+            (conditioning_kernel_size, conditioning_kernel_size),
+            use_bias=False,
+            dtype=policy,
+        )
+        self.across = Pointwise(2 * filters, use_bias=False, dtype=policy)
+        self.residual = Pointwise(filters, use_bias=False, dtype=policy)
+        self.dropout_above = dropout_lib.SeededDropout(dropout, dtype=policy)
+        self.dropout_left = dropout_lib.SeededDropout(dropout, dtype=policy)
+
+    def build(
+        self,
+        above_shape: Any,
+        left_shape: Any,
+        conditioning_shape: Any = None,
+    ) -> None:
+        self.from_above.build((None, None, None, self.filters))
+        self.from_left.build((None, None, None, self.filters))
+        self.across.build((None, None, None, 2 * self.filters))
+        self.residual.build((None, None, None, self.filters))
+        if conditioning_shape is not None:
+            self.condition.build(conditioning_shape)
+
+    def call(
+        self,
+        above: tf.Tensor,
+        left: tf.Tensor,
+        conditioning: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        above_in = self.from_above(above)
+        if conditioning is not None:
+            above_in += self.condition(conditioning)
+        left_in = self.from_left(left) + self.across(above_in)
+        above += self.dropout_above(gate(above_in))
+        left += self.residual(self.dropout_left(gate(left_in)))
+        return above, left
+
+    def compute_output_shape(
+        self,
+        above_shape: Any,
+        left_shape: Any,
+        conditioning_shape: Any = None,
+    ) -> tuple[Any, Any]:
+        return above_shape, left_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "conditioning_kernel_size": self.conditioning_kernel_size,
+            "dropout": self.rate,
+        }

@@ -1,0 +1,312 @@
+"""Priors, posteriors and likelihoods of the PixelCNN model (Figure 3).
+
+Its class latent c is a template: an image of several channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf.distributions import pixel_cnn as distributions
+from vhe_tf.layers import heads
+from vhe_tf.layers import lazy
+from vhe_tf.layers import pixel_cnn
+from vhe_tf.layers import spatial_transformer
+from vhe_tf.layers.shift_convolution import ShiftConvolution
+
+__all__ = [
+    "PixelCNNPrior",
+    "PoseLikelihood",
+    "PosePosterior",
+    "TemplatePosterior",
+]
+
+_MIN_SCALE = 1e-3
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class TemplatePosterior(lazy.LazyLayer):
+    """q(c; D): a spatial transformer network averaged over the support.
+
+    Each support image is brought into a common pose and encoded by
+    convolutions at one or several scales; at each scale the features are
+    averaged over the support, and from the averages, coarse to fine, comes the
+    diagonal Gaussian over the template.
+
+    Args:
+        channels: L, of the template.
+        filters: Of each scale, the full one first; each next has half the
+            height and width. The published model has one scale.
+        kernel_size: Of all convolutions.
+        units: Width of the hidden layer between an image and its pose.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        support: `[B, N, H, W, C]`.
+
+    Returns:
+        A `tfd.Independent` Normal, batch shape `[B]`, event shape
+        `[H, W, L]`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: Sequence[int] = (10,),
+        kernel_size: int = 5,
+        units: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.filters = tuple(filters)
+        self.kernel_size = kernel_size
+        self.units = units
+        self.localisation = spatial_transformer.Localisation(
+            dtype=self.dtype_policy
+        )
+        self.pose = spatial_transformer.AffineMap(
+            units, dtype=self.dtype_policy
+        )
+        # Down: one convolution at full size; then one of stride 2 and one more
+        # at each further scale. Up: one at each scale but the coarsest.
+        self.down = [[self._convolution(self.filters[0])]]
+        for size in self.filters[1:]:
+            self.down.append([self._halving(size), self._convolution(size)])
+        self.up = [
+            (self._convolution(size, 1), self._convolution(size))
+            for size in self.filters[-2::-1]
+        ]
+        self.parameters = self._convolution(2 * channels)
+
+    def _convolution(
+        self, filters: int, kernel_size: int | None = None
+    ) -> ShiftConvolution:
+        size = kernel_size or self.kernel_size
+        return ShiftConvolution(filters, (size, size), dtype=self.dtype_policy)
+
+    def _halving(self, filters: int) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            filters,
+            self.kernel_size,
+            strides=2,
+            padding="same",
+            dtype=self.dtype_policy,
+        )
+
+    def call(self, support: tf.Tensor) -> tfd.Distribution:
+        shape = tf.shape(support)
+        images = tf.reshape(support, [-1, *support.shape[2:]])
+        theta = self.pose(self.localisation(images))
+        features = spatial_transformer.affine_transform(images, theta)
+        scales = []
+        for convolutions in self.down:
+            for convolution in convolutions:
+                features = tf.nn.elu(convolution(features))
+            by_group = tf.reshape(
+                features, [shape[0], shape[1], *features.shape[1:]]
+            )
+            scales.append(tf.reduce_mean(by_group, axis=1))
+        features = scales.pop()
+        for project, convolution in self.up:
+            finer = scales.pop()
+            coarse = _doubled(project(features), finer.shape[1:3])
+            features = tf.nn.elu(convolution(tf.nn.elu(finer + coarse)))
+        parameters = tf.cast(self.parameters(features), tf.float32)
+        loc, raw_scale = tf.split(parameters, 2, axis=-1)
+        scale = tf.nn.softplus(raw_scale) + _MIN_SCALE
+        return tfd.Independent(
+            tfd.Normal(loc, scale),
+            reinterpreted_batch_ndims=3,  # [H, W, L]
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "filters": list(self.filters),
+            "kernel_size": self.kernel_size,
+            "units": self.units,
+        }
+
+
+def _doubled(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Repeats each pixel in both directions; `[N, *size, F]`."""
+    doubled = tf.repeat(tf.repeat(images, 2, axis=1), 2, axis=2)
+    return doubled[:, : size[0], : size[1]]
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class PixelCNNPrior(lazy.LazyLayer):
+    """p(c): a PixelCNN with Gaussian pixels, autoregressive over space only.
+
+    Args:
+        image_shape: `(H, W, L)` of the template.
+        filters: Of the gated PixelCNN.
+        num_blocks: Of the gated PixelCNN.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Returns:
+        A `PixelCNN` distribution, batch shape `[]`, event shape `[H, W, L]`.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        filters: int,
+        num_blocks: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_shape = tuple(image_shape)
+        self.filters = filters
+        self.num_blocks = num_blocks
+        self.pixels = distributions.NormalPixels()
+        self.network = pixel_cnn.GatedPixelCNN(
+            self.pixels.num_parameters(self.image_shape[2]),
+            filters=filters,
+            num_blocks=num_blocks,
+            dtype=self.dtype_policy,
+        )
+
+    def call(self, *parents: tf.Tensor) -> tfd.Distribution:
+        return distributions.PixelCNN(
+            self.network, self.pixels, self.image_shape
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "image_shape": list(self.image_shape),
+            "filters": self.filters,
+            "num_blocks": self.num_blocks,
+        }
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class PosePosterior(lazy.LazyLayer):
+    """q(z; x, c): a diagonal Gaussian over the pose of x, by convolutions.
+
+    Args:
+        encoder: Layer from images `[N, H, W, C]` to features `[N, F]`.
+        latent_size: Z.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        query: `[B, H, W, C]`.
+        *templates: `[S..., B, H, W, L]` each; the encoder sees them as more
+            channels of the query. None for q(z; x).
+
+    Returns:
+        A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
+        `[Z]`.
+    """
+
+    def __init__(
+        self, encoder: keras.layers.Layer, latent_size: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.latent_size = latent_size
+        self.head = heads.DiagonalNormalHead(
+            latent_size, dtype=self.dtype_policy
+        )
+
+    def call(
+        self, query: tf.Tensor, *templates: tf.Tensor
+    ) -> tfd.Distribution:
+        images = query
+        if templates:
+            leading = tf.shape(templates[0])[:-3]
+            shape = tf.concat([leading, query.shape[-3:]], axis=0)
+            images = tf.concat(
+                [tf.broadcast_to(query, shape), *templates], axis=-1
+            )
+        leading = tf.shape(images)[:-3]
+        features = self.encoder(tf.reshape(images, [-1, *images.shape[-3:]]))
+        shape = tf.concat([leading, [features.shape[-1]]], axis=0)
+        return self.head(tf.reshape(features, shape))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "latent_size": self.latent_size,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PosePosterior":
+        encoder = keras.saving.deserialize_keras_object(config["encoder"])
+        return cls(**{**config, "encoder": encoder})
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class PoseLikelihood(lazy.LazyLayer):
+    """p(x | STN(c, z)): a PixelCNN over images, given a template in a pose.
+
+    Args:
+        network: A `GatedPixelCNN`, conditioned.
+        image_shape: `(H, W, C)`; each channel of a pixel is one Bernoulli.
+        template: The name of c, the latent that is transformed.
+        pose: The name of z, the latent that says how.
+        units: Width of the hidden layer between z and the affine map.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        **latents: `template`, `[S..., B, H, W, L]`, and `pose`,
+            `[S..., B, Z]`.
+
+    Returns:
+        A `PixelCNN` distribution, batch shape `[S..., B]`, event shape
+        `[H, W, C]`.
+    """
+
+    def __init__(
+        self,
+        network: pixel_cnn.GatedPixelCNN,
+        image_shape: Sequence[int],
+        *,
+        template: str,
+        pose: str,
+        units: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.image_shape = tuple(image_shape)
+        self.template = template
+        self.pose = pose
+        self.units = units
+        self.pixels = distributions.BernoulliPixels()
+        self.affine_map = spatial_transformer.AffineMap(
+            units, dtype=self.dtype_policy
+        )
+
+    def call(self, **latents: tf.Tensor) -> tfd.Distribution:
+        theta = self.affine_map(latents[self.pose])
+        return distributions.PixelCNN(
+            self.network,
+            self.pixels,
+            self.image_shape,
+            conditioning=spatial_transformer.affine_transform(
+                latents[self.template], theta
+            ),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "image_shape": list(self.image_shape),
+            "template": self.template,
+            "pose": self.pose,
+            "units": self.units,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PoseLikelihood":
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})
