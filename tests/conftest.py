@@ -1,7 +1,9 @@
 """What the tests share: three assertions' worth of helpers and tiny models."""
 
+import dataclasses
 import inspect
 import json
+from unittest import mock
 
 import keras
 import numpy as np
@@ -10,9 +12,11 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import pixel_cnn_vhe
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.models import architectures
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -37,7 +41,7 @@ def assert_survives_round_trip(layer, *inputs, **named_inputs):
     revived = keras.saving.deserialize_keras_object(json.loads(written))
     assert type(revived) is type(layer)
     assert json.dumps(revived.get_config()) == json.dumps(layer.get_config())
-    revived(*inputs, **named_inputs)
+    _values(revived(*inputs, **named_inputs))  # builds what it is made of
     revived.set_weights(layer.get_weights())
     for value, old in zip(
         _values(revived(*inputs, **named_inputs)), expected, strict=True
@@ -48,7 +52,8 @@ def assert_survives_round_trip(layer, *inputs, **named_inputs):
 def _values(output):
     """Returns tensors that tell one output of a layer from another."""
     if isinstance(output, tfd.Distribution):
-        return [output.mean(), output.sample(seed=(3, 4))]
+        sample = output.sample(seed=(3, 4))
+        return [sample, output.log_prob(sample)]
     if isinstance(output, tuple):
         return [value for part in output for value in _values(part)]
     return [output]
@@ -122,4 +127,59 @@ def tiny_vhe(structure="flat", *, objective="vhe"):
         ),
         image_shape=IMAGE_SHAPE,
         objective=objective,
+    )
+
+
+def tiny_pixel_cnn_sizes():
+    """Returns a context in which `pixel_cnn_vhe` makes models of few features.
+
+    They have dropout in either size.
+    """
+    sizes = architectures._PIXEL_CNN_SIZES
+    fewer = {
+        "template_channels": 3,
+        "prior_filters": 4,
+        "prior_blocks": 1,
+        "filters": 4,
+        "num_blocks": 1,
+        "kernel_size": 3,
+        "dropout": 0.5,
+    }
+    fewer_of_small = {
+        "encoder_filters": (4, 4),
+        "pose_filters": (8,),
+        "pose_size": 2,
+        "conditioning_filters": (4,),
+    }
+    return mock.patch.dict(
+        sizes,
+        {
+            "published": dataclasses.replace(sizes["published"], **fewer),
+            "small": dataclasses.replace(
+                sizes["small"], **fewer, **fewer_of_small
+            ),
+        },
+    )
+
+
+def tiny_pixel_cnn_vhe(size="small", *, seed=0, **kwargs):
+    """Makes a `pixel_cnn_vhe` of few features, off its start.
+
+    At its start nothing depends on a pose: no gradient would reach that.
+    """
+    keras.utils.set_random_seed(seed)
+    with tiny_pixel_cnn_sizes():
+        model = pixel_cnn_vhe(size, **{"image_shape": IMAGE_SHAPE, **kwargs})
+    perturb(model, seed=seed)
+    return model
+
+
+def perturb(model, *, scale=0.1, seed=0):
+    """Adds noise to every weight."""
+    rng = np.random.default_rng(seed)
+    model.set_weights(
+        [
+            weight + rng.normal(0.0, scale, weight.shape)
+            for weight in model.get_weights()
+        ]
     )

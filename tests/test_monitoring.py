@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.conftest import tiny_episode
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from vhe_tf import evaluation
 from vhe_tf import monitoring
@@ -248,6 +249,40 @@ def test_measuring_does_not_change_the_course_of_training():
     for one, other in zip(
         watcher.weights[-1], measured.weights[-1], strict=True
     ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
+    model = tiny_pixel_cnn_vhe()
+    model.compile(
+        keras.optimizers.Adam(0.001, use_ema=True, ema_momentum=0.9),
+        run_eagerly=True,
+    )
+    before, after = Watcher(), Watcher()
+    history = train(
+        model,
+        [
+            before,
+            accuracy_callback(num_samples=2),
+            monitoring.Likelihoods(
+                data(), group="character", shots=(1,), num_groups=2,
+                num_trials=2, num_samples=2,
+            ),
+            monitoring.Scalars(tmp_path, SETTINGS),
+            monitoring.ImageGrids(tmp_path, cues(num_groups=2)),
+            after,
+        ],
+        epochs=1,
+    ).history  # fmt: skip
+    assert 0.0 <= history["accuracy_3way_1shot"][0] <= 1.0
+    assert np.isfinite(history["joint_nll"][0])
+    assert 0.0 < history["conditional_nll_1shot"][0] < 64 * 5.0
+    events = read(tmp_path)
+    for tag in ("train/kl_pose", "validation/kl_character"):
+        assert np.isfinite(float(events[tag][0][1]))
+    [(_, (width, height, _))] = events["reconstruction"]
+    assert (int(width), int(height)) == (4 * 10 + 8, 2 * 10)
+    for one, other in zip(before.weights[0], after.weights[0], strict=True):
         np.testing.assert_array_equal(one, other)
 
 

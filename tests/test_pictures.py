@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from tensorflow_probability import distributions as tfd
 
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from vhe_tf import pictures
 
@@ -52,12 +52,11 @@ class Echo:
         [images] = support.values()
         return {"character": tf.reduce_mean(images, axis=1)[tf.newaxis]}
 
-    def decode(self, samples, *, seed):
+    def render(self, samples, *, seed):
         del seed
         c = samples["character"]  # [1, G * num_images, H, W, C]
         count = tf.range(tf.shape(c)[1])[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        probs = 0.5 * c + tf.cast(count, tf.float32) / 1000.0
-        return tfd.Independent(tfd.Bernoulli(probs=probs), 3)
+        return 0.5 * c + tf.cast(count, tf.float32) / 1000.0
 
     def reconstruct(self, support, query, *, seed):
         del seed
@@ -145,10 +144,16 @@ def draw_grids(model, seed):
     ]
 
 
-@pytest.mark.parametrize("structure", ["flat", "hierarchical", "factorial"])
+@pytest.mark.parametrize(
+    "structure", ["flat", "hierarchical", "factorial", "pixel_cnn"]
+)
 def test_equal_seeds_draw_equal_pictures(structure):
     keras.utils.set_random_seed(0)
-    model = tiny_vhe(structure)
+    model = (
+        tiny_pixel_cnn_vhe()
+        if structure == "pixel_cnn"
+        else tiny_vhe(structure)
+    )
     first, again, other = (
         draw_grids(model, seed) for seed in [(1, 2), (1, 2), (3, 4)]
     )
@@ -175,6 +180,33 @@ def test_samples_of_a_group_share_its_latent():
     samples = cells(pictures.prior_grid(model, num_groups=3), 0, 10)
     np.testing.assert_allclose(samples, samples[:, :1].repeat(10, 1), atol=1e-6)
     assert len(np.unique(samples[:, 0].reshape(3, -1), axis=0)) == 3
+
+
+def test_a_pixel_cnn_is_shown_by_draws():
+    support, query = binary(3, 2, seed=1), binary(3, 4, seed=2)
+    grids = [
+        pictures.conditional_grid(
+            model, [support], group="character", num_samples=5
+        )
+        for model in (tiny_pixel_cnn_vhe(), tiny_pixel_cnn_vhe(seed=1))
+    ]
+    model = tiny_pixel_cnn_vhe()
+    shown = [
+        *(cells(grid, 2 * CELL + BLOCK_GAP, 5) for grid in grids),
+        cells(
+            pictures.reconstruction_grid(
+                model, support, query, group="character"
+            ),
+            4 * CELL + BLOCK_GAP,
+            4,
+        ),
+        cells(pictures.prior_grid(model, num_groups=3, num_samples=4), 0, 4),
+    ]
+    for images in shown:
+        assert set(np.unique(images)) == {0.0, 1.0}
+        flat = images.reshape(-1, SIZE * SIZE)
+        assert len(np.unique(flat, axis=0)) == len(flat)
+    assert np.any(shown[0] != shown[1])
 
 
 # Files ------------------------------------------------------------------------

@@ -6,7 +6,11 @@ x is a 2x2 image; without `element_size` there is no z. All closed forms are by
 SciPy in float64.
 """
 
+import contextlib
+from unittest import mock
+
 import numpy as np
+import scipy.special
 import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -14,6 +18,7 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.data import GroupedImages
+from vhe_tf.layers import spatial_transformer
 from vhe_tf.layers.heads import StandardNormal
 from vhe_tf.layers.lazy import LazyLayer
 
@@ -248,3 +253,41 @@ class NearestNeighbour:
         self.num_scored += len(queries)
         away = np.abs(queries[:, np.newaxis, np.newaxis] - support)
         return -away.mean(axis=(-3, -2, -1)).min(axis=-1)  # [Q, K]
+
+
+@contextlib.contextmanager
+def latents_seen(model):
+    """Lists the latents, by name, of every call of a model's likelihood."""
+    seen = []
+    call = model.likelihood.call
+
+    def spy(**latents):
+        seen.append({name: value.numpy() for name, value in latents.items()})
+        return call(**latents)
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        with mock.patch.object(model.likelihood, "call", spy):
+            yield seen
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def pixel_cnn_log_weight(model, image, c, z):
+    """Returns log p(x | c, z) p(z) / q(z; x, c) of one image, nats.
+
+    By the networks of a small `pixel_cnn_vhe`, NumPy and SciPy, without any
+    distribution or leading axis of the package.
+    """
+    image, c, z = (tf.constant(v[np.newaxis]) for v in (image, c, z))
+    likelihood, pose = model.likelihood, model.latents[1].posterior
+    conditioning = spatial_transformer.affine_transform(
+        c, likelihood.affine_map(z)
+    )
+    logits = np.float64(likelihood.network(image, conditioning))
+    log_p = scipy.special.log_expit((2.0 * image.numpy() - 1.0) * logits).sum()
+    features = pose.encoder(tf.concat([image, c], axis=-1))
+    loc, raw_scale = np.split(np.float64(pose.head.parameters(features))[0], 2)
+    q = scipy.stats.norm(loc, np.logaddexp(0.0, raw_scale) + 1e-5)
+    z = z.numpy()[0]
+    return log_p + (scipy.stats.norm.logpdf(z) - q.logpdf(z)).sum()

@@ -4,10 +4,13 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
 from tests.evaluation.conftest import grouped
+from tests.evaluation.conftest import latents_seen
+from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
@@ -121,6 +124,84 @@ def test_no_more_images_are_decoded_at_once_than_allowed(
     # All classes of one query and sample are decoded together.
     assert max(world.decoded) <= max(max_decoded, 3 * num_element_samples)
     assert sum(world.decoded) == num_samples * num_element_samples * 3 * 5
+
+
+@pytest.fixture(scope="module")
+def pixel_cnn():
+    return tiny_pixel_cnn_vhe()
+
+
+def binary_task(num_ways=3, num_shots=2, num_queries=4):
+    rng = np.random.default_rng(0)
+    shapes = [(num_ways, num_shots, 8, 8, 1), (num_queries, 8, 8, 1)]
+    return [rng.integers(0, 2, s).astype(np.float32) for s in shapes]
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 25, 7])
+def test_a_pixel_cnn_scores_like_a_loop_over_its_draws(pixel_cnn, max_decoded):
+    support, queries = binary_task()
+    num_samples, num_element_samples = 3, 2
+    scorer = ClassScorer(
+        pixel_cnn,
+        group="character",
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+        max_decoded=max_decoded,
+    )
+    with latents_seen(pixel_cnn) as seen:
+        scores = scorer(support, queries, seed=SEED)
+    decoded = [latents["pose"][..., 0].size for latents in seen]
+    assert max(decoded) <= max(max_decoded, 3 * num_element_samples)
+    assert sum(decoded) == num_samples * num_element_samples * 3 * 4
+    weights = [[[] for _ in range(3)] for _ in range(4)]
+    first = 0
+    for latents in seen:
+        c, z = latents["character"], latents["pose"]  # [T, S, K, Q, E...]
+        for t, s, k, q in np.ndindex(z.shape[:-1]):
+            query = (first + q) % 4
+            weights[query][k].append(
+                pixel_cnn_log_weight(
+                    pixel_cnn, queries[query], c[t, s, k, q], z[t, s, k, q]
+                )
+            )
+        first += z.shape[3]
+    assert np.shape(weights) == (4, 3, num_samples * num_element_samples)
+    expected = scipy.special.logsumexp(weights, axis=2) - np.log(
+        num_samples * num_element_samples
+    )
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    # The templates are those of their classes.
+    posterior = pixel_cnn.latents[0].posterior(support)
+    mean, scale = posterior.mean().numpy(), posterior.stddev().numpy()
+    for latents in seen:
+        noise = (latents["character"][:, :, :, 0] - mean) / scale
+        # The mean square of 192 draws is further off once in 10^6 runs.
+        assert np.all(np.square(noise).mean(axis=(3, 4, 5)) < 1.5)
+
+
+def test_the_scores_of_a_pixel_cnn_repeat_with_their_seed(pixel_cnn):
+    support, queries = binary_task(num_ways=2, num_queries=1)
+    scorer = ClassScorer(pixel_cnn, group="character", num_samples=2)
+    scores = scorer(support, queries, seed=SEED)
+    np.testing.assert_array_equal(scores, scorer(support, queries, seed=SEED))
+    assert np.any(scores != scorer(support, queries, seed=(3, 4)))
+
+
+def test_the_accuracy_of_a_pixel_cnn_is_that_of_its_scores(pixel_cnn):
+    rng = np.random.default_rng(0)
+    data = GroupedImages(
+        rng.integers(0, 2, (12, 8, 8, 1)).astype(np.float32),
+        {"character": np.repeat([3, 5, 8], 4)},
+    )
+    scorer = ClassScorer(pixel_cnn, group="character", num_samples=2)
+    settings = {"num_ways": 3, "num_shots": 1, "num_trials": 3, "seed": 4}
+    accuracy = few_shot_accuracy(scorer, data, **settings)
+    trials = few_shot_trials(data, group="character", **settings)
+    right = [
+        np.argmax(scorer(t.support, t.queries, seed=(4, i)), axis=1) == t.labels
+        for i, t in enumerate(trials)
+    ]
+    np.testing.assert_allclose(accuracy.mean, np.mean(right), rtol=1e-6)
 
 
 @pytest.mark.parametrize("max_decoded", [10**6, 40, 9, 1])

@@ -4,14 +4,18 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import tiny_episode
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import grouped
+from tests.evaluation.conftest import latents_seen
+from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_trials
+from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_log_weights
 from vhe_tf.evaluation.likelihood import joint_nll
@@ -98,6 +102,42 @@ def test_the_joint_nll_is_minus_the_evidence_per_image(element_size):
     assert abs(result.nats_per_image.mean - expected) < NUM_ERRORS * error
     assert result.num_samples == 4000
     assert result.num_element_samples == 1
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 9, 1])
+def test_the_weights_of_a_pixel_cnn_are_those_of_a_loop(max_decoded):
+    model = tiny_pixel_cnn_vhe()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2, (3, 8, 8, 1)).astype(np.float32)
+    with latents_seen(model) as seen:
+        log_weights = JointScorer(model, 2, max_decoded)(images, 3, (1, 2))
+    decoded = [latents["pose"][..., 0].size for latents in seen]
+    assert max(decoded) <= max(max_decoded, 3 * 2)
+    assert sum(decoded) == 3 * 3 * 2
+    group = model.latents[0]
+    posterior = group.posterior(images[np.newaxis])
+    expected = []
+    for latents in seen:
+        c, z = latents["character"], latents["pose"]  # [T, S, n, E...]
+        for s in range(z.shape[1]):
+            template = c[0, s, 0]  # of all images and all their poses
+            np.testing.assert_array_equal(c[:, s] - template, 0.0)
+            by_image = [
+                np.logaddexp(
+                    *(
+                        pixel_cnn_log_weight(model, image, template, z[t, s, i])
+                        for t in range(2)
+                    )
+                )
+                - np.log(2.0)
+                for i, image in enumerate(images)
+            ]
+            expected.append(
+                np.sum(by_image)
+                + float(group.prior().log_prob(template))
+                - float(posterior.log_prob(template)[0])
+            )
+    np.testing.assert_allclose(log_weights, expected, rtol=1e-4)
 
 
 def test_few_samples_bound_the_nll_from_above_and_more_tighten_it():

@@ -1,14 +1,73 @@
+import json
+
+import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
+from tests.conftest import IMAGE_SHAPE
+from tests.conftest import assert_distribution_shape
+from tests.conftest import perturb
 from tests.conftest import tiny_episode
+from tests.conftest import tiny_pixel_cnn_vhe
 from vhe_tf import deconvolutional_vhe
+from vhe_tf import load_model
+from vhe_tf import objectives
+from vhe_tf import pixel_cnn_vhe
+from vhe_tf.layers import spatial_transformer
+
+SEED = (5, 6)
+OBJECTIVES = [str(objective) for objective in objectives.Objective]
 
 
 @pytest.fixture(scope="module")
 def small():
     return deconvolutional_vhe("small", image_shape=(8, 8, 1))
+
+
+@pytest.fixture(scope="module")
+def tinies():
+    """Tiny PixelCNN models by size; tests must not change them."""
+    return {size: tiny_pixel_cnn_vhe(size) for size in ("small", "published")}
+
+
+@pytest.fixture
+def tiny(tinies):
+    return tinies["small"]
+
+
+def assert_close(terms, others):
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        terms,
+        others,
+    )
+
+
+def assert_equal(terms, others):
+    tf.nest.map_structure(np.testing.assert_array_equal, terms, others)
+
+
+def assert_every_weight_gets_a_gradient(model, episode):
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(model(episode, training=True).elbo)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for gradient, weight in zip(
+        gradients, model.trainable_variables, strict=True
+    ):
+        assert np.all(np.isfinite(gradient)), weight.path
+        assert np.any(gradient != 0.0), weight.path
+
+
+def assert_every_weight_has_moved(model, before):
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        assert weight.dtype == "float32"
+        assert np.all(np.isfinite(weight)), weight.path
+        assert np.any(np.not_equal(weight, old)), weight.path
+
+
+# The deconvolutional model ----------------------------------------------------
 
 
 def test_the_small_model_bounds_every_episode(small):
@@ -36,14 +95,7 @@ def test_the_posterior_of_the_element_reads_the_group_latent(small):
 
 
 def test_every_weight_gets_a_gradient(small):
-    with tf.GradientTape() as tape:
-        loss = -tf.reduce_mean(small(tiny_episode(batch_size=4)).elbo)
-    gradients = tape.gradient(loss, small.trainable_variables)
-    for gradient, weight in zip(
-        gradients, small.trainable_variables, strict=True
-    ):
-        assert np.all(np.isfinite(gradient)), weight.path
-        assert np.any(gradient != 0.0), weight.path
+    assert_every_weight_gets_a_gradient(small, tiny_episode(batch_size=4))
 
 
 def test_the_group_and_the_objective_are_the_callers():
@@ -67,8 +119,416 @@ def test_the_published_sizes_are_the_defaults():
     assert model.likelihood.decoder.filters == (64, 128, 256)
 
 
-def test_an_unknown_size_is_refused():
+@pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])
+def test_an_unknown_size_is_refused(architecture):
     with pytest.raises(
         ValueError, match=r"\['published', 'small'\]. Received: size='huge'"
     ):
-        deconvolutional_vhe("huge")
+        architecture("huge")
+
+
+# The PixelCNN model: sizes and shapes -----------------------------------------
+
+
+def test_the_published_sizes_of_the_pixel_cnn_are_the_defaults():
+    model = pixel_cnn_vhe()
+    group, pose = model.latents
+    assert model.image_shape == (28, 28, 1)
+    assert model.objective == "vhe"
+    assert group.prior.image_shape == (28, 28, 10)
+    assert group.prior.network.num_blocks == 2
+    assert group.prior.network.filters == 20
+    assert group.posterior.channels == 10
+    assert group.posterior.filters == (10,)  # one scale
+    assert group.posterior.kernel_size == 5
+    assert pose.prior.latent_size == pose.posterior.latent_size == 90
+    assert pose.parents == ()  # q(z; x)
+    assert isinstance(pose.posterior.encoder, spatial_transformer.Localisation)
+    decoder = model.likelihood.network
+    assert decoder.num_blocks == 4
+    assert decoder.filters == 40
+    assert decoder.kernel_size == 5
+    assert decoder.rate == 0.5
+    assert decoder.conditioning_kernel_size == 5
+    assert decoder.conditioning_filters == ()
+
+
+def test_the_template_and_the_pose_are_latents(tinies):
+    for model in tinies.values():
+        group, pose = model.latents
+        assert (group.name, group.per_element) == ("character", False)
+        assert group.divergence == "one_sample"
+        assert (pose.name, pose.per_element) == ("pose", True)
+        assert (model.likelihood.template, model.likelihood.pose) == (
+            "character",
+            "pose",
+        )
+        support = tiny_episode()["support"]["character"]
+        template = group.posterior(support)
+        assert_distribution_shape(template, batch=[3], event=(8, 8, 3))
+    assert tinies["small"].latents[1].parents == ("character",)
+
+
+@pytest.mark.parametrize(
+    "image_shape", [(8, 8, 1), (9, 7, 2), (5, 11, 3), (1, 6, 1)]
+)
+@pytest.mark.parametrize("size", ["small", "published"])
+def test_images_of_any_shape_are_bounded_and_drawn(size, image_shape):
+    # The published depth and width for every size but one, to be quick.
+    make = pixel_cnn_vhe if image_shape == (9, 7, 2) else tiny_pixel_cnn_vhe
+    model = make(
+        size, image_shape=image_shape, group="person", objective="rescale"
+    )
+    assert model.latents[0].name == "person"
+    assert model.objective == "rescale"
+    episode = tiny_episode(["person"], image_shape=image_shape)
+    terms = model(episode)
+    for tensor in tf.nest.flatten(terms):
+        assert tensor.shape == (3,)
+        assert np.all(np.isfinite(tensor))
+    assert np.all(terms.log_likelihood < 0.0)
+    for images in (
+        model.sample(episode["support"], seed=SEED),
+        model.sample_prior(3, seed=SEED),
+        model.reconstruct(episode["support"], episode["query"], seed=SEED),
+    ):
+        assert images.shape == (3, *image_shape)
+        assert set(np.unique(images)) <= {0.0, 1.0}
+
+
+# The PixelCNN model: the bound ------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["small", "published"])
+def test_every_weight_of_the_pixel_cnn_gets_a_gradient(size):
+    model = pixel_cnn_vhe(size, image_shape=IMAGE_SHAPE)
+    # At first nothing depends on a pose.
+    perturb(model)
+    assert_every_weight_gets_a_gradient(model, tiny_episode(batch_size=8))
+
+
+def _log_prob_of_template(prior, c):
+    """Returns log p(c) by SciPy, `[S]`, a sum over pixels and channels."""
+    parameters = prior.network(tf.constant(c, tf.float32), None).numpy()
+    loc, raw_scale = np.split(np.float64(parameters), 2, axis=-1)
+    scale = np.logaddexp(0.0, raw_scale) + 1e-3
+    return scipy.stats.norm(loc, scale).logpdf(c).sum(axis=(1, 2, 3))
+
+
+def test_the_kl_of_the_template_is_unbiased(tiny):
+    rng = np.random.default_rng(0)
+    group = tiny.latents[0]
+    [support] = tiny_episode(batch_size=1)["support"].values()
+    posterior = group.posterior(support).distribution
+    q = scipy.stats.norm(np.float64(posterior.loc), np.float64(posterior.scale))
+    c = q.rvs((4000, *posterior.loc.shape[1:]), random_state=rng)
+    expected = q.logpdf(c).sum(axis=(1, 2, 3)) - _log_prob_of_template(
+        group.prior, c
+    )
+    # As many draws as there are copies of the episode.
+    query = tiny_episode(batch_size=500)["query"]
+    call = tf.function(tiny)
+    draws = [
+        call(
+            {
+                "query": query,
+                "support": {"character": tf.repeat(support, 500, axis=0)},
+                "group_size": {"character": tf.fill([500], 5)},
+                "seed": tf.constant([3, index]),
+            }
+        ).kl["character"]
+        for index in range(4)
+    ]
+    draws = np.concatenate(draws)
+    error = np.hypot(draws.std() / 2000**0.5, expected.std() / 4000**0.5)
+    assert 0.0 < 5.0 * error < 0.05 * expected.mean()
+    assert abs(draws.mean() - expected.mean()) < 5.0 * error
+    # One sample of each, not a mean of many.
+    np.testing.assert_allclose(draws.std(), expected.std(), rtol=0.2)
+
+
+def test_the_template_that_is_paid_for_is_the_one_decoded(tiny, monkeypatch):
+    decoded = {}
+
+    def spy(**latents):
+        decoded.update(latents)
+        return type(tiny.likelihood).call(tiny.likelihood, **latents)
+
+    monkeypatch.setattr(tiny.likelihood, "call", spy)
+    episode = tiny_episode()
+    terms = tiny(episode)
+    group, pose = tiny.latents
+    c, z = decoded["character"], decoded["pose"]
+    posterior = group.posterior(episode["support"]["character"])
+    np.testing.assert_allclose(
+        terms.kl["character"],
+        posterior.log_prob(c) - _log_prob_of_template(group.prior, c.numpy()),
+        rtol=1e-4,
+    )
+    # And q(z; x, c) is given the same c.
+    q = pose.posterior(episode["query"], c)
+    mean, scale = q.mean().numpy(), q.stddev().numpy()
+    np.testing.assert_allclose(
+        terms.kl["pose"],
+        (0.5 * (scale**2 + mean**2 - 1.0) - np.log(scale)).sum(axis=1),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    assert z.shape == (3, 2)
+
+
+def _one_log_likelihood(model, image, c, z):
+    """Returns log p(x | c, z) of one image by the network itself, nats."""
+    likelihood = model.likelihood
+    conditioning = spatial_transformer.affine_transform(
+        c[tf.newaxis], likelihood.affine_map(z[tf.newaxis])
+    )
+    logits = likelihood.network(image[tf.newaxis], conditioning).numpy()[0]
+    signs = 2.0 * np.float64(image) - 1.0
+    return -np.logaddexp(0.0, -signs * logits).sum()
+
+
+def test_the_likelihood_is_that_of_the_posed_template(tiny):
+    rng = np.random.default_rng(0)
+    query = tiny_episode()["query"]
+    c = tf.constant(rng.normal(size=(2, 3, 8, 8, 3)), tf.float32)
+    z = tf.constant(rng.normal(size=(2, 3, 2)), tf.float32)
+    likelihood = tiny.likelihood(character=c, pose=z)
+    assert_distribution_shape(likelihood, batch=[2, 3], event=IMAGE_SHAPE)
+    expected = [
+        [
+            _one_log_likelihood(tiny, query[b], c[s, b], z[s, b])
+            for b in range(3)
+        ]
+        for s in range(2)
+    ]
+    np.testing.assert_allclose(likelihood.log_prob(query), expected, rtol=1e-5)
+    # Both matter.
+    assert not np.allclose(
+        likelihood.log_prob(query),
+        tiny.likelihood(character=c, pose=-z).log_prob(query),
+    )
+    assert not np.allclose(
+        likelihood.log_prob(query),
+        tiny.likelihood(character=-c, pose=z).log_prob(query),
+    )
+
+
+@pytest.mark.parametrize("size", ["small", "published"])
+def test_the_bound_of_an_episode_has_no_gradient_in_another(tinies, size):
+    episode = tiny_episode()
+    inputs = [episode["query"], *episode["support"].values()]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        elbo = tinies[size](episode, training=True).elbo[1]
+    for gradient in tape.gradient(elbo, inputs):
+        by_episode = np.abs(gradient).reshape(3, -1).sum(axis=1)
+        assert by_episode[1] > 0.0
+        np.testing.assert_array_equal(by_episode[[0, 2]], [0.0, 0.0])
+
+
+# The PixelCNN model: purity ---------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_call_is_a_function_of_the_seed(tiny, training):
+    episode = tiny_episode()
+    terms = tiny(episode, training=training)
+    assert_equal(terms, tiny(episode, training=training))
+    other = tiny(
+        {**episode, "seed": tf.constant([1, 3], tf.int32)}, training=training
+    )
+    assert np.all(np.not_equal(terms.elbo, other.elbo))
+    assert np.all(np.not_equal(terms.kl["character"], other.kl["character"]))
+
+
+def _narrow(model):
+    """Makes both posteriors all but points, so that latents have no chance."""
+    group, pose = model.latents
+    for layer in (group.posterior.parameters, pose.posterior.head.parameters):
+        kernel, bias = layer.get_weights()
+        size = len(bias) // 2
+        kernel[..., size:], bias[size:] = 0.0, -1e4
+        layer.set_weights([kernel, bias])
+
+
+def test_dropout_takes_its_chance_from_the_episode():
+    model = tiny_pixel_cnn_vhe()
+    _narrow(model)
+    # A template within 1e-3 of its mean must not move the likelihood by more.
+    seeds = [tf.constant(seed, tf.int32) for seed in [(1, 2), (1, 3)]]
+    plain, other_plain, dropped, other_dropped = (
+        model(
+            {**tiny_episode(), "seed": seed}, training=training
+        ).log_likelihood.numpy()
+        for training in (False, True)
+        for seed in seeds
+    )
+    np.testing.assert_allclose(plain, other_plain, atol=0.05)
+    assert np.all(np.abs(dropped - other_dropped) > 0.1)
+    assert np.all(np.abs(dropped - plain) > 0.1)
+    # Each episode of a batch, and each place, has chance of its own.
+    same = tf.nest.map_structure(lambda v: tf.repeat(v[:1], 3, axis=0), {
+        key: tiny_episode()[key] for key in ("query", "support", "group_size")
+    })  # fmt: skip
+    spread = model({**same, "seed": seeds[0]}, training=True).log_likelihood
+    assert np.ptp(spread) > 0.1
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_graph_equals_the_eager_call(tiny, training):
+    graph = tf.function(lambda episode: tiny(episode, training=training))
+    episode = tiny_episode()
+    assert_close(graph(episode), tiny(episode, training=training))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="Keras calls `call` there, not `__call__`, by which "
+                "layers learn that they train: nothing drops out.",
+            ),
+        ),
+    ],
+)
+def test_a_stateless_call_equals_the_call(tiny, training):
+    episode = tiny_episode()
+    terms, state = tiny.stateless_call(
+        tiny.trainable_variables,
+        tiny.non_trainable_variables,
+        episode,
+        training=training,
+    )
+    assert_close(terms, tiny(episode, training=training))
+    assert not state
+
+
+def test_a_stateless_call_uses_the_weights_it_is_given(tiny):
+    other = tiny_pixel_cnn_vhe(seed=1)
+    terms, _ = tiny.stateless_call(
+        [v.numpy() for v in other.trainable_variables], [], tiny_episode()
+    )
+    assert_close(terms, other(tiny_episode()))
+
+
+@pytest.mark.parametrize("size", ["small", "published"])
+def test_a_saved_pixel_cnn_revives_the_same_numbers(tinies, size, tmp_path):
+    model = tinies[size]
+    model.save(tmp_path / "model.keras")
+    revived = load_model(tmp_path / "model.keras")
+    assert json.dumps(revived.get_config()) == json.dumps(model.get_config())
+    episode = tiny_episode()
+    for training in (False, True):
+        assert_equal(
+            revived(episode, training=training),
+            model(episode, training=training),
+        )
+    assert_equal(
+        revived.sample(episode["support"], seed=SEED),
+        model.sample(episode["support"], seed=SEED),
+    )
+
+
+# The PixelCNN model: training -------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_a_step(objective):
+    model = tiny_pixel_cnn_vhe(objective=objective)
+    model.compile(keras.optimizers.Adam(1e-3))
+    episode = tiny_episode()
+    terms = model(episode, training=True)
+    sharing = 5.0 if model.objective.rescales else 2.0
+    np.testing.assert_allclose(
+        terms.elbo,
+        terms.log_likelihood
+        - terms.kl["character"] / sharing
+        - terms.kl["pose"],
+        rtol=1e-5,
+    )
+    before = model.get_weights()
+    result = model.train_step(episode)
+    # The step sees the same terms: dropout on, the episode's seed.
+    np.testing.assert_allclose(result["elbo"], np.mean(terms.elbo), rtol=1e-5)
+    assert_every_weight_has_moved(model, before)
+    assert np.mean(model(episode, training=True).elbo) > np.mean(terms.elbo)
+
+
+def test_a_pixel_cnn_trains_under_xla():
+    model = tiny_pixel_cnn_vhe()
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=True)
+    before = model.get_weights()
+    episodes = tf.data.Dataset.from_tensors(tiny_episode()).repeat(2)
+    history = model.fit(episodes, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+    assert_every_weight_has_moved(model, before)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="`affine_transform` multiplies float32 weights and float16 images.",
+)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_pixel_cnn_trains_in_mixed_precision(policy):
+    default = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny_pixel_cnn_vhe()
+        assert model.likelihood.network.compute_dtype == policy[6:]
+        for tensor in tf.nest.flatten(model(tiny_episode())):
+            assert tensor.dtype == tf.float32
+        optimizer = keras.optimizers.Adam(1e-3)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=16.0
+            )
+        model.compile(optimizer)
+        before = model.get_weights()
+        result = model.train_step(tiny_episode())
+        images = model.sample(tiny_episode()["support"], seed=SEED)
+    finally:
+        keras.config.set_dtype_policy(default)
+    assert np.isfinite(result["loss"])
+    assert images.dtype == tf.float32
+    assert set(np.unique(images)) <= {0.0, 1.0}
+    assert_every_weight_has_moved(model, before)
+
+
+# The PixelCNN model: generation -----------------------------------------------
+
+
+def test_templates_are_drawn_from_posterior_or_prior(tiny):
+    support = tiny_episode()["support"]
+    drawn = tiny.infer(support, seed=SEED, num_samples=4)["character"]
+    assert drawn.shape == (4, 3, 8, 8, 3)
+    anew = tiny.infer({}, seed=SEED, num_samples=4, batch_size=3)["character"]
+    assert anew.shape == (4, 3, 8, 8, 3)
+    assert len(np.unique(np.reshape(anew, [12, -1]), axis=0)) == 12
+
+
+def test_generation_repeats_with_its_seed(tiny):
+    support = tiny_episode()["support"]
+    images = tiny.sample(support, seed=SEED)
+    assert_equal(images, tiny.sample(support, seed=SEED))
+    assert np.any(images != tiny.sample(support, seed=(5, 7)))
+    unconditional = tiny.sample_prior(3, seed=SEED)
+    assert_equal(unconditional, tiny.sample_prior(3, seed=SEED))
+    assert np.any(unconditional != tiny.sample_prior(3, seed=(5, 7)))
+
+
+def test_generation_works_in_a_graph_of_any_size(tiny):
+    sample = tf.function(
+        lambda support, seed: tiny.sample(support, seed=seed),
+        input_signature=[
+            tf.TensorSpec([None, None, *IMAGE_SHAPE]),
+            tf.TensorSpec([2], tf.int32),
+        ],
+    )
+    for sizes in ({}, {"batch_size": 1, "support_size": 4}):
+        [support] = tiny_episode(**sizes)["support"].values()
+        assert_equal(sample(support, SEED), tiny.sample(support, seed=SEED))

@@ -5,8 +5,11 @@ import tensorflow as tf
 
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import assert_distribution_shape
+from tests.conftest import perturb
 from tests.conftest import tiny_episode
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
+from tests.evaluation.conftest import GaussianWorld
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.layers import convolution
@@ -748,6 +751,275 @@ def test_with_several_group_latents_a_bare_support_is_refused(
     support = tf.zeros([3, 2, *IMAGE_SHAPE])
     with pytest.raises(ValueError, match=r"several group.*Received a tensor"):
         models[structure].sample(support, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def pixel_cnn():
+    """An untrained model whose pixels depend on each other."""
+    return tiny_pixel_cnn_vhe()
+
+
+def _fold_in(seed, data):
+    return tf.random.experimental.stateless_fold_in(seed, data)
+
+
+@pytest.mark.parametrize("with_query", [False, True])
+def test_independent_pixels_are_rendered_as_their_means(
+    model, episode, with_query
+):
+    samples = model.infer(episode["support"], seed=SEED, num_samples=4)
+    query = episode["query"] if with_query else None
+    images = model.render(samples, seed=SEED, query=query)
+    assert images.shape == (4, 3, *IMAGE_SHAPE)
+    likelihood = model.decode(samples, seed=_fold_in(SEED, 0), query=query)
+    _assert_equal(images, likelihood.mean())
+    # Typical images are sharper.
+    sharper = model.render(samples, seed=SEED, query=query, temperature=0.5)
+    logits = likelihood.distribution.logits_parameter()
+    np.testing.assert_allclose(sharper, tf.sigmoid(logits / 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("with_query", [False, True])
+def test_dependent_pixels_are_rendered_as_a_draw(pixel_cnn, with_query):
+    episode = tiny_episode()
+    samples = pixel_cnn.infer(episode["support"], seed=SEED, num_samples=4)
+    query = episode["query"] if with_query else None
+    images = pixel_cnn.render(samples, seed=SEED, query=query)
+    assert images.shape == (4, 3, *IMAGE_SHAPE)
+    assert set(np.unique(images)) == {0.0, 1.0}
+    assert len(np.unique(np.reshape(images, [12, -1]), axis=0)) == 12
+    _assert_equal(images, pixel_cnn.render(samples, seed=SEED, query=query))
+    other = pixel_cnn.render(samples, seed=(5, 7), query=query)
+    assert np.any(images != other)
+
+
+def test_reconstructions_are_rendered_from_the_query(pixel_cnn, models):
+    episode = tiny_episode()
+    for model in (pixel_cnn, models["flat"]):
+        images = model.reconstruct(
+            episode["support"], episode["query"], seed=SEED, temperature=0.5
+        )
+        samples = model.infer(episode["support"], seed=_fold_in(SEED, 0))
+        _assert_equal(
+            images,
+            model.render(
+                samples,
+                seed=_fold_in(SEED, 1),
+                query=episode["query"],
+                temperature=0.5,
+            )[0],
+        )
+
+
+# Temperature ------------------------------------------------------------------
+
+COLD = 1e-6
+
+
+def test_cold_images_of_independent_pixels_are_the_most_probable(
+    model, structure
+):
+    support = _support(structure)
+    samples = model.infer(support, seed=_fold_in(SEED, 0))
+    likelihood = model.decode(samples, seed=_fold_in(SEED, 1))
+    images = model.sample(support, seed=SEED, temperature=COLD)
+    _assert_equal(images, likelihood.mean()[0].numpy() > 0.5)
+    assert np.any(images != model.sample(support, seed=SEED))
+    samples = model.infer({}, seed=_fold_in(SEED, 0), batch_size=3)
+    likelihood = model.decode(samples, seed=_fold_in(SEED, 1))
+    images = model.sample_prior(3, seed=SEED, temperature=COLD)
+    _assert_equal(images, likelihood.mean()[0].numpy() > 0.5)
+
+
+def _is_greedy(model, images, likelihood):
+    """Returns whether each pixel is the likelier one given those before."""
+    logits = model.likelihood.network(images, likelihood.conditioning[0])
+    return (logits.numpy() > 0.0) == (images.numpy() > 0.5)
+
+
+def test_cold_images_of_a_pixel_cnn_are_greedy(pixel_cnn):
+    support = tiny_episode()["support"]
+    samples = pixel_cnn.infer(support, seed=_fold_in(SEED, 0))
+    likelihood = pixel_cnn.decode(samples, seed=_fold_in(SEED, 1))
+    cold = pixel_cnn.sample(support, seed=SEED, temperature=COLD)
+    assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
+    warm = pixel_cnn.sample(support, seed=SEED)
+    assert not np.all(_is_greedy(pixel_cnn, warm, likelihood))
+    query = tiny_episode()["query"]
+    cold = pixel_cnn.reconstruct(support, query, seed=SEED, temperature=COLD)
+    samples = pixel_cnn.infer(support, seed=_fold_in(SEED, 0))
+    seed = _fold_in(_fold_in(SEED, 1), 0)
+    likelihood = pixel_cnn.decode(samples, seed=seed, query=query)
+    assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
+
+
+def test_the_temperature_may_be_a_tensor(models, pixel_cnn):
+    for model in (models["flat"], pixel_cnn):
+        support = tiny_episode()["support"]
+        images = model.sample(support, seed=SEED, temperature=0.25)
+        _assert_equal(
+            images,
+            model.sample(support, seed=SEED, temperature=tf.constant(0.25)),
+        )
+        _assert_equal(
+            model.sample(support, seed=SEED),
+            model.sample(support, seed=SEED, temperature=tf.constant(1.0)),
+        )
+
+
+def test_a_temperature_that_is_not_positive_is_refused(models):
+    model, support = models["flat"], tiny_episode()["support"]
+    with pytest.raises(ValueError, match="Received: temperature=0"):
+        model.sample(support, seed=SEED, temperature=0)
+    with pytest.raises(ValueError, match="Received: temperature=-1"):
+        model.sample_prior(3, seed=SEED, latent_temperature=-1)
+
+
+def test_a_temperature_shrinks_the_latents_drawn_from_priors(models):
+    model = models["hierarchical"]
+    plain, cooled = (
+        model.infer({}, seed=SEED, batch_size=4, temperature=temperature)
+        for temperature in (1.0, 0.25)
+    )
+    np.testing.assert_allclose(
+        cooled["alphabet"], 0.5 * plain["alphabet"], rtol=1e-5
+    )
+    prior = model.latents[1].prior(cooled["alphabet"])
+    noise = (
+        plain["character"] - model.latents[1].prior(plain["alphabet"]).mean()
+    ) / model.latents[1].prior(plain["alphabet"]).stddev()
+    np.testing.assert_allclose(
+        cooled["character"],
+        prior.mean() + 0.5 * prior.stddev() * noise,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_temperature_leaves_latents_drawn_from_posteriors(models):
+    support = _support("hierarchical")
+    _assert_equal(
+        models["hierarchical"].infer(support, seed=SEED, temperature=COLD),
+        models["hierarchical"].infer(support, seed=SEED),
+    )
+
+
+def test_a_temperature_cools_the_templates_of_a_pixel_cnn(pixel_cnn):
+    first, second = (
+        pixel_cnn.infer({}, seed=seed, batch_size=2, temperature=1e-8)
+        for seed in [(1, 2), (3, 4)]
+    )
+    # However drawn, there is one most typical template.
+    np.testing.assert_allclose(
+        first["character"], second["character"], atol=0.02
+    )
+    warm = pixel_cnn.infer({}, seed=SEED, batch_size=2)["character"]
+    assert np.std(warm[:, 0] - warm[:, 1]) > 0.2
+
+
+def test_groups_from_cold_latents_are_all_alike():
+    # Without element latents, all that is left is the group's.
+    model = tiny_vhe("factorial")
+    perturb(model)
+
+    def images(**kwargs):
+        return model.sample_prior(6, seed=SEED, temperature=COLD, **kwargs)
+
+    alike = images(latent_temperature=1e-12)
+    _assert_equal(alike, np.repeat(alike[:1], 6, axis=0))
+    assert np.any(images() != images()[:1])
+    origin = tf.zeros([1, 2])
+    middle = model.likelihood(character=origin, style=origin).mean()
+    _assert_equal(alike[0], middle[0].numpy() > 0.5)
+
+
+# Interpolation ----------------------------------------------------------------
+
+
+@pytest.fixture(params=["flat", "hierarchical", "factorial", "pixel_cnn"])
+def between(request, models, pixel_cnn):
+    """A model, and supports at either end."""
+    if request.param == "pixel_cnn":
+        return pixel_cnn, *(_support("flat", seed=(k, k)) for k in (1, 2))
+    ends = (_support(request.param, seed=(k, k)) for k in (1, 2))
+    return models[request.param], *ends
+
+
+def test_interpolation_decodes_a_straight_line_with_one_chance(between):
+    model, support, other = between
+    images = model.interpolate(support, other, 5, seed=SEED, temperature=0.5)
+    assert images.shape == (3, 5, *IMAGE_SHAPE)
+    start, end = (
+        model.infer(ends, seed=_fold_in(SEED, 0)) for ends in (support, other)
+    )
+    for step, weight in enumerate([0.0, 0.25, 0.5, 0.75, 1.0]):
+        latents = {
+            name: start[name] + weight * (end[name] - start[name])
+            for name in start
+        }
+        expected = model.render(
+            latents, seed=_fold_in(SEED, 1), temperature=0.5
+        )[0]
+        np.testing.assert_allclose(images[:, step], expected, atol=1e-4)
+    assert np.any(images != model.interpolate(support, other, 5, seed=(5, 7)))
+
+
+def test_between_equal_ends_nothing_changes(between):
+    model, support, _ = between
+    images = model.interpolate(support, support, 3, seed=SEED)
+    np.testing.assert_allclose(
+        images, np.repeat(images[:, :1], 3, axis=1), atol=1e-5
+    )
+
+
+def test_a_linear_model_interpolates_linearly():
+    world = GaussianWorld(2)
+    rng = np.random.default_rng(0)
+    support, other = rng.uniform(size=(2, 3, 4, 2, 2, 1)).astype(np.float32)
+    images = world.model.interpolate(support, other, 4, seed=SEED).numpy()
+    weights = np.linspace(0.0, 1.0, 4).reshape(1, 4, 1, 1, 1)
+    ends = images[:, :1], images[:, -1:]
+    np.testing.assert_allclose(
+        images, (1.0 - weights) * ends[0] + weights * ends[1], atol=1e-5
+    )
+    assert not np.allclose(*ends)
+    # From each support its own end.
+    for end, images_of_end in zip(ends, (support, other), strict=True):
+        [alone] = world.model.infer(
+            {"character": images_of_end}, seed=_fold_in(SEED, 0)
+        ).values()
+        np.testing.assert_allclose(
+            np.reshape(end, [3, 4]), alone[0] @ np.float32(world.a), atol=1e-5
+        )
+
+
+def test_interpolation_draws_an_unknown_latent_once(models):
+    model = models["factorial"]
+    support, other = (
+        {"character": _support("flat", seed=(k, k))["character"]}
+        for k in (1, 2)
+    )
+    images = model.interpolate(support, other, 2, seed=SEED)
+    style = model.infer(support, seed=_fold_in(SEED, 0))["style"]
+    end = model.infer(other, seed=_fold_in(SEED, 0))
+    _assert_equal(end["style"], style)
+    np.testing.assert_allclose(
+        images[:, 1], model.render(end, seed=_fold_in(SEED, 1))[0], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("num_steps", [1, 0, -2])
+def test_an_interpolation_without_two_ends_is_refused(models, num_steps):
+    [support] = tiny_episode()["support"].values()
+    with pytest.raises(ValueError, match=f"Received: num_steps={num_steps}"):
+        models["flat"].interpolate(support, support, num_steps, seed=SEED)
+
+
+def test_an_interpolation_between_wrong_shapes_is_refused(models):
+    [support] = tiny_episode()["support"].values()
+    for ends in [(support, support[:, 0]), (support[:, 0], support)]:
+        with pytest.raises(ValueError, match="wrong shape"):
+            models["flat"].interpolate(*ends, 2, seed=SEED)
 
 
 # Likelihood and classification ------------------------------------------------

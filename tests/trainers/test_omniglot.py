@@ -173,6 +173,52 @@ def test_every_option_trains(options, image_folder, tmp_path):
     assert (tmp_path / "metrics.json").exists()
 
 
+def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
+    # The trainer itself, but for the number of features.
+    launch = (
+        "import runpy, sys; from tests.conftest import tiny_pixel_cnn_sizes; "
+        "sys.argv[0] = 'trainers/omniglot.py'; "
+        "tiny_pixel_cnn_sizes().start(); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = output_of(
+        [
+            sys.executable,
+            "-c",
+            launch,
+            "--dataset=folder",
+            f"--data_dir={image_folder}",
+            "--architecture=pixel_cnn",
+            "--objective=rescale",
+            f"--run_dir={tmp_path}",
+            "--support_size=1-2",
+            "--symmetries=1",
+            "--affine_copies=1",
+            "--batch_size=2",
+            "--epochs=1",
+            "--steps_per_epoch=2",
+            "--num_validation_groups=4",
+            "--num_test_trials=1",
+            "--num_test_groups=1",
+            "--num_test_samples=2",
+        ]
+    )
+    assert done.returncode == 0, done.stdout
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert config["architecture"] == "pixel_cnn"
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    assert [latent.name for latent in model.latents] == ["character", "pose"]
+    assert model.objective == "rescale"
+    assert model.image_shape == (28, 28, 1)
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert 0 <= metrics["accuracy"]["3way_1shot"]["mean"] <= 1
+    assert np.isfinite(metrics["joint_nll"]["mean"])
+    for name in ("conditional", "reconstruction", "unconditional"):
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as image:
+            # Ink, paper and gaps: draws, no shades.
+            assert len(np.unique(np.asarray(image))) == 3
+
+
 def test_another_run_is_refused(image_folder, whole_run):
     command = trainer(*arguments(image_folder, whole_run[0]), "--seed=7")
     done = output_of(command)

@@ -184,6 +184,16 @@ class PixelCNN(tfd.Distribution):
         return {"conditioning": tfp_util.ParameterProperties(event_ndims=3)}
 
     @property
+    def network(self) -> AutoregressiveNetwork:
+        """The network."""
+        return self._network
+
+    @property
+    def pixels(self) -> Pixels:
+        """The kind of pixel."""
+        return self._pixels
+
+    @property
     def conditioning(self) -> tf.Tensor | None:
         """`[B..., H, W, L]` or None."""
         return self._conditioning
@@ -217,18 +227,27 @@ class PixelCNN(tfd.Distribution):
         return tf.reshape(tf.reduce_sum(log_prob, axis=[1, 2, 3]), leading)
 
     def _sample_n(self, n: tf.Tensor, seed: Any = None) -> tf.Tensor:
-        leading = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        shape = [[n], self.batch_shape_tensor(), self._image_shape]
+        noise = self._pixels.noise(tf.concat(shape, axis=0), _seed(seed))
+        return self.sample_from(noise)
+
+    def sample_from(self, noise: tf.Tensor) -> tf.Tensor:
+        """Draws images by given noise.
+
+        Args:
+            noise: `[S..., B..., H, W, C]`, from `pixels.noise`.
+
+        Returns:
+            As `noise`; each image is decided by its noise.
+        """
+        leading = tf.shape(noise)[:-3]
         conditioning = self._conditioning
         if conditioning is not None:
             conditioning = _fold(_spread(conditioning, leading))
-        shape = [tf.reduce_prod(leading), *self._image_shape]
-        noise = self._pixels.noise(shape, _seed(seed))
         images = self._network.generate(
-            noise, conditioning, self._pixels, self._temperature
+            _fold(noise), conditioning, self._pixels, self._temperature
         )
-        return tf.reshape(
-            images, tf.concat([leading, self._image_shape], axis=0)
-        )
+        return tf.reshape(images, tf.shape(noise))
 
 
 def _spread(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:

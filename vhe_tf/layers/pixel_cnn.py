@@ -169,6 +169,8 @@ class GatedPixelCNN(keras.layers.Layer):
         Returns:
             `[N, H, W, C]`.
         """
+        if not self.built:  # a draw can come before the first density
+            self.build(noise.shape, getattr(conditioning, "shape", None))
         batch, height, width, channels = noise.shape
         if batch is None:
             batch = tf.shape(noise)[0]

@@ -187,8 +187,22 @@ class ShiftConvolution(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="vhe_tf")
 class Pointwise(ShiftConvolution):
-    """A 1x1 convolution: one affine map for every pixel."""
+    """A 1x1 convolution: one affine map for every pixel.
 
-    def __init__(self, filters: int, **kwargs: Any) -> None:
-        super().__init__(filters, (1, 1), **kwargs)
+    Args:
+        filters: F.
+        use_bias: Bool.
+        **kwargs: Passed on to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, filters: int, *, use_bias: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(filters, (1, 1), use_bias=use_bias, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["kernel_size"], config["padding"]
+        return config

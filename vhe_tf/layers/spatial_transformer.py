@@ -27,8 +27,8 @@ def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
             outer edges of the image.
 
     Returns:
-        `[..., H, W, C]`, with the leading axes of `theta`; those of `images`
-        are the same.
+        `[..., H, W, C]`, float32, with the leading axes of `theta`; those of
+        `images` are the same.
     """
     height, width, channels = images.shape[-3:]
     x, y = _source_positions(tf.reshape(theta, [-1, 6]), height, width)
@@ -59,6 +59,7 @@ def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
         ]
     )
     values = tf.gather(tf.reshape(padded, [-1, channels]), corners)
+    values = tf.cast(values, tf.float32)
     output = tf.reduce_sum(weights[..., tf.newaxis] * values, axis=0)
     shape = tf.concat([tf.shape(theta)[:-1], images.shape[-3:]], axis=0)
     return tf.reshape(output, shape)

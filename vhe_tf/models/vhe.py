@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
 from vhe_tf.layers import dropout
 from vhe_tf.models.latents import Latent
@@ -32,8 +33,9 @@ __all__ = ["VHE", "Episode", "Samples", "Support"]
 Episode = Mapping[str, Any]
 """`query`, `support`, `group_size` and `seed`; see `VHE`."""
 
-Support = Mapping[str, tf.Tensor]
-"""For some or all group latents, the support set to infer it from."""
+Support = Mapping[str, Any]
+"""For some or all group latents, the support set to infer it from, or what
+`VHE.encode` made of that."""
 
 Samples = dict[str, tf.Tensor]
 """The values of latents by name, `[S..., B, E...]` each."""
@@ -99,7 +101,9 @@ class VHE(keras.Model):
         self, episode: Episode, training: bool = False
     ) -> objectives.ElboTerms:
         self._check_shapes(episode)
-        with dropout.seed_scope(_fold_in(episode["seed"], len(self.latents))):
+        with dropout.seed_scope(
+            by_row.fold_in(episode["seed"], len(self.latents))
+        ):
             return self._terms(episode)
 
     def _terms(self, episode: Episode) -> objectives.ElboTerms:
@@ -112,7 +116,7 @@ class VHE(keras.Model):
             observed = query if latent.per_element else episode["support"][name]
             posterior, prior = latent(observed, *_parents(latent, samples))
             samples[name] = posterior.sample(
-                seed=_fold_in(episode["seed"], index)
+                seed=by_row.fold_in(episode["seed"], index)
             )
             kl[name] = latent.kl(posterior, prior, samples[name])
             sharing[name] = self._sharing(latent, episode)
@@ -241,6 +245,36 @@ class VHE(keras.Model):
 
     # Inference ---------------------------------------------------------------
 
+    def encode(self, support: Support | tf.Tensor) -> dict[str, Any]:
+        """Returns the posteriors of group latents, to be used again and again.
+
+        What it returns can stand for the support in every method that takes
+        one (in `classify`, for one class at a time).
+
+        Args:
+            support: `[B, N, H, W, C]` for each group latent that is known;
+                with one group latent the tensor alone will do.
+
+        Returns:
+            For each latent of `support`, q(latent; D, parents), a
+            `tfd.Distribution` of batch shape `[B]`, at the means of its
+            parents' posteriors, or priors where they have no support.
+        """
+        support = self._as_support(support)
+        posteriors: dict[str, Any] = {}
+        means: Samples = {}
+        for latent in self.latents:
+            if latent.per_element:
+                continue
+            parents = _parents(latent, means)
+            if latent.name in support:
+                posterior = latent.posterior(support[latent.name], *parents)
+                posteriors[latent.name] = posterior
+                means[latent.name] = posterior.mean()
+            elif any(latent.name in v.parents for v in self.latents):
+                means[latent.name] = latent.prior(*parents).mean()
+        return posteriors
+
     def infer(
         self,
         support: Support,
@@ -309,7 +343,7 @@ class VHE(keras.Model):
     ) -> tuple[Samples, list[tf.Tensor]]:
         self._check_support_names(support)
         if support:
-            batch_size = tf.shape(next(iter(support.values())))[0]
+            batch_size = _batch_size(next(iter(support.values())))
         elif batch_size is None:
             raise ValueError(
                 "Without any support, `batch_size` says how many draws from "
@@ -323,14 +357,14 @@ class VHE(keras.Model):
             parents = _parents(latent, samples)
             known = latent.name in support
             distribution = (
-                latent.posterior(support[latent.name], *parents)
+                _posterior(latent, support[latent.name], parents)
                 if known
                 else tempering.tempered(latent.prior(*parents), temperature)
             )
             value = _sample(
                 distribution,
                 [num_samples, batch_size],
-                seed=_fold_in(seed, index),
+                seed=by_row.fold_in(seed, index),
             )
             samples[latent.name] = value
             if known and weigh:
@@ -381,13 +415,13 @@ class VHE(keras.Model):
             where they are not.
         """
         likelihood = tempering.tempered(
-            self.decode(samples, seed=_fold_in(seed, 0), query=query),
+            self.decode(samples, seed=by_row.fold_in(seed, 0), query=query),
             temperature,
         )
         try:
             return likelihood.mean()
         except NotImplementedError:
-            return likelihood.sample(seed=_fold_in(seed, 1))
+            return _draw(likelihood, seed=by_row.fold_in(seed, 1))
 
     def sample(
         self,
@@ -410,10 +444,10 @@ class VHE(keras.Model):
             `[B, H, W, C]`, draws from p(x | D).
         """
         support = self._as_support(support)
-        samples = self.infer(support, seed=_fold_in(seed, 0))
-        likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        samples = self.infer(support, seed=by_row.fold_in(seed, 0))
+        likelihood = self.decode(samples, seed=by_row.fold_in(seed, 1))
         likelihood = tempering.tempered(likelihood, temperature)
-        return likelihood.sample(seed=_fold_in(seed, 2))[0]
+        return _draw(likelihood, seed=by_row.fold_in(seed, 2))[0]
 
     def sample_prior(
         self,
@@ -436,13 +470,13 @@ class VHE(keras.Model):
         """
         samples = self.infer(
             {},
-            seed=_fold_in(seed, 0),
+            seed=by_row.fold_in(seed, 0),
             batch_size=batch_size,
             temperature=latent_temperature,
         )
-        likelihood = self.decode(samples, seed=_fold_in(seed, 1))
+        likelihood = self.decode(samples, seed=by_row.fold_in(seed, 1))
         likelihood = tempering.tempered(likelihood, temperature)
-        return likelihood.sample(seed=_fold_in(seed, 2))[0]
+        return _draw(likelihood, seed=by_row.fold_in(seed, 2))[0]
 
     def reconstruct(
         self,
@@ -464,10 +498,10 @@ class VHE(keras.Model):
             `[B, H, W, C]`, see `render`.
         """
         support = self._as_support(support, query=query)
-        samples = self.infer(support, seed=_fold_in(seed, 0))
+        samples = self.infer(support, seed=by_row.fold_in(seed, 0))
         return self.render(
             samples,
-            seed=_fold_in(seed, 1),
+            seed=by_row.fold_in(seed, 1),
             query=query,
             temperature=temperature,
         )[0]
@@ -501,8 +535,10 @@ class VHE(keras.Model):
                 "`num_steps` counts both ends, so it is 2 or more. "
                 f"Received: num_steps={num_steps!r}."
             )
-        start = self.infer(self._as_support(support), seed=_fold_in(seed, 0))
-        end = self.infer(self._as_support(other), seed=_fold_in(seed, 0))
+        start = self.infer(
+            self._as_support(support), seed=by_row.fold_in(seed, 0)
+        )
+        end = self.infer(self._as_support(other), seed=by_row.fold_in(seed, 0))
 
         def render(weight: tf.Tensor) -> tf.Tensor:
             between = {
@@ -510,7 +546,7 @@ class VHE(keras.Model):
                 for name in start
             }
             return self.render(
-                between, seed=_fold_in(seed, 1), temperature=temperature
+                between, seed=by_row.fold_in(seed, 1), temperature=temperature
             )[0]
 
         images = tf.map_fn(render, tf.linspace(0.0, 1.0, num_steps))
@@ -572,14 +608,14 @@ class VHE(keras.Model):
         """
         samples = self.infer(
             self._as_support(support, query=query),
-            seed=_fold_in(seed, 0),
+            seed=by_row.fold_in(seed, 0),
             num_samples=num_samples,
         )
         return _log_mean_exp(
             self.log_likelihood_given(
                 samples,
                 query,
-                seed=_fold_in(seed, 1),
+                seed=by_row.fold_in(seed, 1),
                 num_element_samples=num_element_samples,
             )
         )
@@ -613,6 +649,8 @@ class VHE(keras.Model):
             name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
             for name, value in support.items()
         }  # [B * K, N, H, W, C]
+        if _is_by_row(seed):
+            seed = tf.repeat(seed, shape[1], axis=0)
         scores = self.log_likelihood(
             flat,
             tf.repeat(query, shape[1], axis=0),
@@ -643,7 +681,9 @@ class VHE(keras.Model):
             proposal = (
                 prior if query is None else latent.posterior(query, *parents)
             )
-            value = _sample(proposal, batch_shape, seed=_fold_in(seed, index))
+            value = _sample(
+                proposal, batch_shape, seed=by_row.fold_in(seed, index)
+            )
             samples[latent.name] = value
             if query is not None:
                 log_weight += prior.log_prob(value) - proposal.log_prob(value)
@@ -679,6 +719,7 @@ class VHE(keras.Model):
                 (*axes, f"N of {name}", *self.image_shape),
             )
             for name, value in support.items()
+            if not isinstance(value, tfd.Distribution)
         ]
         if query is not None:
             # A batch axis of size 1 too many would broadcast unseen.
@@ -787,12 +828,22 @@ class VHE(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
 
+def _posterior(
+    latent: Latent, observed: Any, parents: Sequence[tf.Tensor]
+) -> tfd.Distribution:
+    if isinstance(observed, tfd.Distribution):
+        return observed
+    return latent.posterior(observed, *parents)
+
+
+def _batch_size(observed: Any) -> tf.Tensor:
+    if isinstance(observed, tfd.Distribution):
+        return observed.batch_shape_tensor()[-1]
+    return tf.shape(observed)[0]
+
+
 def _parents(latent: Latent, samples: Samples) -> list[tf.Tensor]:
     return [samples[parent] for parent in latent.parents]
-
-
-def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, data)
 
 
 def _sample(
@@ -801,7 +852,20 @@ def _sample(
     """Samples along those leading axes that the distribution lacks."""
     batch_shape = tf.stack(batch_shape)
     missing = batch_shape.shape[0] - distribution.batch_shape.rank
+    if _is_by_row(seed):
+        return by_row.sample_by_row(distribution, batch_shape[:missing], seed)
     return distribution.sample(batch_shape[:missing], seed=seed)
+
+
+def _draw(distribution: tfd.Distribution, *, seed: tf.Tensor) -> tf.Tensor:
+    """Draws once from a distribution that has all of the batch shape."""
+    if _is_by_row(seed):
+        return by_row.sample_by_row(distribution, [], seed)
+    return distribution.sample(seed=seed)
+
+
+def _is_by_row(seed: tf.Tensor) -> bool:
+    return tf.convert_to_tensor(seed).shape.rank == 2
 
 
 def _log_mean_exp(log_values: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,304 @@
+"""Speed of the gated PixelCNN: training, scoring, sampling, classification.
+
+    python benchmarks/pixel_cnn.py
+
+Binary 28x28 images, 32 filters, 6 gated blocks. Every figure stands beside
+its yardstick, timed in turn with it in the same run, so that ratios hold on a
+noisy machine:
+
+- training and scoring: the same network as a plain stack of convolutions
+  whose kernels are multiplied by masks, as it is usually written;
+- sampling: the naive sampler, which evaluates the whole image for each pixel,
+  and `tfp.distributions.PixelCNN` of about the same size;
+- classification: a loop over classes and samples.
+"""
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+from tensorflow_probability import distributions as tfd
+
+import vhe_tf
+from vhe_tf.distributions.pixel_cnn import BernoulliPixels
+from vhe_tf.distributions.pixel_cnn import PixelCNN
+from vhe_tf.evaluation import ClassScorer
+from vhe_tf.layers.pixel_cnn import GatedPixelCNN
+
+_PARTS = flags.DEFINE_list(
+    "parts", ["network", "sampling", "classification"], "What to measure."
+)
+_TFP = flags.DEFINE_bool(
+    "tfp", True, "Sample from tfp.distributions.PixelCNN too (a minute)."
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, of which the best counts.")
+
+_IMAGE_SHAPE = (28, 28, 1)
+_FILTERS = 32
+_BLOCKS = 6
+_BATCH_SIZE = 32
+
+
+class PlainPixelCNN(keras.layers.Layer):
+    """The yardstick: `GatedPixelCNN` by full kernels times masks."""
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        f = _FILTERS
+        self.pairs = []
+
+        def convolution(
+            rows: int, columns: int, size_in: int, size_out: int, seen: int
+        ) -> Any:
+            # Of the taps in raster order, the first `seen` count; in a
+            # vertical stack, `seen` rows of them.
+            kernel = self.add_weight(
+                shape=(rows, columns, size_in, size_out),
+                initializer="glorot_uniform",
+            )
+            bias = self.add_weight(shape=(size_out,), initializer="zeros")
+            mask = np.zeros((rows, columns, 1, 1), np.float32)
+            if rows > 1:
+                mask[:seen] = 1.0
+            else:
+                mask[:, :seen] = 1.0
+            return kernel, bias, mask
+
+        self.first_above = convolution(7, 7, 1, f, 3)
+        self.first_left = convolution(1, 7, 1, f, 3)
+        self.blocks = [
+            (
+                convolution(3, 3, f, 2 * f, 2),
+                convolution(1, 3, f, 2 * f, 2),
+                convolution(1, 1, 2 * f, 2 * f, 1),
+                convolution(1, 1, f, f, 1),
+            )
+            for _ in range(_BLOCKS)
+        ]
+        self.hidden = convolution(1, 1, f, f, 1)
+        self.parameters = convolution(1, 1, f, 1, 1)
+
+    def call(self, images: tf.Tensor, conditioning: None = None) -> tf.Tensor:
+        above = _masked(self.first_above, images)
+        left = _masked(self.first_left, images)
+        for from_above, from_left, across, residual in self.blocks:
+            above_in = _masked(from_above, above)
+            left_in = _masked(from_left, left) + _masked(across, above_in)
+            above += _plain_gate(above_in)
+            left += _masked(residual, _plain_gate(left_in))
+        hidden = tf.nn.elu(_masked(self.hidden, tf.nn.elu(left)))
+        return _masked(self.parameters, hidden)
+
+
+def _masked(convolution: Any, images: tf.Tensor) -> tf.Tensor:
+    kernel, bias, mask = convolution
+    return tf.nn.conv2d(images, kernel * mask, 1, "SAME") + bias
+
+
+def _plain_gate(features: tf.Tensor) -> tf.Tensor:
+    a, b = tf.split(features, 2, axis=-1)
+    return tf.tanh(a) * tf.sigmoid(b)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures each part and prints a table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    keras.utils.set_random_seed(0)
+    for part in _PARTS.value:
+        {
+            "network": measure_network,
+            "sampling": measure_sampling,
+            "classification": measure_classification,
+        }[part]()
+
+
+def measure_network() -> None:
+    """Prints images trained and scored a second, plain and ours."""
+    images = _binary_images(_BATCH_SIZE)
+    functions = {}
+    for name, network, jit_compile in (
+        ("plain", PlainPixelCNN(), False),
+        ("plain, XLA", PlainPixelCNN(), True),
+        ("ours", _gated(), False),
+        ("ours, XLA", _gated(), True),
+    ):
+        distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
+        functions[f"train {name}"] = _training_step(distribution, jit_compile)
+        functions[f"score {name}"] = tf.function(
+            distribution.log_prob, jit_compile=jit_compile
+        )
+    calls = {
+        name: lambda function=function: function(images)
+        for name, function in functions.items()
+    }
+    seconds = _best_seconds(calls, _ROUNDS.value, repeats=3)
+    print(
+        "images a second          plain  plain, XLA    ours  ours, XLA  ratio"
+    )
+    for task in ("train", "score"):
+        rates = [
+            _BATCH_SIZE / seconds[f"{task} {name}"]
+            for name in ("plain", "plain, XLA", "ours", "ours, XLA")
+        ]
+        ratio = max(rates[2:]) / max(rates[:2])
+        print(
+            f"{task:20} {rates[0]:9,.0f} {rates[1]:11,.0f} {rates[2]:7,.0f} "
+            f"{rates[3]:10,.0f} {ratio:6.2f}"
+        )
+
+
+def _gated() -> GatedPixelCNN:
+    return GatedPixelCNN(1, filters=_FILTERS, num_blocks=_BLOCKS)
+
+
+def _training_step(
+    distribution: PixelCNN, jit_compile: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    network = distribution.network
+    distribution.log_prob(_binary_images(1))  # builds the network
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+
+    def step(images: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(distribution.log_prob(images))
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+        return loss
+
+    return tf.function(step, jit_compile=jit_compile)
+
+
+def measure_sampling() -> None:
+    """Prints seconds for images sampled, ours, naive and by TFP."""
+    network = _gated()
+    distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
+    seed = tf.constant([1, 2])
+    calls = {}
+    for count in (1, 64):
+        calls[f"cached, {count}"] = lambda count=count: distribution.sample(
+            count, seed=seed
+        )
+        compiled = tf.function(
+            lambda count=count: distribution.sample(count, seed=seed),
+            jit_compile=True,
+        )
+        calls[f"cached, {count}, XLA"] = compiled
+    seconds = _best_seconds(calls, _ROUNDS.value)
+    naive = tf.function(network)
+    seconds["naive, 1"] = _best_seconds(
+        {"": lambda: _sample_naively(naive, 1)}, 1
+    )[""]
+    if _TFP.value:
+        seconds["tfp, 1"] = _seconds_of_tfp()
+    print("sampling               seconds  images a second  times cached, 1")
+    for name, value in seconds.items():
+        count = int(name.split(", ")[1])
+        print(
+            f"{name:20} {value:9.3f} {count / value:16.2f} "
+            f"{value / count / seconds['cached, 1']:16.2f}"
+        )
+
+
+def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
+    pixels = BernoulliPixels()
+    noise = pixels.noise([count, *_IMAGE_SHAPE], tf.constant([1, 2]))
+    images = np.zeros([count, *_IMAGE_SHAPE], np.float32)
+    for i in range(_IMAGE_SHAPE[0]):
+        for j in range(_IMAGE_SHAPE[1]):
+            parameters = network(tf.constant(images), None)[:, i, j]
+            images[:, i, j] = pixels.draw(
+                parameters, noise[:, i, j], tf.constant(1.0)
+            )
+
+
+def _seconds_of_tfp() -> float:
+    """Times one image from TFP's PixelCNN, warmed up on a smaller one."""
+    for height in (2, _IMAGE_SHAPE[0]):
+        distribution = tfd.PixelCNN(
+            image_shape=(height, *_IMAGE_SHAPE[1:]),
+            num_resnet=1,
+            num_hierarchies=2,
+            num_filters=_FILTERS,
+            num_logistic_mix=1,
+            dropout_p=0.0,
+            use_weight_norm=False,
+            use_data_init=False,
+            high=1,
+        )
+        start = time.perf_counter()
+        distribution.sample(1)
+        seconds = time.perf_counter() - start
+    count = sum(int(tf.size(v)) for v in distribution.trainable_variables)
+    print(f"tfp.distributions.PixelCNN has {count:,} parameters")
+    return seconds
+
+
+def measure_classification() -> None:
+    """Prints queries classified a second, 20-way 5-shot, 20 samples of c."""
+    num_ways, num_shots, num_samples, num_queries = 20, 5, 20, 4
+    model = vhe_tf.pixel_cnn_vhe("small")
+    support = _binary_images(num_ways * num_shots).numpy()
+    support = support.reshape(num_ways, num_shots, *_IMAGE_SHAPE)
+    queries = _binary_images(num_queries).numpy()
+    scorer = ClassScorer(model, group="character", num_samples=num_samples)
+    log_likelihood = tf.function(
+        lambda support, query, seed: model.log_likelihood(
+            support, query, seed=seed, num_samples=1
+        )
+    )
+
+    def loop() -> None:
+        for query in queries[:1]:
+            for of_class in support:
+                for sample in range(num_samples):
+                    log_likelihood(
+                        tf.constant(of_class[np.newaxis]),
+                        tf.constant(query[np.newaxis]),
+                        tf.constant([0, sample]),
+                    )
+
+    seconds = _best_seconds(
+        {"ours": lambda: scorer(support, queries, seed=(0, 0)), "loop": loop},
+        min(3, _ROUNDS.value),
+    )
+    ours, plain = num_queries / seconds["ours"], 1 / seconds["loop"]
+    print(
+        f"{num_ways}-way {num_shots}-shot, {num_samples} samples: "
+        f"{ours:.2f} queries a second, {plain:.2f} by a loop over classes and "
+        f"samples: {ours / plain:.1f} times"
+    )
+
+
+def _binary_images(count: int) -> tf.Tensor:
+    noise = tf.random.stateless_uniform([count, *_IMAGE_SHAPE], seed=[0, count])
+    return tf.cast(noise < 0.1, tf.float32)
+
+
+def _best_seconds(
+    calls: dict[str, Callable[[], Any]], rounds: int, *, repeats: int = 1
+) -> dict[str, float]:
+    """Times calls in turn; returns the best of the rounds for each."""
+    best = {name: float("inf") for name in calls}
+    for call in calls.values():
+        call()  # traces and compiles
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(repeats):
+                output = call()
+            if isinstance(output, tf.Tensor):
+                output.numpy()
+            seconds = (time.perf_counter() - start) / repeats
+            best[name] = min(best[name], seconds)
+    return best
+
+
+if __name__ == "__main__":
+    app.run(main)
