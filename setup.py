@@ -4,6 +4,9 @@ import pathlib
 
 import setuptools
 
+# For gRPC and for warm-up requests.
+_SERVING_API = "tensorflow-serving-api>=2.21,<2.22"
+
 setuptools.setup(
     name="vhe_tf",
     version="0.1.0",
@@ -15,6 +18,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
+    package_data={"vhe_tf.serving": ["demo/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2",
@@ -23,6 +27,7 @@ setuptools.setup(
         "keras>=3.15,<4",
         "numpy>=2",
         "pillow",
+        "requests>=2.32",
         "tensorboard>=2.21,<2.22",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10",
@@ -30,10 +35,19 @@ setuptools.setup(
         # TensorFlow Probability needs it beside TensorFlow 2.21; the package
         # itself never imports it.
         "tf-keras>=2.21,<2.22",
+        "werkzeug>=3.1",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "serving": [_SERVING_API],
         # The linters are pinned: a new release must not fail `make test`.
-        "dev": ["mypy==2.4.*", "pytest>=9", "ruff==0.17.*", "scipy>=1.15"],
+        "dev": [
+            "hypothesis>=6.150",
+            "mypy==2.4.*",
+            "pytest>=9",
+            "ruff==0.17.*",
+            "scipy>=1.15",
+            _SERVING_API,
+        ],
     },
 )

@@ -13,6 +13,7 @@ noisy machine:
 - classification: a loop over classes and samples.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ class PlainPixelCNN(keras.layers.Layer):
     """The yardstick: `GatedPixelCNN` by full kernels times masks."""
 
     def build(self, input_shape: Sequence[int]) -> None:
+        """Makes kernels, biases and masks."""
         f = _FILTERS
-        self.pairs = []
 
         def convolution(
             rows: int, columns: int, size_in: int, size_out: int, seen: int
@@ -84,6 +85,7 @@ class PlainPixelCNN(keras.layers.Layer):
         self.parameters = convolution(1, 1, f, 1, 1)
 
     def call(self, images: tf.Tensor, conditioning: None = None) -> tf.Tensor:
+        """Returns the parameters of all pixels, `[N, H, W, 1]`."""
         above = _masked(self.first_above, images)
         left = _masked(self.first_left, images)
         for from_above, from_left, across, residual in self.blocks:
@@ -121,7 +123,7 @@ def main(argv: Sequence[str]) -> None:
 def measure_network() -> None:
     """Prints images trained and scored a second, plain and ours."""
     images = _binary_images(_BATCH_SIZE)
-    functions = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for name, network, jit_compile in (
         ("plain", PlainPixelCNN(), False),
         ("plain, XLA", PlainPixelCNN(), True),
@@ -129,14 +131,10 @@ def measure_network() -> None:
         ("ours, XLA", _gated(), True),
     ):
         distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
-        functions[f"train {name}"] = _training_step(distribution, jit_compile)
-        functions[f"score {name}"] = tf.function(
-            distribution.log_prob, jit_compile=jit_compile
-        )
-    calls = {
-        name: lambda function=function: function(images)
-        for name, function in functions.items()
-    }
+        train = _training_step(network, distribution, jit_compile)
+        score = tf.function(distribution.log_prob, jit_compile=jit_compile)
+        calls[f"train {name}"] = functools.partial(train, images)
+        calls[f"score {name}"] = functools.partial(score, images)
     seconds = _best_seconds(calls, _ROUNDS.value, repeats=3)
     print(
         "images a second          plain  plain, XLA    ours  ours, XLA  ratio"
@@ -158,9 +156,8 @@ def _gated() -> GatedPixelCNN:
 
 
 def _training_step(
-    distribution: PixelCNN, jit_compile: bool
+    network: keras.layers.Layer, distribution: PixelCNN, jit_compile: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    network = distribution.network
     distribution.log_prob(_binary_images(1))  # builds the network
     optimizer = keras.optimizers.Adam()
     optimizer.build(network.trainable_variables)
@@ -180,16 +177,11 @@ def measure_sampling() -> None:
     network = _gated()
     distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
     seed = tf.constant([1, 2])
-    calls = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for count in (1, 64):
-        calls[f"cached, {count}"] = lambda count=count: distribution.sample(
-            count, seed=seed
-        )
-        compiled = tf.function(
-            lambda count=count: distribution.sample(count, seed=seed),
-            jit_compile=True,
-        )
-        calls[f"cached, {count}, XLA"] = compiled
+        sample = functools.partial(distribution.sample, count, seed=seed)
+        calls[f"cached, {count}"] = sample
+        calls[f"cached, {count}, XLA"] = tf.function(sample, jit_compile=True)
     seconds = _best_seconds(calls, _ROUNDS.value)
     naive = tf.function(network)
     seconds["naive, 1"] = _best_seconds(

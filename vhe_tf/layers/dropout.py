@@ -14,8 +14,9 @@ __all__ = ["SeededDropout", "seed_scope"]
 class _Seeds:
     """Hands out seeds folded from one, in the order of the calls."""
 
-    def __init__(self, seed: tf.Tensor) -> None:
+    def __init__(self, seed: tf.Tensor, training: bool | None) -> None:
         self._seed = seed
+        self.training = training
         self._count = 0
 
     def next(self) -> tf.Tensor:
@@ -31,13 +32,15 @@ _SEEDS: contextvars.ContextVar[_Seeds | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def seed_scope(seed: tf.Tensor) -> Iterator[None]:
+def seed_scope(seed: tf.Tensor, training: bool | None = None) -> Iterator[None]:
     """Within it, every `SeededDropout` draws from a seed folded from this one.
 
     Args:
         seed: `[2]` int32.
+        training: Bool, in place of what Keras tells each layer; it tells
+            layers of layers nothing in `model.stateless_call(...)`.
     """
-    token = _SEEDS.set(_Seeds(seed))
+    token = _SEEDS.set(_Seeds(seed, training))
     try:
         yield
     finally:
@@ -58,7 +61,7 @@ class SeededDropout(keras.layers.Layer):
 
     Call arguments:
         features: Tensor of any shape.
-        training: Bool.
+        training: Bool; a `seed_scope` may say otherwise.
 
     Returns:
         `features`, or while training those kept, divided by `1 - rate`.
@@ -75,9 +78,11 @@ class SeededDropout(keras.layers.Layer):
         self.rate = rate
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not training or not self.rate:
-            return features
         seeds = _SEEDS.get()
+        if seeds is not None and seeds.training is not None:
+            training = seeds.training
+        if not self.rate or not training:
+            return features
         if seeds is None:
             raise RuntimeError(
                 "Dropout needs a seed: call the layer in "

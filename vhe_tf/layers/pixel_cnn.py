@@ -20,9 +20,10 @@ class GatedPixelCNN(keras.layers.Layer):
     """A gated PixelCNN without a blind spot (van den Oord et al. 2016).
 
     A pixel's parameters depend on the pixels before it, in raster order, as
-    far as `receptive_field` reaches, and on all of the conditioning. A decoder
-    that sees too far can model an image without its latents, and then learns
-    to ignore them.
+    far as `receptive_field` reaches. A decoder that sees too far can model an
+    image without its latents, and then learns to ignore them. Of the
+    conditioning they see what lies around those pixels; further down only as
+    far as the convolutions of the conditioning itself reach.
 
     Args:
         num_parameters: P, the parameters of a pixel.
@@ -45,7 +46,7 @@ class GatedPixelCNN(keras.layers.Layer):
         `[N, H, W, P]`, float32.
 
     Raises:
-        ValueError: If a kernel size is even.
+        ValueError: If a kernel size is even or below 3, or there is no block.
     """
 
     def __init__(
@@ -71,6 +72,11 @@ class GatedPixelCNN(keras.layers.Layer):
                     f"`{name}` must be an odd int, 3 or more. "
                     f"Received: {name}={size!r}."
                 )
+        if num_blocks < 1:
+            raise ValueError(
+                "`num_blocks` must be positive: without a block no pixel sees "
+                f"the rows above. Received: num_blocks={num_blocks!r}."
+            )
         self.num_parameters = num_parameters
         self.filters = filters
         self.num_blocks = num_blocks
@@ -376,7 +382,9 @@ class IncrementalPixelCNN:
         dtype = network.compute_dtype
         return (
             tf.zeros([batch, first_reach * channels], dtype),
-            tf.zeros([network.num_blocks, batch, reach * network.filters], dtype),
+            tf.zeros(
+                [network.num_blocks, batch, reach * network.filters], dtype
+            ),
         )
 
     def next_pixel(

@@ -141,11 +141,11 @@ class ShiftConvolution(keras.layers.Layer):
         self.kernel_size = tuple(kernel_size)
         if padding is None:
             padding = [((k - 1) // 2, k // 2) for k in self.kernel_size]
-        rows, columns = padding
-        self.padding: Padding = (tuple(rows), tuple(columns))
+        (above, below), (left, right) = padding
+        self.padding: Padding = ((above, below), (left, right))
         self.use_bias = use_bias
 
-    def build(self, input_shape: Sequence[int]) -> None:
+    def build(self, input_shape: Sequence[Any]) -> None:
         self.kernel = self.add_weight(
             shape=(*self.kernel_size, input_shape[-1], self.filters),
             initializer="glorot_uniform",

@@ -215,9 +215,7 @@ class PosePosterior(lazy.LazyLayer):
             latent_size, dtype=self.dtype_policy
         )
 
-    def call(
-        self, query: tf.Tensor, *templates: tf.Tensor
-    ) -> tfd.Distribution:
+    def call(self, query: tf.Tensor, *templates: tf.Tensor) -> tfd.Distribution:
         images = query
         if templates:
             leading = tf.shape(templates[0])[:-3]

@@ -101,9 +101,8 @@ class VHE(keras.Model):
         self, episode: Episode, training: bool = False
     ) -> objectives.ElboTerms:
         self._check_shapes(episode)
-        with dropout.seed_scope(
-            by_row.fold_in(episode["seed"], len(self.latents))
-        ):
+        seed = by_row.fold_in(episode["seed"], len(self.latents))
+        with dropout.seed_scope(seed, training=training):
             return self._terms(episode)
 
     def _terms(self, episode: Episode) -> objectives.ElboTerms:
@@ -529,6 +528,9 @@ class VHE(keras.Model):
         Returns:
             `[B, T, H, W, C]`, see `render`; the group latents go on a straight
             line from one draw to the other.
+
+        Raises:
+            ValueError: If `num_steps` is below 2.
         """
         if num_steps < 2:
             raise ValueError(

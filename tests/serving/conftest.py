@@ -1,0 +1,191 @@
+"""A tiny model with the signatures of a served VHE and closed-form answers.
+
+A class is the mean of its support; an image is 2x2. Chance is the seed itself,
+a hundredth of it added, so that rows that are mixed up can be told.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vhe_tf.serving.local import LocalServer
+
+IMAGE = (2, 2, 1)
+
+
+def _spec(name, *shape, dtype=tf.float32):
+    return tf.TensorSpec(shape, dtype, name=name)
+
+
+_SEED = _spec("seed", None, dtype=tf.int64)
+_QUERY = _spec("query", None, *IMAGE)
+_SUPPORT = _spec("support", None, None, *IMAGE)
+_SUPPORTS = _spec("support", None, None, None, *IMAGE)
+_PARAMETERS = [_spec(name, None, *IMAGE) for name in ("mean", "stddev")]
+_PARAMETERS_OF_WAYS = [
+    _spec(name, None, None, *IMAGE) for name in ("mean", "stddev")
+]
+
+
+def _checked(name, pixels):
+    in_range = tf.reduce_all((pixels >= 0.0) & (pixels <= 1.0))
+    check = tf.debugging.Assert(in_range, [f"`{name}` must be in [0, 1]."])
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)
+
+
+def _chance(seed, rank):
+    noise = tf.cast(seed, tf.float32) / 100.0
+    return tf.reshape(noise, [-1] + [1] * (rank - 1))
+
+
+class TinyVHE(tf.Module):
+    """A served VHE in form."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = tf.Variable(0.25)
+
+    @tf.function(input_signature=[_SUPPORTS, _QUERY, _SEED])
+    def classify(self, support, query, seed):
+        mean = tf.reduce_mean(_checked("support", support), axis=2)
+        return self._classify(mean, _checked("query", query), seed)
+
+    @tf.function(input_signature=[*_PARAMETERS_OF_WAYS, _QUERY, _SEED])
+    def classify_encoded(self, mean, stddev, query, seed):
+        return self._classify(mean + 0.0 * stddev, query, seed)
+
+    def _classify(self, mean, query, seed):
+        error = tf.reduce_sum((mean - query[:, tf.newaxis]) ** 2, [2, 3, 4])
+        log_likelihood = _chance(seed, 2) - error
+        return {
+            "log_likelihood": log_likelihood,
+            "probabilities": tf.nn.softmax(log_likelihood),
+            "label": tf.argmax(log_likelihood, 1, output_type=tf.int32),
+        }
+
+    @tf.function(input_signature=[_SUPPORT])
+    def encode(self, support):
+        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        return {"mean": mean, "stddev": 0.5 * tf.ones_like(mean)}
+
+    @tf.function(input_signature=[_SUPPORT, _SEED])
+    def sample(self, support, seed):
+        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        return {"images": mean + _chance(seed, 4) + self.offset}
+
+    @tf.function(input_signature=[*_PARAMETERS, _SEED])
+    def sample_encoded(self, mean, stddev, seed):
+        noise = _chance(seed, 4) + 0.0 * stddev
+        return {"images": mean + noise + self.offset}
+
+    @tf.function(input_signature=[_SEED])
+    def sample_prior(self, seed):
+        return {"images": tf.ones([1, *IMAGE]) * _chance(seed, 4) + self.offset}
+
+    @tf.function(input_signature=[_SUPPORT, _QUERY, _SEED])
+    def log_likelihood(self, support, query, seed):
+        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        error = tf.reduce_sum((mean - query) ** 2, [1, 2, 3])
+        return {"log_likelihood": _chance(seed, 1) - error}
+
+    # Beyond a VHE: what else the JSON rules speak of.
+
+    @tf.function(
+        input_signature=[
+            _spec("text", None, dtype=tf.string),
+            _spec("flag", None, dtype=tf.bool),
+            _spec("byte", None, dtype=tf.uint8),
+            _spec("wide", None, dtype=tf.float64),
+        ]
+    )
+    def every_dtype(self, text, flag, byte, wide):
+        return {
+            "text": text,
+            "text_bytes": text,
+            "flag": tf.logical_not(flag),
+            "byte": byte,
+            "wide": wide / 3.0,
+        }
+
+    @tf.function(input_signature=[_SEED])
+    def total(self, seed):
+        return {"total": tf.reduce_sum(seed)}
+
+    @tf.function(input_signature=[_spec("half", None, dtype=tf.float16)])
+    def half(self, half):
+        return {"half": half}
+
+    @tf.function(input_signature=[_SEED])
+    def reciprocal(self, seed):
+        value = tf.cast(seed, tf.float32)
+        return {"reciprocal": 1.0 / value, "not_a_number": value * np.nan}
+
+
+_SIGNATURES = (
+    "classify",
+    "classify_encoded",
+    "encode",
+    "every_dtype",
+    "half",
+    "log_likelihood",
+    "reciprocal",
+    "sample",
+    "sample_encoded",
+    "sample_prior",
+    "total",
+)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """The folder of versions 2 and 10; 9 is not one yet."""
+    folder = tmp_path_factory.mktemp("saved_models") / "tiny"
+    (folder / "11.partial").mkdir(parents=True)
+    model = TinyVHE()
+    signatures = {name: getattr(model, name) for name in _SIGNATURES}
+    signatures["serving_default"] = model.classify
+    tf.saved_model.save(model, str(folder / "10"), signatures=signatures)
+    (folder / "2").symlink_to(folder / "10")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(saved_model):
+    """A server of it, with small limits, on a free port."""
+    with LocalServer(
+        saved_model,
+        port=0,
+        max_request_mib=1.0,
+        max_rows=64,
+        max_items=640,
+        log=lambda line: None,
+    ) as local_server:
+        yield local_server
+
+
+@pytest.fixture(scope="session")
+def signatures(saved_model):
+    """The same model's signatures through TensorFlow's other loader."""
+    loaded = tf.saved_model.load(str(saved_model / "10"))
+
+    def call(name, **inputs):
+        outputs = loaded.signatures[name](
+            **{key: tf.constant(value) for key, value in inputs.items()}
+        )
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    # The functions die with the module that they belong to.
+    call.loaded = loaded
+    return call
+
+
+@pytest.fixture
+def inputs():
+    """What `classify` takes: 3 rows, 4 ways, 5 shots."""
+    generator = np.random.default_rng(0)
+    return {
+        "support": generator.random((3, 4, 5, *IMAGE), np.float32),
+        "query": generator.random((3, *IMAGE), np.float32),
+        "seed": np.array([7, 0, -300], np.int64),
+    }

@@ -1,0 +1,814 @@
+import base64
+import concurrent.futures
+import json
+import math
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import hypothesis
+import numpy as np
+import pytest
+import requests
+from hypothesis import strategies
+from werkzeug import test as werkzeug_test
+
+from vhe_tf.serving import local
+from vhe_tf.serving.json_tensors import RequestError
+
+BLACK = np.zeros((2, 2, 1)).tolist()
+QUIETLY = {"log": lambda line: None}
+
+
+def _lists(inputs):
+    return {name: value.tolist() for name, value in inputs.items()}
+
+
+def _post(server, body, *, path="/v1/models/tiny:predict"):
+    if isinstance(body, dict | list):
+        body = json.dumps(body)
+    return requests.post(server.address + path, data=body, timeout=30)
+
+
+def _columns(server, signature, inputs):
+    response = _post(
+        server, {"signature_name": signature, "inputs": _lists(inputs)}
+    )
+    assert response.status_code == 200, response.text
+    return json.loads(response.text)["outputs"]
+
+
+def _error(response):
+    """Returns the error of a response that is nothing but an error."""
+    document = json.loads(response.text)
+    assert list(document) == ["error"]
+    assert response.headers["Content-Type"] == "application/json"
+    return document["error"]
+
+
+def _assert_lives(server):
+    response = _post(
+        server, {"signature_name": "sample_prior", "inputs": {"seed": [75]}}
+    )
+    assert response.json() == {"outputs": [[[[1.0], [1.0]], [[1.0], [1.0]]]]}
+
+
+# What is served ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "/versions/10"])
+def test_status(server, path):
+    response = requests.get(f"{server.address}/v1/models/tiny{path}")
+    assert response.status_code == 200
+    assert response.json() == {
+        "model_version_status": [
+            {
+                "version": "10",
+                "state": "AVAILABLE",
+                "status": {"error_code": "OK", "error_message": ""},
+            }
+        ]
+    }
+
+
+@pytest.mark.parametrize("path", ["/metadata", "/versions/10/metadata"])
+def test_metadata(server, path):
+    document = requests.get(f"{server.address}/v1/models/tiny{path}").json()
+    assert document["model_spec"] == {
+        "name": "tiny",
+        "signature_name": "",
+        "version": "10",
+    }
+    signatures = document["metadata"]["signature_def"]["signature_def"]
+    assert signatures["serving_default"]["inputs"].keys() == {
+        "support",
+        "query",
+        "seed",
+    }
+    seed = signatures["sample_prior"]["inputs"]["seed"]
+    assert seed["dtype"] == "DT_INT64"
+    assert seed["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
+
+
+def test_the_largest_version_is_served_unless_another_is_named(saved_model):
+    for version, served in [(None, 10), (2, 2)]:
+        with local.LocalServer(
+            saved_model, port=0, version=version, **QUIETLY
+        ) as server:
+            assert server.model.version == served
+            path = f"/v1/models/tiny/versions/{served}:predict"
+            body = {"signature_name": "sample_prior", "instances": [1]}
+            assert _post(server, body, path=path).status_code == 200
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_a_version_that_is_not_there_is_refused(tmp_path, saved_model, version):
+    folder = tmp_path if version is None else saved_model
+    there = [] if version is None else [2, 10]
+    with pytest.raises(
+        FileNotFoundError, match=re.escape(f"with the versions {there}")
+    ):
+        local.LocalServer(folder, port=0, version=version)
+
+
+@pytest.mark.parametrize(
+    "limit", ["max_request_mib", "max_concurrent", "max_rows", "max_items"]
+)
+def test_limits_must_be_positive(saved_model, limit):
+    with pytest.raises(ValueError, match=r"must be positive.*=0"):
+        local.LocalServer(saved_model, port=0, **{limit: 0})
+
+
+# What is answered -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["classify", "serving_default", ""])
+def test_columns_give_what_the_signature_gives(
+    server, signatures, inputs, name
+):
+    outputs = _columns(server, name, inputs)
+    expected = signatures("classify", **inputs)
+    assert outputs.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(
+            np.array(outputs[key], value.dtype), value
+        )
+    assert all(type(label) is int for label in outputs["label"])
+
+
+def test_rows_give_what_columns_give(server, inputs):
+    lists = _lists(inputs)
+    rows = [
+        dict(zip(lists, row, strict=True))
+        for row in zip(*lists.values(), strict=True)
+    ]
+    predictions = _post(server, {"instances": rows}).json()["predictions"]
+    columns = _columns(server, "classify", inputs)
+    assert len(predictions) == 3
+    for name, column in columns.items():
+        assert [prediction[name] for prediction in predictions] == column
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_single_input_may_go_unnamed_and_a_single_output_does(server, named):
+    seeds = [75, 175]
+    rows = _post(
+        server,
+        {
+            "signature_name": "sample_prior",
+            "instances": [{"seed": s} for s in seeds] if named else seeds,
+        },
+    ).json()["predictions"]
+    columns = _post(
+        server,
+        {
+            "signature_name": "sample_prior",
+            "inputs": {"seed": seeds} if named else seeds,
+        },
+    ).json()["outputs"]
+    assert rows == columns
+    assert np.shape(rows) == (2, 2, 2, 1)
+    np.testing.assert_array_equal(np.ravel(rows), np.repeat([1.0, 2.0], 4))
+
+
+def test_no_rows_by_columns(server):
+    assert _columns(server, "sample_prior", {"seed": np.zeros(0)}) == []
+
+
+def test_every_dtype_of_the_rules(server):
+    response = _post(
+        server,
+        {
+            "signature_name": "every_dtype",
+            "inputs": {
+                "text": ["é", {"b64": base64.b64encode(b"\x00\xff").decode()}],
+                "flag": [True, False],
+                "byte": [0, 255],
+                "wide": [1, 0.1],
+            },
+        },
+    )
+    assert response.json() == {
+        "outputs": {
+            "text": ["é", "\x00�"],
+            "text_bytes": [{"b64": "w6k="}, {"b64": "AP8="}],
+            "flag": [False, True],
+            "byte": [0, 255],
+            "wide": [1 / 3.0, 0.1 / 3.0],
+        }
+    }
+
+
+def test_float32_comes_in_its_own_digits(server):
+    outputs = _columns(
+        server, "encode", {"support": np.full((1, 1, 2, 2, 1), 0.2)}
+    )
+    assert outputs["mean"] == [[[[0.2], [0.2]], [[0.2], [0.2]]]]
+
+
+def test_numbers_that_are_none_come_as_tensorflow_serving_writes_them(server):
+    response = _post(
+        server, {"signature_name": "reciprocal", "instances": [0, 4]}
+    )
+    assert "Infinity" in response.text
+    assert "NaN" in response.text
+    predictions = json.loads(response.text)["predictions"]
+    assert predictions[0]["reciprocal"] == math.inf
+    assert predictions[1]["reciprocal"] == 0.25
+    assert math.isnan(predictions[1]["not_a_number"])
+
+
+def test_other_keys_are_ignored(server):
+    body = {"signature_name": "sample_prior", "instances": [1], "more": [2]}
+    assert _post(server, body).status_code == 200
+
+
+def test_paths_are_told_apart_by_letters_not_by_their_case(server):
+    body = {"signature_name": "sample_prior", "instances": [1]}
+    assert _post(server, body, path="/V1/Models/tiny:Predict").ok
+
+
+# What is refused --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("GET", "/v1/models/tiny/versions/3", 404, "version 3 of model tiny"),
+        ("GET", "/v1/models/other", 404, "any versions of model other"),
+        ("GET", "/v1/models/other/metadata", 404, "versions of model other"),
+        ("GET", "/v1/models", 400, "Malformed request: GET /v1/models"),
+        ("POST", "/v1/models/other:predict", 404, "versions of model other"),
+        ("POST", "/v1/models/tiny/versions/3:predict", 404, "version 3"),
+        ("POST", "/v1/models/tiny:regress", 400, "Malformed request: POST"),
+        ("POST", "/v1/models/tiny", 400, "Malformed request: POST"),
+        ("GET", "/v1/models/tiny:predict", 400, "Malformed request: GET"),
+        ("DELETE", "/v1/models/tiny", 400, "Malformed request: DELETE"),
+        ("GET", f"/v1/models/tiny/versions/{9**30}", 400, "Malformed request"),
+        ("GET", "/v2/health", 404, "/v2/health"),
+        ("GET", "/../../etc/passwd", 404, "Nothing is served"),
+    ],
+)
+def test_paths_that_are_refused(server, method, path, status, message):
+    response = requests.request(method, server.address + path, data="{}")
+    assert response.status_code == status
+    assert message in _error(response)
+    _assert_lives(server)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "JSON Parse error"),
+        ("{", "JSON Parse error"),
+        (b"\xff{}", "JSON Parse error"),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"instances": [' + "9" * 5000 + "]}", "JSON Parse error"),
+        ("[1]", "JSON Value: [1] Is not object"),
+        ({}, "Missing 'inputs' or 'instances' key"),
+        ({"inputs": [1], "instances": [1]}, "expecting only one of"),
+        ({"signature_name": 3, "inputs": [1]}, "'signature_name' key must be"),
+        (
+            {"signature_name": "no", "inputs": [1]},
+            '"no" not found in signature',
+        ),
+        ({"signature_name": "__saved_model_init_op"}, "not found in signature"),
+        ({"instances": 3}, "Expecting 'instances' to be an list/array"),
+        ({"instances": []}, "No values in 'instances' array"),
+        ({"instances": [1]}, "query, seed, support"),
+        ({"inputs": [1]}, "query, seed, support"),
+    ],
+)
+def test_documents_that_are_refused(server, body, message):
+    response = _post(server, body)
+    assert response.status_code == 400
+    assert message in _error(response)
+    _assert_lives(server)
+
+
+def _ragged(support):
+    support[0][1] = support[0][1][:2]
+    return support
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("query", lambda value: value[0], "expected shape [-1,2,2,1]"),
+        ("query", lambda value: value[:2], "Incompatible shapes"),
+        ("query", lambda value: 0.5, "but got: []"),
+        ("query", lambda value: "ink", "but got: []"),
+        ("query", lambda value: None, "but got: []"),
+        ("query", lambda value: [BLACK * 2] * 3, "but got: [3,4,2,1]"),
+        ("query", lambda value: [*value[:2], 1], "found at incorrect level: 1"),
+        ("query", lambda value: [*value[:2], [1]], "unexpected size: 1"),
+        (
+            "query",
+            lambda value: [*value[:2], [[[0], [[0]]], [[0], [0]]]],
+            "unexpected level",
+        ),
+        (
+            "query",
+            lambda value: [[[[True], [0]], [[0], [0]]]] * 3,
+            "true is not of expected type: float32",
+        ),
+        (
+            "query",
+            lambda value: [[[["0"], [0]], [[0], [0]]]] * 3,
+            '"0" is not of expected type: float32',
+        ),
+        (
+            "query",
+            lambda value: [[[[{}], [0]], [[0], [0]]]] * 3,
+            "{} is not of expected type: float32",
+        ),
+        (
+            "query",
+            lambda value: [[[[1e39], [0]], [[0], [0]]]] * 3,
+            "1e+39 to float32 without loss",
+        ),
+        (
+            "query",
+            lambda value: [[[[2**24 + 1], [0]], [[0], [0]]]] * 3,
+            "16777217 to float32 without loss",
+        ),
+        (
+            "query",
+            lambda value: [[[[9**999], [0]], [[0], [0]]]] * 3,
+            "too large for float32",
+        ),
+        ("query", lambda value: [[[[math.nan]] * 2] * 2] * 3, "in [0, 1]"),
+        ("query", lambda value: [[[[math.inf]] * 2] * 2] * 3, "in [0, 1]"),
+        ("query", lambda value: [[[[1.5]] * 2] * 2] * 3, "in [0, 1]"),
+        ("support", lambda value: [[[[[[-1]] * 2] * 2]]] * 3, "in [0, 1]"),
+        ("support", _ragged, "Encountered list at unexpected size: 2 at level"),
+        ("support", lambda value: [[[]]] * 3, "but got: [3,1,0]"),
+        ("support", lambda value: [[]] * 3, "but got: [3,0]"),
+        ("support", lambda value: [[[BLACK] * 300]] * 3, "3 x 1 x 300 items"),
+        (
+            "seed",
+            lambda value: [1.0, 2, 3],
+            "1.0 is not of expected type: int64",
+        ),
+        ("seed", lambda value: [1, 2, 2**63], "9223372036854775808 is not of"),
+        ("seed", lambda value: [1, 2, math.nan], "NaN is not of expected type"),
+        ("seed", lambda value: [1, 2, True], "true is not of expected type"),
+        ("seed", lambda value: [[1], [2], [3]], "expected shape [-1]"),
+        ("seed", lambda value: list(range(65)), "65 rows"),
+    ],
+)
+def test_inputs_that_are_refused(server, inputs, name, change, message):
+    lists = _lists(inputs)
+    lists[name] = change(lists[name])
+    response = _post(server, {"inputs": lists})
+    assert response.status_code == 400
+    assert message in _error(response)
+    if message != "Incompatible shapes":  # which the real model tells better
+        assert name in _error(response)
+    _assert_lives(server)
+
+
+def test_inputs_that_are_missing_or_unknown_are_named(server, inputs):
+    lists = _lists(inputs)
+    missing = {"query": lists["query"], "seed": lists["seed"]}
+    for body, message in [
+        ({"inputs": missing}, "Missing named input: support"),
+        ({"inputs": {**lists, "sead": [1]}}, 'Unknown: "sead"'),
+    ]:
+        response = _post(server, body)
+        assert response.status_code == 400
+        assert message in _error(response)
+    row = {name: value[0] for name, value in lists.items()}
+    for other, message in [
+        ({**row, "sead": 1}, 'element: 1 of .* Unknown: "sead"'),
+        (
+            {"query": row["query"]},
+            'element: 1 of .* Missing: "seed", "support"',
+        ),
+        ([1], "Expecting object but got value/list at item 1"),
+    ]:
+        response = _post(server, {"instances": [row, other]})
+        assert response.status_code == 400
+        assert re.search(message, _error(response))
+    _assert_lives(server)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"b64": "?"}, "Unable to base64 decode"),
+        ({"b64": "AA==", "more": 1}, "not formatted correctly for base64"),
+        (3, "3 is not of expected type: string"),
+        ("\ud800", "is no text"),
+    ],
+)
+def test_strings_that_are_refused(server, text, message):
+    columns = {"flag": [True], "byte": [1], "wide": [0.5], "text": [text]}
+    response = _post(
+        server, {"signature_name": "every_dtype", "inputs": columns}
+    )
+    assert response.status_code == 400
+    assert message in _error(response)
+    assert '"text"' in _error(response)
+
+
+def test_integers_stay_within_their_dtype(server):
+    columns = {"flag": [True], "byte": [256], "wide": [0.5], "text": ["a"]}
+    response = _post(
+        server, {"signature_name": "every_dtype", "inputs": columns}
+    )
+    assert response.status_code == 400
+    assert '"byte": JSON Value: 256 is not of' in _error(response)
+
+
+def test_rows_need_outputs_with_rows(server):
+    body = {"signature_name": "total", "instances": [3, 4]}
+    assert "total has no shape" in _error(_post(server, body))
+    assert _columns(server, "total", {"seed": np.array([3, 4])}) == 7
+
+
+def test_half_precision_has_no_json(server):
+    body = {"signature_name": "half", "instances": [3, 4]}
+    response = _post(server, body)
+    assert response.status_code == 501
+    assert "to type: float16" in _error(response)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_request_is_refused(server, chunked):
+    body = b'{"instances": [' + b"0, " * 2**19 + b"0]}"
+    response = _post(server, iter([body]) if chunked else body)
+    assert response.status_code == 413
+    assert "larger than 1 MiB" in _error(response)
+    _assert_lives(server)
+
+
+# Under load -------------------------------------------------------------------
+
+
+def test_concurrent_clients_get_each_their_own(server):
+    num_threads, num_requests = 8, 20
+
+    def ask(thread):
+        answers = []
+        with requests.Session() as session:
+            for index in range(num_requests):
+                seeds = [1000 * thread + index, -index]
+                response = session.post(
+                    f"{server.address}/v1/models/tiny:predict",
+                    json={"signature_name": "sample_prior", "instances": seeds},
+                    timeout=30,
+                )
+                answers.append(
+                    (
+                        response.status_code,
+                        seeds,
+                        response.json()["predictions"],
+                    )
+                )
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        answers = [
+            a for some in pool.map(ask, range(num_threads)) for a in some
+        ]
+    assert len(answers) == num_threads * num_requests
+    for status, seeds, images in answers:
+        assert status == 200
+        expected = np.array(seeds, np.float32) / np.float32(100.0) + 0.25
+        np.testing.assert_allclose(np.array(images)[:, 0, 0, 0], expected, 1e-6)
+
+
+class _SlowModel:
+    """A model that answers when it is let."""
+
+    name = "slow"
+    version = 1
+
+    def __init__(self):
+        self.signatures = {"serving_default": local._Signature({}, {})}
+        self.signature_json = {}
+        self.started = threading.Semaphore(0)
+        self.may_end = threading.Event()
+
+    def run(self, signature, inputs):
+        self.started.release()
+        assert self.may_end.wait(timeout=60)
+        return {"answer": np.ones(1, np.float32)}
+
+
+def _client(model, *, patience=0.01, log=lambda line: None, **limits):
+    limits = {
+        "concurrent": 1,
+        "request_bytes": 99,
+        "rows": 9,
+        "items": 9,
+    } | limits
+    application = local._Application(
+        model, local._Limits(**limits), log, patience=patience
+    )
+    return werkzeug_test.Client(application)
+
+
+def test_a_request_too_many_is_sent_away():
+    model = _SlowModel()
+    client = _client(model)
+
+    def ask():
+        return client.post("/v1/models/slow:predict", data='{"inputs": {}}')
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask)
+        assert model.started.acquire(timeout=60)
+        refused = ask()
+        assert refused.status_code == 503
+        assert "busy" in refused.json["error"]
+        # What needs no model is answered all the same.
+        assert client.get("/v1/models/slow").status_code == 200
+        model.may_end.set()
+        assert first.result().json == {"outputs": [1.0]}
+    assert ask().status_code == 200
+
+
+def test_no_more_wait_than_may(monkeypatch):
+    monkeypatch.setattr(local, "_MAX_WAITING", 0)
+    model = _SlowModel()
+    client = _client(model, patience=60.0)
+
+    def ask():
+        return client.post("/v1/models/slow:predict", data='{"inputs": {}}')
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask)
+        assert model.started.acquire(timeout=60)
+        refused = ask()
+        assert refused.status_code == 503
+        assert "Too many requests wait" in refused.json["error"]
+        model.may_end.set()
+        assert first.result().status_code == 200
+
+
+def test_an_error_of_the_server_is_told_and_survived():
+    model = _SlowModel()
+    lines = []
+    client = _client(model, log=lines.append)
+    model.run = lambda signature, inputs: 1 / 0
+    response = client.post("/v1/models/slow:predict", data='{"inputs": {}}')
+    assert response.status_code == 500
+    assert "ZeroDivisionError" in response.json["error"]
+    assert "Traceback" in lines[0]
+    assert lines[1].startswith("POST /v1/models/slow:predict 500 ")
+    model.run = lambda signature, inputs: {"answer": np.ones(1)}
+    response = client.post("/v1/models/slow:predict", data='{"inputs": {}}')
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_client_that_falls_silent_is_dropped(server, monkeypatch, leaves):
+    monkeypatch.setattr(local._Handler, "timeout", 0.05)
+    host, port = server.address.removeprefix("http://").split(":")
+    head = "POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode())
+        if leaves:
+            connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "did not arrive whole" in answer
+    _assert_lives(server)
+
+
+def test_lines_of_the_log_cannot_be_forged():
+    lines = []
+    _client(_SlowModel(), log=lines.append).get("/v1/%0aGET%20/v1/models/slow")
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
+
+
+# Requests of every kind -------------------------------------------------------
+
+_JSON = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(max_size=3),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(
+            strategies.sampled_from(["seed", "query", "support", "b64", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+_NAMES = [
+    "classify",
+    "encode",
+    "sample",
+    "sample_prior",
+    "every_dtype",
+    "x",
+    "",
+]
+
+
+@strategies.composite
+def _near_valid(draw):
+    """A request to classify, parts of which are something else."""
+    row = {"support": [[BLACK]], "query": BLACK, "seed": 1}
+    for name in draw(strategies.sets(strategies.sampled_from([*row, "x"]))):
+        row[name] = draw(_JSON | strategies.just([[BLACK]]))
+    if draw(strategies.booleans()):
+        row.pop(draw(strategies.sampled_from(sorted(row))))
+    rows = [row] * draw(strategies.integers(0, 3))
+    if draw(strategies.booleans()):
+        return {"instances": rows}
+    return {"inputs": {name: [r[name] for r in rows] for name in row}}
+
+
+@hypothesis.given(
+    document=_near_valid()
+    | strategies.fixed_dictionaries(
+        {},
+        optional={
+            "signature_name": strategies.sampled_from(_NAMES) | _JSON,
+            "instances": _JSON | strategies.lists(_JSON, max_size=3),
+            "inputs": _JSON,
+        },
+    )
+    | _JSON,
+)
+@hypothesis.settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_any_json_is_answered_or_refused(server, document):
+    response = _post(server, json.dumps(document))
+    assert response.status_code in (200, 400), (document, response.text)
+    if response.status_code == 400:
+        assert _error(response)
+
+
+@hypothesis.given(body=strategies.binary(max_size=60))
+@hypothesis.settings(
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_any_bytes_are_refused(server, body):
+    response = _post(server, body)
+    assert response.status_code == 400
+    assert _error(response)
+
+
+def test_the_server_lives_after_all_that(server):
+    _assert_lives(server)
+
+
+# The errors of graphs ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "useful"),
+    [
+        (
+            "Graph execution error:\n\nassertion failed: [`a` must be in "
+            "[0, 1].]\n\t [[{{node Assert/Assert}}]]",
+            "`a` must be in [0, 1].",
+        ),
+        (
+            "assertion failed: [`a` is low.] [Condition x >= y did not hold] "
+            "[x (a:0) = ] [[-1]]",
+            "`a` is low.",
+        ),
+        (
+            "Graph execution error:\n\nDetected at node add defined at (most "
+            "recent call last):\n<stack traces unavailable>\nIncompatible "
+            "shapes: [3,2] vs. [2,1]\n\t [[{{node add}}]] [Op:x]",
+            "Incompatible shapes: [3,2] vs. [2,1]",
+        ),
+        (
+            "Graph execution error:\n\n2 root error(s) found.\n  (0) "
+            "INVALID_ARGUMENT: assertion failed: [`a` is low.]\n\t [[{{node "
+            "x}}]]\n  (1) CANCELLED: y\n0 successful operations.",
+            "`a` is low.",
+        ),
+    ],
+)
+def test_errors_of_the_graph_are_told_without_its_nodes(message, useful):
+    assert local._useful(message) == useful
+
+
+def test_errors_of_the_graph_keep_their_kind(saved_model):
+    import tensorflow as tf
+
+    model = local._SavedModel(saved_model, None)
+    for kind, status in [
+        (tf.errors.ResourceExhaustedError, 429),
+        (tf.errors.InternalError, 500),
+        (tf.errors.UnimplementedError, 501),
+    ]:
+
+        class Session:
+            error = kind(None, None, "no more")
+
+            def run(self, *arguments):
+                raise self.error
+
+        model._session = Session()
+        with pytest.raises(RequestError, match="no more") as raised:
+            model.run(model.signatures["total"], {"seed": None})
+        assert raised.value.status == status
+
+
+# The page and the command -----------------------------------------------------
+
+
+def test_the_demonstration_is_served_where_there_is_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "DEMO", tmp_path / "index.html")
+    client = _client(_SlowModel())
+    assert client.get("/").status_code == 404
+    local.DEMO.write_text("<title>é</title>", encoding="utf-8")
+    response = client.get("/")
+    assert response.status_code == 200
+    assert response.content_type == "text/html; charset=utf-8"
+    assert response.text == "<title>é</title>"
+
+
+def test_help_comes_without_tensorflow(capsys):
+    program = (
+        "import sys\n"
+        "from vhe_tf.serving import local\n"
+        "try:\n"
+        "    local.main(['--help'])\n"
+        "finally:\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    for words in ("Production is TensorFlow Serving", "--max_request_mib"):
+        assert words in ran.stdout
+
+
+def test_a_mistaken_folder_ends_quietly(tmp_path, capsys):
+    with pytest.raises(
+        SystemExit, match="error: Expected a version of a Saved"
+    ):
+        local.main([str(tmp_path / "none")])
+    assert "this is not it" in capsys.readouterr().out
+
+
+def test_the_command_serves_until_it_is_interrupted(saved_model):
+    program = (
+        "import runpy, signal, sys\n"
+        # Ignored in what a shell runs in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv[1:1] = ['--port=0']\n"
+        "runpy.run_module('vhe_tf.serving.local', run_name='__main__')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, saved_model],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        said = "".join(lines)
+        assert "Production is TensorFlow Serving, and this is not it." in said
+        url = re.search(r"Serving tiny, version 10, at (\S+)", said)[1]
+        assert url.startswith("http://127.0.0.1:")
+        assert requests.get(url, timeout=30).ok
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert re.search(r"GET /v1/models/tiny 200 \d+ ms\n", out)
+        assert out.endswith("Ended.\n")
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

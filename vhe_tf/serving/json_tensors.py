@@ -1,0 +1,375 @@
+"""JSON requests to arrays and arrays to JSON, as TensorFlow Serving does it.
+
+The rules are those of its json_tensor.cc, and so are the words of an error
+where they name what is wrong: `instances` are rows, `inputs` are columns; an
+integer may stand for a float, nothing else for another type; strings may be
+`{"b64": ...}`, and NaN and Infinity are numbers. Unlike there, errors name the
+input, and the shape is compared with the signature's.
+"""
+
+import base64
+import binascii
+import itertools
+import json
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "RequestError",
+    "TensorInfo",
+    "columns",
+    "columns_json",
+    "parsed",
+    "rows_json",
+    "shown",
+    "to_array",
+]
+
+
+class RequestError(Exception):
+    """A request that cannot be served.
+
+    Args:
+        message: What is wrong with it.
+        status: The HTTP status that says so.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TensorInfo(NamedTuple):
+    """An input or output of a signature.
+
+    Attributes:
+        name: In the graph.
+        dtype: NumPy's; object for strings.
+        shape: -1 for an open size; None for an open rank.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...] | None
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """Reads a request; NaN and Infinity are numbers to it.
+
+    Raises:
+        RequestError: If it is no JSON object.
+    """
+    try:
+        document = json.loads(body)
+    except RecursionError:
+        raise RequestError("JSON Parse error: nested too deeply") from None
+    except ValueError as error:
+        raise RequestError(f"JSON Parse error: {error}") from None
+    if not isinstance(document, dict):
+        raise RequestError(f"JSON Value: {shown(document)} Is not object")
+    return document
+
+
+def columns(
+    document: Mapping[str, Any], declared: Mapping[str, TensorInfo]
+) -> tuple[bool, dict[str, Any]]:
+    """Returns whether a request comes by rows, and each input's lists.
+
+    Raises:
+        RequestError: If it names other inputs than are declared.
+    """
+    if "instances" in document and "inputs" in document:
+        raise RequestError(
+            "Not formatted correctly expecting only one of 'inputs' or "
+            "'instances' keys to exist"
+        )
+    if "instances" in document:
+        return True, _columns_of_instances(document["instances"], declared)
+    if "inputs" in document:
+        return False, _columns_of_inputs(document["inputs"], declared)
+    raise RequestError("Missing 'inputs' or 'instances' key")
+
+
+def _columns_of_instances(
+    instances: Any, declared: Mapping[str, TensorInfo]
+) -> dict[str, Any]:
+    if not isinstance(instances, list):
+        raise RequestError("Expecting 'instances' to be an list/array")
+    if not instances:
+        raise RequestError("No values in 'instances' array")
+    if not _names_inputs(instances[0]):
+        if len(declared) > 1:
+            raise RequestError(
+                "instances is a plain list, but expecting list of objects as "
+                f"multiple input tensors required: {', '.join(declared)}"
+            )
+        (name,) = declared
+        return {name: instances}
+    for index, instance in enumerate(instances):
+        if not _names_inputs(instance):
+            raise RequestError(
+                f"Expecting object but got value/list at item {index} of input "
+                "list"
+            )
+        if set(instance) != set(declared):
+            raise RequestError(
+                f"Failed to process element: {index} of 'instances' list. Keys "
+                f"must be equal to: {','.join(declared)}. "
+                f"{_difference(instance, declared)}"
+            )
+    return {name: [item[name] for item in instances] for name in declared}
+
+
+def _columns_of_inputs(
+    inputs: Any, declared: Mapping[str, TensorInfo]
+) -> dict[str, Any]:
+    if not _names_inputs(inputs):
+        if len(declared) > 1:
+            raise RequestError(
+                "inputs is a plain value/list, but expecting an object as "
+                f"multiple input tensors required: {', '.join(declared)}"
+            )
+        (name,) = declared
+        return {name: inputs}
+    for name in declared:
+        if name not in inputs:
+            raise RequestError(
+                f"Missing named input: {name} in 'inputs' object."
+            )
+    if set(inputs) != set(declared):
+        # TensorFlow Serving ignores them: a misspelt name goes unnoticed.
+        raise RequestError(
+            f"Unknown name in 'inputs' object. {_difference(inputs, declared)}"
+        )
+    return inputs
+
+
+def _names_inputs(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _is_base64(value: Mapping[str, Any]) -> bool:
+    return set(value) == {"b64"} and isinstance(value["b64"], str)
+
+
+def _difference(given: Iterable[str], declared: Iterable[str]) -> str:
+    missing = ", ".join(shown(n) for n in sorted(set(declared) - set(given)))
+    unknown = ", ".join(shown(n) for n in sorted(set(given) - set(declared)))
+    return f"Missing: {missing or 'none'}. Unknown: {unknown or 'none'}."
+
+
+def to_array(name: str, value: Any, tensor: TensorInfo) -> np.ndarray:
+    """Turns nested lists into an array.
+
+    Raises:
+        RequestError: If they are ragged, or have another shape or type than
+            is declared.
+    """
+    shape = _shape_of(value)
+    declared = tensor.shape
+    if declared is not None and not (
+        len(shape) == len(declared)
+        and all(d in (-1, s) for s, d in zip(shape, declared, strict=True))
+    ):
+        raise RequestError(
+            f'Input "{name}": expected shape {_shape_shown(declared)}, -1 for '
+            f"any size, but got: {_shape_shown(shape)}"
+        )
+    try:
+        return _values(_flat(value, shape), tensor.dtype).reshape(shape)
+    except RequestError as error:
+        raise RequestError(f'Input "{name}": {error}', error.status) from None
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    """Returns the shape that the first elements of nested lists tell."""
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    return tuple(shape)
+
+
+def _flat(value: Any, shape: Sequence[int]) -> list[Any]:
+    """Returns the values of nested lists of a shape, checked level by level."""
+    level_values = [value]
+    for level, size in enumerate(shape):
+        others = set(map(type, level_values)) - {list}
+        if others:
+            found = next(v for v in level_values if type(v) is not list)
+            raise RequestError(
+                f"JSON Value: {shown(found)} found at incorrect level: {level} "
+                f"in the JSON DOM. Expected at level: {len(shape)}"
+            )
+        sizes = set(map(len, level_values)) - {size}
+        if sizes:
+            raise RequestError(
+                f"Encountered list at unexpected size: {min(sizes)} at level: "
+                f"{level} expected size: {size}"
+            )
+        level_values = list(itertools.chain.from_iterable(level_values))
+    if list in set(map(type, level_values)):
+        raise RequestError(
+            f"Encountered list at unexpected level: {len(shape)} expected < "
+            f"{len(shape)}"
+        )
+    return level_values
+
+
+def _values(values: list[Any], dtype: np.dtype) -> np.ndarray:
+    """Returns a flat array; an int is a float, nothing else is another."""
+    if dtype.kind == "f" and dtype.itemsize >= 4:
+        return _floats(values, dtype)
+    if dtype.kind in "iu":
+        _check_types(values, dtype, int)
+        bounds = np.iinfo(dtype)
+        for extreme in (min(values, default=0), max(values, default=0)):
+            if not bounds.min <= extreme <= bounds.max:
+                raise _wrong_type(extreme, dtype)
+        return np.array(values, dtype)
+    if dtype.kind == "b":
+        _check_types(values, dtype, bool)
+        return np.array(values, dtype)
+    if dtype.kind == "O":
+        array = np.empty(len(values), object)
+        array[:] = [_bytes(value) for value in values]
+        return array
+    raise RequestError(f"Conversion of JSON to type: {dtype.name}", 501)
+
+
+def _floats(values: list[Any], dtype: np.dtype) -> np.ndarray:
+    _check_types(values, dtype, int, float)
+    largest_int = 2 ** (np.finfo(dtype).nmant + 1) - 1
+    try:
+        numbers = np.array(values, np.float64)
+    except OverflowError:
+        raise RequestError(
+            f"An integer is too large for {dtype.name}"
+        ) from None
+    magnitudes = np.abs(numbers)
+    large = np.isfinite(numbers) & (magnitudes > np.finfo(dtype).max)
+    # A whole number too, that was written as one.
+    for index in np.flatnonzero(magnitudes > largest_int):
+        large[index] |= type(values[index]) is int
+    if large.any():
+        raise RequestError(
+            f"Cannot convert JSON value: {shown(values[large.argmax()])} to "
+            f"{dtype.name} without loss of precision."
+        )
+    return numbers.astype(dtype)
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, dict):
+        if not _is_base64(value):
+            raise RequestError(
+                f"JSON Value: {shown(value)} not formatted correctly for "
+                "base64 data"
+            )
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (binascii.Error, ValueError):
+            raise RequestError("Unable to base64 decode") from None
+    if not isinstance(value, str):
+        raise _wrong_type(value, np.dtype(object))
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"JSON Value: {shown(value)} is no text") from None
+
+
+def _check_types(values: list[Any], dtype: np.dtype, *allowed: type) -> None:
+    # By type, not isinstance: to Python, true is an int.
+    if set(map(type, values)) - set(allowed):
+        raise _wrong_type(
+            next(v for v in values if type(v) not in allowed), dtype
+        )
+
+
+def _wrong_type(value: Any, dtype: np.dtype) -> RequestError:
+    name = "string" if dtype.kind == "O" else dtype.name
+    return RequestError(
+        f"JSON Value: {shown(value)} is not of expected type: {name}"
+    )
+
+
+def shown(value: Any) -> str:
+    """Returns a JSON value as an error quotes it."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "(nested deeply)"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _shape_shown(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def columns_json(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the answer to a request by columns.
+
+    Raises:
+        RequestError: If JSON has nothing for the dtype of an output.
+    """
+    lists = {name: _lists(name, value) for name, value in outputs.items()}
+    return {"outputs": _unnamed_if_alone(lists)}
+
+
+def rows_json(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the answer to a request by rows.
+
+    Raises:
+        RequestError: If the outputs differ in rows, or have none, or JSON has
+            nothing for the dtype of one.
+    """
+    sizes = set()
+    for name, value in outputs.items():
+        if np.ndim(value) == 0:
+            raise RequestError(f"Tensor name: {name} has no shape information")
+        sizes.add(len(value))
+        if len(sizes) > 1:
+            raise RequestError(
+                f"Tensor name: {name} has inconsistent batch size: {len(value)}"
+            )
+    lists = {name: _lists(name, value) for name, value in outputs.items()}
+    return {
+        "predictions": [
+            _unnamed_if_alone(dict(zip(lists, row, strict=True)))
+            for row in zip(*lists.values(), strict=True)
+        ]
+    }
+
+
+def _unnamed_if_alone(named: Mapping[str, Any]) -> Any:
+    return next(iter(named.values())) if len(named) == 1 else named
+
+
+def _lists(name: str, value: Any) -> Any:
+    # A session returns a string without shape as bytes.
+    array = np.asarray(value, object if isinstance(value, bytes) else None)
+    if array.dtype == np.float32:
+        # The shortest digits that tell the float32: 0.2, not the float64
+        # 0.20000000298023224 nearest to it.
+        return array.astype(str).astype(np.float64).tolist()
+    if array.dtype == object:
+        as_base64 = name.endswith("_bytes")
+        texts = [
+            {"b64": base64.b64encode(item).decode()}
+            if as_base64
+            else item.decode(errors="replace")
+            for item in array.reshape(-1)
+        ]
+        strings = np.empty(array.size, object)
+        strings[:] = texts
+        return strings.reshape(array.shape).tolist()
+    if array.dtype.kind in "biuf" and array.dtype != np.float16:
+        return array.tolist()
+    raise RequestError(
+        f"Failed to write JSON value for tensor type: {array.dtype.name}"
+    )
