@@ -1,0 +1,127 @@
+"""Latency and throughput of a served model, beside the Python methods.
+
+    python benchmarks/serving.py --model saved_models/NAME/best.keras
+
+20-way 5-shot classification of one image, and 1 and 64 images sampled: by the
+model's own methods compiled (`tf.function`), by the signatures of its export,
+and by the local server through the client. Timed in turn in one run.
+"""
+
+import functools
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+
+import vhe_tf
+from vhe_tf.serving.client import Client
+from vhe_tf.serving.export import export
+from vhe_tf.serving.local import LocalServer
+
+_MODEL = flags.DEFINE_string("model", None, "A .keras file.", required=True)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, of which the best counts.")
+
+_WAYS, _SHOTS = 20, 5
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and prints a table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    model = vhe_tf.load_model(pathlib.Path(_MODEL.value))
+    with tempfile.TemporaryDirectory() as folder:
+        path = export(model, pathlib.Path(folder) / "model", warmup=False)
+        served = tf.saved_model.load(str(path)).signatures
+        with (
+            LocalServer(path.parent, port=0) as server,
+            Client(server.address, model="model", timeout=300.0) as client,
+        ):
+            measure(model, served, client)
+
+
+def measure(model: Any, served: Any, client: Client) -> None:
+    """Prints seconds a request, by task and by way of asking."""
+    shape = model.image_shape
+    generator = np.random.default_rng(0)
+    support = (generator.random((1, _WAYS, _SHOTS, *shape)) < 0.1).astype("f4")
+    query = support[:, 0, 0]
+    tasks: dict[str, tuple[int, dict[str, Callable[[], Any]]]] = {}
+    methods = {
+        name: tf.function(getattr(model, name), reduce_retracing=True)
+        for name in ("classify", "sample")
+    }
+    seed = np.arange(1, dtype=np.int64)
+    tasks["classify"] = (
+        1,
+        {
+            "method": functools.partial(
+                methods["classify"],
+                tf.constant(support),
+                tf.constant(query),
+                seed=_by_row(seed),
+            ),
+            "signature": functools.partial(
+                served["classify"],
+                support=tf.constant(support),
+                query=tf.constant(query),
+                seed=tf.constant(seed),
+            ),
+            "local server": functools.partial(
+                client.classify, support, query, seed=seed
+            ),
+        },
+    )
+    for count in (1, 64):
+        seed = np.arange(count, dtype=np.int64)
+        cues = np.repeat(support[:, 0], count, axis=0)
+        tasks[f"sample {count}"] = (
+            count,
+            {
+                "method": functools.partial(
+                    methods["sample"], tf.constant(cues), seed=_by_row(seed)
+                ),
+                "signature": functools.partial(
+                    served["sample"],
+                    support=tf.constant(cues),
+                    seed=tf.constant(seed),
+                ),
+                "local server": functools.partial(
+                    client.sample, cues, seed=seed
+                ),
+            },
+        )
+    print("task           way            seconds   rows a second   of method")
+    for task, (count, calls) in tasks.items():
+        seconds = _best_seconds(calls)
+        for way, value in seconds.items():
+            print(
+                f"{task:14} {way:13} {value:9.4f} {count / value:15.2f} "
+                f"{value / seconds['method']:11.2f}"
+            )
+
+
+def _by_row(seed: np.ndarray) -> tf.Tensor:
+    return tf.bitcast(tf.constant(seed), tf.int32)
+
+
+def _best_seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    best = {name: float("inf") for name in calls}
+    for call in calls.values():
+        call()  # traces
+    for _ in range(_ROUNDS.value):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            tf.nest.map_structure(np.asarray, call())
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    app.run(main)
