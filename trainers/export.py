@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         model = vhe_tf.load_model(_MODEL.value)
         print("Exporting (half a minute) ...", flush=True)
-        folder = export.export(
+        folder = export(
             model,
             _OUT.value,
             num_samples=_NUM_SAMPLES.value,

@@ -125,6 +125,19 @@ def test_limits_must_be_positive(saved_model, limit):
         local.LocalServer(saved_model, port=0, **{limit: 0})
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_refused(saved_model, port):
+    with pytest.raises(ValueError, match=f"port={port}"):
+        local.LocalServer(saved_model, port=port)
+
+
+def test_a_port_that_is_taken_ends_quietly(server, saved_model, capsys):
+    port = server.address.rpartition(":")[2]
+    with pytest.raises(SystemExit):
+        local.main([str(saved_model), f"--port={port}"])
+    assert f"Port {port} is in use" in capsys.readouterr().err
+
+
 # What is answered -------------------------------------------------------------
 
 

@@ -93,7 +93,8 @@ class Client:
 
     Every method works on rows, the first axis. An input of one row stands for
     as many as the others have: one support set serves all queries, and
-    `seed=range(16)` draws 16 images from one. All chance of a row comes from
+    `seed=range(16)` draws 16 images from one. (It travels once a row all the
+    same: `encode` makes it small.) All chance of a row comes from
     its seed; an int s stands for the seeds s, s + 1, ... of the rows.
 
     The signatures are read from the server once, at the first request. Threads

@@ -1,0 +1,129 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.conftest import tiny_vhe
+from vhe_tf.serving import export
+from vhe_tf.serving import local
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs chromium or google-chrome on the PATH"
+)
+
+# What a person would do, appended to the page.
+_VISIT = """
+<script>
+(async () => {
+  const quiet = async () => {
+    do await new Promise((done) => setTimeout(done, 50));
+    while (byId("status").textContent === "Connecting …" ||
+           byId("status").textContent === "Drawing …" ||
+           byId("status").textContent === "Looking …");
+  };
+  const draw = (canvas, points) => {
+    const box = canvas.getBoundingClientRect();
+    points.forEach(([x, y], i) => {
+      const at = {clientX: box.left + x * box.width,
+                  clientY: box.top + y * box.height, bubbles: true};
+      canvas.dispatchEvent(
+          new PointerEvent(i ? "pointermove" : "pointerdown", at));
+    });
+    canvas.dispatchEvent(new PointerEvent("pointerup", {bubbles: true}));
+  };
+  const bar = [[0.5, 0.1], [0.5, 0.9]], line = [[0.1, 0.5], [0.9, 0.5]];
+  const result = {};
+  try {
+    await quiet();
+    result.before = byId("classify").disabled;
+    const [first, second] = document.querySelectorAll("#classes section");
+    for (const [section, points] of [[first, bar], [second, line]]) {
+      draw(section.querySelector(".pad"), points);
+      section.querySelector(".add").click();
+      await quiet();
+    }
+    result.cues = classes.map((one) => one.images);
+    result.samples = [first, second].map(
+        (one) => one.querySelectorAll(".samples canvas").length);
+    draw(byId("query"), bar);
+    result.query = query.image();
+    byId("classify").click();
+    await quiet();
+    result.label = byId("answer").dataset.label;
+    result.shares = [...byId("answer").querySelectorAll(".bar")].map(
+        (one) => parseFloat(one.lastChild.textContent));
+    result.status = byId("status").textContent;
+  } catch (error) {
+    result.error = String(error);
+  }
+  const output = document.createElement("pre");
+  output.id = "result";
+  output.textContent = JSON.stringify(result);
+  document.body.append(output);
+})();
+</script>
+"""
+
+
+def _visit(address):
+    page = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=60000",
+            "--dump-dom",
+            address,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    ).stdout.decode("utf-8")
+    match = re.search(r'<pre id="result">(.*?)</pre>', page, re.DOTALL)
+    assert match, page[-2000:]
+    return json.loads(html.unescape(match[1]))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    export(tiny_vhe(), folder, num_samples=2, warmup=False)
+    return folder
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    """Puts the visit at the end of the page that the server sends."""
+    page = tmp_path / "index.html"
+    page.write_text(
+        local.DEMO.read_text(encoding="utf-8") + _VISIT, encoding="utf-8"
+    )
+    monkeypatch.setattr(local, "DEMO", page)
+
+
+def test_a_visitor_draws_sees_samples_and_gets_an_answer(model_folder, page):
+    with local.LocalServer(model_folder, port=0) as server:
+        result = _visit(f"{server.address}/?model=tiny")
+    assert "error" not in result, result
+    assert result["before"]  # nothing to recognise yet
+    assert result["samples"] == [8, 8]
+    bar, line = (images[0] for images in result["cues"])
+    # Strokes from 0.1 to 0.9, one down and one across; sampled at k / 8.
+    assert [row[4][0] for row in bar] == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert [pixel[0] for pixel in line[4]] == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert result["query"] == bar
+    assert result["label"] in ("0", "1")
+    assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
+    assert result["status"] == ""
+
+
+def test_a_visitor_is_told_what_went_wrong(model_folder, page):
+    with local.LocalServer(model_folder, port=0) as server:
+        result = _visit(f"{server.address}/?model=other")
+    assert "other" in result["status"]
