@@ -22,7 +22,7 @@ from absl import flags
 
 import vhe_tf
 from vhe_tf.serving.client import Client
-from vhe_tf.serving.export import export
+from vhe_tf.serving.exporting import export
 from vhe_tf.serving.local import LocalServer
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file.", required=True)

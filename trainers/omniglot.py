@@ -309,10 +309,6 @@ def build_model(image_shape: tuple[int, int, int]) -> "VHE":
     return model
 
 
-def _is_pixel_cnn() -> bool:
-    return _ARCHITECTURE.value == "pixel_cnn"
-
-
 def make_cues(source: "sources.Source") -> "monitoring.Cues":
     """Chooses the images of unseen characters that every picture shows."""
     from vhe_tf import monitoring
@@ -330,14 +326,17 @@ def monitors(
 
     _, sizes = np.unique(source.test.labels[_GROUP], return_counts=True)
     shots = [num_shots for num_shots in (1, 5) if num_shots < sizes.min()]
+    few_tasks = {}
+    if _ARCHITECTURE.value == "pixel_cnn":
+        # It takes far longer to score an image.
+        few_tasks = {"num_trials": 4, "num_samples": 3}
     return [
         monitoring.FewShotAccuracy(
             source.test,
             group=_GROUP,
             num_ways=min(20, len(sizes)),
             shots=shots,
-            # A PixelCNN takes a hundred times longer to score an image.
-            **({"num_trials": 4, "num_samples": 3} if _is_pixel_cnn() else {}),
+            **few_tasks,
         ),
         monitoring.Likelihoods(source.test, group=_GROUP, shots=shots, every=5),
         monitoring.Scalars(run.tensorboard, run.config),

@@ -371,7 +371,7 @@ def mistakes_end_quietly() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -1158,3 +1158,70 @@ def test_a_support_without_its_ways_is_refused():
         tiny_vhe("flat").classify(
             tf.zeros([2, 3, 8, 8, 1]), tf.zeros([2, 8, 8, 1]), seed=(0, 0)
         )
+
+
+def test_what_encode_returns_stands_for_the_support():
+    model = tiny_vhe()
+    support = tiny_episode()["support"]["character"]
+    query = tiny_episode()["query"]
+    encoded = model.encode(support)
+    assert list(encoded) == ["character"]
+    for method, arguments in (("sample", ()), ("log_likelihood", (query,))):
+        np.testing.assert_array_equal(
+            getattr(model, method)(encoded, *arguments, seed=(1, 2)),
+            getattr(model, method)(support, *arguments, seed=(1, 2)),
+        )
+
+
+def test_encode_takes_parents_at_the_means_of_their_posteriors():
+    model = tiny_vhe("hierarchical")
+    support = tiny_episode(["alphabet", "character"])["support"]
+    encoded = model.encode(support)
+    latents = {latent.name: latent for latent in model.latents}
+    alphabet = latents["alphabet"].posterior(support["alphabet"])
+    expected = latents["character"].posterior(
+        support["character"], alphabet.mean()
+    )
+    np.testing.assert_array_equal(encoded["character"].mean(), expected.mean())
+    # A parent that is not known stands at the mean of its prior.
+    encoded = model.encode({"character": support["character"]})
+    assert list(encoded) == ["character"]
+    expected = latents["character"].posterior(
+        support["character"], tf.zeros([3, 2])
+    )
+    np.testing.assert_allclose(
+        encoded["character"].mean(), expected.mean(), rtol=1e-5
+    )
+
+
+def test_encode_asks_no_prior_for_a_mean_that_nobody_needs():
+    # A PixelCNN has none.
+    assert not tiny_pixel_cnn_vhe().encode({})
+
+
+def test_encoded_groups_and_queries_must_be_as_many():
+    model = tiny_vhe()
+    episode = tiny_episode()
+    encoded = model.encode(episode["support"]["character"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the same B"):
+        model.log_likelihood(encoded, episode["query"][:1], seed=(1, 2))
+
+
+def test_classify_refuses_what_encode_returns():
+    model = tiny_vhe()
+    episode = tiny_episode()
+    encoded = model.encode(episode["support"]["character"])
+    with pytest.raises(ValueError, match="`log_likelihood` scores"):
+        model.classify(encoded, episode["query"], seed=(1, 2))
+
+
+def test_images_of_whole_numbers_are_refused():
+    model = tiny_vhe()
+    with pytest.raises(ValueError, match="'character' of dtype uint8"):
+        model.sample(tf.zeros([1, 1, 8, 8, 1], tf.uint8), seed=(1, 2))
+
+
+@pytest.mark.parametrize("seed", [3, (1, 2, 3)])
+def test_a_seed_of_another_shape_is_refused_by_name(seed):
+    with pytest.raises(ValueError, match="`seed` must be two ints"):
+        tiny_vhe().sample_prior(2, seed=seed)

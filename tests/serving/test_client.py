@@ -454,15 +454,3 @@ def test_public_names_of_serving():
         assert getattr(vhe_tf.serving, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Server'"):
         _ = vhe_tf.serving.Server
-
-
-def test_export_stays_a_function_after_its_module_is_imported():
-    assert (
-        _run(
-            "import importlib, json\n"
-            "importlib.import_module('vhe_tf.serving.export')\n"
-            "from vhe_tf.serving import export\n"
-            "print(json.dumps(type(export).__name__))\n"
-        )
-        == "function"
-    )

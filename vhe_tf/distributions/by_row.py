@@ -23,8 +23,16 @@ def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
 
     Returns:
         As `seed`.
+
+    Raises:
+        ValueError: If the seed has another shape.
     """
     seed = tf.convert_to_tensor(seed, tf.int32)
+    if seed.shape.rank not in (1, 2) or seed.shape[-1] != 2:
+        raise ValueError(
+            "`seed` must be two ints, [2], or a pair for each row, [B, 2]. "
+            f"Received: a seed of shape {seed.shape}."
+        )
     if seed.shape.rank == 1:
         return tf.random.experimental.stateless_fold_in(seed, data)
     return tf.map_fn(

@@ -1,5 +1,7 @@
 """Distributions made more typical, or more surprising."""
 
+import numbers
+
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -21,10 +23,10 @@ def tempered(
         temperature: `[]`, positive. Below 1, draws are more typical.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the temperature is a number that is not positive.
         NotImplementedError: For another distribution.
     """
-    if isinstance(temperature, int | float):
+    if isinstance(temperature, numbers.Real):
         if temperature <= 0:
             raise ValueError(
                 "`temperature` must be positive. "

@@ -12,7 +12,7 @@ from vhe_tf.layers.gated_residual import gate
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 
-__all__ = ["GatedPixelCNN", "IncrementalPixelCNN"]
+__all__ = ["GatedPixelCNN"]
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")

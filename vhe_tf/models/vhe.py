@@ -248,7 +248,7 @@ class VHE(keras.Model):
         """Returns the posteriors of group latents, to be used again and again.
 
         What it returns can stand for the support in every method that takes
-        one (in `classify`, for one class at a time).
+        one but `classify`; `log_likelihood` scores one class at a time.
 
         Args:
             support: `[B, N, H, W, C]` for each group latent that is known;
@@ -270,8 +270,17 @@ class VHE(keras.Model):
                 posterior = latent.posterior(support[latent.name], *parents)
                 posteriors[latent.name] = posterior
                 means[latent.name] = posterior.mean()
-            elif any(latent.name in v.parents for v in self.latents):
-                means[latent.name] = latent.prior(*parents).mean()
+            elif any(
+                latent.name in v.parents and v.name in support
+                for v in self.latents
+            ):
+                mean = latent.prior(*parents).mean()
+                batch_size = _batch_size(next(iter(support.values())))
+                shape = [
+                    batch_size,
+                    *mean.shape[-self._event_ranks[latent.name] :],
+                ]
+                means[latent.name] = tf.broadcast_to(mean, shape)
         return posteriors
 
     def infer(
@@ -551,7 +560,9 @@ class VHE(keras.Model):
                 between, seed=by_row.fold_in(seed, 1), temperature=temperature
             )[0]
 
-        images = tf.map_fn(render, tf.linspace(0.0, 1.0, num_steps))
+        images = tf.map_fn(
+            render, tf.linspace(0.0, 1.0, num_steps), parallel_iterations=1
+        )
         return tf.einsum("tb...->bt...", images)
 
     def log_likelihood_given(
@@ -643,9 +654,18 @@ class VHE(keras.Model):
 
         Returns:
             `[B, K]`, log E_q(c; D_k) p(x | c), nats: the label is its argmax,
-            and its softmax the posterior under equal class priors.
+            and its softmax the posterior under equal class priors. All
+            B K S T images are decoded at once; `evaluation.ClassScorer` does
+            the same in pieces of bounded memory.
         """
         support = self._as_support(support, query=query, axes=("B", "K"))
+        for name, value in support.items():
+            if isinstance(value, tfd.Distribution):
+                raise ValueError(
+                    "`classify` takes supports; `log_likelihood` scores what "
+                    "`encode` returned, one class at a time. Received: "
+                    f"support[{name!r}] of type {type(value).__name__}."
+                )
         shape = tf.shape(next(iter(support.values())))
         flat = {
             name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
@@ -715,18 +735,33 @@ class VHE(keras.Model):
                 )
             support = {names[0]: support}
         self._check_support_names(support)
-        shapes = [
-            (
-                tf.convert_to_tensor(value),
-                (*axes, f"N of {name}", *self.image_shape),
-            )
+        tensors = {
+            name: tf.convert_to_tensor(value)
             for name, value in support.items()
             if not isinstance(value, tfd.Distribution)
+        }
+        shapes = [
+            (value, (*axes, f"N of {name}", *self.image_shape))
+            for name, value in tensors.items()
         ]
         if query is not None:
             # A batch axis of size 1 too many would broadcast unseen.
             query = tf.convert_to_tensor(query)
             shapes.append((query, ("B", *self.image_shape)))
+            tensors["query"] = query
+            for value in support.values():
+                if isinstance(value, tfd.Distribution):
+                    tf.debugging.assert_equal(
+                        value.batch_shape_tensor(),
+                        tf.shape(query)[:1],
+                        "`support` and `query` must have the same B.",
+                    )
+        for name, value in tensors.items():
+            if not value.dtype.is_floating:
+                raise ValueError(
+                    f"Images are floating point, ink 1. Received: {name!r} of "
+                    f"dtype {value.dtype.name}."
+                )
         tf.debugging.assert_shapes(
             shapes, message="The support or the query has a wrong shape."
         )

@@ -5,14 +5,12 @@ Keras, so both are loaded on first use.
 """
 
 import importlib
-import sys
-import types
 from typing import Any
 
 _PUBLIC = {
     "Client": "vhe_tf.serving.client",
     "ServingError": "vhe_tf.serving.client",
-    "export": "vhe_tf.serving.export",
+    "export": "vhe_tf.serving.exporting",
 }
 
 __all__ = ["Client", "ServingError", "export"]
@@ -31,17 +29,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(types.ModuleType):
-    """A package whose `export` stays the function of that name.
-
-    Importing the submodule `export` would put it in the function's place.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
-from vhe_tf.serving.export import export
+from vhe_tf.serving.exporting import export
 
 NUM_SAMPLES = 3
 
@@ -143,7 +143,7 @@ def test_the_only_group_latent_classifies_as_the_model_does():
 
 
 def _signatures_of(model):
-    from vhe_tf.serving.export import signatures
+    from vhe_tf.serving.exporting import signatures
 
     functions = signatures(model, num_samples=NUM_SAMPLES)
     return {

@@ -70,6 +70,8 @@ def export(
             f"{target} exists, and a version that may be served is never "
             "overwritten. Leave `version` out for the next one."
         )
+    if warmup:
+        _serving_apis()  # before the work
     functions = signatures(
         model, num_samples=num_samples, num_element_samples=num_element_samples
     )
@@ -119,6 +121,7 @@ def signatures(
     `mean` and `stddev`; with several, `support_{latent}` and `{latent}_mean`
     and `{latent}_stddev`. The class of an image is told by the last group
     latent in the graph; the others are the same for every class of a row.
+    `encode` gives a latent with parents at the means of those.
 
     Args:
         model: The model.
@@ -230,12 +233,25 @@ class _Signatures:
             else [tf.repeat(part[tf.newaxis], ways, axis=0) for part in parts]
             for name, parts in groups.items()
         }
-        # The same seed for each class: they differ by support alone.
-        return self._model.log_likelihood(
-            self._as_support(by_class),
-            tf.repeat(row["query"][tf.newaxis], ways, axis=0),
-            seed=tf.repeat(_seeds(row)[tf.newaxis], ways, axis=0),
-            **self._counts,
+
+        def score(way: tf.Tensor) -> tf.Tensor:
+            of_way = {
+                name: [part[way][tf.newaxis] for part in parts]
+                for name, parts in by_class.items()
+            }
+            # The same seed for each class: they differ by support alone.
+            return self._model.log_likelihood(
+                self._as_support(of_way),
+                row["query"][tf.newaxis],
+                seed=_seeds(row)[tf.newaxis],
+                **self._counts,
+            )[0]
+
+        return tf.map_fn(
+            score,
+            tf.range(ways),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
         )
 
     def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
@@ -384,27 +400,39 @@ def _one_by_one(
     function: Callable[[Mapping[str, tf.Tensor]], tf.Tensor],
     inputs: Mapping[str, tf.Tensor],
 ) -> tf.Tensor:
-    """Maps over rows: memory does not grow with what a server batches."""
-    return tf.map_fn(function, dict(inputs), fn_output_signature=tf.float32)
+    """Maps over rows: memory does not grow with their number."""
+    return tf.map_fn(
+        function,
+        dict(inputs),
+        fn_output_signature=tf.float32,
+        parallel_iterations=1,
+    )
 
 
 def _seeds(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns a seed a row, `[..., 2]` int32, all the bits of `seed`."""
+    """Returns a seed a row, `[..., 2]` int32."""
     return tf.bitcast(inputs["seed"], tf.int32)
 
 
-def _write_warmup(
-    folder: pathlib.Path, model_name: str, functions: Mapping[str, Any]
-) -> None:
-    """Writes a small request for each signature (TensorFlow Serving's own)."""
+def _serving_apis() -> tuple[Any, Any]:
+    """Returns the modules of TensorFlow Serving's messages."""
     try:
         from tensorflow_serving.apis import predict_pb2
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
         raise ImportError(
             "Warm-up requests are written by `tensorflow-serving-api`: "
-            "pip install 'vhe_tf[serving]', or export with warmup=False."
+            "pip install 'vhe_tf[serving]', or export without "
+            "(warmup=False, --nowarmup)."
         ) from error
+    return predict_pb2, prediction_log_pb2
+
+
+def _write_warmup(
+    folder: pathlib.Path, model_name: str, functions: Mapping[str, Any]
+) -> None:
+    """Writes a small request for each signature (TensorFlow Serving's own)."""
+    predict_pb2, prediction_log_pb2 = _serving_apis()
     path = folder / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
