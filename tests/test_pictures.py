@@ -295,3 +295,22 @@ def test_a_picture_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
         pictures.save_png(path, binary(seed=seed), scale=1, ink=False)
     np.testing.assert_array_equal(read(path), 255 * binary(seed=2)[..., 0])
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_models_side_by_side_share_cues_and_keep_their_own_samples():
+    models = [tiny_vhe(), tiny_pixel_cnn_vhe()]
+    support = np.zeros([3, 2, 8, 8, 1], np.float32)
+    grid = pictures.comparison_grid(
+        models, support, group="character", num_samples=4
+    )
+    alone = [
+        pictures.conditional_grid(
+            model, [support], group="character", num_samples=4
+        )
+        for model in models
+    ]
+    cues = 2 * (8 + 2)
+    np.testing.assert_array_equal(grid[:, : alone[0].shape[1]], alone[0])
+    np.testing.assert_array_equal(
+        grid[:, alone[0].shape[1] :], alone[1][:, cues:]
+    )

@@ -8,7 +8,6 @@ whose folder the model lies, unless flags say otherwise. Lake's twenty one-shot
 runs are measured too where --lake_runs names them.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -137,19 +136,15 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
 
     The seed is the run's always: it decides which classes are unseen.
     """
-    config = model.with_name("config.json")
-    run = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    from vhe_tf import training
+
     flagged = {
         "dataset": _DATASET.value,
         "split": _SPLIT.value,
         "images": _IMAGES.value,
     }
-    defaults = {"dataset": "omniglot", "split": "lake", "images": "binary"}
-    chosen = {
-        name: value or run.get(name, defaults[name])
-        for name, value in flagged.items()
-    }
-    return {**chosen, "seed": run.get("seed", 0)}
+    chosen = {name: value for name, value in flagged.items() if value}
+    return {**training.data_settings(model), **chosen}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from PIL import Image
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
+    "comparison_grid",
     "conditional_grid",
     "prior_grid",
     "reconstruction_grid",
@@ -52,6 +53,39 @@ def conditional_grid(
         samples = model.infer({group: tf.constant(support)}, seed=draw_seed)
         blocks += [support, _draw(model, samples, num_samples, draw_seed)]
     return _tile(blocks)
+
+
+def comparison_grid(
+    models: Sequence[VHE],
+    support: np.ndarray,
+    *,
+    group: str,
+    num_samples: int = 5,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws the same cues, and what each of several models makes of them.
+
+    Args:
+        models: The models, of images of one shape.
+        support: `[G, N, H, W, C]`, the cues.
+        group: The group latent that they are the support of.
+        num_samples: Samples of each model for each row.
+        seed: Two ints.
+
+    Returns:
+        `[height, width, C]`, a row a group: its cues, then for each model a
+        block of images of one draw of c given these.
+    """
+    grids = [
+        conditional_grid(
+            model, [support], group=group, num_samples=num_samples, seed=seed
+        )
+        for model in models
+    ]
+    width = support.shape[1] * (support.shape[3] + _GAP)
+    return np.concatenate(
+        [grids[0][:, :width], *(grid[:, width:] for grid in grids)], axis=1
+    )
 
 
 def reconstruction_grid(

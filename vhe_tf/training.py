@@ -27,6 +27,7 @@ __all__ = [
     "NonFiniteLossError",
     "Run",
     "averaged_weights",
+    "data_settings",
     "fit",
     "mistakes_end_quietly",
     "save_model",
@@ -385,6 +386,27 @@ def save_model(model: VHE, path: pathlib.Path) -> None:
     beside = path.with_name(f".{path.stem}.partial.keras")
     bare.save(beside)
     os.replace(beside, path)
+
+
+def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns which data the run of a saved model used.
+
+    Args:
+        model: The .keras file, beside the `config.json` of its run; without
+            that, what the trainer uses by default.
+
+    Returns:
+        `dataset`, `split`, `images` and `seed`: which classes are unseen.
+    """
+    config = pathlib.Path(model).with_name("config.json")
+    run = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    defaults = {
+        "dataset": "omniglot",
+        "split": "lake",
+        "images": "binary",
+        "seed": 0,
+    }
+    return {name: run.get(name, value) for name, value in defaults.items()}
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -234,14 +234,14 @@ class GatedPixelCNN(keras.layers.Layer):
 
     def incremental(
         self, conditioning: tf.Tensor | None, image_shape: Sequence[Any]
-    ) -> "IncrementalPixelCNN":
+    ) -> "_IncrementalPixelCNN":
         """Returns the same network a pixel at a time.
 
         Args:
             conditioning: `[N, H, W, L]` or None.
             image_shape: `(N, H, W, C)`.
         """
-        return IncrementalPixelCNN(
+        return _IncrementalPixelCNN(
             self, self._embedded(self.cast(conditioning)), image_shape
         )
 
@@ -270,7 +270,7 @@ def _array(size: int, element_shape: tuple[Any, ...]) -> tf.TensorArray:
     return tf.TensorArray(tf.float32, size, element_shape=static)
 
 
-class IncrementalPixelCNN:
+class _IncrementalPixelCNN:
     """The sums of a `GatedPixelCNN`, each taken when its last term is known.
 
     The state of rows: the last rows of the image, and of the vertical stack

@@ -1,0 +1,64 @@
+"""Draws what several models make of the same cues, side by side.
+
+    python trainers/compare.py --out docs/comparison.png --data_dir=DIR \
+        --models runs/a/best.keras,runs/b/best.keras
+
+Five cues of unseen characters, then a block of columns for each model, in the
+order in which they are named. The data are those of the first model's run.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+
+_MODELS = flags.DEFINE_list("models", None, "The .keras files.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The PNG to write.", required=True)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "For omniglot: a TensorFlow Datasets folder with omniglot/3.0.0.",
+)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5, "Samples a model.")
+_SEED = flags.DEFINE_integer("seed", 0, "Decides cues and draws.")
+
+_GROUP = "character"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads, draws and writes."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    import vhe_tf
+    from vhe_tf import monitoring
+    from vhe_tf import pictures
+    from vhe_tf import training
+    from vhe_tf.data import sources
+
+    out = pathlib.Path(_OUT.value)
+    with training.mistakes_end_quietly():
+        models = [vhe_tf.load_model(path) for path in _MODELS.value]
+        source = sources.load_source(
+            data_dir=_DATA_DIR.value, **training.data_settings(_MODELS.value[0])
+        )
+        cues = monitoring.fixed_cues(
+            source.test, group=_GROUP, seed=_SEED.value
+        )
+        grid = pictures.comparison_grid(
+            models,
+            cues.support,
+            group=_GROUP,
+            num_samples=_NUM_SAMPLES.value,
+            seed=(_SEED.value, 0),
+        )
+        pictures.save_png(out, grid)
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    app.run(main)
