@@ -36,6 +36,8 @@ tensorboard: setup  ## follow the runs in a browser
 
 benchmarks: setup  ## measure speed
 	$(BIN)/python benchmarks/episodes.py
+	$(BIN)/python benchmarks/pixel_cnn.py
+	$(BIN)/python benchmarks/serving.py --model saved_models/omniglot_pixel_cnn_small/best.keras
 
 clean:  ## delete the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -113,7 +113,7 @@ class LocalServer:
 
     Raises:
         FileNotFoundError: If the folder holds no such version.
-        ValueError: If a limit is not positive.
+        ValueError: If a limit is not positive, or the port is none.
     """
 
     def __init__(
@@ -138,6 +138,11 @@ class LocalServer:
         if min(limits) < 1:
             raise ValueError(
                 f"Every limit must be positive. Received: {limits}."
+            )
+        if not 0 <= port < 2**16:
+            raise ValueError(
+                "A port is a number from 0 (any free one) to 65535. "
+                f"Received: port={port}."
             )
         self.model = _SavedModel(pathlib.Path(folder), version)
         self._server = serving.make_server(
