@@ -173,5 +173,5 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: tfd.Independent(d, 1)])
 def test_another_distribution_is_refused_by_its_name(wrap):
-    with pytest.raises(NotImplementedError, match="Received: Gamma"):
+    with pytest.raises(TypeError, match="Received: Gamma"):
         tempered(wrap(tfd.Gamma([1.0], [2.0])), 0.5)

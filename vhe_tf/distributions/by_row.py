@@ -57,7 +57,7 @@ def sample_by_row(
         `[S..., B, E...]`.
 
     Raises:
-        NotImplementedError: For another distribution.
+        TypeError: For another distribution.
     """
     shape = tf.concat([sample_shape, distribution.batch_shape_tensor()], axis=0)
     event_shape = distribution.event_shape
@@ -87,7 +87,7 @@ def sample_by_row(
     if isinstance(family, tfd.Bernoulli):
         probabilities = family.probs_parameter()
         return tf.cast(by_row(_uniform) < probabilities, family.dtype)
-    raise NotImplementedError(
+    raise TypeError(
         "A seed a row is known for Normal, MultivariateNormalDiag, Bernoulli, "
         "PixelCNN and Independent; give one seed, [2], instead. "
         f"Received: {type(distribution).__name__}."

@@ -24,7 +24,7 @@ def tempered(
 
     Raises:
         ValueError: If the temperature is a number that is not positive.
-        NotImplementedError: For another distribution.
+        TypeError: For another distribution.
     """
     if isinstance(temperature, numbers.Real):
         if temperature <= 0:
@@ -57,7 +57,7 @@ def tempered(
         return distribution.copy(
             temperature=distribution.temperature * temperature
         )
-    raise NotImplementedError(
+    raise TypeError(
         "A temperature is known for Bernoulli, Normal, "
         "MultivariateNormalDiag, PixelCNN and Independent. "
         f"Received: {type(distribution).__name__}."
