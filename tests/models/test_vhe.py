@@ -1225,3 +1225,9 @@ def test_images_of_whole_numbers_are_refused():
 def test_a_seed_of_another_shape_is_refused_by_name(seed):
     with pytest.raises(ValueError, match="`seed` must be two ints"):
         tiny_vhe().sample_prior(2, seed=seed)
+
+
+def test_interpolation_needs_as_many_groups_at_either_end():
+    support = tf.zeros([2, 1, 8, 8, 1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the same B"):
+        tiny_vhe().interpolate(support, support[:1], 3, seed=(1, 2))

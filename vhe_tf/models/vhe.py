@@ -550,6 +550,12 @@ class VHE(keras.Model):
             self._as_support(support), seed=by_row.fold_in(seed, 0)
         )
         end = self.infer(self._as_support(other), seed=by_row.fold_in(seed, 0))
+        for name in start:
+            tf.debugging.assert_equal(
+                tf.shape(start[name]),
+                tf.shape(end[name]),
+                "`support` and `other` must have the same B.",
+            )
 
         def render(weight: tf.Tensor) -> tf.Tensor:
             between = {
