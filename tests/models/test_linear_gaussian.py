@@ -18,6 +18,7 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf.distributions import by_row
 from vhe_tf.layers.lazy import LazyLayer
 
 IMAGE_SHAPE = (2, 2, 1)
@@ -376,6 +377,80 @@ def test_a_smaller_support_loosens_the_bound():
 # Enumeration (Eq. 13 and 15) --------------------------------------------------
 
 
+def test_an_element_of_no_known_group_has_the_bound_of_the_prior():
+    # E_p(c) log p(x | c), and nothing to pay for c.
+    world = _flat()
+    rng = np.random.default_rng(0)
+    model = world.model({"character": world.random_posterior("character", rng)})
+    num_repeats = 20_000
+    episode = world.episode(num_repeats)
+    without = model(episode)
+    known = tf.tile([True, False, True, False], [num_repeats])
+    size = tf.where(known, episode["group_size"]["character"], 0)
+    terms = model(
+        {
+            **episode,
+            "known": {"character": known},
+            "group_size": {"character": size},
+        }
+    )
+    np.testing.assert_array_equal(terms.elbo[known], without.elbo[known])
+    np.testing.assert_array_equal(terms.kl["character"][~known], 0.0)
+    np.testing.assert_array_equal(terms.shared_kl["character"][~known], 0.0)
+    loading = world.loadings["character"]
+    expected = (
+        scipy.stats.norm.logpdf(world.images, 0.0, NOISE).sum(axis=-1)
+        - np.square(loading).sum() / (2 * NOISE**2)
+    )[[1, 3]]
+    elbo = np.float64(terms.elbo[~known]).reshape(num_repeats, 2)
+    error = elbo.std(axis=0) / np.sqrt(num_repeats)
+    assert np.all(NUM_ERRORS * error < 0.05 * np.abs(expected))
+    assert np.all(np.abs(elbo.mean(axis=0) - expected) < NUM_ERRORS * error)
+
+
+@pytest.mark.parametrize("parameters", range(3))
+def test_a_bound_with_missing_labels_never_exceeds_the_evidence(parameters):
+    # The last element has a row but no known column: one of its own.
+    elements = [*_crossed().elements, {"row": "r0", "column": "k9"}]
+    world = World([Role("row", 1), Role("column", 2)], elements)
+    rng = np.random.default_rng(parameters)
+    model = world.model(
+        {r: world.random_posterior(r, rng) for r in world.roles}
+    )
+    num_repeats = 4000
+    episode = _with_equal_supports(world, num_repeats)
+    known = tf.tile([True] * 4 + [False], [num_repeats])
+    episode["known"] = {"column": known}
+    episode["group_size"]["column"] = tf.where(
+        known, episode["group_size"]["column"], 0
+    )
+    terms = model(episode)
+    sums = np.float64(terms.elbo).reshape(num_repeats, 5).sum(axis=1)
+    error = sums.std() / np.sqrt(num_repeats)
+    assert sums.mean() - NUM_ERRORS * error <= world.log_evidence
+
+
+def _with_equal_supports(world, num_repeats):
+    """As `World.episode`, with the first element of each group as D."""
+    images = world.images.reshape(-1, *IMAGE_SHAPE)
+    supports, sizes = {}, {}
+    for role in world.roles:
+        groups = [world.group(role, e[role]) for e in world.elements]
+        first = images[[members[0] for members in groups]]
+        supports[role] = tf.tile(
+            first[:, np.newaxis], [num_repeats, 1, 1, 1, 1]
+        )
+        sizes[role] = tf.tile(
+            [len(members) for members in groups], [num_repeats]
+        )
+    return {
+        "query": tf.tile(images, [num_repeats, 1, 1, 1]),
+        "support": supports,
+        "group_size": sizes,
+        "seed": tf.constant(SEED, tf.int32),
+    }
+
+
 def _all_supports(world):
     return list(itertools.combinations(range(len(world.elements)), 2))
 
@@ -614,6 +689,90 @@ def test_element_latents_integrate_out_as_their_samples_grow():
     # less than their mean: 5 / sqrt(20000) = 0.035.
     assert errors[1] < 0.035
     assert errors[1] < errors[0]
+
+
+def _marginal_given_alphabet(world, a):
+    """Returns log p(x | a) with c and z integrated out, `[..., B]`."""
+    of_z = world.loadings["element"]
+    of_c = world.loadings["character"]
+    of_c = of_c + world.weights["element", "character"] @ of_z
+    of_a = world.loadings["alphabet"]
+    of_a = of_a + world.weights["element", "alphabet"] @ of_z
+    of_a = of_a + world.weights["character", "alphabet"] @ of_c
+    covariance = of_z.T @ of_z + of_c.T @ of_c + NOISE**2 * np.eye(PIXELS)
+    return scipy.stats.multivariate_normal(np.zeros(PIXELS), covariance).logpdf(
+        world.images - a @ of_a
+    )
+
+
+def _alone():
+    """Four characters with one element each: a support is the element."""
+    return World(
+        list(_hierarchical().roles.values()),
+        [
+            {"alphabet": "a", "character": f"c{i}", "element": f"z{i}"}
+            for i in range(4)
+        ],
+    )
+
+
+def test_a_group_latent_left_out_integrates_out_exactly():
+    # q(c; {x}, a) and q(z; x, a, c) are exact, so that one draw of each is.
+    world = _alone()
+    a = _some_characters(5, 4)
+    actual = world.true_model().log_likelihood_given(
+        {"alphabet": tf.constant(a)},
+        world.episode()["query"],
+        seed=tf.constant(SEED, tf.int32),
+    )
+    np.testing.assert_allclose(
+        actual, _marginal_given_alphabet(world, a), rtol=1e-4
+    )
+
+
+def test_an_alphabet_is_scored_with_its_characters_integrated_out():
+    world = _alone()
+    model = world.true_model()
+    episode = world.episode()
+    support = {"alphabet": episode["support"]["alphabet"]}
+    seed = tf.constant(SEED, tf.int32)
+    drawn = model.infer(
+        support,
+        seed=by_row.fold_in(seed, 0),
+        num_samples=7,
+        complete=False,
+    )
+    assert list(drawn) == ["alphabet"]
+    expected = scipy.special.logsumexp(
+        _marginal_given_alphabet(world, drawn["alphabet"].numpy()), axis=0
+    ) - np.log(7)
+    actual = model.log_likelihood(
+        support, episode["query"], seed=seed, num_samples=7
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+def test_the_alphabet_of_a_known_character_is_inferred_from_its_images():
+    world = _hierarchical()
+    model = world.true_model()
+    support = world.episode()["support"]["character"]
+    seed = tf.constant(SEED, tf.int32)
+    implied, log_ratio = model.importance_sample(
+        {"character": support}, seed=seed, num_samples=5
+    )
+    both = {"character": support, "alphabet": support}
+    given, log_ratio_given = model.importance_sample(
+        both, seed=seed, num_samples=5
+    )
+    for name in both:
+        np.testing.assert_array_equal(implied[name], given[name])
+    np.testing.assert_array_equal(log_ratio, log_ratio_given)
+    # Encoded, a character says nothing of its alphabet: that has its prior.
+    encoded = model.encode({"character": support})
+    assert set(encoded) == {"alphabet", "character"}
+    only = {"character": encoded["character"]}
+    drawn = model.infer(only, seed=seed, num_samples=5, complete=False)
+    assert set(drawn) == {"character"}
 
 
 @pytest.mark.parametrize("make", [_flat, _with_elements])

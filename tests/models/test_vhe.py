@@ -15,6 +15,7 @@ from vhe_tf import Latent
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.layers import lazy
 from vhe_tf.objectives import ElboTerms
 
 GROUPS = {
@@ -647,7 +648,7 @@ def test_inference_draws_every_group_latent(model, structure, support_size):
         ("factorial", ["style"]),
     ],
 )
-def test_a_latent_without_support_is_drawn_from_its_prior(
+def test_a_latent_without_support_is_inferred_or_drawn_from_its_prior(
     models, structure, known
 ):
     model = models[structure]
@@ -659,9 +660,65 @@ def test_a_latent_without_support_is_drawn_from_its_prior(
     unknown = next(n for n in GROUPS[structure] if n not in known)
     other = {name: 1.0 - value for name, value in support.items()}
     redrawn = model.infer(other, seed=SEED, num_samples=6)
-    below = unknown == "character" and structure == "hierarchical"
-    assert np.allclose(samples[unknown], redrawn[unknown]) != below
+    # The parent is inferred from the child's support, the child drawn given
+    # the parent.
+    depends = structure == "hierarchical"
+    assert np.allclose(samples[unknown], redrawn[unknown]) != depends
     assert not np.allclose(samples[known[0]], redrawn[known[0]])
+
+
+class Restricted(lazy.LazyLayer):
+    """A likelihood that sees some of the latents."""
+
+    def __init__(self, names):
+        super().__init__(autocast=False)
+        self.likelihood = inference.ImageLikelihood(
+            convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
+            heads.BernoulliImageHead(),
+        )
+        self.names = names
+
+    def call(self, **latents):
+        return self.likelihood(**{k: latents[k] for k in self.names})
+
+
+def test_a_latent_on_which_nothing_depends_is_refused():
+    # z sees a, but neither x nor the prior of what x sees does.
+    model = tiny_vhe("factorial")
+    with pytest.raises(ValueError, match="Nothing depends on latent 'style'"):
+        VHE(
+            latents=tiny_vhe("factorial").latents,
+            likelihood=Restricted(["character"]),
+            image_shape=model.image_shape,
+        )
+
+
+def test_a_latent_that_only_a_posterior_sees_is_refused():
+    hierarchical = tiny_vhe("hierarchical")
+    character = Latent(
+        "character",
+        prior=heads.StandardNormal(2),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+        parents=["alphabet"],
+    )
+    with pytest.raises(
+        ValueError, match="Nothing depends on latent 'alphabet'"
+    ):
+        VHE(
+            latents=[hierarchical.latents[0], character],
+            likelihood=Restricted(["character"]),
+            image_shape=hierarchical.image_shape,
+        )
+
+
+def test_a_parent_of_what_the_likelihood_sees_is_enough():
+    hierarchical = tiny_vhe("hierarchical")
+    alphabet, character, _ = hierarchical.latents
+    VHE(
+        latents=[alphabet, character],
+        likelihood=Restricted(["character"]),
+        image_shape=hierarchical.image_shape,
+    )
 
 
 def test_importance_weights_are_ratios_of_prior_to_posterior(models):
@@ -1183,15 +1240,15 @@ def test_encode_takes_parents_at_the_means_of_their_posteriors():
         support["character"], alphabet.mean()
     )
     np.testing.assert_array_equal(encoded["character"].mean(), expected.mean())
-    # A parent that is not known stands at the mean of its prior.
+    # A parent without a support of its own is inferred from its child's.
     encoded = model.encode({"character": support["character"]})
-    assert list(encoded) == ["character"]
+    assert list(encoded) == ["alphabet", "character"]
+    alphabet = latents["alphabet"].posterior(support["character"])
+    np.testing.assert_array_equal(encoded["alphabet"].mean(), alphabet.mean())
     expected = latents["character"].posterior(
-        support["character"], tf.zeros([3, 2])
+        support["character"], alphabet.mean()
     )
-    np.testing.assert_allclose(
-        encoded["character"].mean(), expected.mean(), rtol=1e-5
-    )
+    np.testing.assert_array_equal(encoded["character"].mean(), expected.mean())
 
 
 def test_encode_asks_no_prior_for_a_mean_that_nobody_needs():

@@ -60,6 +60,9 @@ class VHE(keras.Model):
             `support`: for each group latent `[B, N, H, W, C]`, D;
             `group_size`: for each group latent `[B]` int32, |X|, augmented
             copies included;
+            `known`, optional: for some group latents `[B]` bool, whether the
+            group of x is known; where it is not, the latent is drawn from its
+            prior, whose KL is 0;
             `seed`: `[2]` int32, all the chance that the call uses. XLA turns
             equal seeds into other draws than TensorFlow does.
         training: Bool, as everywhere in Keras.
@@ -114,11 +117,15 @@ class VHE(keras.Model):
             name = latent.name
             observed = query if latent.per_element else episode["support"][name]
             posterior, prior = latent(observed, *_parents(latent, samples))
-            samples[name] = posterior.sample(
-                seed=by_row.fold_in(episode["seed"], index)
-            )
+            seed = by_row.fold_in(episode["seed"], index)
+            samples[name] = posterior.sample(seed=seed)
             kl[name] = latent.kl(posterior, prior, samples[name])
             sharing[name] = self._sharing(latent, episode)
+            if name in episode.get("known", {}):
+                known = episode["known"][name]
+                drawn = _sample(prior, [tf.shape(query)[0]], seed=seed)
+                samples[name] = _where(known, samples[name], drawn)
+                kl[name] = tf.where(known, kl[name], 0.0)
         log_likelihood = self.likelihood(**samples).log_prob(query)
         return objectives.elbo_terms(
             log_likelihood=log_likelihood, kl=kl, sharing=sharing
@@ -129,7 +136,8 @@ class VHE(keras.Model):
         if latent.per_element:
             return tf.constant(1)
         if self.objective.rescales:
-            return episode["group_size"][latent.name]
+            # None for an element of no known group, which has no KL to share.
+            return tf.maximum(episode["group_size"][latent.name], 1)
         return tf.shape(episode["support"][latent.name])[1]
 
     # Training ----------------------------------------------------------------
@@ -255,32 +263,20 @@ class VHE(keras.Model):
                 with one group latent the tensor alone will do.
 
         Returns:
-            For each latent of `support`, q(latent; D, parents), a
-            `tfd.Distribution` of batch shape `[B]`, at the means of its
-            parents' posteriors, or priors where they have no support.
+            For each latent of `support`, and each latent above one,
+            q(latent; D, parents), a `tfd.Distribution` of batch shape `[B]`,
+            at the means of its parents' posteriors.
         """
-        support = self._as_support(support)
+        support = self._with_implied(self._as_support(support))
         posteriors: dict[str, Any] = {}
         means: Samples = {}
         for latent in self.latents:
-            if latent.per_element:
-                continue
-            parents = _parents(latent, means)
             if latent.name in support:
-                posterior = latent.posterior(support[latent.name], *parents)
+                posterior = latent.posterior(
+                    support[latent.name], *_parents(latent, means)
+                )
                 posteriors[latent.name] = posterior
                 means[latent.name] = posterior.mean()
-            elif any(
-                latent.name in v.parents and v.name in support
-                for v in self.latents
-            ):
-                mean = latent.prior(*parents).mean()
-                batch_size = _batch_size(next(iter(support.values())))
-                shape = [
-                    batch_size,
-                    *mean.shape[-self._event_ranks[latent.name] :],
-                ]
-                means[latent.name] = tf.broadcast_to(mean, shape)
         return posteriors
 
     def infer(
@@ -291,17 +287,22 @@ class VHE(keras.Model):
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
+        complete: bool = True,
     ) -> Samples:
         """Draws the group latents given supports.
 
         Args:
             support: For some or all group latents, `[B, N, H, W, C]`. A latent
-                with a support is drawn from its posterior, one without from
-                its prior.
+                with a support is drawn from its posterior. So is one above it
+                (the alphabet of a known character): what is in a group is in
+                the groups that hold it, so that the support below serves.
+                Any other is drawn from its prior.
             seed: `[2]` int32.
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
             temperature: Of the priors from which latents are drawn.
+            complete: Draw from their priors what the supports say nothing of;
+                otherwise leave it out.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -316,11 +317,17 @@ class VHE(keras.Model):
             num_samples=num_samples,
             batch_size=batch_size,
             temperature=temperature,
+            complete=complete,
         )
         return samples
 
     def importance_sample(
-        self, support: Support, *, seed: tf.Tensor, num_samples: int
+        self,
+        support: Support,
+        *,
+        seed: tf.Tensor,
+        num_samples: int,
+        complete: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
         """Draws the group latents with their importance weights.
 
@@ -328,14 +335,19 @@ class VHE(keras.Model):
             support: For some or all group latents, `[B, N, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S.
+            complete: As in `infer`.
 
         Returns:
-            What `infer` returns, and `[S, B]`, sum over the group latents with
-            a support of log p(latent | parents) - log q(latent; D, parents),
-            nats.
+            What `infer` returns, and `[S, B]`, sum over the group latents that
+            are drawn from their posteriors of
+            log p(latent | parents) - log q(latent; D, parents), nats.
         """
         samples, ratios = self._draw_groups(
-            support, seed=seed, num_samples=num_samples, weigh=True
+            support,
+            seed=seed,
+            num_samples=num_samples,
+            complete=complete,
+            weigh=True,
         )
         return samples, tf.add_n(ratios)
 
@@ -347,9 +359,11 @@ class VHE(keras.Model):
         num_samples: int,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
+        complete: bool = True,
         weigh: bool = False,
     ) -> tuple[Samples, list[tf.Tensor]]:
         self._check_support_names(support)
+        support = self._with_implied(support)
         if support:
             batch_size = _batch_size(next(iter(support.values())))
         elif batch_size is None:
@@ -360,15 +374,14 @@ class VHE(keras.Model):
         samples: Samples = {}
         ratios: list[tf.Tensor] = []
         for index, latent in enumerate(self.latents):
-            if latent.per_element:
-                continue
-            parents = _parents(latent, samples)
             known = latent.name in support
-            distribution = (
-                _posterior(latent, support[latent.name], parents)
-                if known
-                else tempering.tempered(latent.prior(*parents), temperature)
-            )
+            if latent.per_element or not (known or complete):
+                continue
+            if known:
+                distribution = _posterior(latent, support[latent.name], samples)
+            else:
+                prior = latent.prior(*_parents(latent, samples))
+                distribution = tempering.tempered(prior, temperature)
             value = _sample(
                 distribution,
                 [num_samples, batch_size],
@@ -376,7 +389,7 @@ class VHE(keras.Model):
             )
             samples[latent.name] = value
             if known and weigh:
-                prior = latent.prior(*parents)
+                prior = latent.prior(*_parents(latent, samples))
                 ratios.append(
                     prior.log_prob(value) - distribution.log_prob(value)
                 )
@@ -385,20 +398,21 @@ class VHE(keras.Model):
     def decode(
         self, samples: Samples, *, seed: tf.Tensor, query: Any = None
     ) -> tfd.Distribution:
-        """Returns the likelihood p(x | latents), per-element latents drawn.
+        """Returns the likelihood p(x | latents), the other latents drawn.
 
         Args:
             samples: The group latents, `[S..., B, E...]` each.
             seed: `[2]` int32.
-            query: `[B, H, W, C]` to draw the per-element latents from their
-                posterior given these elements (reconstruction), or None to
-                draw them from their prior (generation).
+            query: `[B, H, W, C]` to draw the per-element latents, and the
+                group latents that `samples` leaves out, from their posterior
+                given these elements (reconstruction), or None to draw them
+                from their prior (generation).
 
         Returns:
             A distribution of batch shape `[S..., B]`, event shape
             `[H, W, C]`.
         """
-        samples, _ = self._with_element_latents(samples, query, seed)
+        samples, _ = self._with_own_latents(samples, query, seed)
         return self.likelihood(**samples)
 
     def render(
@@ -585,22 +599,24 @@ class VHE(keras.Model):
         their posterior: log (1/T) sum{ p(x, z_t | c) / q(z_t; c, x) }.
 
         Args:
-            samples: The group latents, `[S..., B, E...]` each.
+            samples: Some or all group latents, `[S..., B, E...]` each. Those
+                left out, of a group of x of which nothing is known, are
+                integrated out like the per-element latents, with q(c; {x}).
             query: `[B, H, W, C]`.
             seed: `[2]` int32.
             num_element_samples: T.
 
         Returns:
-            `[S..., B]`, nats. Exact for a model without per-element latents;
+            `[S..., B]`, nats. Exact where `samples` has every latent;
             otherwise a lower bound in expectation, tight as T grows.
         """
-        if not any(latent.per_element for latent in self.latents):
+        if all(latent.name in samples for latent in self.latents):
             return self.likelihood(**samples).log_prob(query)
         repeated = {
             name: tf.repeat(value[tf.newaxis], num_element_samples, axis=0)
             for name, value in samples.items()
         }  # [T, S..., B, E...]
-        complete, log_weight = self._with_element_latents(repeated, query, seed)
+        complete, log_weight = self._with_own_latents(repeated, query, seed)
         log_weight += self.likelihood(**complete).log_prob(query)
         return _log_mean_exp(log_weight)
 
@@ -616,7 +632,9 @@ class VHE(keras.Model):
         """Estimates the expected conditional likelihood log E_q(c; D) p(x | c).
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known.
+            support: `[B, N, H, W, C]` for each group latent that is known;
+                latents above these are inferred from the same supports, any
+                other is integrated out (see `log_likelihood_given`).
             query: `[B, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S, draws of the group latents.
@@ -629,6 +647,7 @@ class VHE(keras.Model):
             self._as_support(support, query=query),
             seed=by_row.fold_in(seed, 0),
             num_samples=num_samples,
+            complete=False,
         )
         return _log_mean_exp(
             self.log_likelihood_given(
@@ -652,7 +671,8 @@ class VHE(keras.Model):
 
         Args:
             support: `[B, K, N, H, W, C]` for each group latent that tells the
-                classes apart; with one group latent the tensor alone will do.
+                classes apart, others as in `log_likelihood`; with one group
+                latent the tensor alone will do.
             query: `[B, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S, draws from q(c; D); the paper takes 20.
@@ -688,27 +708,28 @@ class VHE(keras.Model):
         )
         return tf.reshape(scores, shape[:2])
 
-    def _with_element_latents(
+    def _with_own_latents(
         self, samples: Samples, query: Any, seed: tf.Tensor
     ) -> tuple[Samples, tf.Tensor]:
-        """Completes group latents by draws of the per-element latents.
+        """Completes samples by draws of the latents that they leave out.
 
         Returns:
             All latents, and log p(z | parents) - log q(z; x, parents) summed
-            over the per-element latents, `[S..., B]` (zeros where they are
+            over those that were left out, `[S..., B]` (zeros where they are
             drawn from their priors).
         """
         samples = dict(samples)
         batch_shape = self._batch_shape(samples)
         log_weight = tf.zeros(batch_shape)
         for index, latent in enumerate(self.latents):
-            if not latent.per_element:
+            if latent.name in samples:
                 continue
-            parents = _parents(latent, samples)
-            prior = latent.prior(*parents)
-            proposal = (
-                prior if query is None else latent.posterior(query, *parents)
-            )
+            prior = latent.prior(*_parents(latent, samples))
+            proposal = prior
+            if query is not None:
+                # Of its group, x itself is all that is known.
+                observed = query if latent.per_element else query[:, tf.newaxis]
+                proposal = _posterior(latent, observed, samples)
             value = _sample(
                 proposal, batch_shape, seed=by_row.fold_in(seed, index)
             )
@@ -719,10 +740,30 @@ class VHE(keras.Model):
 
     def _batch_shape(self, samples: Samples) -> tf.Tensor:
         """Returns `[S..., B]`, the leading axes of group latents."""
-        latent = next(v for v in self.latents if not v.per_element)
+        latent = next(v for v in self.latents if v.name in samples)
         event_rank = self._event_ranks[latent.name]
         shape = tf.shape(samples[latent.name])
         return shape[: tf.size(shape) - event_rank]
+
+    def _with_implied(self, support: Support) -> Support:
+        """Adds supports of the latents above those that have one.
+
+        What is in a group is in the groups that hold it.
+        """
+        completed = dict(support)
+        for latent in reversed(self.latents):
+            if latent.per_element or latent.name in completed:
+                continue
+            below = [
+                completed[v.name]
+                for v in self.latents
+                if latent.name in v.parents
+                and v.name in completed
+                and not isinstance(completed[v.name], tfd.Distribution)
+            ]
+            if below:
+                completed[latent.name] = tf.concat(below, axis=1)
+        return completed
 
     def _as_support(
         self,
@@ -792,7 +833,41 @@ class VHE(keras.Model):
             }
         )
         samples = self.infer(support, seed=seed)  # [S=1, B=1, E...] each
+        self._check_all_used(samples, seed)
         return {name: value.shape.rank - 2 for name, value in samples.items()}
+
+    def _check_all_used(self, groups: Samples, seed: tf.Tensor) -> None:
+        """Raises a ValueError if a latent has no say in what is generated."""
+        samples = {name: value[0] for name, value in groups.items()}
+        for index, latent in enumerate(self.latents):
+            if latent.per_element:
+                prior = latent.prior(*_parents(latent, samples))
+                samples[latent.name] = _sample(
+                    prior, [1], seed=by_row.fold_in(seed, index)
+                )
+        continuous = {k: v for k, v in samples.items() if v.dtype.is_floating}
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(continuous)
+            image = tf.zeros((1, *self.image_shape))
+            log_likelihood = self.likelihood(**samples).log_prob(image)
+            log_prior = {
+                v.name: v.prior(*_parents(v, samples)).log_prob(samples[v.name])
+                for v in self.latents
+                if v.parents
+            }
+        for name, value in continuous.items():
+            others = [p for k, p in log_prior.items() if k != name]
+            gradients = [
+                tape.gradient(density, value)
+                for density in (log_likelihood, *others)
+            ]
+            if all(gradient is None for gradient in gradients):
+                raise ValueError(
+                    f"Nothing depends on latent {name!r}: neither the "
+                    "likelihood nor the prior of a latent that names it as a "
+                    "parent. Use it there, or leave it out. Received: "
+                    f"latents={[v.name for v in self.latents]}."
+                )
 
     # Configuration -----------------------------------------------------------
 
@@ -872,11 +947,17 @@ class VHE(keras.Model):
 
 
 def _posterior(
-    latent: Latent, observed: Any, parents: Sequence[tf.Tensor]
+    latent: Latent, observed: Any, samples: Samples
 ) -> tfd.Distribution:
     if isinstance(observed, tfd.Distribution):
         return observed
-    return latent.posterior(observed, *parents)
+    return latent.posterior(observed, *_parents(latent, samples))
+
+
+def _where(known: tf.Tensor, value: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Chooses row by row: `known` is `[B]`, the values `[B, E...]`."""
+    shape = [-1] + [1] * (value.shape.rank - 1)
+    return tf.where(tf.reshape(known, shape), value, other)
 
 
 def _batch_size(observed: Any) -> tf.Tensor:
