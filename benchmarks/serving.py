@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         path = export(model, pathlib.Path(folder) / "model", warmup=False)
         served = tf.saved_model.load(str(path)).signatures
         with (
-            LocalServer(path.parent, port=0) as server,
+            LocalServer(path.parent, port=0, log=lambda line: None) as server,
             Client(server.address, model="model", timeout=300.0) as client,
         ):
             measure(model, served, client)
@@ -52,6 +52,10 @@ def measure(model: Any, served: Any, client: Client) -> None:
     generator = np.random.default_rng(0)
     support = (generator.random((1, _WAYS, _SHOTS, *shape)) < 0.1).astype("f4")
     query = support[:, 0, 0]
+    names = [latent.name for latent in model.latents if not latent.per_element]
+    # Of several group latents, the one that `classify` tells.
+    latent = names[-1] if len(names) > 1 else None
+    sampler = served["sample" if latent is None else f"sample_{latent}"]
     tasks: dict[str, tuple[int, dict[str, Callable[[], Any]]]] = {}
     methods = {
         name: tf.function(getattr(model, name), reduce_retracing=True)
@@ -63,7 +67,7 @@ def measure(model: Any, served: Any, client: Client) -> None:
         {
             "method": functools.partial(
                 methods["classify"],
-                tf.constant(support),
+                {names[-1]: tf.constant(support)},
                 tf.constant(query),
                 seed=_by_row(seed),
             ),
@@ -85,15 +89,17 @@ def measure(model: Any, served: Any, client: Client) -> None:
             count,
             {
                 "method": functools.partial(
-                    methods["sample"], tf.constant(cues), seed=_by_row(seed)
+                    methods["sample"],
+                    {names[-1]: tf.constant(cues)},
+                    seed=_by_row(seed),
                 ),
                 "signature": functools.partial(
-                    served["sample"],
+                    sampler,
                     support=tf.constant(cues),
                     seed=tf.constant(seed),
                 ),
                 "local server": functools.partial(
-                    client.sample, cues, seed=seed
+                    client.sample, cues, latent=latent, seed=seed
                 ),
             },
         )

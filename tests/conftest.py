@@ -1,5 +1,6 @@
 """What the tests share: three assertions' worth of helpers and tiny models."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -12,7 +13,9 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import alphabet_vhe
 from vhe_tf import pixel_cnn_vhe
+from vhe_tf import style_vhe
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -160,6 +163,58 @@ def tiny_pixel_cnn_sizes():
             ),
         },
     )
+
+
+def tiny_deconvolutional_sizes():
+    """Returns a context in which `alphabet_vhe` makes small models."""
+    return _fewer(
+        architectures._DECONVOLUTIONAL_SIZES,
+        filters=(8, 8),
+        units=8,
+        group_latent_size=3,
+        element_latent_size=2,
+    )
+
+
+@contextlib.contextmanager
+def tiny_style_sizes():
+    """Makes a context in which `style_vhe` makes small models."""
+    styles = _fewer(
+        architectures._STYLE_SIZES, filters=(8, 8), units=8, num_components=2
+    )
+    with tiny_pixel_cnn_sizes(), styles:
+        yield
+
+
+@contextlib.contextmanager
+def tiny_sizes():
+    """Makes a context in which every architecture makes small models."""
+    with tiny_deconvolutional_sizes(), tiny_style_sizes():
+        yield
+
+
+def _fewer(sizes, **fewer):
+    """Replaces fields of every size of a table, in a context."""
+    return mock.patch.dict(
+        sizes,
+        {name: dataclasses.replace(s, **fewer) for name, s in sizes.items()},
+    )
+
+
+def tiny_alphabet_vhe(size="small", *, seed=0, **kwargs):
+    """Makes an `alphabet_vhe` of few features."""
+    keras.utils.set_random_seed(seed)
+    with tiny_deconvolutional_sizes():
+        return alphabet_vhe(size, **{"image_shape": IMAGE_SHAPE, **kwargs})
+
+
+def tiny_style_vhe(size="small", *, seed=0, **kwargs):
+    """Makes a `style_vhe` of few features, off its start."""
+    keras.utils.set_random_seed(seed)
+    with tiny_style_sizes():
+        model = style_vhe(size, **{"image_shape": (8, 8, 3), **kwargs})
+    perturb(model, seed=seed)
+    return model
 
 
 def tiny_pixel_cnn_vhe(size="small", *, seed=0, **kwargs):

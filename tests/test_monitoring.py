@@ -129,7 +129,7 @@ def run(tmp_path_factory):
             before,
             accuracy_callback(shots=(1, 2)),
             monitoring.Scalars(folder, SETTINGS),
-            monitoring.ImageGrids(folder, cues(), every=2),
+            monitoring.ImageGrids(folder, cues().grids, every=2),
             after,
         ],
     )
@@ -269,7 +269,7 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
                 num_trials=2, num_samples=2,
             ),
             monitoring.Scalars(tmp_path, SETTINGS),
-            monitoring.ImageGrids(tmp_path, cues(num_groups=2)),
+            monitoring.ImageGrids(tmp_path, cues(num_groups=2).grids),
             after,
         ],
         epochs=1,
@@ -295,6 +295,28 @@ def test_accuracies_are_in_the_logs_of_their_epochs():
     name = "accuracy_3way_1shot"
     assert [name in logs for logs in watcher.logs] == [False, True, False]
     assert 0.0 <= watcher.logs[1][name] <= 1.0
+
+
+def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
+    settings = []
+
+    def spy(scorer, data, **kwargs):
+        settings.append({"group": scorer.group, **kwargs})
+        return evaluation.Estimate(0.5, 0.0, 1)
+
+    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    callback = accuracy_callback(num_ways=2, shots=(1, 2), spread="drawer")
+    callback.set_model(compiled_vhe())
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    assert logs == {
+        "accuracy_2way_1shot_by_character": 0.5,
+        "accuracy_2way_2shot_by_character": 0.5,
+    }
+    assert [s["num_shots"] for s in settings] == [1, 2]
+    for used in settings:
+        assert used["group"] == "character"
+        assert used["spread"] == "drawer"
 
 
 def test_accuracy_is_that_of_the_averaged_weights(monkeypatch):
@@ -431,11 +453,28 @@ def test_other_callbacks_cannot_silence_the_events(tmp_path):
         [
             keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=2),
             monitoring.Scalars(tmp_path / "ours", {}),
-            monitoring.ImageGrids(tmp_path / "ours", cues()),
+            monitoring.ImageGrids(tmp_path / "ours", cues().grids),
         ],
     )
     events = read(tmp_path / "ours")
     assert len(events["train/elbo"]) == len(events["conditional"]) == 2
+
+
+def test_any_pictures_are_written_of_the_averaged_weights(tmp_path):
+    drawn = []
+
+    def draw(model):
+        drawn.append(model.get_weights())
+        return {"transfer": np.zeros((4, 6, 1), np.float32)}
+
+    model = compiled_vhe()
+    callback = monitoring.ImageGrids(tmp_path, draw, ink=False)
+    train(model, [callback], epochs=1)
+    [(step, (width, height, _))] = read(tmp_path)["transfer"]
+    assert (step, int(width), int(height)) == (STEPS_PER_EPOCH, 6, 4)
+    averages = model.optimizer._model_variables_moving_average
+    for lent, average in zip(drawn[0], averages, strict=True):
+        np.testing.assert_array_equal(lent, average)
 
 
 # Cues -------------------------------------------------------------------------
@@ -474,6 +513,22 @@ def test_there_are_no_more_rows_than_large_groups():
         data((6, 3, 6)), group="character", num_shots=2, num_queries=4
     )
     assert len(chosen.support) == 2
+
+
+def test_images_of_no_known_group_are_no_cues():
+    source = data((6, 6))
+    labels = np.concatenate([source.labels["character"], np.full(20, -1)])
+    images = np.concatenate([source.images, np.ones((20, 8, 8, 1), np.float32)])
+    chosen = monitoring.fixed_cues(
+        GroupedImages(images, {"character": labels}),
+        group="character",
+        num_shots=5,
+        num_queries=8,
+    )
+    # As many as the largest of the known groups has.
+    assert chosen.support.shape[:2] == (2, 5)
+    assert chosen.query.shape[:2] == (2, 1)
+    assert np.all(chosen.support.mean(axis=(2, 3, 4)) < 1.0)
 
 
 def test_groups_too_small_for_the_picture_give_a_smaller_one():

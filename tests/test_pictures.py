@@ -44,8 +44,10 @@ class Echo:
     def __init__(self, channels=1):
         self.image_shape = (SIZE, SIZE, channels)
 
-    def infer(self, support, *, seed, batch_size=None):
+    def infer(self, support, *, seed, batch_size=None, complete=True):
         del seed
+        # What the cues leave open is not drawn once for all images.
+        assert complete == (not support)
         if not support:
             shape = (batch_size, *self.image_shape)
             return {"character": tf.zeros(shape)[tf.newaxis]}
@@ -94,6 +96,66 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
             0.5 * support.mean(axis=1, keepdims=True) + counts,
             atol=1e-6,
         )
+
+
+@pytest.fixture
+def hierarchical(monkeypatch):
+    """A hierarchical model, and the latents of each call of its likelihood."""
+    keras.utils.set_random_seed(0)
+    model = tiny_vhe("hierarchical")
+    decode, seen = model.likelihood.call, []
+
+    def spy(**latents):
+        seen.append({name: v.numpy()[0] for name, v in latents.items()})
+        return decode(**latents)
+
+    monkeypatch.setattr(model.likelihood, "call", spy)
+    return model, seen
+
+
+def num_distinct(latents, num_images):
+    """Returns how many values of a latent each row of a block has."""
+    rows = latents.reshape(-1, num_images, latents.shape[-1])
+    return [len(np.unique(row, axis=0)) for row in rows]
+
+
+def test_what_the_cues_leave_open_is_drawn_anew_for_each_image(hierarchical):
+    model, seen = hierarchical
+    pictures.conditional_grid(
+        model,
+        [binary(2, 1, seed=1), binary(2, 3, seed=2)],
+        group=["character", "alphabet"],
+        num_samples=4,
+    )
+    of_character, of_alphabet = seen
+    # More of a character: of one alphabet, by different hands.
+    assert num_distinct(of_character["character"], 4) == [1, 1]
+    assert num_distinct(of_character["alphabet"], 4) == [1, 1]
+    assert num_distinct(of_character["element"], 4) == [4, 4]
+    # More of an alphabet: other characters.
+    assert num_distinct(of_alphabet["alphabet"], 4) == [1, 1]
+    assert num_distinct(of_alphabet["character"], 4) == [4, 4]
+    for latents in seen:
+        assert len(np.unique(latents["alphabet"], axis=0)) == 2  # a row's own
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_contents_stand_on_the_left_and_styles_on_top(channels):
+    content, style = (
+        binary(num, seed=num, channels=channels) for num in (3, 2)
+    )
+    redrawn = binary(3, 2, channels=channels)
+    grid = pictures.transfer_grid(content, style, redrawn)
+    step = CELL + BLOCK_GAP
+    assert grid.shape == (step + 3 * CELL, step + 2 * CELL, channels)
+    assert grid.dtype == np.float32
+    top, below = grid[:CELL], grid[step:]
+    np.testing.assert_array_equal(top[:SIZE, :SIZE], 0.0)
+    np.testing.assert_array_equal(cells(top, step, 2)[0], style)
+    np.testing.assert_array_equal(cells(below, 0, 1)[:, 0], content)
+    np.testing.assert_array_equal(cells(below, step, 2), redrawn)
+    for gap in (grid[CELL:step], grid[:, CELL:step]):
+        np.testing.assert_allclose(gap, 0.2, rtol=1e-6)
 
 
 def test_reconstructions_stand_where_their_queries_do():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import vhe_tf
+from tests.conftest import tiny_vhe
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
@@ -236,6 +237,71 @@ def test_progress_is_shown(tmp_path, sampler, capsys):
         assert f" {name} -" in shown.out or f" {name} " in shown.out
 
 
+# Groupings --------------------------------------------------------------------
+
+
+def grouped(**labels):
+    images = np.zeros((len(next(iter(labels.values()))), 8, 8, 1), np.float32)
+    return GroupedImages(images, {k: np.array(v) for k, v in labels.items()})
+
+
+@pytest.mark.parametrize(
+    ("structure", "labels"),
+    [
+        ("flat", {"character": [0, 0, 7]}),
+        ("hierarchical", {"character": [0, 5, 7], "alphabet": [2, 2, 9]}),
+        ("factorial", {"character": [0, 0, 7], "style": [1, 2, 2]}),
+    ],
+)
+def test_data_that_are_grouped_as_the_latents_pass(structure, labels):
+    training.check_groupings(tiny_vhe(structure), grouped(**labels))
+
+
+def test_a_latent_without_its_grouping_is_named():
+    data = grouped(character=[0, 0, 7], drawer=[1, 2, 3])
+    with pytest.raises(
+        ValueError,
+        match=r"'alphabet' needs a grouping.*\['character', 'drawer'\]",
+    ):
+        training.check_groupings(tiny_vhe("hierarchical"), data)
+
+
+def test_a_character_in_two_alphabets_is_named():
+    data = grouped(character=[5, 5, 7, 7], alphabet=[2, 2, 2, 9])
+    with pytest.raises(
+        ValueError, match=r"character 7 with images in alphabet 2 and in 9 "
+    ):
+        training.check_groupings(tiny_vhe("hierarchical"), data)
+
+
+@pytest.mark.parametrize("wrong", ["train", "validation"])
+def test_a_run_on_data_grouped_otherwise_does_not_begin(wrong, tmp_path):
+    alphabets = {"train": [2] * 4, "validation": [2] * 4, wrong: [2, 2, 2, 9]}
+    samplers = {
+        name: EpisodeSampler(
+            grouped(character=[5] * 4, alphabet=ids),
+            batch_size=2,
+            support_size=1,
+            resamples=True,
+        )
+        for name, ids in alphabets.items()
+    }
+    model = tiny_vhe("hierarchical")
+    model.compile()
+    with pytest.raises(ValueError, match="character 5 with images in"):
+        training.fit(
+            model,
+            training.Run(tmp_path, {}),
+            **samplers,
+            epochs=1,
+            steps_per_epoch=1,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+# Files ------------------------------------------------------------------------
+
+
 def test_saving_a_model_is_whole_or_nothing(tmp_path, monkeypatch):
     model = compiled_model()
     path = tmp_path / "best.keras"
@@ -264,6 +330,30 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         training.write_json(path, {"a": object()})
     assert json.loads(path.read_text("utf-8")) == {"a": 1}
+
+
+_STYLED = {
+    "dataset": "glyphs",
+    "split": "vinyals",
+    "num_styles": 7,
+    "copies": 2,
+}
+_PLAIN = {"dataset": "glyphs", "split": "vinyals", "images": "grey"}
+_DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({**_PLAIN, "seed": 3}, {**_PLAIN, "seed": 3}),
+        ({**_STYLED, "seed": 3}, {**_STYLED, "seed": 3}),
+        (None, {**_DEFAULT, "seed": 0}),
+    ],
+)
+def test_the_data_of_a_model_are_those_of_its_run(config, expected, tmp_path):
+    if config is not None:
+        training.Run(tmp_path, {**config, "epochs": 4}).begin()
+    assert training.data_settings(tmp_path / "best.keras") == expected
 
 
 def test_mistakes_end_with_their_message():

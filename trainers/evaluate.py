@@ -89,9 +89,13 @@ def main(argv: Sequence[str]) -> None:
     path = pathlib.Path(_MODEL.value)
     with training.mistakes_end_quietly():
         model = vhe_tf.load_model(path)
-        source = sources.load_source(
-            data_dir=_DATA_DIR.value, **data_settings(path)
+        settings = data_settings(path)
+        load = (
+            sources.load_styled_source
+            if "num_styles" in settings
+            else sources.load_source
         )
+        source = load(data_dir=_DATA_DIR.value, **settings)
     with status_line() as progress:
         metrics = report.evaluate(
             model,
@@ -144,7 +148,14 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
         "images": _IMAGES.value,
     }
     chosen = {name: value for name, value in flagged.items() if value}
-    return {**training.data_settings(model), **chosen}
+    settings = training.data_settings(model)
+    if "num_styles" in settings and _IMAGES.value:
+        raise ValueError(
+            "--images chooses a recipe of black and white drawings; leave it "
+            "off for a model of coloured ones. "
+            f"Received: --images={_IMAGES.value}."
+        )
+    return {**settings, **chosen}
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ _PUBLIC = {
     "Latent": "vhe_tf.models.latents",
     "Objective": "vhe_tf.objectives",
     "VHE": "vhe_tf.models.vhe",
+    "alphabet_vhe": "vhe_tf.models.architectures",
     "deconvolutional_vhe": "vhe_tf.models.architectures",
     "load_model": "vhe_tf.models.loading",
     "pixel_cnn_vhe": "vhe_tf.models.architectures",
+    "style_vhe": "vhe_tf.models.architectures",
 }
 
 __all__ = sorted(_PUBLIC)

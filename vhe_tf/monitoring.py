@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from vhe_tf import evaluation
 from vhe_tf import pictures
+from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.models.vhe import VHE
 from vhe_tf.training import averaged_weights
@@ -83,7 +85,8 @@ def fixed_cues(
     Raises:
         ValueError: If no group has two images.
     """
-    ids, counts = np.unique(data.labels[group], return_counts=True)
+    known = data.labels[group][data.labels[group] != MISSING]
+    ids, counts = np.unique(known, return_counts=True)
     if counts.max() < 2:
         raise ValueError(
             f"Pictures need a {group} with 2 images, a cue and another; give "
@@ -120,6 +123,8 @@ class FewShotAccuracy(keras.callbacks.Callback):
         group: The grouping whose groups are the classes.
         num_ways: K.
         shots: For each N, a metric `accuracy_{K}way_{N}shot`.
+        spread: As in `few_shot_trials`; with it, the metric's name ends in
+            `_by_{group}`.
         num_trials: Tasks an evaluation, the same ones each time.
         num_samples: Draws from q(c; D).
         every: Evaluate each so many epochs.
@@ -132,6 +137,7 @@ class FewShotAccuracy(keras.callbacks.Callback):
         group: str,
         num_ways: int = 20,
         shots: Sequence[int] = (1, 5),
+        spread: str | None = None,
         num_trials: int = 10,
         num_samples: int = 5,
         every: int = 1,
@@ -141,6 +147,7 @@ class FewShotAccuracy(keras.callbacks.Callback):
         self._group = group
         self._num_ways = num_ways
         self._shots = tuple(shots)
+        self._spread = spread
         self._num_trials = num_trials
         self._num_samples = num_samples
         self._every = every
@@ -164,9 +171,11 @@ class FewShotAccuracy(keras.callbacks.Callback):
                     num_ways=self._num_ways,
                     num_shots=num_shots,
                     num_trials=self._num_trials,
+                    spread=self._spread,
                 )
                 name = f"accuracy_{self._num_ways}way_{num_shots}shot"
-                logs[name] = accuracy.mean
+                by = f"_by_{self._group}" if self._spread else ""
+                logs[name + by] = accuracy.mean
 
 
 class Likelihoods(keras.callbacks.Callback):
@@ -220,7 +229,9 @@ class Likelihoods(keras.callbacks.Callback):
                 evaluation.ClassScorer(
                     self.model, group=self._group, num_samples=self._num_samples
                 ),
-                evaluation.JointScorer(self.model, 1, _MAX_DECODED),
+                evaluation.JointScorer(
+                    self.model, self._group, 1, _MAX_DECODED
+                ),
             )
         scorer, joint_scorer = self._scorers
         with averaged_weights(self.model):
@@ -288,7 +299,7 @@ class ImageGrids(keras.callbacks.Callback):
 
     Args:
         folder: Where the event files go.
-        cues: The cues.
+        draw: Returns the pictures of a model by name, such as `Cues.grids`.
         every: Write each so many epochs.
         ink: Show 1 as black on white.
     """
@@ -296,7 +307,7 @@ class ImageGrids(keras.callbacks.Callback):
     def __init__(
         self,
         folder: pathlib.Path,
-        cues: Cues,
+        draw: Callable[[VHE], Mapping[str, np.ndarray]],
         *,
         every: int = 1,
         ink: bool = True,
@@ -305,7 +316,7 @@ class ImageGrids(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(
             str(folder), filename_suffix=".pictures"
         )
-        self._cues = cues
+        self._draw = draw
         self._every = every
         self._ink = ink
 
@@ -316,7 +327,7 @@ class ImageGrids(keras.callbacks.Callback):
         if (epoch + 1) % self._every:
             return
         with averaged_weights(self.model):
-            grids = self._cues.grids(self.model)
+            grids = self._draw(self.model)
         with self._writer.as_default(), tf.summary.record_if(True):
             pictures.write_summaries(
                 grids, step=_step(self.model), ink=self._ink

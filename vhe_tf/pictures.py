@@ -17,6 +17,7 @@ __all__ = [
     "prior_grid",
     "reconstruction_grid",
     "save_png",
+    "transfer_grid",
     "write_summaries",
 ]
 
@@ -29,28 +30,34 @@ def conditional_grid(
     model: VHE,
     supports: Sequence[np.ndarray],
     *,
-    group: str,
+    group: str | Sequence[str],
     num_samples: int = 8,
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """Draws cue images beside new images of the same groups (Figures 4, 5).
+    """Draws cue images beside new images of the same groups (Figures 4, 5, 7).
 
     Args:
         model: The model.
-        supports: Cue images of the same groups, one block of columns each,
-            `[G, N, H, W, C]` with N of its own (`[G, 1, ...]` for one-shot).
-        group: The group latent that they are the support of.
+        supports: Cue images, one block of columns each, `[G, N, H, W, C]` with
+            N of its own (`[G, 1, ...]` for one-shot).
+        group: The group latent that they are the support of; one for all
+            blocks or one for each.
         num_samples: Samples for each cue.
         seed: Two ints.
 
     Returns:
         `[height, width, C]`, a row a group; for each block its cues, then
-        images of one draw of c given these and of as many draws of z.
+        images of one draw of c given these. Latents of which the cues say
+        nothing are drawn anew for each image: z, the characters of an
+        alphabet, the styles of a character.
     """
+    groups = [group] * len(supports) if isinstance(group, str) else group
     blocks = []
-    for index, support in enumerate(supports):
+    for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
         draw_seed = (seed[0], seed[1] + index)
-        samples = model.infer({group: tf.constant(support)}, seed=draw_seed)
+        samples = model.infer(
+            {name: tf.constant(support)}, seed=draw_seed, complete=False
+        )
         blocks += [support, _draw(model, samples, num_samples, draw_seed)]
     return _tile(blocks)
 
@@ -86,6 +93,27 @@ def comparison_grid(
     return np.concatenate(
         [grids[0][:, :width], *(grid[:, width:] for grid in grids)], axis=1
     )
+
+
+def transfer_grid(
+    content: np.ndarray, style: np.ndarray, redrawn: np.ndarray
+) -> np.ndarray:
+    """Sets contents, styles, and each content in each style (Figure 8).
+
+    Args:
+        content: `[R, H, W, C]`.
+        style: `[S, H, W, C]`.
+        redrawn: `[R, S, H, W, C]`, see `vhe_tf.evaluation.transfer`.
+
+    Returns:
+        `[height, width, C]`: the contents on the left, the styles on top, and
+        where row and column meet the content in the style.
+    """
+    corner = np.zeros_like(content[:1, np.newaxis])
+    top = _tile([corner, style[np.newaxis]])
+    gap = np.full((_BLOCK_GAP, *top.shape[1:]), 1.0 - _GAP_COLOUR, np.float32)
+    below = _tile([content[:, np.newaxis], redrawn])
+    return np.concatenate([top, gap, below], axis=0)
 
 
 def reconstruction_grid(

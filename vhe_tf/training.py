@@ -20,6 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf.data.episodes import EpisodeSampler
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.label_table import check_nested
 from vhe_tf.models.vhe import VHE
 from vhe_tf.progress import status_line
 
@@ -27,6 +29,7 @@ __all__ = [
     "NonFiniteLossError",
     "Run",
     "averaged_weights",
+    "check_groupings",
     "data_settings",
     "fit",
     "mistakes_end_quietly",
@@ -313,7 +316,10 @@ def fit(
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
+        ValueError: As `check_groupings`.
     """
+    for sampler in (train, validation):
+        check_groupings(model, sampler.data)
     run.begin()
     checkpoints = Checkpoints(run, model, monitor="val_elbo")
     first_step = checkpoints.restore(model)
@@ -334,6 +340,31 @@ def fit(
         ],
     )
     save_model(model, run.last)
+
+
+def check_groupings(model: VHE, data: GroupedImages) -> None:
+    """Checks that data are grouped as the latents of a model are declared.
+
+    Args:
+        model: The model.
+        data: The images.
+
+    Raises:
+        ValueError: If the data lack the grouping of a latent, or a group of a
+            latent does not lie within one group of the latent's parent (a
+            character in two alphabets).
+    """
+    for latent in model.latents:
+        if latent.per_element:
+            continue
+        if latent.name not in data.labels:
+            raise ValueError(
+                f"Latent {latent.name!r} needs a grouping of that name: a "
+                "group of images for each of its values. The data have "
+                f"{sorted(data.labels)}."
+            )
+        for parent in latent.parents:
+            check_nested(data, latent.name, parent)
 
 
 @contextlib.contextmanager
@@ -396,7 +427,8 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
             that, what the trainer uses by default.
 
     Returns:
-        `dataset`, `split`, `images` and `seed`: which classes are unseen.
+        `dataset`, `split`, `images` and `seed`: which classes are unseen; for
+        styled images also `num_styles` and `copies`.
     """
     config = pathlib.Path(model).with_name("config.json")
     run = json.loads(config.read_text("utf-8")) if config.exists() else {}
@@ -406,7 +438,11 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
         "images": "binary",
         "seed": 0,
     }
-    return {name: run.get(name, value) for name, value in defaults.items()}
+    settings = {name: run.get(name, value) for name, value in defaults.items()}
+    if "num_styles" in run:
+        del settings["images"]
+        settings |= {name: run[name] for name in ("num_styles", "copies")}
+    return settings
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from vhe_tf.data import MISSING
 from vhe_tf.data import GroupedImages
 
 
@@ -75,6 +76,22 @@ def test_labels_may_be_of_any_integer_type(dtype):
     )
 
 
+def test_images_without_a_label_are_in_no_group():
+    data = small(character=[9, MISSING, 9, 4, MISSING, 70])
+    np.testing.assert_array_equal(data.group_ids("character"), [4, 9, 70])
+    part = data.with_groups("character", [9, 70])
+    assert kept(part) == [0, 2, 5]
+    part = data.where(np.array([True, True, False, False, False, False]))
+    np.testing.assert_array_equal(part.labels["character"], [9, -1])
+
+
+def test_a_group_is_described_by_its_id_and_its_name_if_any():
+    assert small().describe_group("character", 9) == "9 ('nine')"
+    assert small().describe_group("character", 5) == "5"
+    assert small().describe_group("alphabet", 5) == "5"
+    assert small().describe_group("character", np.int64(4)) == "4 ('four')"
+
+
 def _with_pixel(value, dtype=np.float32):
     images = np.full((4, 3, 2, 1), 0.25, dtype)
     images[2, 1, 1, 0] = value
@@ -112,7 +129,8 @@ def test_bad_images_are_refused(images, received):
         ([9.0, 4.0, 9.0, 4.0, 9.0, 4.0], "Received: dtype float64."),
         ([True, False] * 3, "Received: dtype bool."),
         (["b", "a"] * 3, "Received: dtype <U1."),
-        ([9, 4, 9, -3, 9, 70], "Received: -3 at index 3."),
+        ([9, 4, 9, -3, -1, 70], "Received: -3 at index 3."),
+        ([-1] * 6, "Received: -1 for all 6 images."),
     ],
 )
 def test_bad_labels_are_refused_by_name(ids, received):

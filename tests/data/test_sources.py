@@ -143,7 +143,102 @@ def test_fixed_binary_test_images_are_those_of_the_recipe():
     )
 
 
+def assert_styled_source(source, copies):
+    from vhe_tf.data.styles import pen_styles
+
+    assert source.validation is None
+    assert source.image_size == (28, 28)
+    assert source.binarization == "none"
+    assert source.train.images.dtype == np.uint8
+    assert source.test.images.dtype == np.float32
+    assert not set(source.train.group_ids("character")) & set(
+        source.test.group_ids("character")
+    )
+    inks = [pen.ink for pen in pen_styles(6, seed=2)]
+    for data, scale in ((source.train, 1), (source.test, 255)):
+        assert data.image_shape == (28, 28, 3)
+        style = data.labels["style"].reshape(-1, copies)
+        assert all(len(set(row)) == copies for row in style)
+        some = slice(None, None, 1 + len(data) // 500)
+        for image, index in zip(
+            data.images[some], data.labels["style"][some], strict=True
+        ):
+            pixels = np.rint(255 - scale * image.astype(float)).reshape(-1, 3)
+            assert {tuple(each) for each in pixels} == {
+                (255, 255, 255),
+                inks[index],
+            }
+
+
+def test_styled_glyphs_have_the_same_styles_in_training_and_testing(
+    few_glyphs,
+):
+    source = sources.load_styled_source(
+        "glyphs", num_styles=6, copies=3, seed=2
+    )
+    assert_styled_source(source, copies=3)
+    assert len(source.train) == 3 * 12
+    assert len(source.test) == 3 * 48
+    for data in (source.train, source.test):
+        assert list(data.labels) == [
+            "alphabet",
+            "character",
+            "drawer",
+            "style",
+        ]
+        assert set(data.group_names["style"]) == set(range(6))
+
+
+@needs_omniglot
+def test_styled_omniglot_is_drawn_from_the_originals(monkeypatch):
+    from vhe_tf.data import styles
+
+    seen = []
+    styled = styles.styled
+
+    def watched(data, **options):
+        seen.append(data.image_shape)
+        few = np.arange(len(data)) % 20 == 0
+        return styled(data.where(few), **options)
+
+    monkeypatch.setattr(styles, "styled", watched)
+    source = sources.load_styled_source(
+        "omniglot",
+        data_dir=str(REAL),
+        split="lake_small1",
+        num_styles=6,
+        seed=2,
+    )
+    assert seen == [(105, 105, 1)] * 2
+    assert_styled_source(source, copies=2)
+    assert len(source.test) == 2 * 659
+    assert len(source.test.group_ids("alphabet")) == 20
+
+
+@needs_omniglot
+def test_styled_validation_images_are_kept(monkeypatch):
+    from vhe_tf.data import styles
+
+    styled = styles.styled
+
+    def few(data, **options):
+        return styled(data.where(np.arange(len(data)) % 40 == 0), **options)
+
+    monkeypatch.setattr(styles, "styled", few)
+    source = sources.load_styled_source(
+        "omniglot", data_dir=str(REAL), split="vinyals", copies=1
+    )
+    assert source.validation.image_shape == (28, 28, 3)
+    assert source.validation.images.dtype == np.uint8
+    assert len(source.validation.group_ids("alphabet")) == 5
+    assert "style" in source.validation.labels
+
+
 def test_unknown_names_are_errors():
+    with pytest.raises(ValueError, match="Received: dataset='folder'"):
+        sources.load_styled_source("folder")
+    with pytest.raises(ValueError, match="Received: images='colour'"):
+        sources.load_source("glyphs", images="colour")
     with pytest.raises(ValueError, match="Received: dataset='mnist'"):
         sources.load_source("mnist")
     with pytest.raises(ValueError, match="Received: images='gray'"):
@@ -221,6 +316,18 @@ def test_grey_pixels_are_drawn_once_by_the_seed():
     np.testing.assert_array_equal(drawn(1), drawn(1))
     assert np.any(drawn(1) != drawn(2))
     assert np.any(drawn(1)[0] != drawn(1)[1])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_colours_stay_as_they_are(dtype):
+    values = np.arange(12, dtype=np.uint8).reshape(2, 1, 2, 3) * 20
+    stored = values if dtype == np.uint8 else (values / 255).astype(dtype)
+    ready = sources.ready(data_of(stored, style=[4, -1]), "colour")
+    assert ready.images.dtype == np.float32
+    np.testing.assert_array_equal(
+        ready.images, values.astype(np.float32) / np.float32(255)
+    )
+    np.testing.assert_array_equal(ready.labels["style"], [4, -1])
 
 
 def test_ready_images_keep_their_labels_and_leave_the_stored_ones_alone():

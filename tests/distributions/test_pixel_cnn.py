@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tests.conftest import assert_distribution_shape
+from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.divergences import kl_from_sample
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
@@ -353,10 +354,39 @@ def test_one_sample_kl_to_an_autoregressive_pixel_cnn_is_unbiased():
     _assert_unbiased(posterior, chain.distribution(), expected)
 
 
+# 8-bit pixels ----------------------------------------------------------------
+
+
+def _discretized(image_shape, *batch, conditioned=None, **named):
+    """Makes a distribution over images of 8-bit pixels."""
+    channels = image_shape[-1]
+    pixels = DiscretizedLogisticPixels(2)
+    network = _network(
+        pixels.num_parameters(channels),
+        channels=channels,
+        conditioned=conditioned,
+    )
+    conditioning = conditioned and _random(
+        *batch, *image_shape[:2], conditioned, seed=9
+    )
+    return PixelCNN(network, pixels, image_shape, conditioning, **named)
+
+
+def test_probabilities_of_all_images_of_two_8_bit_pixels_sum_to_one():
+    d = _discretized((1, 2, 1))
+    levels = np.indices([256, 256]).reshape(2, -1).T
+    images = tf.constant(levels.reshape(-1, 1, 2, 1) / 255.0, tf.float32)
+    joint = np.exp(np.float64(d.log_prob(images))).reshape(256, 256)
+    np.testing.assert_allclose(joint.sum(), 1.0, rtol=1e-5)
+    # And the second pixel depends on the first.
+    independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+    assert np.abs(joint - independent).sum() > 0.01
+
+
 # Shapes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [_bernoulli, _normal])
+@pytest.mark.parametrize("make", [_bernoulli, _normal, _discretized])
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
 def test_the_batch_is_that_of_the_conditioning(make, batch):
     d = make((2, 3, 2), *batch, conditioned=2)
@@ -468,7 +498,7 @@ def test_a_copy_keeps_all_but_what_it_changes():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("make", [_bernoulli, _normal])
+@pytest.mark.parametrize("make", [_bernoulli, _normal, _discretized])
 def test_a_compiled_density_equals_the_eager_one(make, jit_compile):
     d = make((2, 3, 2), 3, conditioned=2)
     images = tf.cast(_random(4, 3, 2, 3, 2) > 0.0, tf.float32)

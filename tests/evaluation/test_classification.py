@@ -5,6 +5,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tests.conftest import tiny_pixel_cnn_vhe
+from tests.evaluation.conftest import IMAGE_SHAPE
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
@@ -227,18 +228,19 @@ class Table:
     def __init__(self, rows):
         self.rows = rows
         self.num_drawn = 0
+        self.image_shape = IMAGE_SHAPE
 
-    def infer(self, support, *, seed, num_samples):
-        del seed
-        num_ways = support["character"].shape[0]
+    def infer(self, support, *, seed, num_samples, complete):
+        del seed, complete
 
-        def take(count):
+        def take(count, num_ways):
             start, self.num_drawn = self.num_drawn, self.num_drawn + count
             drawn = self.rows[start : self.num_drawn, np.newaxis, np.newaxis]
             return np.repeat(drawn, num_ways, axis=1)
 
-        drawn = tf.numpy_function(take, [num_samples], tf.float32)
-        return {"character": tf.ensure_shape(drawn, [None, num_ways, 1])}
+        num_ways = tf.shape(support["character"])[0]
+        drawn = tf.numpy_function(take, [num_samples, num_ways], tf.float32)
+        return {"character": tf.ensure_shape(drawn, [None, None, 1])}
 
     def log_likelihood_given(
         self, samples, query, *, seed, num_element_samples
@@ -415,6 +417,44 @@ def test_a_class_of_which_no_task_is_drawn_may_be_small():
     assert len(trials(data, within="alphabet")) == 50
 
 
+def spread_data(drawers, num_classes=3):
+    """Makes classes with an image by each of some drawers."""
+    data = telling_data((len(drawers),) * num_classes)
+    labels = {**data.labels, "drawer": np.tile(drawers, num_classes)}
+    return GroupedImages(data.images, labels)
+
+
+def test_spread_draws_the_images_of_a_class_from_different_drawers():
+    data = spread_data([7, 7, 7, 7, 2, 5, -1, -1])
+    seen = set()
+    for trial in trials(data, spread="drawer"):
+        support, queries = numbers_of(trial.support), numbers_of(trial.queries)
+        used = np.concatenate([support, queries[:, np.newaxis]], axis=1)
+        for row in data.labels["drawer"][used]:
+            assert set(row) == {2, 5, 7}  # and none of unknown drawers
+        np.testing.assert_array_equal(
+            classes_of(trial.support)[trial.labels, 0],
+            classes_of(trial.queries),
+        )
+        seen |= set(used.ravel().tolist())
+    assert len(seen) == 3 * 6  # each image of a drawer is as good as another
+    plain = [numbers_of(trial.support) for trial in trials(data)]
+    assert any(
+        np.ptp(data.labels["drawer"][n], axis=1).min() == 0 for n in plain
+    )
+
+
+def test_a_class_by_too_few_drawers_is_named_by_its_id():
+    data = spread_data([7, 7, 7, 2, -1])
+    trials(data, spread="drawer", num_shots=1)
+    with pytest.raises(
+        ValueError,
+        match=r"need 3 images of different drawers a class.*"
+        r"character \d with 2 images of different drawers",
+    ):
+        trials(data, spread="drawer")
+
+
 # Accuracy ---------------------------------------------------------------------
 
 
@@ -492,6 +532,20 @@ def test_accuracy_says_how_far_it_is():
     )
     assert lines[-1] == "2-way 1-shot: task 3 of 3, 100.0% so far"
     assert len(lines) == 3
+
+
+def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks():
+    # The brightness of a class tells it: images of one class are no evidence.
+    data = uniform_data((6,) * 8, alphabet=[0, 0, 0, 0, 1, 1, 1, 1])
+    scorer, lines = NearestNeighbour(), []
+    scorer.group = "alphabet"
+    settings = {"num_ways": 2, "num_shots": 3, "num_trials": 200}
+    mixed = accuracy(scorer, data, **settings)
+    spread = accuracy(
+        scorer, data, spread="character", progress=lines.append, **settings
+    )
+    assert spread.mean + spread.half_width < mixed.mean - mixed.half_width
+    assert lines[-1].startswith("2-way 3-shot by alphabet: task 200 of 200, ")
 
 
 def test_more_shots_and_fewer_ways_are_easier():

@@ -75,6 +75,7 @@ def test_many_samples_find_the_evidence(element_size, num_element_samples):
     log_weights = joint_log_weights(
         world.model,
         images,
+        group="character",
         num_samples=num_samples,
         num_element_samples=num_element_samples,
         max_decoded=60_000,
@@ -110,7 +111,9 @@ def test_the_weights_of_a_pixel_cnn_are_those_of_a_loop(max_decoded):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 2, (3, 8, 8, 1)).astype(np.float32)
     with latents_seen(model) as seen:
-        log_weights = JointScorer(model, 2, max_decoded)(images, 3, (1, 2))
+        log_weights = JointScorer(model, "character", 2, max_decoded)(
+            images, 3, (1, 2)
+        )
     decoded = [latents["pose"][..., 0].size for latents in seen]
     assert max(decoded) <= max(max_decoded, 3 * 2)
     assert sum(decoded) == 3 * 3 * 2
@@ -177,6 +180,7 @@ def test_the_effective_sample_size_is_that_of_the_weights():
         log_weights = joint_log_weights(
             world.model,
             images_of(data, character),
+            group="character",
             num_samples=50,
             seed=(3, character),
         )
@@ -201,6 +205,7 @@ def test_no_more_images_are_decoded_at_once_than_the_group_or_allowed(
     log_weights = joint_log_weights(
         world.model,
         images,
+        group="character",
         num_samples=25,
         num_element_samples=2,
         max_decoded=max_decoded,
@@ -219,6 +224,7 @@ def test_the_pieces_of_the_weights_are_different_draws():
     log_weights = joint_log_weights(
         world.model,
         images_of(uniform_data(), 0),
+        group="character",
         num_samples=20,
         max_decoded=12,
     )
@@ -231,7 +237,12 @@ def test_equal_seeds_give_equal_weights_and_others_do_not():
 
     def drawn(*seed):
         return joint_log_weights(
-            world.model, images, num_samples=5, max_decoded=12, seed=seed
+            world.model,
+            images,
+            group="character",
+            num_samples=5,
+            max_decoded=12,
+            seed=seed,
         )
 
     np.testing.assert_array_equal(drawn(1, 2), drawn(1, 2))
@@ -429,41 +440,44 @@ def test_the_conditional_nll_says_how_far_it_is():
 # Several group latents --------------------------------------------------------
 
 
-class TwoLatents:
-    """A stand-in with two group latents that records what it is asked."""
-
-    def __init__(self, model):
-        self.model = model
-        self.latents = model.latents
-        self.supports = []
-
-    def importance_sample(self, support, *, seed, num_samples):
-        self.supports.append({k: v.shape for k, v in support.items()})
-        return self.model.importance_sample(
-            support, seed=seed, num_samples=num_samples
-        )
-
-    def log_likelihood_given(self, samples, query, **kwargs):
-        return self.model.log_likelihood_given(samples, query, **kwargs)
-
-
-@pytest.mark.parametrize("structure", ["hierarchical", "factorial"])
-def test_all_elements_are_the_support_of_every_group_latent(structure):
-    names = {
-        "hierarchical": {"alphabet", "character"},
-        "factorial": {"character", "style"},
-    }[structure]
-    model = TwoLatents(tiny_vhe(structure))
+def test_the_images_of_a_group_are_those_of_the_group_that_holds_it():
+    model = tiny_vhe("hierarchical")
     images = tiny_episode(batch_size=4)["query"].numpy()
-    log_weights = joint_log_weights(model, images, num_samples=6)
-    assert log_weights.shape == (6,)
-    assert np.all(np.isfinite(log_weights))
-    [support] = model.supports
-    assert set(support) == names
-    assert {tuple(v) for v in support.values()} == {(1, 4, 8, 8, 1)}
+    scorer = JointScorer(model, "character", 2, 1000)
+    actual = scorer._piece(tf.constant(images), tf.constant(6), (1, 2))
+    support = {name: images[np.newaxis] for name in ("alphabet", "character")}
+    samples, log_weights = model.importance_sample(
+        support, seed=(1, 2), num_samples=6
+    )
+    log_likelihood = model.log_likelihood_given(
+        {name: tf.repeat(value, 4, axis=1) for name, value in samples.items()},
+        images,
+        seed=tf.random.experimental.stateless_fold_in((1, 2), 1),
+        num_element_samples=2,
+    )
+    expected = log_weights[:, 0] + tf.reduce_sum(log_likelihood, axis=1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_other_group_latents_are_drawn_from_their_priors():
+def test_images_of_a_character_have_styles_of_their_own():
+    model = tiny_vhe("factorial")
+    images = tiny_episode(batch_size=4)["query"].numpy()
+    with latents_seen(model) as seen:
+        JointScorer(model, "character", 1, 1000)(images, 3, (1, 2))
+    [latents] = seen  # [T, S, n, L] each
+    characters, styles = latents["character"], latents["style"]
+    np.testing.assert_array_equal(
+        characters, np.repeat(characters[..., :1, :], 4, axis=-2)
+    )
+    assert np.all(np.diff(styles, axis=-2) != 0.0)
+
+
+def test_the_joint_likelihood_of_a_group_of_groups_is_refused():
+    with pytest.raises(ValueError, match="holds those of 'character'"):
+        JointScorer(tiny_vhe("hierarchical"), "alphabet", 1, 1000)
+
+
+def test_other_group_latents_are_integrated_out():
     keras.utils.set_random_seed(0)
     model = tiny_vhe("factorial")
     # Faint images of the latents, so that draws of p(x | c) are alike.
@@ -475,16 +489,16 @@ def test_other_group_latents_are_drawn_from_their_priors():
     scores = ClassScorer(
         model, group="character", num_samples=num_samples, max_decoded=6000
     )(support, query, seed=(1, 2))
-    by_hand = model.log_likelihood_given(
-        {
-            "character": model.latents[0]
-            .posterior(support)
-            .sample(num_samples, seed=(3, 4)),
-            "style": tf.random.stateless_normal([num_samples, 3, 2], (5, 6)),
-        },
-        query,
-        seed=(7, 8),
-    )
+    # s of the query itself: p(s) / q(s; {x}) p(x | c, s), one s for each c.
+    characters = model.latents[0].posterior(support)
+    styles = model.latents[1].posterior(query[:, np.newaxis])
+    c = characters.sample(num_samples, seed=(3, 4))
+    s = styles.sample(num_samples, seed=(5, 6))
+    by_hand = (
+        model.likelihood(character=c, style=s).log_prob(query)
+        + model.latents[1].prior().log_prob(s)
+        - styles.log_prob(s)
+    ).numpy()
     weights = np.exp(by_hand - np.max(by_hand, axis=0))
     expected = np.log(weights.mean(axis=0)) + np.max(by_hand, axis=0)
     # Two estimates, each with an error by the delta method.

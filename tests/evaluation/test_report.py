@@ -2,19 +2,27 @@ import json
 import pathlib
 import zipfile
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from tests.conftest import tiny_vhe
+from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
 from tests.evaluation.conftest import uniform_data
+from vhe_tf import Objective
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.sources import Source
+from vhe_tf.data.sources import ready
 from vhe_tf.evaluation import report
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
+from vhe_tf.evaluation.transfer import Transfer
 
 RUNS = (
     pathlib.Path(__file__).resolve().parents[3]
@@ -56,6 +64,7 @@ def test_a_report_has_every_measurement_and_setting():
     )
     assert set(metrics) == {
         "accuracy",
+        "elbo",
         "joint_nll",
         "conditional_nll",
         "left_out",
@@ -79,6 +88,8 @@ def test_a_report_has_every_measurement_and_setting():
     ]
     assert metrics["conditional_nll"]["1shot"]["num_trials"] == 20
     assert metrics["conditional_nll"]["unit"] == "nats an image"
+    assert metrics["elbo"]["num_trials"] == 4 * 2  # batches
+    assert metrics["elbo"]["unit"] == "nats an image"
     joint = metrics["joint_nll"]
     assert joint["unit"] == "nats an image"
     assert joint["num_samples"] == 5
@@ -111,8 +122,10 @@ def test_a_report_holds_what_the_estimators_return():
         max_groups=2,
         seed=3,
     )
+    bound = report.elbo(world.model, data, num_shots=5, num_batches=8, seed=3)
     for value, expected in [
         (metrics["accuracy"]["3way_2shot"], accuracy),
+        (metrics["elbo"], bound),
         (metrics["conditional_nll"]["5shot"], conditional),
         (metrics["joint_nll"], joint.nats_per_image),
     ]:
@@ -183,7 +196,12 @@ def test_a_report_without_any_shots_has_its_joint_nll():
 def test_a_report_says_how_far_it_is():
     lines = []
     evaluate(uniform_data((6,) * 4), progress=lines.append)
-    for part in ("3-way 1-shot: task", "joint NLL: group", "after 5 shots"):
+    for part in (
+        "3-way 1-shot: task",
+        "bound: batch 8 of 8, -",
+        "joint NLL: group",
+        "after 5 shots",
+    ):
         assert any(part in line for line in lines)
 
 
@@ -197,6 +215,7 @@ def test_a_summary_is_lines_for_a_person():
                 "20way_1shot": value(0.81234, 0.0123),
                 "5way_5shot_within_alphabet": value(0.9, 0.1),
                 "20way_1shot_lake_runs": value(0.5, None),
+                "10way_5shot_by_alphabet": value(0.7, 0.02),
             },
             "joint_nll": {
                 **value(61.237, 0.456),
@@ -208,7 +227,24 @@ def test_a_summary_is_lines_for_a_person():
                 "1shot": value(70.06, 1.0),
                 "19shot": value(60.0, 1.0),
             },
-            "left_out": [],
+            "elbo": {**value(-80.126, 0.504), "unit": "nats an image"},
+            "probes": {
+                "character": {
+                    "character": {**value(0.812, 0.01), "chance": 0.0125},
+                    "style": {**value(0.2, 0.01), "chance": 0.1},
+                },
+                "style": {"style": {**value(0.95, 0.01), "chance": 0.1}},
+            },
+            "transfer": {
+                "style": value(0.9, 0.01),
+                "content": value(0.8, 0.02),
+                "style_of_true": value(0.99, 0.03),
+                "content_of_true": value(0.95, 0.04),
+                "content_kept": value(0.7, 0.05),
+                "style_kept": value(0.6, 0.06),
+                "style_changed": value(0.5, None),
+            },
+            "left_out": ["a thing: no reason"],
         }
     )
     assert lines == [
@@ -217,10 +253,308 @@ def test_a_summary_is_lines_for_a_person():
         "90.0% ± 10.0% (chance 20.0%)",
         "20-way 1-shot lake runs accuracy on unseen classes: "
         "50.0% (chance 5.0%)",
+        "10-way 5-shot by alphabet accuracy on unseen classes: "
+        "70.0% ± 2.0% (chance 10.0%)",
+        "bound: -80.13 ± 0.50 nats an image",
         "joint NLL <= 61.24 ± 0.46 nats an image (k = 500, effective sample "
         "size 12.3)",
         "NLL of a new image, by shots: 1: 70.1, 19: 60.0 nats",
+        "linear probe of character, from one image: character 81.2% (chance "
+        "1.2%), style 20.0% (chance 10.0%)",
+        "linear probe of style, from one image: style 95.0% (chance 10.0%)",
+        "redrawn in another style: right style 90.0% ± 1.0% (judge on true "
+        "images 99.0% ± 3.0%), right content 80.0% ± 2.0% (judge on true "
+        "images 95.0% ± 4.0%)",
+        "another style keeps the content 70.0% ± 5.0% and changes the style "
+        "50.0%; another content keeps the style 60.0% ± 6.0%",
+        "left out: a thing: no reason",
     ]
+
+
+# The bound --------------------------------------------------------------------
+
+
+def bound_of(world, num_shots):
+    # One batch is one pass over the 8 groups of 4 images.
+    data = uniform_data((4,) * 8)
+    bound = report.elbo(world.model, data, num_shots=num_shots, num_batches=200)
+    images = data.images.reshape(8, 4, -1)
+    evidence = np.mean([world.log_evidence(x) for x in images]) / 4
+    return bound, NUM_ERRORS / 1.96 * bound.half_width, evidence
+
+
+def test_the_bound_is_the_evidence_where_the_posterior_is_true():
+    # D = X, without z: nothing is lost.
+    bound, error, evidence = bound_of(GaussianWorld(2), 4)
+    assert 0.0 < error < 0.1
+    assert abs(bound.mean - evidence) < error
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_shots"), [({}, 1), ({"width": 1.5}, 4)]
+)
+def test_the_bound_is_below_the_evidence_where_it_is_not(settings, num_shots):
+    bound, error, evidence = bound_of(GaussianWorld(2, **settings), num_shots)
+    assert bound.mean + error < evidence
+
+
+def test_the_bound_is_of_the_objective_that_the_model_has():
+    data = uniform_data((4,) * 8)
+    world = GaussianWorld(2)
+    settings = {"num_shots": 2, "num_batches": 20}
+    bounds = {}
+    for objective in ("vhe", "rescale", "neural_statistician"):
+        world.model.objective = Objective(objective)
+        bounds[objective] = report.elbo(world.model, data, **settings).mean
+    # x in D is explained better; the KL of c is shared by D alone.
+    assert bounds["rescale"] > bounds["vhe"]
+    assert bounds["neural_statistician"] < bounds["rescale"]
+
+
+def test_the_bound_repeats_with_its_seed():
+    def bound(seed):
+        return report.elbo(
+            GaussianWorld(2).model,
+            uniform_data((4,) * 8),
+            num_shots=2,
+            num_batches=2,
+            seed=seed,
+        )
+
+    assert bound(3) == bound(3)
+    assert bound(3).mean != bound(4).mean
+
+
+# Several group latents --------------------------------------------------------
+
+
+def hierarchical_data(num_images=6, alphabets=(1, 1, 1, 4, 4, 4)):
+    """Makes characters of alphabets, each by several drawers."""
+    rng = np.random.default_rng(0)
+    num = len(alphabets)
+    prototypes = rng.random((num, 1, 8, 8, 1)) < 0.3
+    images = prototypes ^ (rng.random((num, num_images, 8, 8, 1)) < 0.05)
+    return GroupedImages(
+        images.reshape(-1, 8, 8, 1).astype(np.float32),
+        {
+            "character": 3 * np.repeat(np.arange(num), num_images),
+            "alphabet": np.repeat(alphabets, num_images),
+            "drawer": np.tile(np.arange(num_images), num),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def hierarchical():
+    keras.utils.set_random_seed(0)
+    return tiny_vhe("hierarchical")
+
+
+def evaluate_hierarchical(model, data, **kwargs):
+    settings = {
+        "num_ways": 3,
+        "shots": (1, 2),
+        "num_trials": 2,
+        "num_samples": 2,
+        "num_groups": 2,
+    }
+    return report.evaluate(
+        model, data, group="character", **{**settings, **kwargs}
+    )
+
+
+def test_groups_of_every_latent_are_told_apart(hierarchical):
+    data = hierarchical_data()
+    metrics = evaluate_hierarchical(hierarchical, data, seed=3)
+    assert list(metrics["accuracy"]) == [
+        "3way_1shot",
+        "3way_2shot",
+        "2way_1shot_by_alphabet",
+        "2way_2shot_by_alphabet",
+    ]
+    accuracy = few_shot_accuracy(
+        ClassScorer(hierarchical, group="alphabet", num_samples=2),
+        data,
+        num_ways=2,
+        num_shots=1,
+        num_trials=2,
+        spread="character",
+        seed=3,
+    )
+    value = metrics["accuracy"]["2way_1shot_by_alphabet"]
+    assert value["mean"] == accuracy.mean
+    assert -64 * 5.0 < metrics["elbo"]["mean"] < 0.0
+    assert strict_round_trip(metrics) == metrics
+
+
+def test_alphabets_are_told_apart_in_tasks_of_ten_and_of_twenty(hierarchical):
+    data = hierarchical_data(2, np.repeat(np.arange(22), 2))
+    metrics = evaluate_hierarchical(hierarchical, data, shots=(1,))
+    assert list(metrics["accuracy"]) == [
+        "3way_1shot",
+        "10way_1shot_by_alphabet",
+        "20way_1shot_by_alphabet",
+    ]
+
+
+def test_what_small_groups_do_not_allow_is_left_out(hierarchical):
+    # Alphabet 4 has two characters, and one image without a character.
+    data = hierarchical_data(6, (1, 1, 1, 4, 4))
+    character = data.labels["character"].copy()
+    character[-1] = -1
+    metrics = evaluate_hierarchical(
+        hierarchical,
+        GroupedImages(data.images, {**data.labels, "character": character}),
+        shots=(1, 2, 4),
+    )
+    assert list(metrics["accuracy"]) == [
+        "3way_1shot",
+        "3way_2shot",
+        "3way_4shot",
+        "2way_1shot_by_alphabet",
+    ]
+    assert metrics["left_out"] == [
+        "2-shot tasks by alphabet: the smallest alphabet has images of 2 "
+        "characters, one of them the query",
+        "4-shot tasks by alphabet: the smallest alphabet has images of 2 "
+        "characters, one of them the query",
+        *(
+            f"NLL after {num_shots} shots: the smallest class has 5 images, "
+            "one of them the query"
+            for num_shots in (5, 10, 19)
+        ),
+    ]
+    assert "elbo" in metrics
+
+
+def test_a_bound_of_too_few_images_is_left_out(hierarchical):
+    data = hierarchical_data(4)
+    metrics = evaluate_hierarchical(hierarchical, data)
+    assert "elbo" not in metrics
+    assert (
+        "the bound with 5 shots: the smallest character has 4 images"
+        in metrics["left_out"]
+    )
+
+
+def test_a_grouping_that_the_data_lack_is_left_out(hierarchical):
+    data = hierarchical_data()
+    labels = {"character": data.labels["character"]}
+    metrics = evaluate_hierarchical(
+        hierarchical, GroupedImages(data.images, labels)
+    )
+    assert list(metrics["accuracy"]) == ["3way_1shot", "3way_2shot"]
+    assert "elbo" not in metrics
+    assert (
+        "the bound: the data have no grouping 'alphabet'" in metrics["left_out"]
+    )
+
+
+# Probes -----------------------------------------------------------------------
+
+
+def test_every_factor_is_read_off_every_group_latent(hierarchical):
+    data = hierarchical_data()
+    found = report.probes(hierarchical, data)
+    assert set(found) == {"alphabet", "character"}
+    for factors in found.values():
+        assert set(factors) == {"alphabet", "character", "drawer"}
+        for value in factors.values():
+            assert set(value) == {
+                "mean",
+                "half_width_95",
+                "num_trials",
+                "chance",
+            }
+            assert 0.0 <= value["mean"] <= 1.0
+        assert factors["alphabet"]["chance"] == pytest.approx(0.5, abs=0.2)
+        assert factors["drawer"]["chance"] < 0.4
+    assert strict_round_trip(found) == found
+
+
+def test_probes_find_the_factor_that_a_latent_holds():
+    # c is all but the image; of the 2 labels one tells where in it.
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.1] * 4, [0.9, 0.9, 0.1, 0.1], [0.9] * 4])
+    character = np.repeat(np.arange(3), 40)
+    images = centres[character] + rng.uniform(-0.1, 0.1, (120, 4))
+    data = GroupedImages(
+        images.reshape(120, 2, 2, 1).astype(np.float32),
+        {"character": character, "drawer": rng.integers(0, 3, 120)},
+    )
+    world = GaussianWorld(4, noise=0.1, loadings=np.eye(4))
+    factors = report.probes(world.model, data)["character"]
+    assert factors["character"]["mean"] == 1.0
+    # Of 36 images a share of 1/3 is larger than 0.7 once in a million.
+    assert factors["drawer"]["mean"] < 0.7
+
+
+# Style transfer ---------------------------------------------------------------
+
+
+class Stencil:
+    """A stand-in for a model that inks one image's strokes as another."""
+
+    image_shape = (8, 8, 3)
+
+    def sample(self, support, *, seed):
+        del seed
+        shape = tf.reduce_max(support["character"][:, 0], axis=-1) > 0.0
+        ink = tf.reduce_max(support["style"][:, 0], axis=(1, 2))
+        shape = tf.cast(shape, tf.float32)[..., tf.newaxis]
+        return shape * ink[:, tf.newaxis, tf.newaxis]
+
+
+def styled_source(characters, seed):
+    """Makes two strokes a character, in red, green or blue."""
+    rng = np.random.default_rng(seed)
+    character = np.repeat(characters, 24)
+    style = np.tile(np.arange(3), len(character) // 3)
+    images = np.zeros((len(character), 8, 8, 3), np.uint8)
+    for image, c, s in zip(images, character, style, strict=True):
+        image[c // 4 * 2 : c // 4 * 2 + 2, :, s] = rng.integers(200, 256)
+        image[:, c % 4 * 2 : c % 4 * 2 + 2, s] = rng.integers(200, 256)
+    return GroupedImages(images, {"character": character, "style": style})
+
+
+def transfer_source(**kwargs):
+    parts = {
+        "train": styled_source(np.arange(10), 0),
+        "validation": None,
+        "test": ready(styled_source(np.arange(10, 16), 1), "colour"),
+        "image_size": (8, 8),
+        "binarization": "none",
+    }
+    return Source(**{**parts, **kwargs})
+
+
+def test_a_stencil_keeps_the_content_and_changes_the_style():
+    lines = []
+    measures = report.style_transfer(
+        Stencil(),
+        transfer_source(),
+        groups=("character", "style"),
+        judge_epochs=8,
+        num_trials=2,
+        progress=lines.append,
+    )
+    assert set(measures) == set(Transfer._fields)
+    for name, value in measures.items():
+        assert value["num_trials"] == 2
+        # Of 3 contents and 3 styles, by judges that are nearly perfect.
+        assert value["mean"] > 0.7, name
+    assert any("judge" in line for line in lines)
+    assert any("style transfer: trial 2 of 2" in line for line in lines)
+
+
+def test_judges_do_not_see_images_of_another_size_than_the_model():
+    with pytest.raises(ValueError, match=r"\(8, 8\), model of \(4, 4\)"):
+        report.style_transfer(
+            Stencil(),
+            transfer_source(image_size=(4, 4)),
+            groups=("character", "style"),
+            judge_epochs=1,
+        )
 
 
 # Lake's one-shot runs ---------------------------------------------------------

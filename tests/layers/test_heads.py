@@ -9,6 +9,7 @@ from tests.conftest import assert_distribution_shape
 from tests.conftest import assert_survives_round_trip
 from vhe_tf.layers.heads import BernoulliImageHead
 from vhe_tf.layers.heads import DiagonalNormalHead
+from vhe_tf.layers.heads import NormalImageHead
 from vhe_tf.layers.heads import StandardNormal
 
 
@@ -103,6 +104,51 @@ def test_probabilities_of_all_2x2_images_sum_to_one():
     np.testing.assert_allclose(np.exp(log_probs).sum(), 1.0, rtol=1e-5)
 
 
+def test_normal_image_equals_scipy():
+    features = 3.0 * _features(2, 5, 4, 3, 6)
+    d = NormalImageHead()(features)
+    assert_distribution_shape(d, batch=[2, 5], event=[4, 3, 3])
+    raw_loc, raw_scale = np.split(np.float64(features), 2, axis=-1)
+    loc = 1.0 / (1.0 + np.exp(-raw_loc))
+    scale = np.log1p(np.exp(raw_scale)) + 1.0 / 255.0
+    image = np.random.default_rng(1).uniform(size=loc.shape)
+    np.testing.assert_allclose(
+        d.log_prob(tf.constant(image, tf.float32)),
+        scipy.stats.norm.logpdf(image, loc, scale).sum(axis=(-3, -2, -1)),
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(d.mean(), loc, rtol=1e-5)
+
+
+def test_a_gaussian_pixel_is_never_narrower_than_a_level_of_8_bits():
+    features = tf.constant([[[[1e4, -1e4]]], [[[-1e4, -1e4]]]])  # [2, 1, 1, 2]
+    d = NormalImageHead()(features)
+    np.testing.assert_allclose(np.ravel(d.mean()), [1.0, 0.0])
+    np.testing.assert_allclose(d.stddev(), np.full([2, 1, 1, 1], 1.0 / 255.0))
+    np.testing.assert_allclose(
+        d.log_prob(tf.zeros([1, 1, 1])),
+        scipy.stats.norm.logpdf([-255.0, 0.0]) + np.log(255.0),
+        rtol=1e-5,
+    )
+
+
+def test_a_density_less_log_255_approximates_that_of_a_distribution_of_levels():
+    d = NormalImageHead()(tf.constant([[[0.0, -3.0]]]))  # a scale of 0.05
+    levels = np.arange(256, dtype=np.float32).reshape(256, 1, 1, 1) / 255.0
+    total = np.sum(np.exp(d.log_prob(levels) - np.log(255.0)))
+    np.testing.assert_allclose(total, 1.0, rtol=1e-4)
+
+
+def test_every_feature_of_a_gaussian_image_gets_a_gradient():
+    features = _features(2, 4, 3, 6)
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        log_prob = NormalImageHead()(features).log_prob(tf.zeros([4, 3, 3]))
+    gradient = tape.gradient(log_prob, features)
+    assert np.all(np.isfinite(gradient))
+    assert np.all(gradient != 0.0)
+
+
 @pytest.mark.usefixtures("mixed_float16")
 def test_distributions_are_float32_under_mixed_float16():
     head = DiagonalNormalHead(3)
@@ -114,12 +160,18 @@ def test_distributions_are_float32_under_mixed_float16():
         batch=[2],
         event=[4, 4, 1],
     )
+    assert_distribution_shape(
+        NormalImageHead()(tf.cast(_features(2, 4, 4, 6), tf.float16)),
+        batch=[2],
+        event=[4, 4, 3],
+    )
 
 
 def test_heads_survive_a_round_trip():
     assert_survives_round_trip(StandardNormal(3))
     assert_survives_round_trip(DiagonalNormalHead(3), _features(2, 6))
     assert_survives_round_trip(BernoulliImageHead(), _features(2, 4, 4, 1))
+    assert_survives_round_trip(NormalImageHead(), _features(2, 4, 4, 6))
 
 
 @pytest.mark.parametrize("head", [StandardNormal, DiagonalNormalHead])

@@ -6,11 +6,13 @@ from tensorflow_probability import distributions as tfd
 
 from tests.conftest import assert_distribution_shape
 from tests.conftest import assert_survives_round_trip
+from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 from vhe_tf.layers.spatial_inference import PixelCNNPrior
 from vhe_tf.layers.spatial_inference import PoseLikelihood
 from vhe_tf.layers.spatial_inference import PosePosterior
+from vhe_tf.layers.spatial_inference import StyledLikelihood
 from vhe_tf.layers.spatial_inference import TemplatePosterior
 from vhe_tf.layers.spatial_transformer import affine_transform
 
@@ -307,6 +309,103 @@ def test_gradients_of_a_likelihood_reach_every_weight_and_latent():
         assert np.all(np.any(gradient, axis=axes))
 
 
+# p(x | c, s) -----------------------------------------------------------------
+
+
+def _styled_likelihood(image_shape=(4, 5, 3)):
+    pixels = DiscretizedLogisticPixels(2)
+    network = GatedPixelCNN(
+        pixels.num_parameters(image_shape[-1]),
+        filters=3,
+        num_blocks=1,
+        first_kernel_size=3,
+    )
+    return StyledLikelihood(
+        network, image_shape, template="c", style="s", num_components=2
+    )
+
+
+def _levels(*shape):
+    rng = np.random.default_rng(1)
+    return tf.constant(rng.integers(0, 256, shape) / 255.0, tf.float32)
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 4, 3)])
+@pytest.mark.parametrize("image_shape", [(4, 5, 3), (3, 2, 1)])
+def test_a_styled_likelihood_has_the_leading_axes_of_its_latents(
+    image_shape, leading
+):
+    layer = _styled_likelihood(image_shape)
+    c, s = _random(*leading, *image_shape[:2], 2), _random(*leading, 6)
+    d = layer(c=c, s=s)
+    assert_distribution_shape(d, batch=leading, event=image_shape)
+    assert d.log_prob(_levels(3, *image_shape)).shape == leading
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 3)])
+def test_a_style_multiplies_the_template_at_each_location(leading):
+    c, s = _random(*leading, 4, 5, 2), _random(*leading, 3)
+    one = np.ones_like(c[..., :1]), np.ones_like(s[..., :1])
+    product = np.einsum(
+        "...hwl,...s->...hwls",
+        np.concatenate([c, one[0]], axis=-1),
+        np.concatenate([s, one[1]], axis=-1),
+    )
+    # All but 1 times 1.
+    expected = product.reshape(*leading, 4, 5, 12)[..., :-1]
+    d = _styled_likelihood()(c=c, s=s)
+    np.testing.assert_allclose(d.conditioning, expected, rtol=1e-6)
+
+
+def test_a_styled_image_is_a_pixel_cnn_given_the_product():
+    c, s = _random(2, 3, 4, 5, 2), _random(2, 3, 6)
+    layer = _with_random_weights(_styled_likelihood(), c=c, s=s)
+    query = _levels(3, 4, 5, 3)
+    log_probs = layer(c=c, s=s).log_prob(query)
+    for i, j in np.ndindex(2, 3):
+        template = np.insert(c[i, j], 2, 1.0, axis=-1)[..., np.newaxis]
+        product = (template * np.append(s[i, j], 1.0)).reshape(1, 4, 5, 21)
+        alone = PixelCNN(
+            layer.network,
+            DiscretizedLogisticPixels(2),
+            (4, 5, 3),
+            conditioning=tf.constant(product[..., :-1], tf.float32),
+        )
+        np.testing.assert_allclose(
+            log_probs[i, j], alone.log_prob(query[j])[0], rtol=1e-5
+        )
+    # Both matter.
+    for changed in ({"c": -c, "s": s}, {"c": c, "s": -s}):
+        other = layer(**changed).log_prob(query)
+        assert np.abs(other - log_probs).max() > 0.1
+
+
+def test_template_and_style_are_found_by_their_names():
+    c, s = _random(3, 4, 5, 2), _random(3, 6)
+    layer = _styled_likelihood()
+    np.testing.assert_array_equal(
+        layer(s=s, other=-s, c=c).conditioning, layer(c=c, s=s).conditioning
+    )
+    with pytest.raises(KeyError, match="c"):
+        layer(character=c, s=s)
+
+
+def test_gradients_of_a_styled_likelihood_reach_every_weight_and_latent():
+    c, s = _random(4, 3, 4, 5, 2), _random(4, 3, 6)
+    layer = _with_random_weights(_styled_likelihood(), c=c, s=s)
+    query = _levels(3, 4, 5, 3)
+    _assert_every_weight_gets_a_gradient(
+        layer, lambda: layer(c=c, s=s).log_prob(query), 4 + 7 + 4
+    )
+    with tf.GradientTape() as tape:
+        tape.watch([c, s])
+        log_probs = layer(c=c, s=s).log_prob(query)
+    for gradient in tape.gradient(log_probs, [c, s]):
+        assert np.all(np.isfinite(gradient))
+        axes = tuple(range(2, gradient.shape.rank))
+        assert np.all(np.any(gradient, axis=axes))
+
+
 # Configuration ---------------------------------------------------------------
 
 
@@ -319,6 +418,9 @@ def test_spatial_layers_survive_a_round_trip():
     assert_survives_round_trip(_pose_posterior(), query, template)
     assert_survives_round_trip(
         _pose_likelihood(), c=template, z=_random(4, 3, 2)
+    )
+    assert_survives_round_trip(
+        _styled_likelihood((5, 6, 3)), c=template, s=_random(4, 3, 2)
     )
 
 
@@ -335,5 +437,7 @@ def test_distributions_are_float32_under_mixed_float16():
         assert_distribution_shape(prior, batch=[], event=[3, 4, 2])
         likelihood = _pose_likelihood()(c=template, z=_random(3, 2))
         assert_distribution_shape(likelihood, batch=[3], event=[5, 6, 1])
+        styled = _styled_likelihood((5, 6, 3))(c=template, s=_random(3, 2))
+        assert_distribution_shape(styled, batch=[3], event=[5, 6, 3])
     finally:
         keras.config.set_dtype_policy(policy)

@@ -9,12 +9,16 @@ import tensorflow as tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import assert_distribution_shape
 from tests.conftest import perturb
+from tests.conftest import tiny_alphabet_vhe
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
+from tests.conftest import tiny_style_vhe
+from vhe_tf import alphabet_vhe
 from vhe_tf import deconvolutional_vhe
 from vhe_tf import load_model
 from vhe_tf import objectives
 from vhe_tf import pixel_cnn_vhe
+from vhe_tf import style_vhe
 from vhe_tf.layers import spatial_transformer
 
 SEED = (5, 6)
@@ -119,7 +123,10 @@ def test_the_published_sizes_are_the_defaults():
     assert model.likelihood.decoder.filters == (64, 128, 256)
 
 
-@pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])
+@pytest.mark.parametrize(
+    "architecture",
+    [deconvolutional_vhe, alphabet_vhe, pixel_cnn_vhe, style_vhe],
+)
 def test_an_unknown_size_is_refused(architecture):
     with pytest.raises(
         ValueError, match=r"\['published', 'small'\]. Received: size='huge'"
@@ -516,3 +523,223 @@ def test_generation_works_in_a_graph_of_any_size(tiny):
     for sizes in ({}, {"batch_size": 1, "support_size": 4}):
         [support] = tiny_episode(**sizes)["support"].values()
         assert_equal(sample(support, SEED), tiny.sample(support, seed=SEED))
+
+
+# Alphabets above characters, styles beside them -------------------------------
+
+GROUPS = {
+    "alphabet": ("alphabet", "character"),
+    "style": ("character", "style"),
+}
+KINDS = [(kind, size) for kind in GROUPS for size in ("small", "published")]
+
+
+def tiny_of(kind, size, **kwargs):
+    make = {"alphabet": tiny_alphabet_vhe, "style": tiny_style_vhe}[kind]
+    return make(size, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    """Tiny models by kind and size; tests must not change them."""
+    return {key: tiny_of(*key) for key in KINDS}
+
+
+def episode_of(model, *, group_sizes=(5, 7), batch_size=3):
+    """Makes an episode whose pixels have any of 256 levels."""
+    names = [v.name for v in model.latents if not v.per_element]
+    episode = tiny_episode(
+        names, image_shape=model.image_shape, batch_size=batch_size
+    )
+    rng = np.random.default_rng(0)
+
+    def levels(images):
+        return tf.constant(rng.integers(0, 256, images.shape) / 255, tf.float32)
+
+    sizes = zip(names, group_sizes, strict=True)
+    return {
+        **episode,
+        "query": levels(episode["query"]),
+        "support": tf.nest.map_structure(levels, episode["support"]),
+        "group_size": {name: tf.fill([batch_size], n) for name, n in sizes},
+    }
+
+
+def structure(model):
+    return [(v.name, v.parents, v.per_element) for v in model.latents]
+
+
+@pytest.mark.parametrize(
+    ("size", "parents"),
+    [("small", ("sign",)), ("published", ("script", "sign"))],
+)
+def test_an_alphabet_is_above_its_characters(size, parents):
+    assert structure(tiny_alphabet_vhe(size, groups=("script", "sign"))) == [
+        ("script", (), False),
+        ("sign", ("script",), False),
+        ("element", parents, True),
+    ]
+
+
+@pytest.mark.parametrize("size", ["small", "published"])
+def test_a_style_is_beside_a_character_and_nothing_below(size):
+    model = tiny_style_vhe(size, groups=("tune", "instrument"))
+    assert structure(model) == [
+        ("tune", (), False),
+        ("instrument", (), False),
+    ]
+    assert model.latents[0].divergence == "one_sample"
+    assert model.likelihood.template == "tune"
+    assert model.likelihood.style == "instrument"
+
+
+def test_the_published_sizes_of_the_alphabet_model_are_the_defaults():
+    model = alphabet_vhe()
+    alphabet, character, element = model.latents
+    assert model.image_shape == (28, 28, 1)
+    assert model.objective == "vhe"
+    # "The same encoder and decoder architecture as c."
+    for latent in (alphabet, character):
+        assert latent.prior.latent_size == 512
+        assert latent.posterior.latent_size == 512
+        assert latent.posterior.encoder.filters == (64, 128, 256)
+        assert latent.posterior.encoder.convolutions == 2
+    assert alphabet.posterior.encoder is not character.posterior.encoder
+    assert element.prior.latent_size == 16
+    assert model.likelihood.decoder.filters == (64, 128, 256)
+
+
+def test_the_published_sizes_of_the_style_model_are_the_defaults():
+    model = style_vhe()
+    character, style = model.latents
+    assert model.image_shape == (28, 28, 3)
+    assert model.objective == "vhe"
+    assert character.prior.image_shape == (28, 28, 10)
+    assert character.posterior.channels == 10
+    assert style.prior.latent_size == style.posterior.latent_size == 6
+    assert style.posterior.encoder.filters == (64, 128, 256)
+    decoder = model.likelihood.network
+    assert (decoder.num_blocks, decoder.filters) == (4, 40)
+    assert (decoder.kernel_size, decoder.rate) == (5, 0.5)
+    assert model.likelihood.num_components == 5
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_the_bound_shares_each_kl_by_its_own_group(kinds, kind, size):
+    model = kinds[kind, size]
+    terms = model(episode_of(model))
+    first, second = GROUPS[kind]
+    expected = (
+        terms.log_likelihood
+        - terms.kl[first] / 5.0
+        - terms.kl[second] / 7.0
+        - (terms.kl["element"] if kind == "alphabet" else 0.0)
+    )
+    assert set(terms.kl) == {v.name for v in model.latents}
+    np.testing.assert_allclose(terms.elbo, expected, rtol=1e-5)
+    for tensor in tf.nest.flatten(terms):
+        assert tensor.shape == (3,)
+        assert np.all(np.isfinite(tensor))
+    assert np.all(terms.log_likelihood < 0.0)
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_every_weight_of_either_kind_gets_a_gradient(kinds, kind, size):
+    model = kinds[kind, size]
+    assert_every_weight_gets_a_gradient(model, episode_of(model, batch_size=8))
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_an_image_depends_on_its_latents(kinds, kind, size):
+    model = kinds[kind, size]
+    episode = episode_of(model)
+    samples = model.infer(episode["support"], seed=SEED)
+    values = model.log_likelihood_given(samples, episode["query"], seed=SEED)
+    for name in samples:
+        moved = {**samples, name: samples[name] + 1.0}
+        others = model.log_likelihood_given(moved, episode["query"], seed=SEED)
+        if (name, size) == ("alphabet", "small"):
+            # On the alphabet through the character alone.
+            assert_equal(others, values)
+        else:
+            assert np.all(np.abs(others - values) > 1e-3), name
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_a_graph_of_either_kind_equals_the_eager_call(
+    kinds, kind, size, training
+):
+    model = kinds[kind, size]
+    graph = tf.function(lambda episode: model(episode, training=training))
+    episode = episode_of(model)
+    assert_close(graph(episode), model(episode, training=training))
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_a_saved_model_of_either_kind_revives_the_same_numbers(
+    kinds, kind, size, tmp_path
+):
+    model = kinds[kind, size]
+    model.save(tmp_path / "model.keras")
+    revived = load_model(tmp_path / "model.keras")
+    assert json.dumps(revived.get_config()) == json.dumps(model.get_config())
+    episode = episode_of(model)
+    assert_equal(revived(episode, training=True), model(episode, training=True))
+    assert_equal(
+        revived.sample(episode["support"], seed=SEED),
+        model.sample(episode["support"], seed=SEED),
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("kind", GROUPS)
+def test_either_kind_trains_a_step_of_every_objective(kind, objective):
+    model = tiny_of(kind, "small", objective=objective)
+    model.compile(keras.optimizers.Adam(1e-3))
+    episode = episode_of(model)
+    before = model.get_weights()
+    first = model(episode, training=True)
+    result = model.train_step(episode)
+    np.testing.assert_allclose(result["elbo"], np.mean(first.elbo), rtol=1e-5)
+    assert_every_weight_has_moved(model, before)
+    assert np.mean(model(episode, training=True).elbo) > np.mean(first.elbo)
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_some_supports_are_enough_to_draw(kinds, kind):
+    model = kinds[kind, "small"]
+    support = episode_of(model)["support"]
+    first, second = GROUPS[kind]
+    for known in ({first}, {second}, {first, second}):
+        images = model.sample({k: support[k] for k in known}, seed=SEED)
+        assert images.shape == (3, *model.image_shape)
+        levels = 255.0 * images.numpy()
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+        assert np.all((levels >= 0.0) & (levels <= 255.0))
+    assert model.sample_prior(2, seed=SEED).shape == (2, *model.image_shape)
+
+
+def test_images_have_as_many_levels_as_asked_for(kinds):
+    default = kinds["style", "small"].sample_prior(2, seed=SEED)
+    assert len(np.unique(default)) > 10
+    model = tiny_style_vhe(num_levels=4)
+    images = 3.0 * model.sample_prior(2, seed=SEED).numpy()
+    np.testing.assert_allclose(np.unique(images), [0, 1, 2, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_either_kind_trains_in_mixed_precision(kind):
+    default = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny_of(kind, "small")
+        for tensor in tf.nest.flatten(model(episode_of(model))):
+            assert tensor.dtype == tf.float32
+        model.compile(keras.optimizers.Adam(1e-3))
+        before = model.get_weights()
+        result = model.train_step(episode_of(model))
+    finally:
+        keras.config.set_dtype_policy(default)
+    assert np.isfinite(result["loss"])
+    assert_every_weight_has_moved(model, before)

@@ -1,16 +1,66 @@
-"""A tiny model with the signatures of a served VHE and closed-form answers.
+"""What the tests of serving share: a stand-in of a served VHE, and real ones.
 
-A class is the mean of its support; an image is 2x2. Chance is the seed itself,
-a hundredth of it added, so that rows that are mixed up can be told.
+The stand-in has the signatures of a served VHE and closed-form answers: a class
+is the mean of its support; an image is 2x2. Chance is the seed itself, a
+hundredth of it added, so that rows that are mixed up can be told. It answers in
+a millisecond and is made in seconds, so that hundreds of requests, right and
+wrong ones, take no longer than the transport; and it has dtypes and failures
+that no VHE has. What may differ with a real graph is tested with a real one.
 """
 
+import functools
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import tiny_pixel_cnn_vhe
+from tests.conftest import tiny_vhe
+from vhe_tf import VHE
+from vhe_tf import Latent
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.serving import export
 from vhe_tf.serving.local import LocalServer
 
 IMAGE = (2, 2, 1)
+
+NUM_SAMPLES = 3
+
+
+def _colour_vhe():
+    """Makes a VHE over images of three channels with two crossed latents.
+
+    The last in the graph is not the last in the alphabet.
+    """
+
+    def group(name):
+        return Latent(
+            name,
+            prior=heads.StandardNormal(2),
+            posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+        )
+
+    image_shape = (8, 8, 3)
+    return VHE(
+        latents=[group("style"), group("character")],
+        likelihood=inference.ImageLikelihood(
+            convolution.ConvolutionalDecoder(image_shape, (8,), 0),
+            heads.BernoulliImageHead(),
+        ),
+        image_shape=image_shape,
+    )
+
+
+MODELS = {
+    "deconvolutional": tiny_vhe,
+    "colour": _colour_vhe,
+    "pixel_cnn": tiny_pixel_cnn_vhe,
+    "hierarchical": lambda: tiny_vhe("hierarchical"),
+    "factorial": lambda: tiny_vhe("factorial"),
+}
 
 
 def _spec(name, *shape, dtype=tf.float32):
@@ -189,3 +239,49 @@ def inputs():
         "query": generator.random((3, *IMAGE), np.float32),
         "seed": np.array([7, 0, -300], np.int64),
     }
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """A function from the name of a model to it and the folder of its export.
+
+    Each is made once.
+    """
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def exported(name):
+        keras.utils.set_random_seed(0)
+        model = MODELS[name]()
+        return model, export(model, folder / name, num_samples=NUM_SAMPLES)
+
+    return exported
+
+
+@pytest.fixture(
+    scope="session",
+    params=["deconvolutional", "pixel_cnn", "hierarchical", "factorial"],
+)
+def exported(request, exports):
+    """Each model in turn, and the folder of its export."""
+    return exports(request.param)
+
+
+def example_inputs(function, *, rows, ways=2, shots=3, seed=1):
+    """Makes inputs for a loaded signature, by name."""
+    generator = np.random.default_rng(seed)
+    inputs = {}
+    for name, spec in function.structured_input_signature[1].items():
+        is_support = name.startswith("support")
+        sizes = [rows, ways, shots] if is_support else [rows, ways]
+        if is_support and list(spec.shape).count(None) == 2:
+            sizes = [rows, shots]
+        open_axes = list(spec.shape).count(None)
+        shape = [*sizes[:open_axes], *spec.shape[open_axes:]]
+        if name == "seed":
+            inputs[name] = generator.integers(-(2**63), 2**63 - 1, shape)
+        elif name.endswith(("mean", "stddev")):
+            inputs[name] = generator.random(shape, np.float32)
+        else:
+            inputs[name] = np.float32(generator.random(shape) < 0.3)
+    return inputs

@@ -17,8 +17,12 @@ from werkzeug import serving
 from werkzeug import wrappers
 
 import vhe_tf.serving
+from tests.serving.conftest import example_inputs
 from vhe_tf.serving import Client
 from vhe_tf.serving import ServingError
+from vhe_tf.serving.local import LocalServer
+
+PARAMETERS = ("mean", "stddev")
 
 
 class _Servicer(
@@ -268,6 +272,122 @@ def test_concurrent_clients_get_each_their_own(server, inputs):
     np.testing.assert_allclose(
         np.array(images)[:, :, 0, 0, 0, 0], seeds / 100.0 + 0.25, rtol=1e-6
     )
+
+
+# Several group latents --------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["hierarchical", "factorial"])
+def several(request, exports):
+    """A client of a real export, its signatures, and the latents' names."""
+    model, path = exports(request.param)
+    loaded = tf.saved_model.load(str(path))
+    names = [latent.name for latent in model.latents if not latent.per_element]
+    with (
+        LocalServer(path.parent, port=0, log=lambda line: None) as local_server,
+        Client(local_server.address, model=request.param) as client,
+    ):
+        yield client, loaded.signatures, names
+
+
+def _assert_near(outputs, expected):
+    assert outputs.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(outputs[name], value, rtol=1e-5)
+
+
+def test_one_of_several_latents_is_asked_about_by_name(several):
+    client, signatures, names = several
+    for latent in names:
+        signature = signatures[f"classify_{latent}"]
+        inputs = example_inputs(signature, rows=2)
+        answer = client.classify(
+            inputs["support"],
+            inputs["query"],
+            latent=latent,
+            seed=inputs["seed"],
+        )
+        _assert_near(answer._asdict(), signature(**_constants(inputs)))
+        support, seed = inputs["support"][:, 0], inputs["seed"]
+        images = client.sample(support, latent=latent, seed=seed)
+        expected = signatures[f"sample_{latent}"](
+            **_constants({"support": support, "seed": seed})
+        )
+        _assert_near({"images": images}, expected)
+        encoded = client.encode(inputs["support"], latent=latent)
+        assert encoded["mean"].shape == (2, 2, 2)
+        expected = signatures[f"encode_{latent}"](
+            **_constants({"support": support})
+        )
+        _assert_near({k: v[:, 0] for k, v in encoded.items()}, expected)
+
+
+def _constants(inputs):
+    return {name: tf.constant(value) for name, value in inputs.items()}
+
+
+def test_the_last_of_several_latents_tells_the_classes(several):
+    client, signatures, names = several
+    inputs = example_inputs(signatures["classify"], rows=2)
+    support, query, seed = (inputs[n] for n in ("support", "query", "seed"))
+    _assert_same(
+        client.classify(support, query, seed=seed)._asdict(),
+        client.classify(support, query, latent=names[-1], seed=seed)._asdict(),
+    )
+
+
+def test_several_latents_are_asked_about_at_once(several):
+    client, signatures, names = several
+    inputs = example_inputs(signatures["log_likelihood"], rows=2)
+    query, seed = inputs["query"], inputs["seed"]
+    support = {name: inputs[f"support_{name}"] for name in names}
+    result = client.log_likelihood(support, query, seed=seed)
+    expected = signatures["log_likelihood"](**_constants(inputs))
+    _assert_near({"log_likelihood": result}, expected)
+    del inputs["query"]
+    expected = signatures["sample"](**_constants(inputs))
+    encoded = client.encode(support)
+    assert set(encoded) == {f"{n}_{p}" for n in names for p in PARAMETERS}
+    by_input = {f"support_{name}": value for name, value in support.items()}
+    for given in (support, by_input):
+        images = client.sample(given, seed=seed)
+        np.testing.assert_array_equal(images, expected["images"])
+        _assert_same(client.encode(given), encoded)
+    images = client.sample(encoded, seed=seed)
+    expected = signatures["sample_encoded"](
+        **_constants({**encoded, "seed": seed})
+    )
+    np.testing.assert_array_equal(images, expected["images"])
+
+
+def test_what_several_latents_need_is_told(several):
+    client, signatures, names = several
+    inputs = example_inputs(signatures["classify"], rows=2)
+    support, query = inputs["support"], inputs["query"]
+    one, last = support[:, 0], names[-1]
+    both = ", ".join(f"'support_{name}'" for name in names)
+    for ask, message in [
+        (lambda: client.sample(one), rf"{both}\] of 'sample'"),
+        (lambda: client.encode(one), rf"{both}\] of 'encode'"),
+        (
+            lambda: client.sample({last: one}),
+            rf"{both}\] of 'sample'.*Received: \['seed', 'support_{last}'\]",
+        ),
+        (
+            lambda: client.classify({last: support}, query),
+            rf"'support'\] of 'classify'.*Received: .*'{last}'",
+        ),
+        (
+            lambda: client.sample(one, latent="colour"),
+            f"'sample_{last}'.*signature='sample_colour'",
+        ),
+        (
+            lambda: client.sample(client.encode(one, latent=last), latent=last),
+            f"signature='sample_{last}_encoded'",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ask()
 
 
 # What is refused --------------------------------------------------------------

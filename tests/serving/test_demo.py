@@ -6,8 +6,6 @@ import subprocess
 
 import pytest
 
-from tests.conftest import tiny_vhe
-from vhe_tf.serving import export
 from vhe_tf.serving import local
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -52,6 +50,12 @@ _VISIT = """
         (one) => one.querySelectorAll(".samples canvas").length);
     draw(byId("query"), bar);
     result.query = query.image();
+    result.sampling = sampling;
+    const box = document.createElement("div");
+    const pixel = [1, 0, 0.2].slice(0, channels);
+    show(box, [Array(height).fill(Array(width).fill(pixel))]);
+    result.shown = [...box.firstChild.getContext("2d")
+        .getImageData(0, 0, 1, 1).data];
     byId("classify").click();
     await quiet();
     result.label = byId("answer").dataset.label;
@@ -90,13 +94,6 @@ def _visit(address):
     return json.loads(html.unescape(match[1]))
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    export(tiny_vhe(), folder, num_samples=2, warmup=False)
-    return folder
-
-
 @pytest.fixture
 def page(monkeypatch, tmp_path):
     """Puts the visit at the end of the page that the server sends."""
@@ -107,23 +104,37 @@ def page(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "DEMO", page)
 
 
-def test_a_visitor_draws_sees_samples_and_gets_an_answer(model_folder, page):
-    with local.LocalServer(model_folder, port=0) as server:
-        result = _visit(f"{server.address}/?model=tiny")
+@pytest.mark.parametrize(
+    ("model", "sampling", "shown"),
+    [
+        ("deconvolutional", "sample", [0, 0, 0, 255]),
+        ("colour", "sample_character", [0, 255, 204, 255]),
+    ],
+)
+def test_a_visitor_draws_sees_samples_and_gets_an_answer(
+    model, sampling, shown, exports, page
+):
+    _, path = exports(model)
+    with local.LocalServer(path.parent, port=0) as server:
+        result = _visit(f"{server.address}/?model={model}")
     assert "error" not in result, result
     assert result["before"]  # nothing to recognise yet
+    assert result["sampling"] == sampling
+    assert result["shown"] == shown
     assert result["samples"] == [8, 8]
     bar, line = (images[0] for images in result["cues"])
     # Strokes from 0.1 to 0.9, one down and one across; sampled at k / 8.
-    assert [row[4][0] for row in bar] == [0, 1, 1, 1, 1, 1, 1, 1]
-    assert [pixel[0] for pixel in line[4]] == [0, 1, 1, 1, 1, 1, 1, 1]
+    ink, none = ([value] * len(bar[0][0]) for value in (1, 0))
+    assert [row[4] for row in bar] == [none] + [ink] * 7
+    assert line[4] == [none] + [ink] * 7
     assert result["query"] == bar
     assert result["label"] in ("0", "1")
     assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
     assert result["status"] == ""
 
 
-def test_a_visitor_is_told_what_went_wrong(model_folder, page):
-    with local.LocalServer(model_folder, port=0) as server:
+def test_a_visitor_is_told_what_went_wrong(exports, page):
+    _, path = exports("deconvolutional")
+    with local.LocalServer(path.parent, port=0) as server:
         result = _visit(f"{server.address}/?model=other")
     assert "other" in result["status"]

@@ -3,25 +3,28 @@ import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
+from tests.serving.conftest import NUM_SAMPLES
+from tests.serving.conftest import example_inputs
+from vhe_tf import VHE
+from vhe_tf import Latent
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.serving import exporting
+from vhe_tf.serving import local
 from vhe_tf.serving.exporting import export
-
-NUM_SAMPLES = 3
-
-MODELS = {
-    "deconvolutional": tiny_vhe,
-    "pixel_cnn": tiny_pixel_cnn_vhe,
-    "hierarchical": lambda: tiny_vhe("hierarchical"),
-    "factorial": lambda: tiny_vhe("factorial"),
-}
 
 # Nothing that needs Python, writes files, or prints.
 FORBIDDEN = {
@@ -34,14 +37,21 @@ FORBIDDEN = {
     "PrintV2",
 }
 
+JOINT = {"encode", "log_likelihood", "sample", "sample_encoded", "sample_prior"}
 
-@pytest.fixture(scope="module", params=MODELS)
-def exported(request, tmp_path_factory):
-    """A model, its export as loaded by TensorFlow, and where that is."""
-    model = MODELS[request.param]()
-    folder = tmp_path_factory.mktemp("exports") / request.param
-    path = export(model, folder, num_samples=NUM_SAMPLES, warmup=False)
-    return model, tf.saved_model.load(str(path)).signatures, path
+ALONE = {
+    *JOINT,
+    "classify",
+    "classify_encoded",
+    "serving_default",
+}
+
+
+@pytest.fixture(scope="session")
+def served(exported):
+    """A model, and the signatures of its export as loaded by TensorFlow."""
+    model, path = exported
+    return model, tf.saved_model.load(str(path)).signatures
 
 
 def _images(*leading, seed=0):
@@ -58,19 +68,14 @@ def _groups(model):
     return [latent.name for latent in model.latents if not latent.per_element]
 
 
-def _supports(model, *, ways=None, rows=3, shots=2):
-    """Returns the inputs of a signature, and supports by latent."""
-    names = _groups(model)
+def _supports(model, *, rows=3, shots=2):
+    """Returns the inputs of the joint signatures, and supports by latent."""
     supports = {
-        name: _images(
-            *([rows, ways] if ways and name == names[-1] else [rows]),
-            shots,
-            seed=index,
-        )
-        for index, name in enumerate(names)
+        name: _images(rows, shots, seed=index)
+        for index, name in enumerate(_groups(model))
     }
-    if len(names) == 1:
-        return {"support": supports[names[0]]}, supports
+    if len(supports) == 1:
+        return {"support": next(iter(supports.values()))}, supports
     return {f"support_{k}": v for k, v in supports.items()}, supports
 
 
@@ -78,23 +83,26 @@ def _by_row(seeds):
     return tf.bitcast(seeds, tf.int32)
 
 
-def test_samples_are_those_of_the_model_bit_for_bit(exported):
-    model, signatures, _ = exported
+# What is answered -------------------------------------------------------------
+
+
+def test_samples_are_those_of_the_model_bit_for_bit(served):
+    model, signatures = served
     inputs, supports = _supports(model)
     images = signatures["sample"](**inputs, seed=_seeds(3))["images"]
     expected = model.sample(supports, seed=_by_row(_seeds(3)))
     np.testing.assert_array_equal(images, expected)
 
 
-def test_samples_of_the_prior_are_those_of_the_model(exported):
-    model, signatures, _ = exported
+def test_samples_of_the_prior_are_those_of_the_model(served):
+    model, signatures = served
     images = signatures["sample_prior"](seed=_seeds(3))["images"]
     expected = model.sample_prior(3, seed=_by_row(_seeds(3)))
     np.testing.assert_array_equal(images, expected)
 
 
-def test_likelihoods_are_those_of_the_model(exported):
-    model, signatures, _ = exported
+def test_likelihoods_are_those_of_the_model(served):
+    model, signatures = served
     inputs, supports = _supports(model)
     query = _images(3, seed=9)
     result = signatures["log_likelihood"](**inputs, query=query, seed=_seeds(3))
@@ -104,23 +112,21 @@ def test_likelihoods_are_those_of_the_model(exported):
     np.testing.assert_allclose(result["log_likelihood"], expected, rtol=1e-5)
 
 
-def test_classes_are_scored_as_each_would_be_alone(exported):
-    model, signatures, _ = exported
-    inputs, supports = _supports(model, ways=4)
-    query = _images(3, seed=9)
-    result = signatures["classify"](**inputs, query=query, seed=_seeds(3))
+def test_classes_are_told_as_the_model_tells_them(served):
+    model, signatures = served
     last = _groups(model)[-1]
-    for way in range(4):
-        expected = model.log_likelihood(
-            {**supports, last: supports[last][:, way]},
-            query,
-            seed=_by_row(_seeds(3)),
-            num_samples=NUM_SAMPLES,
-        )
-        np.testing.assert_allclose(
-            result["log_likelihood"][:, way], expected, rtol=1e-5
-        )
+    support, query = _images(3, 4, 2), _images(3, seed=9)
+    result = signatures["classify"](
+        support=support, query=query, seed=_seeds(3)
+    )
+    expected = model.classify(
+        {last: support},
+        query,
+        seed=_by_row(_seeds(3)),
+        num_samples=NUM_SAMPLES,
+    )
     scores = result["log_likelihood"].numpy()
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
     np.testing.assert_array_equal(result["label"], scores.argmax(axis=1))
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
     np.testing.assert_allclose(
@@ -130,22 +136,46 @@ def test_classes_are_scored_as_each_would_be_alone(exported):
     )
 
 
-def test_the_only_group_latent_classifies_as_the_model_does():
-    model = tiny_vhe()
-    signatures = _signatures_of(model)
-    inputs, supports = _supports(model, ways=4)
-    query = _images(3, seed=9)
-    result = signatures["classify"](**inputs, query=query, seed=_seeds(3))
-    expected = model.classify(
-        supports, query, seed=_by_row(_seeds(3)), num_samples=NUM_SAMPLES
-    )
-    np.testing.assert_allclose(result["log_likelihood"], expected, rtol=1e-5)
+@pytest.mark.parametrize("name", ["hierarchical", "factorial"])
+def test_each_latent_of_several_has_signatures_of_its_own(name, exports):
+    model, path = exports(name)
+    loaded = tf.saved_model.load(str(path))
+    support, query = _images(3, 4, 2), _images(3, seed=9)
+    seeds = _by_row(_seeds(3))
+    for group in _groups(model):
+        result = loaded.signatures[f"classify_{group}"](
+            support=support, query=query, seed=_seeds(3)
+        )
+        expected = model.classify(
+            {group: support}, query, seed=seeds, num_samples=NUM_SAMPLES
+        )
+        np.testing.assert_allclose(
+            result["log_likelihood"], expected, rtol=1e-5
+        )
+        given = support[:, 0]
+        result = loaded.signatures[f"sample_{group}"](
+            support=given, seed=_seeds(3)
+        )
+        expected = model.sample({group: given}, seed=seeds)
+        np.testing.assert_array_equal(result["images"], expected)
+        result = loaded.signatures[f"encode_{group}"](support=given)
+        expected = model.encode({group: given})[group]
+        assert set(result) == {"mean", "stddev"}
+        np.testing.assert_allclose(result["mean"], expected.mean(), 1e-5)
+        np.testing.assert_allclose(result["stddev"], expected.stddev(), 1e-5)
+
+
+def test_what_encode_returns_stands_for_the_support(served):
+    model, signatures = served
+    inputs, supports = _supports(model)
+    encoded = signatures["encode"](**inputs)
+    images = signatures["sample_encoded"](**encoded, seed=_seeds(3))["images"]
+    expected = model.sample(model.encode(supports), seed=_by_row(_seeds(3)))
+    np.testing.assert_array_equal(images, expected)
 
 
 def _signatures_of(model):
-    from vhe_tf.serving.exporting import signatures
-
-    functions = signatures(model, num_samples=NUM_SAMPLES)
+    functions = exporting.signatures(model, num_samples=NUM_SAMPLES)
     return {
         name: lambda function=function, **inputs: function(
             *[
@@ -157,22 +187,11 @@ def _signatures_of(model):
     }
 
 
-def test_what_encode_returns_stands_for_the_support(exported):
-    model, signatures, _ = exported
-    inputs, supports = _supports(model)
-    encoded = signatures["encode"](**inputs)
-    images = signatures["sample_encoded"](**encoded, seed=_seeds(3))["images"]
-    expected = model.sample(model.encode(supports), seed=_by_row(_seeds(3)))
-    np.testing.assert_array_equal(images, expected)
-
-
 def test_encoded_classes_are_scored_like_their_supports():
-    # With one group latent; with parents, `encode` fixes those at their means.
     model = tiny_pixel_cnn_vhe()
     signatures = _signatures_of(model)
-    inputs, _ = _supports(model, ways=4)
-    query = _images(3, seed=9)
-    flat = tf.reshape(inputs["support"], [12, 2, *IMAGE_SHAPE])
+    support, query = _images(3, 4, 2), _images(3, seed=9)
+    flat = tf.reshape(support, [12, 2, *IMAGE_SHAPE])
     encoded = {
         name: tf.reshape(value, [3, 4, *value.shape[1:]])
         for name, value in signatures["encode"](support=flat).items()
@@ -181,17 +200,17 @@ def test_encoded_classes_are_scored_like_their_supports():
         signatures["classify_encoded"](**encoded, query=query, seed=_seeds(3))[
             "log_likelihood"
         ],
-        signatures["classify"](**inputs, query=query, seed=_seeds(3))[
+        signatures["classify"](support=support, query=query, seed=_seeds(3))[
             "log_likelihood"
         ],
         rtol=1e-5,
     )
 
 
-def test_a_row_does_not_depend_on_the_rows_beside_it(exported):
-    model, signatures, _ = exported
+def test_a_row_does_not_depend_on_the_rows_beside_it(served):
+    model, signatures = served
     sampled, _ = _supports(model)
-    scored, _ = _supports(model, ways=4)
+    scored = {"support": _images(3, 4, 2)}
     query = _images(3, seed=9)
     for name, inputs, exact in (
         ("sample", sampled, True),
@@ -214,12 +233,13 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(exported):
                     )
 
 
-def test_any_number_of_ways_shots_and_rows_will_do_none_too(exported):
-    model, signatures, _ = exported
+def test_any_number_of_ways_shots_and_rows_will_do_none_too(served):
+    model, signatures = served
     for rows, ways, shots in ((1, 1, 1), (2, 5, 3), (0, 2, 1)):
-        inputs, _ = _supports(model, ways=ways, rows=rows, shots=shots)
         result = signatures["classify"](
-            **inputs, query=_images(rows), seed=_seeds(rows)
+            support=_images(rows, ways, shots),
+            query=_images(rows),
+            seed=_seeds(rows),
         )
         assert result["log_likelihood"].shape == (rows, ways)
         assert result["label"].shape == (rows,)
@@ -230,10 +250,75 @@ def test_any_number_of_ways_shots_and_rows_will_do_none_too(exported):
         assert all(value.shape[0] == rows for value in encoded.values())
 
 
+# In pieces --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 21])
+@pytest.mark.parametrize("most", [1, 5, 7, 100])
+def test_pieces_are_even_bounded_and_in_order(count, most):
+    sizes = []
+
+    def triples(indices):
+        sizes.append(len(indices))
+        return 3.0 * tf.cast(indices, tf.float32)
+
+    values = exporting._in_pieces(triples, tf.constant(count), most)
+    np.testing.assert_array_equal(values, 3 * np.arange(count))
+    assert len(sizes) == -(-count // most)  # no more of them than needed
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("name", ["deconvolutional", "pixel_cnn"])
+def test_scores_do_not_depend_on_the_pieces(name, exports, monkeypatch):
+    model, _ = exports(name)
+    query, seed = _images(3, seed=9), _seeds(3)
+    counts = {"num_samples": NUM_SAMPLES, "num_element_samples": 2}
+
+    def scores(most):
+        monkeypatch.setattr(exporting, "_MAX_DECODED", most)
+        signatures = exporting._Signatures(model, ["character"], counts)
+        return [
+            signatures.classify()(_images(3, 7, 2), query, seed),
+            signatures.log_likelihood()(_images(3, 2), query, seed),
+        ]
+
+    expected = scores(1000)
+    for most in (1, 31):  # classes one by one, and five at once
+        for value, other in zip(scores(most), expected, strict=True):
+            np.testing.assert_allclose(
+                value["log_likelihood"], other["log_likelihood"], rtol=1e-5
+            )
+
+
+def test_images_decoded_at_once_are_bounded_not_one_class(exports):
+    model, _ = exports("deconvolutional")
+
+    def size(self, support, query, **kwargs):
+        count = tf.shape(query)[0]
+        return tf.fill([count], tf.cast(count, tf.float32))
+
+    with mock.patch.object(VHE, "log_likelihood", size):
+        functions = exporting.signatures(
+            model, num_samples=10, num_element_samples=3
+        )
+        classes = functions["classify"](
+            _images(2, 23, 1), _images(2), _seeds(2)
+        )["log_likelihood"]
+        rows = functions["log_likelihood"](
+            _images(5, 1), _images(5), _seeds(5)
+        )["log_likelihood"]
+    most = exporting._MAX_DECODED // 30
+    assert most - 1 <= np.min(classes) <= np.max(classes) <= most
+    assert np.max(rows) <= most
+
+
+# What is refused --------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
-def flat(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports") / "flat"
-    path = export(tiny_vhe(), folder, num_samples=NUM_SAMPLES, warmup=False)
+def flat(exports):
+    _, path = exports("deconvolutional")
     return tf.saved_model.load(str(path)).signatures
 
 
@@ -274,11 +359,76 @@ def test_bad_parameters_are_named(flat, mean, stddev, message):
         )
 
 
-def _graphs(path):
-    """Yields every node of the SavedModel, with the function it is in."""
+@pytest.mark.parametrize("ways", [2, 4])
+def test_means_and_deviations_are_of_the_same_classes(flat, ways):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match="`stddev` and `mean` must have the same shape",
+    ):
+        flat["classify_encoded"](
+            mean=tf.zeros([2, 3, 2]),
+            stddev=tf.ones([2, ways, 2]),
+            query=_images(2),
+            seed=_seeds(2),
+        )
+
+
+@pytest.mark.parametrize("name", ["hierarchical", "factorial"])
+def test_a_bad_input_of_several_latents_is_named(name, exports):
+    model, path = exports(name)
+    loaded = tf.saved_model.load(str(path))
+    for group in _groups(model):
+        inputs, _ = _supports(model)
+        inputs[f"support_{group}"] += 0.5
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"`support_{group}` must"
+        ):
+            loaded.signatures["sample"](**inputs, seed=_seeds(3))
+        encoded = loaded.signatures["encode"](**_supports(model)[0])
+        encoded[f"{group}_stddev"] *= 0.0
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"`{group}_stddev` must be"
+        ):
+            loaded.signatures["sample_encoded"](**encoded, seed=_seeds(3))
+
+
+@pytest.mark.parametrize("name", ["prior", "encoded"])
+def test_a_latent_must_not_take_the_name_of_a_signature(name):
+    model = VHE(
+        latents=[_latent("character"), _latent(name)],
+        likelihood=inference.ImageLikelihood(
+            convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
+            heads.BernoulliImageHead(),
+        ),
+        image_shape=IMAGE_SHAPE,
+    )
+    with pytest.raises(
+        ValueError, match=f"`sample_{name}`.*latents=.*'{name}'"
+    ):
+        exporting.signatures(model)
+
+
+def _latent(name):
+    return Latent(
+        name,
+        prior=heads.StandardNormal(2),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 4),
+    )
+
+
+# What is written --------------------------------------------------------------
+
+
+def _saved(path):
     saved = saved_model_pb2.SavedModel()
     saved.ParseFromString((path / "saved_model.pb").read_bytes())
     (meta,) = saved.meta_graphs
+    return meta
+
+
+def _nodes(path):
+    """Yields every node of the SavedModel, with the function it is in."""
+    meta = _saved(path)
     for node in meta.graph_def.node:
         yield None, node
     for function in meta.graph_def.library.function:
@@ -286,10 +436,19 @@ def _graphs(path):
             yield function, node
 
 
+def _declared(path):
+    """Returns the signatures that can be called, by name."""
+    return {
+        name: signature
+        for name, signature in _saved(path).signature_def.items()
+        if not name.startswith("__")
+    }
+
+
 def test_only_standard_operations_and_no_demand_for_xla(exported):
-    _, _, path = exported
+    _, path = exported
     functions = set()
-    for function, node in _graphs(path):
+    for function, node in _nodes(path):
         assert node.op not in FORBIDDEN
         if function is not None and function.signature.name not in functions:
             functions.add(function.signature.name)
@@ -297,26 +456,20 @@ def test_only_standard_operations_and_no_demand_for_xla(exported):
     assert functions
 
 
+def _names_of(model):
+    groups = _groups(model)
+    if len(groups) == 1:
+        return ALONE
+    tasks = ("classify", "encode", "sample")
+    own = {f"{task}_{group}" for task in tasks for group in groups}
+    return JOINT | own | {"classify", "serving_default"}
+
+
 def test_every_axis_of_rows_is_unknown_and_every_name_is_given(exported):
-    _, _, path = exported
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    served = {
-        name: signature
-        for name, signature in saved.meta_graphs[0].signature_def.items()
-        if not name.startswith("__")
-    }
-    assert set(served) == {
-        "classify",
-        "classify_encoded",
-        "encode",
-        "log_likelihood",
-        "sample",
-        "sample_encoded",
-        "sample_prior",
-        "serving_default",
-    }
-    for signature in served.values():
+    model, path = exported
+    declared = _declared(path)
+    assert set(declared) == _names_of(model)
+    for signature in declared.values():
         assert signature.method_name == "tensorflow/serving/predict"
         assert signature.inputs
         for tensors in (signature.inputs, signature.outputs):
@@ -333,6 +486,43 @@ def test_weights_are_stored_once_and_without_an_optimizer(tmp_path):
     size = (path / "variables" / "variables.data-00000-of-00001").stat().st_size
     weights = sum(4 * int(np.prod(v.shape)) for v in model.weights)
     assert weights <= size < 1.1 * weights + 2000
+
+
+# Where it is loaded -----------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def session(exported):
+    """A function that calls signatures of an export as a server does."""
+    _, path = exported
+    loaded = local._SavedModel(path.parent, None)
+    return lambda name, inputs: loaded.run(loaded.signatures[name], inputs)
+
+
+def test_a_session_answers_as_the_python_signature(served, session):
+    _, signatures = served
+    for name, function in signatures.items():
+        inputs = example_inputs(function, rows=3)
+        expected = function(**{k: tf.constant(v) for k, v in inputs.items()})
+        outputs = session(name, inputs)
+        assert outputs.keys() == expected.keys()
+        for key, value in expected.items():
+            assert outputs[key].dtype == value.dtype.as_numpy_dtype
+            if key in ("images", "label"):
+                np.testing.assert_array_equal(outputs[key], value)
+            else:
+                np.testing.assert_allclose(outputs[key], value, rtol=1e-5)
+
+
+def test_a_session_answers_no_rows_with_none(served, session):
+    _, signatures = served
+    for name, function in signatures.items():
+        one = session(name, example_inputs(function, rows=1))
+        none = session(name, example_inputs(function, rows=0))
+        assert none.keys() == one.keys()
+        for key, value in none.items():
+            assert value.shape == (0, *one[key].shape[1:])
+            assert value.dtype == one[key].dtype
 
 
 _FRESH = """
@@ -361,9 +551,8 @@ assert not loaded & {"vhe_tf", "tensorflow_probability"}, loaded
 
 
 @pytest.mark.parametrize("name", ["deconvolutional", "pixel_cnn"])
-def test_it_runs_where_only_tensorflow_is_installed(name, tmp_path):
-    model = MODELS[name]()
-    path = export(model, tmp_path / "model", num_samples=2, warmup=False)
+def test_it_runs_where_only_tensorflow_is_installed(name, exports, tmp_path):
+    model, path = exports(name)
     inputs, supports = _supports(model)
     values = {**inputs, "seed": _seeds(3)}
     for key, value in values.items():
@@ -387,6 +576,44 @@ def test_it_runs_where_only_tensorflow_is_installed(name, tmp_path):
     for loader in ("session", "eager"):
         images = np.load(tmp_path / f"{loader}.npz")["images"]
         np.testing.assert_array_equal(images, expected)
+
+
+def _saved_model_cli(*arguments):
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tensorflow.python.tools.saved_model_cli",
+            *arguments,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return ran.stdout
+
+
+def test_the_command_of_tensorflow_shows_it_and_finds_nothing(exports):
+    path = exports("pixel_cnn")[1]
+    shown = _saved_model_cli("show", "--all", "--dir", str(path))
+    for name, signature in _declared(path).items():
+        (_, section) = shown.split(f"signature_def['{name}']:")
+        section = section.partition("signature_def[")[0]
+        for key in signature.inputs:
+            assert f"inputs['{key}']" in section
+        for key in signature.outputs:
+            assert f"outputs['{key}']" in section
+        assert "Method name is: tensorflow/serving/predict" in section
+    # One that is in every SavedModel shows that the command would tell.
+    denied = ",".join([*FORBIDDEN, "RestoreV2"])
+    found = _saved_model_cli(
+        "scan", "--dir", str(path), "--op_denylist", denied
+    )
+    assert "contains the following denylisted ops: {'RestoreV2'}" in found
+
+
+# Versions ---------------------------------------------------------------------
 
 
 def test_versions_count_up_and_none_is_overwritten(tmp_path):
@@ -428,25 +655,23 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list((tmp_path / "m").iterdir())
 
 
-def test_warm_up_requests_are_those_that_the_signatures_answer(tmp_path):
-    prediction_log_pb2 = pytest.importorskip(
-        "tensorflow_serving.apis.prediction_log_pb2",
-        reason="needs tensorflow-serving-api (vhe_tf[serving])",
-    )
-    path = export(tiny_vhe(), tmp_path / "tiny", num_samples=1)
-    functions = tf.saved_model.load(str(path)).signatures
+def test_warm_up_requests_are_those_that_the_signatures_answer(
+    exported, served
+):
+    _, path = exported
+    _, signatures = served
     requests = path / "assets.extra" / "tf_serving_warmup_requests"
     warmed = set()
     for record in tf.data.TFRecordDataset(str(requests)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         request = log.predict_log.request
-        assert request.model_spec.name == "tiny"
+        assert request.model_spec.name == path.parent.name
         name = request.model_spec.signature_name
-        functions[name](
+        signatures[name](
             **{
                 key: tf.constant(tf.make_ndarray(value))
                 for key, value in request.inputs.items()
             }
         )
         warmed.add(name)
-    assert warmed == set(functions) - {"serving_default"}
+    assert warmed == set(signatures) - {"serving_default"}

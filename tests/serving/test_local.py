@@ -1,5 +1,6 @@
 import base64
 import concurrent.futures
+import functools
 import json
 import math
 import re
@@ -13,9 +14,11 @@ import hypothesis
 import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 from hypothesis import strategies
 from werkzeug import test as werkzeug_test
 
+from tests.serving.conftest import example_inputs
 from vhe_tf.serving import local
 from vhe_tf.serving.json_tensors import RequestError
 
@@ -692,6 +695,141 @@ def test_the_server_lives_after_all_that(server):
     _assert_lives(server)
 
 
+# With a real export -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(exports):
+    """A server of a real export, and a function that calls it directly."""
+    _, path = exports("deconvolutional")
+    loaded = tf.saved_model.load(str(path))
+
+    def call(name, inputs):
+        outputs = loaded.signatures[name](
+            **{key: tf.constant(value) for key, value in inputs.items()}
+        )
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    call.signatures = loaded.signatures
+    call.loaded = loaded  # the functions die with it
+    with local.LocalServer(path.parent, port=0, **QUIETLY) as server:
+        yield server, call
+
+
+def _ask_real(server, name, inputs):
+    return _post(
+        server,
+        {"signature_name": name, "inputs": inputs},
+        path="/v1/models/deconvolutional:predict",
+    )
+
+
+def _assert_answers(response, expected):
+    """Checks that a response in columns has the expected outputs."""
+    assert response.status_code == 200, response.text
+    outputs = json.loads(response.text)["outputs"]
+    if len(expected) == 1:
+        outputs = {next(iter(expected)): outputs}
+    assert outputs.keys() == expected.keys()
+    for key, value in expected.items():
+        answer = np.array(outputs[key], value.dtype)
+        assert answer.shape == value.shape
+        if key in ("images", "label"):
+            np.testing.assert_array_equal(answer, value)
+        else:
+            np.testing.assert_allclose(answer, value, rtol=1e-5)
+
+
+def test_a_real_model_under_load_answers_each_its_own(real):
+    server, call = real
+    names = sorted(set(call.signatures) - {"serving_default"})
+    tasks = []
+    for index in range(4 * len(names)):
+        name = names[index % len(names)]
+        inputs = example_inputs(
+            call.signatures[name],
+            rows=1 + index % 3,
+            ways=2 + index % 4,
+            shots=1 + index % 2,
+            seed=index,
+        )
+        tasks.append((name, _lists(inputs), call(name, inputs)))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        responses = list(
+            pool.map(lambda task: _ask_real(server, *task[:2]), tasks)
+        )
+    for response, (_, _, expected) in zip(responses, tasks, strict=True):
+        _assert_answers(response, expected)
+
+
+def _filled(value, fill):
+    if isinstance(value, list):
+        return [_filled(inner, fill) for inner in value]
+    return fill
+
+
+# Ways to spoil an input, given as lists.
+_SPOILS = {
+    "a row less": lambda value: value[:-1],
+    "rows twice": lambda value: value + value,
+    "an axis less": lambda value: value[0],
+    "an axis more": lambda value: [value],
+    "less in each row": lambda value: [
+        row[:-1] if isinstance(row, list) else row for row in value
+    ],
+    **{
+        f"all {fill!r}": functools.partial(_filled, fill=fill)
+        for fill in (
+            *(math.nan, math.inf, -1, 2, 0.5, 1e30, 2**62),
+            *(True, None, "ink", {}, []),
+        )
+    },
+}
+
+
+@hypothesis.given(data=strategies.data())
+@hypothesis.settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_a_real_model_answers_or_refuses_what_is_spoilt(real, data):
+    server, call = real
+    name = data.draw(strategies.sampled_from(sorted(call.signatures)))
+    count = strategies.integers(1, 3)
+    inputs = example_inputs(
+        call.signatures[name],
+        rows=data.draw(count),
+        ways=data.draw(count),
+        shots=data.draw(count),
+    )
+    lists = _lists(inputs)
+    spoilt = data.draw(
+        strategies.dictionaries(
+            strategies.sampled_from(sorted(lists)),
+            strategies.sampled_from(sorted(_SPOILS)),
+            max_size=2,
+        )
+    )
+    for key, how in spoilt.items():
+        lists[key] = _SPOILS[how](lists[key])
+    response = _ask_real(server, name, lists)
+    if not spoilt:
+        _assert_answers(response, call(name, inputs))
+    elif response.status_code != 200:
+        assert response.status_code == 400, response.text
+        assert any(key in _error(response) for key in spoilt)
+
+
+def test_the_server_of_a_real_model_lives_after_all_that(real):
+    server, call = real
+    inputs = {"seed": np.array([75])}
+    response = _ask_real(server, "sample_prior", _lists(inputs))
+    _assert_answers(response, call("sample_prior", inputs))
+
+
 # The errors of graphs ---------------------------------------------------------
 
 
@@ -727,8 +865,6 @@ def test_errors_of_the_graph_are_told_without_its_nodes(message, useful):
 
 
 def test_errors_of_the_graph_keep_their_kind(saved_model):
-    import tensorflow as tf
-
     model = local._SavedModel(saved_model, None)
     for kind, status in [
         (tf.errors.ResourceExhaustedError, 429),

@@ -1,6 +1,4 @@
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,25 +9,12 @@ import pytest
 from PIL import Image
 
 import vhe_tf
+from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import output_of
+from tests.trainers.conftest import tiny_trainer
+from tests.trainers.conftest import trainer
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 6, 4
-
-
-def trainer(*arguments, script="omniglot.py"):
-    return [sys.executable, str(ROOT / "trainers" / script), *arguments]
-
-
-def output_of(command, **environment):
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +159,8 @@ def test_every_option_trains(options, image_folder, tmp_path):
 
 
 def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
-    # The trainer itself, but for the number of features.
-    launch = (
-        "import runpy, sys; from tests.conftest import tiny_pixel_cnn_sizes; "
-        "sys.argv[0] = 'trainers/omniglot.py'; "
-        "tiny_pixel_cnn_sizes().start(); "
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
     done = output_of(
-        [
-            sys.executable,
-            "-c",
-            launch,
+        tiny_trainer(
             "--dataset=folder",
             f"--data_dir={image_folder}",
             "--architecture=pixel_cnn",
@@ -201,7 +176,7 @@ def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
             "--num_test_trials=1",
             "--num_test_groups=1",
             "--num_test_samples=2",
-        ]
+        )
     )
     assert done.returncode == 0, done.stdout
     config = json.loads((tmp_path / "config.json").read_text("utf-8"))
@@ -228,7 +203,15 @@ def test_another_run_is_refused(image_folder, whole_run):
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize("script", ["omniglot.py", "evaluate.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "omniglot.py",
+        "omniglot_alphabets.py",
+        "omniglot_styles.py",
+        "evaluate.py",
+    ],
+)
 def test_help_explains_itself_without_loading_tensorflow(script):
     done = output_of(
         [
@@ -284,5 +267,13 @@ def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
     "flagfile", sorted((ROOT / "trainers" / "flagfiles").glob("*.flags"))
 )
 def test_flagfiles_name_flags_that_exist(flagfile):
-    done = output_of(trainer(f"--flagfile={flagfile}", "--only_check_args"))
+    structures = ("omniglot_alphabets", "omniglot_styles")
+    [script] = [
+        name for name in structures if flagfile.name.startswith(name)
+    ] or ["omniglot"]
+    done = output_of(
+        trainer(
+            f"--flagfile={flagfile}", "--only_check_args", script=f"{script}.py"
+        )
+    )
     assert done.returncode == 0, done.stdout

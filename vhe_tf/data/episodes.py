@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
+from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["EpisodeSampler", "sample_without_replacement"]
@@ -35,25 +36,31 @@ _MAX_SEED = 2**63 - 1
 class _Groups:
     """Where the members of each group of one grouping are.
 
+    Images without a label are members of no group; `start`, `size` and `rank`
+    are 0 for them.
+
     Attributes:
-        members: `[M]`, image indices sorted by group.
+        members: `[L]`, indices of the labelled images, sorted by group.
         start: `[M]`, for each image the position in `members` at which its
             group begins.
         size: `[M]`, for each image the number of images in its group.
         rank: `[M]`, for each image its own place within its group.
+        complete: Whether all images have a label.
     """
 
     members: tf.Tensor
     start: tf.Tensor
     size: tf.Tensor
     rank: tf.Tensor
+    complete: bool
 
 
 class EpisodeSampler:
     """Draws batches of episodes, each a pure function of seed and step.
 
     An *element* is a stored image under one symmetry and one affine map; it
-    belongs to the group (group of the image, symmetry).
+    belongs to the group (group of the image, symmetry). Groupings may cross
+    each other, and an image may lack a label in some of them (`MISSING`).
 
     Args:
         data: The images and their groups.
@@ -141,6 +148,12 @@ class EpisodeSampler:
         Each element is a mapping with `query` `[B, H, W, C]` float32;
         `support`, by group latent `[B, N, H, W, C]`; `group_size`, by group
         latent `[B]` int32; and `seed` `[2]` int32.
+
+        Where an element has no label, its `group_size` is 0 and its `support`
+        is N times the element itself, for no use but to have a shape. If that
+        occurs at all, a further mapping `known` tells, `[B]` bool, which
+        elements have a label, by those group latents that some image has no
+        label of.
         """
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         return steps.map(
@@ -179,12 +192,15 @@ class EpisodeSampler:
         model_seed = tf.random.stateless_uniform(
             [2], _fold_in(seed, _MODEL), None, None, tf.int32
         )
-        return {
+        episode: dict[str, Any] = {
             "query": images[:, 0],
             "support": support,
             "group_size": self._group_sizes(query),
             "seed": model_seed,
         }
+        if not all(groups.complete for groups in self._groups.values()):
+            episode["known"] = self._known(query)
+        return episode
 
     @property
     def _static_support(self) -> int | None:
@@ -197,31 +213,52 @@ class EpisodeSampler:
                 f"The data have no grouping {name!r}; they have "
                 f"{sorted(self.data.labels)}."
             )
+        labels = self.data.labels[name]
+        labelled = np.flatnonzero(labels != MISSING)
         ids, group, size = np.unique(
-            self.data.labels[name], return_inverse=True, return_counts=True
+            labels[labelled], return_inverse=True, return_counts=True
         )
-        needed = self.max_support + (1 if self.exclude_query else 0)
-        smallest = int(size.argmin())
-        elements = int(size[smallest]) * self.augmentation.affine_copies
-        if elements < needed:
-            short = int((size * self.augmentation.affine_copies < needed).sum())
-            raise ValueError(
-                f"Every group of {name!r} needs at least {needed} elements for "
-                f"support sets of {self.max_support}"
-                f"{' beside the query' if self.exclude_query else ''}; use a "
-                "smaller support, more `affine_copies`, or drop such groups. "
-                f"Received: group {ids[smallest]} with {elements} elements "
-                f"({short} such groups)."
-            )
-        members = np.argsort(group, kind="stable")
+        self._check_sizes(name, ids, size)
+        order = np.argsort(group, kind="stable")
         start = np.cumsum(size) - size
         rank = np.empty(len(group), np.int64)
-        rank[members] = np.arange(len(group)) - start[group[members]]
+        rank[order] = np.arange(len(group)) - start[group[order]]
+
+        def of_each_image(values: np.ndarray) -> tf.Tensor:
+            whole = np.zeros(len(labels), np.int64)
+            whole[labelled] = values
+            return tf.constant(whole)
+
         return _Groups(
-            *(
-                tf.constant(values, tf.int64)
-                for values in (members, start[group], size[group], rank)
-            )
+            members=tf.constant(labelled[order], tf.int64),
+            start=of_each_image(start[group]),
+            size=of_each_image(size[group]),
+            rank=of_each_image(rank),
+            complete=len(labelled) == len(labels),
+        )
+
+    @property
+    def _min_group_elements(self) -> int:
+        """The number of elements that a group needs for every support."""
+        return self.max_support + (1 if self.exclude_query else 0)
+
+    def _check_sizes(
+        self, name: str, ids: np.ndarray, size: np.ndarray
+    ) -> None:
+        needed = self._min_group_elements
+        elements = size * self.augmentation.affine_copies
+        smallest = int(elements.argmin())
+        if elements[smallest] >= needed:
+            return
+        group = self.data.describe_group(name, int(ids[smallest]))
+        raise ValueError(
+            f"Every group of {name!r} needs at least {needed} elements for "
+            f"support sets of {self.max_support}"
+            f"{' beside the query' if self.exclude_query else ''}; use a "
+            "smaller support, more `affine_copies`, drop such groups, or leave "
+            f"the label {name!r} of their images empty (id {MISSING}). "
+            f"Received: group {group} with {elements[smallest]} elements "
+            f"({int((elements < needed).sum())} such groups)."
         )
 
     def _affine_maps(self) -> tf.Tensor | None:
@@ -274,6 +311,14 @@ class EpisodeSampler:
             for name, groups in self._groups.items()
         }
 
+    def _known(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+        image, _, _ = self._decompose(query)
+        return {
+            name: tf.gather(groups.size, image) > 0
+            for name, groups in self._groups.items()
+            if not groups.complete
+        }
+
     def _support_elements(
         self, groups: _Groups, query: tf.Tensor, seed: tf.Tensor, index: int
     ) -> tf.Tensor:
@@ -284,6 +329,9 @@ class EpisodeSampler:
         copies = self.augmentation.affine_copies
         image, symmetry, copy = self._decompose(query)
         population = tf.gather(groups.size, image) * copies
+        if not groups.complete:
+            # Without a label, any places will do: they are not used.
+            population = tf.maximum(population, self._min_group_elements)
         own = tf.gather(groups.rank, image) * copies + copy
         draw_seed = _fold_in(_fold_in(seed, _SUPPORT), index)
         if self.resamples and not self.exclude_query:
@@ -300,10 +348,14 @@ class EpisodeSampler:
             if not self.resamples:
                 places = tf.concat([own[:, None], others], axis=1)
         member = tf.gather(groups.start, image)[:, None] + places // copies
-        return (
+        elements = (
             tf.gather(groups.members, member) * self.augmentation.symmetries
             + symmetry[:, None]
         ) * copies + places % copies
+        if groups.complete:
+            return elements
+        known = tf.gather(groups.size, image)[:, None] > 0
+        return tf.where(known, elements, query[:, None])
 
     def _support_size(self, seed: tf.Tensor) -> tf.Tensor | int:
         if self._static_support is not None:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["GroupedImages"]
+__all__ = ["MISSING", "GroupedImages"]
+
+MISSING = -1
+"""The id of an image that has no label in a grouping."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +20,16 @@ class GroupedImages:
         images: `[M, H, W, C]`, either uint8 in 0..255 or floating point in
             0..1. In binary and grey images 1 (or 255) is ink.
         labels: A mapping from the name of a group latent (`"character"`,
-            `"alphabet"`) to `[M]` integers: the id of the group of each image.
-            Ids are any non-negative integers, not necessarily 0..n-1.
+            `"alphabet"`) to `[M]` integers: the id of the group of each image,
+            or -1 (`MISSING`) where it is not known. Ids are any non-negative
+            integers, not necessarily 0..n-1.
         group_names: For some or all keys of `labels`, the name of each group
             for a human reader, by id.
 
     Raises:
         ValueError: If `images` has a wrong rank, dtype or range or holds NaN,
-            or if some labels are not one non-negative integer an image.
+            or if some labels are not one integer of at least -1 an image, or
+            -1 throughout.
     """
 
     images: np.ndarray
@@ -56,7 +61,15 @@ class GroupedImages:
 
     def group_ids(self, name: str) -> np.ndarray:
         """Returns the sorted ids of the groups of one grouping."""
-        return np.unique(self.labels[name])
+        ids = np.unique(self.labels[name])
+        return ids[ids != MISSING]
+
+    def describe_group(self, name: str, group_id: int) -> str:
+        """Returns the id of a group, and its name where it has one."""
+        names = self.group_names.get(name, {})
+        if group_id not in names:
+            return str(group_id)
+        return f"{group_id} ({names[group_id]!r})"
 
     def where(self, keep: np.ndarray) -> "GroupedImages":
         """Returns the images for which the boolean mask `keep` holds."""
@@ -119,8 +132,15 @@ def _check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
             f"`np.unique(names, return_inverse=True)`. Received: dtype "
             f"{ids.dtype}."
         )
-    if ids.min() < 0:
+    if ids.min() < MISSING:
         raise ValueError(
-            f"`labels[{name!r}]` must be non-negative. Received: {ids.min()} "
-            f"at index {int(ids.argmin())}."
+            f"`labels[{name!r}]` must be non-negative, or {MISSING} for images "
+            f"without a label. Received: {ids.min()} at index "
+            f"{int(ids.argmin())}."
+        )
+    if ids.max() == MISSING:
+        raise ValueError(
+            f"`labels[{name!r}]` must hold a label of at least one image; "
+            f"leave this grouping out. Received: {MISSING} for all "
+            f"{num_images} images."
         )

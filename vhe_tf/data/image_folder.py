@@ -6,15 +6,15 @@ import pathlib
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
-from PIL import ImageOps
 
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.image_file import check_channels
+from vhe_tf.data.image_file import check_image_size
+from vhe_tf.data.image_file import read_image
 
 __all__ = ["image_folder"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_MODES = {1: "L", 3: "RGB"}
 
 _logger = logging.getLogger(__name__)
 
@@ -57,16 +57,12 @@ def image_folder(
         NotADirectoryError: If `root` is not a folder.
         PermissionError: If a folder may not be read.
     """
-    _check_image_size(image_size)
-    if channels not in _MODES:
-        raise ValueError(
-            "`channels` must be 1 (grey) or 3 (RGB). "
-            f"Received: channels={channels!r}."
-        )
+    check_image_size(image_size)
+    check_channels(channels)
     files = _class_files(pathlib.Path(root))
     pixels = np.stack(
         [
-            _read_image(path, image_size, channels)
+            read_image(path, image_size, channels)
             for paths in files.values()
             for path in paths
         ]
@@ -77,17 +73,6 @@ def image_folder(
         {label_name: np.repeat(np.arange(len(files)), sizes)},
         {label_name: dict(enumerate(files))},
     )
-
-
-def _check_image_size(image_size: tuple[int, int]) -> None:
-    valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
-    if not valid or not all(
-        isinstance(size, (int, np.integer)) and size > 0 for size in image_size
-    ):
-        raise ValueError(
-            "`image_size` must be two positive ints, (height, width). "
-            f"Received: image_size={image_size!r}."
-        )
 
 
 def _class_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -157,44 +142,3 @@ def _no_images(folder: pathlib.Path, inside: list[pathlib.Path]) -> str:
         f"Received: {num_folders} folders and {len(inside) - num_folders} "
         "other files."
     )
-
-
-def _read_image(
-    path: pathlib.Path, image_size: tuple[int, int], channels: int
-) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            image = _flattened(ImageOps.exif_transpose(file))
-    # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
-    # broken files.
-    except Exception as error:
-        raise ValueError(
-            f"The image {str(path)!r} cannot be read; replace or remove it. "
-            f"Received: {type(error).__name__}: {error}"
-        ) from error
-    height, width = image_size
-    image = image.convert(_MODES[channels])
-    image = _resized(image, (width, image.height))
-    image = _resized(image, (width, height))
-    return np.asarray(image).reshape(height, width, channels)
-
-
-def _flattened(image: Image.Image) -> Image.Image:
-    """Returns an opaque 8-bit image, on white paper where transparent."""
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip 16-bit values to 255.
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB") if image.mode != "L" else image.copy()
-    image = image.convert("RGBA")
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image)
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resizes along the one axis, or none, on which `size` differs."""
-    if size == image.size:
-        return image
-    shrinks = size[0] < image.width or size[1] < image.height
-    resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    return image.resize(size, resample)

@@ -7,7 +7,13 @@ import numpy as np
 
 from vhe_tf.data.grouped_images import GroupedImages
 
-__all__ = ["Source", "hold_out_groups", "load_source", "ready"]
+__all__ = [
+    "Source",
+    "hold_out_groups",
+    "load_source",
+    "load_styled_source",
+    "ready",
+]
 
 IMAGES = ("binary", "grey")
 
@@ -65,7 +71,7 @@ def load_source(
         ValueError: If a name is unknown, or a folder has too few classes.
         FileNotFoundError: If the data are not there and cannot be fetched.
     """
-    _check_recipe(images)
+    _check_recipe(images, IMAGES)
     if dataset == "omniglot":
         train, validation, test = _omniglot(split, images, data_dir, seed)
     elif dataset == "glyphs":
@@ -86,25 +92,91 @@ def load_source(
     )
 
 
+def load_styled_source(
+    dataset: str,
+    *,
+    data_dir: str | None = None,
+    split: str = "lake",
+    num_styles: int = 30,
+    copies: int = 2,
+    seed: int = 0,
+) -> Source:
+    """Loads drawings of characters in random styles (Section 4.3).
+
+    All parts have the same styles, the grouping `"style"`; the characters of
+    the test set are unseen.
+
+    Args:
+        dataset: `"omniglot"` or `"glyphs"` (embedded).
+        data_dir: Where Omniglot is.
+        split: For omniglot, see `load_omniglot`.
+        num_styles: How many styles there are.
+        copies: In how many different styles each image is drawn.
+        seed: Decides the styles, which image has which, and random splits.
+
+    Returns:
+        The data set, images `[M, 28, 28, 3]`, paper 0 and an ink of colour c
+        255 - c (see `styled`), 1 - c / 255 in the test set.
+
+    Raises:
+        ValueError: If a name is unknown or a number out of range.
+        FileNotFoundError: If the data are not there and cannot be fetched.
+    """
+    from vhe_tf.data.styles import styled
+
+    train: GroupedImages
+    validation: GroupedImages | None
+    if dataset == "omniglot":
+        train, validation, test = _omniglot_originals(split, data_dir, seed)
+    elif dataset == "glyphs":
+        train, validation, test = _glyphs()
+    else:
+        raise ValueError(
+            "`dataset` must be 'omniglot' or 'glyphs', drawings whose strokes "
+            f"can be drawn anew. Received: dataset={dataset!r}."
+        )
+
+    def drawn(data: GroupedImages) -> GroupedImages:
+        return styled(
+            data,
+            num_styles=num_styles,
+            copies=copies,
+            image_size=_IMAGE_SIZE,
+            seed=seed,
+        )
+
+    return Source(
+        train=drawn(train),
+        validation=None if validation is None else drawn(validation),
+        test=ready(drawn(test), "colour"),
+        image_size=_IMAGE_SIZE,
+        binarization="none",
+    )
+
+
 def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
-    """Returns images as a model sees them: float32, binarised once.
+    """Returns images as a model sees them: float32 and, if so, binarised.
 
     Args:
         data: The images as stored, of the model's size.
         images: `"binary"` to threshold at one half, `"grey"` to draw each
-            pixel once from a Bernoulli of its value.
+            pixel once from a Bernoulli of its value, `"colour"` to keep the
+            values.
         seed: Decides that draw.
 
     Returns:
-        The same images with the same labels, 0 or 1 each pixel.
+        The same images with the same labels, 0 or 1 each pixel unless they
+        are `"colour"`: then 0..1.
 
     Raises:
         ValueError: If `images` is unknown.
     """
-    _check_recipe(images)
+    _check_recipe(images, (*IMAGES, "colour"))
     intensities = data.images.astype(np.float32)
     if data.images.dtype == np.uint8:
         intensities /= 255.0
+    if images == "colour":
+        return GroupedImages(intensities, data.labels, data.group_names)
     threshold = (
         np.float32(0.5)
         if images == "binary"
@@ -146,10 +218,10 @@ def hold_out_groups(
     return data.where(~held_out), data.where(held_out)
 
 
-def _check_recipe(images: str) -> None:
-    if images not in IMAGES:
+def _check_recipe(images: str, known: tuple[str, ...]) -> None:
+    if images not in known:
         raise ValueError(
-            f"`images` must be one of {IMAGES}. Received: images={images!r}."
+            f"`images` must be one of {known}. Received: images={images!r}."
         )
 
 
@@ -164,6 +236,14 @@ def _omniglot(
     train = load_omniglot(split, recipe=stored, data_dir=data_dir, seed=seed)
     test = load_omniglot(split, recipe=images, data_dir=data_dir, seed=seed)
     return train.train, train.validation, test.test
+
+
+def _omniglot_originals(
+    split: str, data_dir: str | None, seed: int
+) -> tuple[GroupedImages, GroupedImages | None, GroupedImages]:
+    from vhe_tf.data.omniglot import load_omniglot
+
+    return load_omniglot(split, recipe="original", data_dir=data_dir, seed=seed)
 
 
 def _glyphs() -> tuple[GroupedImages, None, GroupedImages]:

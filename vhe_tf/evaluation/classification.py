@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
@@ -40,7 +41,9 @@ class ClassScorer:
     """Scores queries under classes, in pieces of bounded memory.
 
     Args:
-        model: The model; its other group latents are drawn from their priors.
+        model: The model. Latents above `group` are inferred from the same
+            supports, any other is integrated out for each query (see
+            `VHE.log_likelihood_given`).
         group: The group latent that tells the classes apart.
         num_samples: S, draws from q(c; D).
         num_element_samples: T, draws of the per-element latents for each.
@@ -65,9 +68,16 @@ class ClassScorer:
         self.max_decoded = max_decoded
         self._infer = tf.function(
             lambda support, seed, num_samples: model.infer(
-                {group: support}, seed=seed, num_samples=num_samples
+                {group: support},
+                seed=seed,
+                num_samples=num_samples,
+                complete=False,
             ),
-            reduce_retracing=True,
+            input_signature=[
+                tf.TensorSpec([None, None, *model.image_shape]),
+                tf.TensorSpec([2], tf.int32),
+                tf.TensorSpec([], tf.int32),
+            ],
         )
         self._score = tf.function(self._score_piece, reduce_retracing=True)
 
@@ -134,6 +144,7 @@ def few_shot_trials(
     num_trials: int,
     queries_per_class: int = 1,
     within: str | None = None,
+    spread: str | None = None,
     seed: int = 0,
 ) -> Iterator[Trial]:
     """Draws few-shot tasks; support and queries never overlap.
@@ -147,6 +158,9 @@ def few_shot_trials(
         queries_per_class: Queries of each class in a task.
         within: A coarser grouping (`"alphabet"`) from one group of which all
             classes of a task are drawn, or None to draw from all classes.
+        spread: Another grouping (`"character"` where alphabets are the
+            classes): the images of a class in a task, support and queries,
+            are of different groups of it.
         seed: Decides the tasks.
 
     Yields:
@@ -159,22 +173,34 @@ def few_shot_trials(
     check_ready(data)
     generator = np.random.default_rng(seed)
     ids = data.group_ids(group)
-    members = {int(i): np.flatnonzero(data.labels[group] == i) for i in ids}
+    usable = data.labels[spread] != MISSING if spread else np.True_
+    members = {
+        int(i): np.flatnonzero((data.labels[group] == i) & usable) for i in ids
+    }
     pools = _pools(data, group, within, num_ways)
     needed = num_shots + queries_per_class
     for class_id in {int(i) for pool in pools for i in pool}:
-        if len(members[class_id]) < needed:
+        available = members[class_id]
+        if spread:
+            available = np.unique(data.labels[spread][available])
+        if len(available) < needed:
+            what = f"images of different {spread}s" if spread else "images"
             raise ValueError(
                 f"{num_shots}-shot tasks with {queries_per_class} queries need "
-                f"{needed} images a class; ask for fewer shots. Received: "
-                f"{group} {class_id} with {len(members[class_id])} images."
+                f"{needed} {what} a class; ask for fewer shots. Received: "
+                f"{group} {class_id} with {len(available)} {what}."
             )
     for _ in range(num_trials):
         pool = pools[generator.integers(len(pools))]
         classes = generator.choice(pool, num_ways, replace=False)
         chosen = np.stack(
             [
-                generator.choice(members[int(i)], needed, replace=False)
+                _spread_choice(
+                    members[int(i)],
+                    data.labels[spread] if spread else None,
+                    needed,
+                    generator,
+                )
                 for i in classes
             ]
         )
@@ -194,6 +220,7 @@ def few_shot_accuracy(
     num_trials: int,
     queries_per_class: int = 1,
     within: str | None = None,
+    spread: str | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Estimate:
@@ -208,6 +235,7 @@ def few_shot_accuracy(
             interval.
         queries_per_class: Queries of each class in a task.
         within: A coarser grouping that all classes of a task share.
+        spread: As in `few_shot_trials`.
         seed: Decides tasks and draws.
         progress: Called with a line of text from time to time.
 
@@ -218,6 +246,7 @@ def few_shot_accuracy(
         ValueError: As `few_shot_trials`.
     """
     correct: list[float] = []
+    by = f" by {scorer.group}" if spread else ""
     trials = few_shot_trials(
         data,
         group=scorer.group,
@@ -226,6 +255,7 @@ def few_shot_accuracy(
         num_trials=num_trials,
         queries_per_class=queries_per_class,
         within=within,
+        spread=spread,
         seed=seed,
     )
     for index, trial in enumerate(trials):
@@ -233,10 +263,25 @@ def few_shot_accuracy(
         correct.append(float((scores.argmax(axis=1) == trial.labels).mean()))
         if progress:
             progress(
-                f"{num_ways}-way {num_shots}-shot: task {index + 1} of "
+                f"{num_ways}-way {num_shots}-shot{by}: task {index + 1} of "
                 f"{num_trials}, {np.mean(correct):.1%} so far"
             )
     return estimate(np.array(correct))
+
+
+def _spread_choice(
+    members: np.ndarray,
+    labels: np.ndarray | None,
+    count: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Chooses images of a class, of different groups where labels say which."""
+    if labels is None:
+        return generator.choice(members, count, replace=False)
+    groups = generator.choice(np.unique(labels[members]), count, replace=False)
+    return np.stack(
+        [generator.choice(members[labels[members] == g]) for g in groups]
+    )
 
 
 def check_ready(data: GroupedImages) -> None:

@@ -54,6 +54,7 @@ def joint_log_weights(
     model: VHE,
     images: np.ndarray,
     *,
+    group: str,
     num_samples: int,
     num_element_samples: int = 1,
     max_decoded: int = 2000,
@@ -62,8 +63,9 @@ def joint_log_weights(
     """Draws importance weights whose mean is p(X), for elements X of a group.
 
     Args:
-        model: The model. The elements share every group latent.
-        images: `[n, H, W, C]`, X, also the support of every group latent.
+        model: The model.
+        images: `[n, H, W, C]`, X, also the support.
+        group: The grouping of which X is a group; see `JointScorer`.
         num_samples: k.
         num_element_samples: T, draws of the per-element latents for each.
         max_decoded: The largest number of images to decode at once.
@@ -72,7 +74,7 @@ def joint_log_weights(
     Returns:
         `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
     """
-    return JointScorer(model, num_element_samples, max_decoded)(
+    return JointScorer(model, group, num_element_samples, max_decoded)(
         images, num_samples, seed
     )
 
@@ -81,15 +83,34 @@ class JointScorer:
     """Draws the weights of `joint_log_weights`, traced once for many groups.
 
     Args:
-        model: The model.
+        model: The model. The latents of `group` and of the groups that hold
+            it are shared by all of X; any other latent (the style, where
+            characters are drawn in several) belongs to each image apart.
+        group: The grouping whose groups are the sets X.
         num_element_samples: T.
         max_decoded: The largest number of images to decode at once.
+
+    Raises:
+        ValueError: If other groups lie within those of `group`: their latents
+            would be shared by some of X.
     """
 
     def __init__(
-        self, model: VHE, num_element_samples: int, max_decoded: int
+        self,
+        model: VHE,
+        group: str,
+        num_element_samples: int,
+        max_decoded: int,
     ) -> None:
+        for latent in model.latents:
+            if group in latent.parents and not latent.per_element:
+                raise ValueError(
+                    "The joint NLL is that of groups that hold no other "
+                    f"groups. Received: group={group!r}, which holds those of "
+                    f"{latent.name!r}; measure {latent.name!r}."
+                )
         self.model = model
+        self.group = group
         self.num_element_samples = num_element_samples
         self.max_decoded = max_decoded
         self._weights = tf.function(self._piece, reduce_retracing=True)
@@ -117,13 +138,11 @@ class JointScorer:
     def _piece(
         self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        support = {
-            latent.name: images[tf.newaxis]
-            for latent in self.model.latents
-            if not latent.per_element
-        }
         samples, log_weight = self.model.importance_sample(
-            support, seed=seed, num_samples=num_samples
+            {self.group: images[tf.newaxis]},
+            seed=seed,
+            num_samples=num_samples,
+            complete=False,
         )  # [S, 1, E...], [S, 1]
         shared = {
             name: tf.repeat(value, tf.shape(images)[0], axis=1)
@@ -174,7 +193,9 @@ def joint_nll(
     if max_groups is not None and max_groups < len(ids):
         generator = np.random.default_rng(seed)
         ids = generator.choice(ids, max_groups, replace=False)
-    weights = scorer or JointScorer(model, num_element_samples, max_decoded)
+    weights = scorer or JointScorer(
+        model, group, num_element_samples, max_decoded
+    )
     nll, sizes, effective = [], [], []
     for index, group_id in enumerate(ids):
         images = data.images[data.labels[group] == group_id]

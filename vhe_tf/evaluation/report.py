@@ -7,18 +7,39 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from vhe_tf.data import Augmentation
+from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import omniglot
+from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.sources import Source
+from vhe_tf.data.sources import ready
 from vhe_tf.evaluation import classification
 from vhe_tf.evaluation import likelihood
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.evaluation.judges import train_judge
+from vhe_tf.evaluation.probes import linear_probe
+from vhe_tf.evaluation.probes import posterior_means
+from vhe_tf.evaluation.transfer import judge_transfer
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["evaluate", "lake_runs", "summary_lines"]
+__all__ = [
+    "elbo",
+    "evaluate",
+    "lake_runs",
+    "probes",
+    "style_transfer",
+    "summary_lines",
+]
 
 _CONDITIONAL_SHOTS = (1, 2, 5, 10, 19)
+# Of classification by the other latents of a model.
+_OTHER_WAYS = (10, 20)
+_BOUND_SHOTS = 5
+_BOUND_BATCH_SIZE = 32
 
 
 def evaluate(
@@ -38,7 +59,11 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measures accuracy, joint and conditional NLL on unseen groups.
+    """Measures accuracy, bound, joint and conditional NLL on unseen groups.
+
+    Of a model with several group latents, the accuracy of telling groups of
+    the others apart as well (alphabets, styles), by images of different
+    `group`s.
 
     Args:
         model: The model.
@@ -78,7 +103,7 @@ def evaluate(
         num_element_samples=num_element_samples,
         max_decoded=max_decoded,
     )
-    _, sizes = np.unique(data.labels[group], return_counts=True)
+    sizes = _sizes(data, group)
     accuracies = {}
     left_out = []
     for coarser in [None] if within is None else [None, within]:
@@ -110,6 +135,41 @@ def evaluate(
                     )
                 )
             )
+    for other in _other_groupings(model, data, group):
+        most = _least_spread(data, other, group)
+        left_out += [
+            f"{num_shots}-shot tasks by {other}: the smallest {other} has "
+            f"images of {most} {group}s, one of them the query"
+            for num_shots in shots
+            if num_shots >= most
+        ]
+        accuracies |= _accuracies_by_other(
+            model,
+            data,
+            other,
+            group=group,
+            shots=[num_shots for num_shots in shots if num_shots < most],
+            num_trials=num_trials,
+            num_samples=num_samples,
+            num_element_samples=num_element_samples,
+            max_decoded=max_decoded,
+            seed=seed,
+            progress=progress,
+        )
+    bound = {}
+    why_no_bound = _why_no_bound(model, data)
+    if why_no_bound:
+        left_out.append(why_no_bound)
+    else:
+        value = elbo(
+            model,
+            data,
+            num_shots=_BOUND_SHOTS,
+            num_batches=4 * num_trials,
+            seed=seed,
+            progress=progress,
+        )
+        bound = {"elbo": {**_as_dict(value), "unit": "nats an image"}}
     left_out += [
         f"NLL after {num_shots} shots: the smallest class has {sizes.min()} "
         "images, one of them the query"
@@ -143,6 +203,7 @@ def evaluate(
     )
     return {
         "accuracy": accuracies,
+        **bound,
         "joint_nll": {
             **_as_dict(joint.nats_per_image),
             "unit": "nats an image",
@@ -158,6 +219,196 @@ def evaluate(
             "num_trials": num_trials,
             "seed": seed,
         },
+    }
+
+
+def elbo(
+    model: VHE,
+    data: GroupedImages,
+    *,
+    num_shots: int,
+    num_batches: int,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Estimate:
+    """Estimates the bound on log p(X) that the model is trained by (Eq. 18).
+
+    Args:
+        model: The model.
+        data: Images of unseen groups, ready for the model.
+        num_shots: |D|, of every group latent.
+        num_batches: Of 32 elements each.
+        seed: Decides the episodes.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        Nats an image, the KL of each latent shared by its group; comparable
+        between models of the same images whatever their latents.
+    """
+    sampler = EpisodeSampler(
+        data,
+        batch_size=_BOUND_BATCH_SIZE,
+        support_size=num_shots,
+        resamples=model.objective.resamples,
+        group_latents=[v.name for v in model.latents if not v.per_element],
+        augmentation=Augmentation(binarization="none"),
+        seed=seed,
+    )
+    terms = tf.function(lambda episode: model(episode).elbo)
+    values: list[float] = []
+    for episode in sampler.dataset().take(num_batches):
+        values.append(float(tf.reduce_mean(terms(episode))))
+        if progress:
+            progress(
+                f"bound: batch {len(values)} of {num_batches}, "
+                f"{np.mean(values):.2f} nats an image so far"
+            )
+    return estimate(np.array(values))
+
+
+def probes(
+    model: VHE, data: GroupedImages, *, max_images: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Measures which known factors a linear map reads off each group latent.
+
+    A latent is inferred from one image, all of whose labels are then known.
+    The right latent should predict its factor, and the wrong one not.
+
+    Args:
+        model: The model.
+        data: Images of unseen groups, ready for the model.
+        max_images: The largest number of images to encode.
+        seed: Decides the images and which part is tested on.
+
+    Returns:
+        By latent and factor of the data, the accuracy beside `chance`.
+    """
+    found: dict[str, Any] = {}
+    for latent in model.latents:
+        if latent.per_element:
+            continue
+        means, indices = posterior_means(
+            model, data, latent=latent.name, seed=seed, max_images=max_images
+        )
+        found[latent.name] = {}
+        for factor, ids in data.labels.items():
+            probe = linear_probe(means, ids[indices[:, 0]], seed=seed)
+            found[latent.name][factor] = {
+                **_as_dict(probe.accuracy),
+                "chance": probe.chance,
+            }
+    return found
+
+
+def style_transfer(
+    model: VHE,
+    source: Source,
+    *,
+    groups: tuple[str, str],
+    judge_epochs: int,
+    num_trials: int = 5,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Measures style transfer, by judges trained on the true training images.
+
+    Args:
+        model: The model.
+        source: The styled data.
+        groups: The groupings of content and style.
+        judge_epochs: Passes over the images that train the judges.
+        num_trials: As in `judge_transfer`.
+        seed: Decides everything random.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        The measures of `Transfer` by name.
+
+    Raises:
+        ValueError: If training images are not stored as the model sees them;
+            as `judge_transfer`.
+    """
+    if source.train.image_shape[:2] != source.image_size:
+        raise ValueError(
+            "Judges see images as the model does. Received: stored images of "
+            f"{source.train.image_shape[:2]}, model of {source.image_size}."
+        )
+    train = ready(source.train, "colour")
+    judges = [
+        train_judge(
+            train.images,
+            train.labels[name],
+            epochs=judge_epochs,
+            seed=seed,
+            progress=progress,
+        )
+        for name in groups
+    ]
+    num_contents = len(source.test.group_ids(groups[0]))
+    num_styles = len(source.test.group_ids(groups[1]))
+    measures = judge_transfer(
+        model,
+        source.test,
+        content_judge=judges[0],
+        style_judge=judges[1],
+        groups=groups,
+        num_ways=min(20, num_contents // 2),
+        num_styles=min(10, num_styles),
+        num_trials=num_trials,
+        seed=seed,
+        progress=progress,
+    )
+    return {name: _as_dict(v) for name, v in measures._asdict().items()}
+
+
+def _other_groupings(model: VHE, data: GroupedImages, group: str) -> list[str]:
+    return [
+        latent.name
+        for latent in model.latents
+        if not latent.per_element
+        and latent.name != group
+        and latent.name in data.labels
+    ]
+
+
+def _accuracies_by_other(
+    model: VHE,
+    data: GroupedImages,
+    other: str,
+    *,
+    group: str,
+    shots: Sequence[int],
+    num_trials: int,
+    num_samples: int,
+    num_element_samples: int,
+    max_decoded: int,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """Returns accuracies of telling the groups of another latent apart."""
+    scorer = classification.ClassScorer(
+        model,
+        group=other,
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+        max_decoded=max_decoded,
+    )
+    num_groups = len(data.group_ids(other))
+    return {
+        f"{ways}way_{num_shots}shot_by_{other}": _as_dict(
+            classification.few_shot_accuracy(
+                scorer,
+                data,
+                num_ways=ways,
+                num_shots=num_shots,
+                num_trials=num_trials,
+                spread=group,
+                seed=seed,
+                progress=progress,
+            )
+        )
+        for ways in sorted({min(ways, num_groups) for ways in _OTHER_WAYS})
+        for num_shots in shots
     }
 
 
@@ -201,6 +452,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             f"{_with_interval(value, '.1%')} "
             f"(chance {chance:.1%})"
         )
+    if "elbo" in report:
+        lines.append(
+            f"bound: {_with_interval(report['elbo'], '.2f')} nats an image"
+        )
     joint = report["joint_nll"]
     lines.append(
         f"joint NLL <= {_with_interval(joint, '.2f')} nats an image "
@@ -214,8 +469,67 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     )
     if curve:
         lines.append(f"NLL of a new image, by shots: {curve} nats")
+    lines += _probe_lines(report.get("probes", {}))
+    lines += _transfer_lines(report.get("transfer"))
     lines += [f"left out: {reason}" for reason in report["left_out"]]
     return lines
+
+
+def _probe_lines(probes: dict[str, Any]) -> list[str]:
+    return [
+        f"linear probe of {latent}, from one image: "
+        + ", ".join(
+            f"{factor} {value['mean']:.1%} (chance {value['chance']:.1%})"
+            for factor, value in factors.items()
+        )
+        for latent, factors in probes.items()
+    ]
+
+
+def _transfer_lines(transfer: dict[str, Any] | None) -> list[str]:
+    if transfer is None:
+        return []
+    form = {k: _with_interval(v, ".1%") for k, v in transfer.items()}
+    return [
+        f"redrawn in another style: right style {form['style']} (judge on true "
+        f"images {form['style_of_true']}), right content {form['content']} "
+        f"(judge on true images {form['content_of_true']})",
+        f"another style keeps the content {form['content_kept']} and changes "
+        f"the style {form['style_changed']}; another content keeps the style "
+        f"{form['style_kept']}",
+    ]
+
+
+def _sizes(data: GroupedImages, group: str) -> np.ndarray:
+    """Returns the number of images of each group."""
+    ids = data.labels[group]
+    return np.unique(ids[ids != MISSING], return_counts=True)[1]
+
+
+def _least_spread(data: GroupedImages, group: str, finer: str) -> int:
+    """Returns of how many groups of `finer` each group has images at least."""
+    pairs = np.stack([data.labels[group], data.labels[finer]], axis=1)
+    pairs = np.unique(pairs[np.all(pairs != MISSING, axis=1)], axis=0)
+    return min(
+        int(np.sum(pairs[:, 0] == group_id))
+        for group_id in data.group_ids(group)
+    )
+
+
+def _why_no_bound(model: VHE, data: GroupedImages) -> str | None:
+    """Returns why `elbo` cannot be measured, or None."""
+    for latent in model.latents:
+        if latent.per_element:
+            continue
+        if latent.name not in data.labels:
+            return f"the bound: the data have no grouping {latent.name!r}"
+        smallest = _sizes(data, latent.name).min()
+        if smallest < _BOUND_SHOTS:
+            return (
+                f"the bound with {_BOUND_SHOTS} shots: the smallest "
+                f"{latent.name} has {smallest} images"
+            )
+    return None
 
 
 def _most_classes(data: GroupedImages, group: str, coarser: str | None) -> int:

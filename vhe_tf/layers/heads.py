@@ -8,10 +8,19 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.layers import lazy
 
-__all__ = ["BernoulliImageHead", "DiagonalNormalHead", "StandardNormal"]
+__all__ = [
+    "BernoulliImageHead",
+    "DiagonalNormalHead",
+    "NormalImageHead",
+    "StandardNormal",
+]
 
 # Keeps a posterior from collapsing onto a point, where densities overflow.
 _MIN_SCALE = 1e-5
+
+# Of pixels in [0, 1]: a level of 8-bit data. Below it a density grows without
+# bound on pixels that are always black.
+_MIN_PIXEL_SCALE = 1.0 / 255.0
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -104,6 +113,40 @@ class BernoulliImageHead(lazy.LazyLayer):
     def call(self, logits: tf.Tensor) -> tfd.Distribution:
         return tfd.Independent(
             tfd.Bernoulli(logits=tf.cast(logits, tf.float32), dtype=tf.float32),
+            reinterpreted_batch_ndims=3,  # [H, W, C]
+        )
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class NormalImageHead(lazy.LazyLayer):
+    """Reads features as the parameters of independent Gaussian pixels.
+
+    The likelihood of Edwards and Storkey (2016) for colour images: locations
+    in (0, 1), and a scale, 1/255 or more, for each pixel and channel.
+
+    Log-probabilities are nats of a density, not of a mass: on 8-bit images
+    they can be positive. Less log 255 a dimension they approximate those of a
+    distribution over the levels, where a scale is well above 1/255.
+
+    Args:
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        features: `[..., H, W, 2C]`: for each channel a location before a
+            sigmoid, then for each channel a scale before a softplus.
+
+    Returns:
+        A `tfd.Independent` Normal with batch shape `[...]`, event shape
+        `[H, W, C]` and dtype float32.
+    """
+
+    def call(self, features: tf.Tensor) -> tfd.Distribution:
+        raw_loc, raw_scale = tf.split(tf.cast(features, tf.float32), 2, axis=-1)
+        return tfd.Independent(
+            tfd.Normal(
+                loc=tf.sigmoid(raw_loc),
+                scale=tf.nn.softplus(raw_scale) + _MIN_PIXEL_SCALE,
+            ),
             reinterpreted_batch_ndims=3,  # [H, W, C]
         )
 

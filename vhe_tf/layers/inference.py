@@ -165,12 +165,13 @@ class QueryPosterior(_EncoderPosterior):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ImageLikelihood(lazy.LazyLayer):
-    """p(x | latents): decodes all latents, side by side, into an image.
+    """p(x | latents): decodes latents, side by side, into an image.
 
     Args:
         decoder: Layer from features `[..., F]` to parameters
             `[..., H, W, P]`.
         head: Layer from those parameters to a distribution over images.
+        unseen: The latents on which x does not depend directly.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -184,15 +185,18 @@ class ImageLikelihood(lazy.LazyLayer):
         self,
         decoder: keras.layers.Layer,
         head: keras.layers.Layer,
+        unseen: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.decoder = decoder
         self.head = head
+        self.unseen = tuple(unseen)
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
         # By name, so that the order of declaration does not matter.
-        values = [latents[name] for name in sorted(latents)]
+        seen = sorted(set(latents).difference(self.unseen))
+        values = [latents[name] for name in seen]
         return self.head(self.decoder(tf.concat(values, axis=-1)))
 
     def get_config(self) -> dict[str, Any]:
@@ -201,6 +205,7 @@ class ImageLikelihood(lazy.LazyLayer):
             **super().get_config(),
             "decoder": serialize(self.decoder),
             "head": serialize(self.head),
+            "unseen": list(self.unseen),
         }
 
     @classmethod

@@ -1,6 +1,6 @@
-"""Priors, posteriors and likelihoods of the PixelCNN model (Figure 3).
+"""Priors, posteriors and likelihoods of the PixelCNN models (Figures 3, 8).
 
-Its class latent c is a template: an image of several channels.
+Their class latent c is a template: an image of several channels.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.distributions import discretized
 from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import heads
 from vhe_tf.layers import lazy
@@ -21,6 +22,7 @@ __all__ = [
     "PixelCNNPrior",
     "PoseLikelihood",
     "PosePosterior",
+    "StyledLikelihood",
     "TemplatePosterior",
 ]
 
@@ -308,3 +310,90 @@ class PoseLikelihood(lazy.LazyLayer):
     def from_config(cls, config: dict[str, Any]) -> "PoseLikelihood":
         network = keras.saving.deserialize_keras_object(config["network"])
         return cls(**{**config, "network": network})
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class StyledLikelihood(lazy.LazyLayer):
+    """p(x | c, s): a PixelCNN over colour images, given a template and a style.
+
+    At each location it is conditioned on the outer product of the style and
+    the template there (Section 4.3). Unlike the paper, each has a constant 1
+    added first: then c and s also act by themselves, and c is learned before s
+    means anything.
+
+    Args:
+        network: A `GatedPixelCNN`, conditioned.
+        image_shape: `(H, W, C)`.
+        template: The name of c.
+        style: The name of s.
+        num_components: Of the mixture that a pixel is; see
+            `DiscretizedLogisticPixels`.
+        num_levels: Of a channel.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        **latents: `template`, `[S..., B, H, W, L]`, and `style`,
+            `[S..., B, Z]`.
+
+    Returns:
+        A `PixelCNN` distribution, batch shape `[S..., B]`, event shape
+        `[H, W, C]`.
+    """
+
+    def __init__(
+        self,
+        network: pixel_cnn.GatedPixelCNN,
+        image_shape: Sequence[int],
+        *,
+        template: str,
+        style: str,
+        num_components: int,
+        num_levels: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.image_shape = tuple(image_shape)
+        self.template = template
+        self.style = style
+        self.num_components = num_components
+        self.num_levels = num_levels
+        self.pixels = discretized.DiscretizedLogisticPixels(
+            num_components, num_levels
+        )
+
+    def call(self, **latents: tf.Tensor) -> tfd.Distribution:
+        template = _with_constant(latents[self.template])
+        style = _with_constant(latents[self.style])
+        product = tf.einsum("...hwl,...s->...hwls", template, style)
+        channels = template.shape[-1] * style.shape[-1]
+        shape = tf.concat([tf.shape(template)[:-1], [channels]], axis=0)
+        conditioning = tf.reshape(product, shape)
+        # The product of the two constants says nothing.
+        return distributions.PixelCNN(
+            self.network,
+            self.pixels,
+            self.image_shape,
+            conditioning=conditioning[..., :-1],
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "image_shape": list(self.image_shape),
+            "template": self.template,
+            "style": self.style,
+            "num_components": self.num_components,
+            "num_levels": self.num_levels,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "StyledLikelihood":
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})
+
+
+def _with_constant(values: tf.Tensor) -> tf.Tensor:
+    """Appends a 1 to the last axis."""
+    return tf.concat([values, tf.ones_like(values[..., :1])], axis=-1)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vhe_tf import objectives
+from vhe_tf.distributions import discretized
 from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -21,7 +22,7 @@ from vhe_tf.layers import spatial_transformer
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["deconvolutional_vhe", "pixel_cnn_vhe"]
+__all__ = ["alphabet_vhe", "deconvolutional_vhe", "pixel_cnn_vhe", "style_vhe"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,38 +66,109 @@ def deconvolutional_vhe(
     """
     s = _checked_size(size, _DECONVOLUTIONAL_SIZES)
 
-    def encoder() -> convolution.ConvolutionalEncoder:
-        return convolution.ConvolutionalEncoder(s.filters, s.convolutions)
-
     return VHE(
         latents=[
             Latent(
                 group,
                 prior=heads.StandardNormal(s.group_latent_size),
                 posterior=inference.SupportPosterior(
-                    encoder(), s.group_latent_size, s.units
+                    _encoder(s), s.group_latent_size, s.units
                 ),
+            ),
+            _element(s, parents=[group]),
+        ],
+        likelihood=_deconvolutional_likelihood(s, image_shape),
+        image_shape=image_shape,
+        objective=objective,
+    )
+
+
+def alphabet_vhe(
+    size: str = "published",
+    *,
+    image_shape: Sequence[int] = (28, 28, 1),
+    objective: objectives.Objective | str = objectives.Objective.VHE,
+    groups: tuple[str, str] = ("alphabet", "character"),
+) -> VHE:
+    """Makes the hierarchical model: a an alphabet, c a character (Eq. 21).
+
+    "We extended the deconvolutional model with an extra latent layer a using
+    the same encoder and decoder architecture as c" (Section 4.3). p(a) =
+    N(0, I), p(c | a) is learned; q(a; D_a), q(c; D_c, a), and z of an element
+    as in `deconvolutional_vhe`.
+
+    Args:
+        size: As in `deconvolutional_vhe`. In the published model x depends on
+            both a and c; in the small one on a through c alone, so that it
+            cannot learn the characters of the training alphabets by heart.
+        image_shape: As there.
+        objective: The bound to train.
+        groups: The names of the groupings, the one that holds the other first.
+
+    Returns:
+        A `VHE` with the latents `groups` and `"element"`.
+
+    Raises:
+        ValueError: If `size` is unknown.
+    """
+    s = _checked_size(size, _DECONVOLUTIONAL_SIZES)
+    outer, inner = groups
+
+    def posterior() -> inference.SupportPosterior:
+        return inference.SupportPosterior(
+            _encoder(s), s.group_latent_size, s.units
+        )
+
+    return VHE(
+        latents=[
+            Latent(
+                outer,
+                prior=heads.StandardNormal(s.group_latent_size),
+                posterior=posterior(),
             ),
             Latent(
-                "element",
-                prior=inference.ConditionalNormal(
-                    s.element_latent_size, s.units
-                ),
-                posterior=inference.QueryPosterior(
-                    encoder(), s.element_latent_size, s.units
-                ),
-                parents=[group],
-                per_element=True,
+                inner,
+                prior=inference.ConditionalNormal(s.group_latent_size, s.units),
+                posterior=posterior(),
+                parents=[outer],
             ),
+            _element(s, parents=[inner] if size == "small" else groups),
         ],
-        likelihood=inference.ImageLikelihood(
-            convolution.ConvolutionalDecoder(
-                image_shape, s.filters, s.convolutions
-            ),
-            heads.BernoulliImageHead(),
+        likelihood=_deconvolutional_likelihood(
+            s, image_shape, unseen=[outer] if size == "small" else []
         ),
         image_shape=image_shape,
         objective=objective,
+    )
+
+
+def _encoder(s: _DeconvolutionalSize) -> convolution.ConvolutionalEncoder:
+    return convolution.ConvolutionalEncoder(s.filters, s.convolutions)
+
+
+def _element(s: _DeconvolutionalSize, parents: Sequence[str]) -> Latent:
+    return Latent(
+        "element",
+        prior=inference.ConditionalNormal(s.element_latent_size, s.units),
+        posterior=inference.QueryPosterior(
+            _encoder(s), s.element_latent_size, s.units
+        ),
+        parents=parents,
+        per_element=True,
+    )
+
+
+def _deconvolutional_likelihood(
+    s: _DeconvolutionalSize,
+    image_shape: Sequence[int],
+    unseen: Sequence[str] = (),
+) -> inference.ImageLikelihood:
+    return inference.ImageLikelihood(
+        convolution.ConvolutionalDecoder(
+            image_shape, s.filters, s.convolutions
+        ),
+        heads.BernoulliImageHead(),
+        unseen,
     )
 
 
@@ -180,23 +252,9 @@ def pixel_cnn_vhe(
         ValueError: If `size` is unknown.
     """
     s = _checked_size(size, _PIXEL_CNN_SIZES)
-    height, width, _ = image_shape
     return VHE(
         latents=[
-            Latent(
-                group,
-                prior=spatial_inference.PixelCNNPrior(
-                    (height, width, s.template_channels),
-                    s.prior_filters,
-                    s.prior_blocks,
-                ),
-                posterior=spatial_inference.TemplatePosterior(
-                    s.template_channels,
-                    s.encoder_filters,
-                    s.encoder_kernel_size,
-                ),
-                divergence="one_sample",
-            ),
+            _template(group, s, image_shape),
             Latent(
                 "pose",
                 prior=heads.StandardNormal(s.pose_size),
@@ -213,14 +271,9 @@ def pixel_cnn_vhe(
             ),
         ],
         likelihood=spatial_inference.PoseLikelihood(
-            pixel_cnn.GatedPixelCNN(
+            _decoder(
+                s,
                 distributions.BernoulliPixels().num_parameters(image_shape[2]),
-                filters=s.filters,
-                num_blocks=s.num_blocks,
-                kernel_size=s.kernel_size,
-                conditioning_filters=s.conditioning_filters,
-                conditioning_kernel_size=s.conditioning_kernel_size,
-                dropout=s.dropout,
             ),
             image_shape,
             template=group,
@@ -228,6 +281,116 @@ def pixel_cnn_vhe(
         ),
         image_shape=image_shape,
         objective=objective,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _StyleSize:
+    filters: tuple[int, ...]
+    convolutions: int
+    units: int
+    style_size: int
+    num_components: int
+
+
+_STYLE_SIZES = {
+    "published": _StyleSize((64, 128, 256), 2, 256, 6, 5),
+    "small": _StyleSize((16, 32, 48), 0, 64, 6, 3),
+}
+
+
+def style_vhe(
+    size: str = "published",
+    *,
+    image_shape: Sequence[int] = (28, 28, 3),
+    objective: objectives.Objective | str = objectives.Objective.VHE,
+    groups: tuple[str, str] = ("character", "style"),
+    num_levels: int = 256,
+) -> VHE:
+    """Makes the factorial model: c a character, s a style (Eq. 18, Figure 8).
+
+    c is a template as in `pixel_cnn_vhe`, s a vector of 6 from a convolutional
+    encoder, with p(s) = N(0, I). "For each image location we condition the
+    PixelCNN decoder using the outer product" of s and c_ij (Section 4.3);
+    pixels are discretized mixtures of logistics. There is no latent of a single
+    element.
+
+    Args:
+        size: `"published"`, or `"small"`, which trains on two CPU cores; c and
+            the decoder as in `pixel_cnn_vhe`.
+        image_shape: `(H, W, C)`.
+        objective: The bound to train.
+        groups: The names of the groupings, content and style.
+        num_levels: The levels of a channel: 256 for 8 bits. Where images have
+            fewer, say so: colours are then learned far sooner.
+
+    Returns:
+        A `VHE` with the latents `groups`.
+
+    Raises:
+        ValueError: If `size` is unknown.
+    """
+    s = _checked_size(size, _STYLE_SIZES)
+    c = _PIXEL_CNN_SIZES[size]
+    content, style = groups
+    return VHE(
+        latents=[
+            _template(content, c, image_shape),
+            Latent(
+                style,
+                prior=heads.StandardNormal(s.style_size),
+                posterior=inference.SupportPosterior(
+                    convolution.ConvolutionalEncoder(s.filters, s.convolutions),
+                    s.style_size,
+                    s.units,
+                ),
+            ),
+        ],
+        likelihood=spatial_inference.StyledLikelihood(
+            _decoder(
+                c,
+                discretized.DiscretizedLogisticPixels(
+                    s.num_components
+                ).num_parameters(image_shape[2]),
+            ),
+            image_shape,
+            template=content,
+            style=style,
+            num_components=s.num_components,
+            num_levels=num_levels,
+        ),
+        image_shape=image_shape,
+        objective=objective,
+    )
+
+
+def _template(
+    name: str, s: _PixelCNNSize, image_shape: Sequence[int]
+) -> Latent:
+    height, width, _ = image_shape
+    return Latent(
+        name,
+        prior=spatial_inference.PixelCNNPrior(
+            (height, width, s.template_channels),
+            s.prior_filters,
+            s.prior_blocks,
+        ),
+        posterior=spatial_inference.TemplatePosterior(
+            s.template_channels, s.encoder_filters, s.encoder_kernel_size
+        ),
+        divergence="one_sample",
+    )
+
+
+def _decoder(s: _PixelCNNSize, num_parameters: int) -> pixel_cnn.GatedPixelCNN:
+    return pixel_cnn.GatedPixelCNN(
+        num_parameters,
+        filters=s.filters,
+        num_blocks=s.num_blocks,
+        kernel_size=s.kernel_size,
+        conditioning_filters=s.conditioning_filters,
+        conditioning_kernel_size=s.conditioning_kernel_size,
+        dropout=s.dropout,
     )
 
 

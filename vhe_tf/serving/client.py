@@ -6,6 +6,12 @@
     classes = client.encode(support)      # once; then as often as you like
     client.classify(classes, query)
 
+A model with several group latents is asked about one of them by its name, with
+images that share it, or about all at once, with images for each:
+
+    client.sample(support, latent="style")
+    client.sample({"character": some, "style": others})
+
 It speaks to TensorFlow Serving and to `vhe_tf.serving.local` alike. Over REST
 it imports neither TensorFlow nor Keras. Over gRPC it imports TensorFlow, since
 the stubs of `tensorflow-serving-api` do, and only once a gRPC address is given.
@@ -84,7 +90,7 @@ class Classification(NamedTuple):
     label: np.ndarray
 
 
-# An array, or a mapping from the names of inputs to arrays.
+# An array, or a mapping from the names of latents or of inputs to arrays.
 Support = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 
 
@@ -96,6 +102,11 @@ class Client:
     `seed=range(16)` draws 16 images from one. (It travels once a row all the
     same: `encode` makes it small.) All chance of a row comes from
     its seed; an int s stands for the seeds s, s + 1, ... of the rows.
+
+    For a model with several group latents, `latent` says which one the images
+    of a support share. Without it `classify` is about the last one in the
+    model's graph, and the other methods are about all of them at once: a
+    support is then a mapping from the latents' names to arrays.
 
     The signatures are read from the server once, at the first request. Threads
     need a client each.
@@ -146,14 +157,16 @@ class Client:
         support: Support,
         query: npt.ArrayLike,
         *,
+        latent: str | None = None,
         seed: npt.ArrayLike = 0,
     ) -> Classification:
         """Tells which class each query belongs to.
 
         Args:
-            support: `[B, way, shot, H, W, C]`, pixels in [0, 1], or what
-                `encode` made of it.
+            support: `[B, way, shot, H, W, C]`, pixels in [0, 1], or, with one
+                group latent, what `encode` made of it.
             query: `[B, H, W, C]`.
+            latent: The group latent that tells the classes apart.
             seed: `[B]` or an int.
 
         Returns:
@@ -161,25 +174,32 @@ class Client:
 
         Raises:
             ServingError: If the server refuses, or does not answer.
-            ValueError: If the inputs are no arrays, or differ in rows.
+            ValueError: If the inputs are no arrays, differ in rows, or are not
+                those that the model takes.
         """
-        given = _named(support)
-        outputs = self.predict(
-            "classify" + _variant(given),
-            _rows({**given, "query": query, "seed": seed}),
+        outputs = self._predict(
+            "classify", latent, support, query=query, seed=seed
         )
         return Classification(
             **{name: outputs[name] for name in Classification._fields}
         )
 
     def sample(
-        self, support: Support, *, seed: npt.ArrayLike = 0
+        self,
+        support: Support,
+        *,
+        latent: str | None = None,
+        seed: npt.ArrayLike = 0,
     ) -> np.ndarray:
         """Draws one more image of the class of each row.
 
         Args:
             support: `[B, shot, H, W, C]`, pixels in [0, 1], or what `encode`
-                made of it.
+                made of it. With several group latents, such arrays by their
+                names: of a factorial model, the content of one support in the
+                style of another.
+            latent: The group latent that the support is about, alone: what it
+                says nothing of is drawn.
             seed: `[B]` or an int.
 
         Returns:
@@ -187,13 +207,10 @@ class Client:
 
         Raises:
             ServingError: If the server refuses, or does not answer.
-            ValueError: If the inputs are no arrays, or differ in rows.
+            ValueError: If the inputs are no arrays, differ in rows, or are not
+                those that the model takes.
         """
-        given = _named(support)
-        outputs = self.predict(
-            "sample" + _variant(given), _rows({**given, "seed": seed})
-        )
-        return outputs["images"]
+        return self._predict("sample", latent, support, seed=seed)["images"]
 
     def sample_prior(self, *, seed: npt.ArrayLike = 0) -> np.ndarray:
         """Draws an image of a new class for each seed, `[B, H, W, C]`.
@@ -209,23 +226,31 @@ class Client:
         """
         return self.predict("sample_prior", _rows({"seed": seed}))["images"]
 
-    def encode(self, support: Support) -> dict[str, np.ndarray]:
+    def encode(
+        self, support: Support, *, latent: str | None = None
+    ) -> dict[str, np.ndarray]:
         """Infers the latents' parameters, to be used in place of the support.
 
         Args:
             support: `[..., shot, H, W, C]`, pixels in [0, 1]: `[B, way, shot,
                 H, W, C]` for what `classify` takes, `[B, shot, H, W, C]` for
-                what `sample` takes.
+                what `sample` takes. With several group latents, such arrays by
+                their names.
+            latent: The group latent to infer alone; to look at, since nothing
+                takes the parameters of one among several.
 
         Returns:
-            The parameters by name, such as `mean` and `stddev`, each with the
-            leading axes of the support.
+            The parameters by name, `mean` and `stddev`, or `{latent}_mean` and
+            so on, each with the leading axes of the support.
 
         Raises:
             ServingError: If the server refuses, or does not answer.
-            ValueError: If the support has too few axes.
+            ValueError: If the support has too few axes, or is not what the
+                model takes.
         """
-        arrays = {name: _array(name, v) for name, v in _named(support).items()}
+        signature = _signature_name("encode", latent)
+        named = self._named(signature, support)
+        arrays = {name: _array(name, value) for name, value in named.items()}
         leading = {array.shape[:-4] for array in arrays.values()}
         if len(leading) != 1 or () in leading:
             shapes = {name: array.shape for name, array in arrays.items()}
@@ -236,7 +261,7 @@ class Client:
         (axes,) = leading
         count = math.prod(axes)
         outputs = self.predict(
-            "encode",
+            signature,
             {n: a.reshape(count, *a.shape[-4:]) for n, a in arrays.items()},
         )
         return {
@@ -254,7 +279,8 @@ class Client:
         """Estimates log E_q(c; D) p(x | c), the query's log-likelihood.
 
         Args:
-            support: `[B, shot, H, W, C]`, pixels in [0, 1].
+            support: `[B, shot, H, W, C]`, pixels in [0, 1]; with several group
+                latents, such arrays by their names.
             query: `[B, H, W, C]`.
             seed: `[B]` or an int.
 
@@ -263,10 +289,13 @@ class Client:
 
         Raises:
             ServingError: If the server refuses, or does not answer.
-            ValueError: If the inputs are no arrays, or differ in rows.
+            ValueError: If the inputs are no arrays, differ in rows, or are not
+                those that the model takes.
         """
-        inputs = _rows({**_named(support), "query": query, "seed": seed})
-        return self.predict("log_likelihood", inputs)["log_likelihood"]
+        outputs = self._predict(
+            "log_likelihood", None, support, query=query, seed=seed
+        )
+        return outputs["log_likelihood"]
 
     def predict(
         self, signature: str, inputs: Mapping[str, npt.ArrayLike]
@@ -286,15 +315,7 @@ class Client:
             ValueError: If the model has no such signature, or the signature
                 other inputs, or an input no such values.
         """
-        if not self._signatures:
-            self._signatures = _read_signatures(self.metadata())
-        if signature not in self._signatures:
-            raise ValueError(
-                f"Expected a signature of {self.model}: "
-                f"{sorted(self._signatures)}. Received: "
-                f"signature={signature!r}."
-            )
-        declared = self._signatures[signature]
+        declared = self._declared(signature)
         if set(inputs) != set(declared.inputs):
             raise ValueError(
                 f"Expected the inputs {sorted(declared.inputs)} of "
@@ -305,6 +326,45 @@ class Client:
             for name, tensor in declared.inputs.items()
         }
         return self._transport.predict(signature, arrays, declared.outputs)
+
+    def _predict(
+        self,
+        task: str,
+        latent: str | None,
+        support: Support,
+        **others: npt.ArrayLike,
+    ) -> dict[str, np.ndarray]:
+        """Calls the signature of a task that takes such a support."""
+        signature = _signature_name(task, latent)
+        if isinstance(support, Mapping) and any(
+            name.endswith("stddev") for name in support
+        ):
+            signature += "_encoded"
+        named = self._named(signature, support)
+        return self.predict(signature, _rows({**named, **others}))
+
+    def _named(
+        self, signature: str, support: Support
+    ) -> dict[str, npt.ArrayLike]:
+        """Returns a support by names of inputs."""
+        if not isinstance(support, Mapping):
+            return {"support": support}
+        inputs = self._declared(signature).inputs
+        return {
+            f"support_{name}" if f"support_{name}" in inputs else name: value
+            for name, value in support.items()
+        }
+
+    def _declared(self, signature: str) -> "_Signature":
+        if not self._signatures:
+            self._signatures = _read_signatures(self.metadata())
+        if signature not in self._signatures:
+            raise ValueError(
+                f"Expected a signature of {self.model}: "
+                f"{sorted(self._signatures)}. Received: "
+                f"signature={signature!r}."
+            )
+        return self._signatures[signature]
 
     def metadata(self) -> dict[str, Any]:
         """Returns the model's signatures, as the server's JSON has them."""
@@ -561,16 +621,9 @@ def _no_answer(address: str, reason: object) -> ServingError:
     )
 
 
-def _named(support: Support) -> dict[str, npt.ArrayLike]:
-    if isinstance(support, Mapping):
-        return dict(support)
-    return {"support": support}
-
-
-def _variant(given: Mapping[str, Any]) -> str:
-    """Returns how a signature's name ends that takes these inputs."""
-    has_support = any(name.startswith("support") for name in given)
-    return "" if has_support else "_encoded"
+def _signature_name(task: str, latent: str | None) -> str:
+    """Returns the name of a task's signature."""
+    return task if latent is None else f"{task}_{latent}"
 
 
 def _rows(inputs: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ occur, none that demands XLA; this package is not needed where it is served.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 import shutil
@@ -25,6 +26,13 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["export", "signatures"]
+
+# Images to decode at once, draws and classes counted: what bounds the memory.
+_MAX_DECODED = 160
+
+_Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
+
+_SEED = tf.TensorSpec([None], tf.int64, name="seed")
 
 
 def export(
@@ -117,11 +125,23 @@ def signatures(
 ) -> dict[str, Any]:
     """Returns the functions that a server offers, by name.
 
-    With one group latent its support is called `support` and its parameters
-    `mean` and `stddev`; with several, `support_{latent}` and `{latent}_mean`
-    and `{latent}_stddev`. The class of an image is told by the last group
-    latent in the graph; the others are the same for every class of a row.
-    `encode` gives a latent with parents at the means of those.
+    With one group latent its support is called `support`, its parameters
+    `mean` and `stddev`, and the functions are `classify`, `classify_encoded`,
+    `encode`, `log_likelihood`, `sample`, `sample_encoded` and `sample_prior`.
+
+    With several, there are two kinds:
+
+    - For each group latent g, `classify_{g}`, `encode_{g}` and `sample_{g}`
+      take images that share g, as `support`. The latents above g are inferred
+      from the same images; any other is drawn from its prior to sample, and
+      integrated out to classify. `encode_{g}` gives g at the means of the
+      latents above it. `classify` is that of the last group latent in the
+      graph.
+    - `encode`, `log_likelihood`, `sample`, `sample_encoded` and
+      `sample_prior` are about all group latents at once: they take
+      `support_{g}`, or `{g}_mean` and `{g}_stddev`, for each. For a factorial
+      model `sample` is style transfer: the content of one support in the style
+      of another.
 
     Args:
         model: The model.
@@ -129,157 +149,174 @@ def signatures(
         num_element_samples: As in `export`.
 
     Returns:
-        `tf.function`s with input signatures: `classify`, `classify_encoded`,
-        `encode`, `log_likelihood`, `sample`, `sample_encoded` and
-        `sample_prior`.
+        `tf.function`s with input signatures.
+
+    Raises:
+        ValueError: If one of several latents has the name of a joint function.
     """
-    return _Signatures(model, num_samples, num_element_samples).functions()
+    counts = {
+        "num_samples": num_samples,
+        "num_element_samples": num_element_samples,
+    }
+    names = [latent.name for latent in model.latents if not latent.per_element]
+    if len(names) > 1 and {"encoded", "prior"} & set(names):
+        raise ValueError(
+            "`sample_encoded` and `sample_prior` are about all group latents; "
+            f"give the latent another name. Received: latents={names}."
+        )
+    joint = _Signatures(model, names, counts)
+    functions = {
+        "encode": joint.encode(),
+        "log_likelihood": joint.log_likelihood(),
+        "sample": joint.sample(),
+        "sample_encoded": joint.sample_encoded(),
+        "sample_prior": joint.sample_prior(),
+    }
+    if len(names) == 1:
+        functions["classify"] = joint.classify()
+        functions["classify_encoded"] = joint.classify_encoded()
+        return functions
+    for name in names:
+        alone = _Signatures(model, [name], counts)
+        functions[f"classify_{name}"] = alone.classify()
+        functions[f"encode_{name}"] = alone.encode()
+        functions[f"sample_{name}"] = alone.sample()
+    functions["classify"] = functions[f"classify_{names[-1]}"]
+    return functions
 
 
 class _Signatures:
-    """The functions of one model; see `signatures`."""
+    """Functions that take what is known of some group latents.
+
+    Args:
+        model: The model.
+        names: The latents. One alone goes without its name in those of inputs
+            and outputs.
+        counts: The arguments of `VHE.log_likelihood` that say how many draws.
+    """
 
     def __init__(
-        self, model: VHE, num_samples: int, num_element_samples: int
+        self, model: VHE, names: Sequence[str], counts: Mapping[str, int]
     ) -> None:
         self._model = model
-        self._counts = {
-            "num_samples": num_samples,
-            "num_element_samples": num_element_samples,
-        }
-        self._names = [v.name for v in model.latents if not v.per_element]
-        example = {
-            name: tf.zeros((1, 1, *model.image_shape)) for name in self._names
-        }
+        self._names = names
+        self._counts = counts
+        self._piece = max(1, _MAX_DECODED // math.prod(counts.values()))
+        example = {name: tf.zeros((1, 1, *model.image_shape)) for name in names}
+        posteriors = model.encode(example)
         self._event_shapes = {
-            name: tuple(posterior.event_shape)
-            for name, posterior in model.encode(example).items()
+            name: tuple(posteriors[name].event_shape) for name in names
         }
-        self._seed = _spec("seed", [None], tf.int64)
-        self._query = _spec("query", [None, *model.image_shape])
-
-    # Names -------------------------------------------------------------------
-
-    def _alone(self) -> bool:
-        return len(self._names) == 1
-
-    def _support_name(self, latent: str) -> str:
-        return "support" if self._alone() else f"support_{latent}"
-
-    def _parameter_name(self, latent: str, parameter: str) -> str:
-        return parameter if self._alone() else f"{latent}_{parameter}"
-
-    def _supports(self, leading: Mapping[str, Sequence[Any]]) -> list[Any]:
-        """Returns the specs of `[leading..., shot, H, W, C]` for latents."""
-        return [
-            _spec(
-                self._support_name(name),
-                [*axes, None, *self._model.image_shape],
-            )
-            for name, axes in leading.items()
-        ]
-
-    def _parameters(self, leading: Mapping[str, Sequence[Any]]) -> list[Any]:
-        """Returns the specs of means and standard deviations."""
-        return [
-            _spec(
-                self._parameter_name(name, parameter),
-                [*axes, *self._event_shapes[name]],
-            )
-            for name, axes in leading.items()
-            for parameter in ("mean", "stddev")
-        ]
 
     # Signatures --------------------------------------------------------------
 
-    def functions(self) -> dict[str, Any]:
-        """Returns every signature."""
-        one = {name: [None] for name in self._names}
-        ways = {**one, self._names[-1]: [None, None]}
-        seed, query = self._seed, self._query
-        return {
-            "classify": _function(
-                self._classify, [*self._supports(ways), query, seed]
-            ),
-            "classify_encoded": _function(
-                self._classify, [*self._parameters(ways), query, seed]
-            ),
-            "encode": _function(self._encode, self._supports(one)),
-            "log_likelihood": _function(
-                self._log_likelihood, [*self._supports(one), query, seed]
-            ),
-            "sample": _function(self._sample, [*self._supports(one), seed]),
-            "sample_encoded": _function(
-                self._sample, [*self._parameters(one), seed]
-            ),
-            "sample_prior": _function(self._sample_prior, [seed]),
-        }
+    def classify(self) -> Any:
+        return self._with_query(self._classify, self._supports(2))
+
+    def classify_encoded(self) -> Any:
+        return self._with_query(self._classify, self._parameters(2))
+
+    def encode(self) -> Any:
+        return _function(self._encode, self._supports(1))
+
+    def log_likelihood(self) -> Any:
+        return self._with_query(self._log_likelihood, self._supports(1))
+
+    def sample(self) -> Any:
+        return _function(self._sample, [*self._supports(1), _SEED])
+
+    def sample_encoded(self) -> Any:
+        return _function(self._sample, [*self._parameters(1), _SEED])
+
+    def sample_prior(self) -> Any:
+        return _function(self._sample_prior, [_SEED])
+
+    def _with_query(self, function: _Function, specs: Sequence[Any]) -> Any:
+        query = _spec("query", [None, *self._model.image_shape])
+        return _function(function, [*specs, query, _SEED])
+
+    def _supports(self, num_leading: int) -> list[Any]:
+        """Returns the specs of `[leading..., shot, H, W, C]` for latents."""
+        shape = [None] * (num_leading + 1) + [*self._model.image_shape]
+        return [_spec(self._support_name(name), shape) for name in self._names]
+
+    def _parameters(self, num_leading: int) -> list[Any]:
+        """Returns the specs of means and standard deviations."""
+        return [
+            _spec(parameter, [None] * num_leading + [*self._event_shapes[name]])
+            for name in self._names
+            for parameter in self._parameter_names(name)
+        ]
+
+    def _support_name(self, latent: str) -> str:
+        return "support" if len(self._names) == 1 else f"support_{latent}"
+
+    def _parameter_names(self, latent: str) -> tuple[str, str]:
+        prefix = "" if len(self._names) == 1 else f"{latent}_"
+        return f"{prefix}mean", f"{prefix}stddev"
+
+    # What they compute -------------------------------------------------------
 
     def _classify(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        log_likelihood = _one_by_one(self._class_scores, inputs)
+        groups = {k: v for k, v in inputs.items() if k not in ("query", "seed")}
+        shape = tf.shape(next(iter(groups.values())))
+        num_rows, num_ways = shape[0], shape[1]
+
+        def scores(indices: tf.Tensor) -> tf.Tensor:
+            # The same seed for each class: they differ by support alone.
+            rows = indices // num_ways
+            ways = tf.stack([rows, indices % num_ways], axis=1)
+            return self._scores(
+                {
+                    "query": tf.gather(inputs["query"], rows),
+                    "seed": tf.gather(inputs["seed"], rows),
+                    **{k: tf.gather_nd(v, ways) for k, v in groups.items()},
+                }
+            )
+
+        log_likelihood = tf.reshape(
+            _in_pieces(scores, num_rows * num_ways, self._piece),
+            [num_rows, num_ways],
+        )
         return {
             "log_likelihood": log_likelihood,
             "probabilities": tf.nn.softmax(log_likelihood),
             "label": tf.argmax(log_likelihood, axis=1, output_type=tf.int32),
         }
 
-    def _class_scores(self, row: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns log E_q(c; D_k) p(x | c), `[way]`, for one row."""
-        groups = self._groups(row)
-        ways = tf.shape(groups[self._names[-1]][0])[0]
-        by_class = {
-            name: parts
-            if name == self._names[-1]
-            else [tf.repeat(part[tf.newaxis], ways, axis=0) for part in parts]
-            for name, parts in groups.items()
-        }
-
-        def score(way: tf.Tensor) -> tf.Tensor:
-            of_way = {
-                name: [part[way][tf.newaxis] for part in parts]
-                for name, parts in by_class.items()
-            }
-            # The same seed for each class: they differ by support alone.
-            return self._model.log_likelihood(
-                self._as_support(of_way),
-                row["query"][tf.newaxis],
-                seed=_seeds(row)[tf.newaxis],
-                **self._counts,
-            )[0]
-
-        return tf.map_fn(
-            score,
-            tf.range(ways),
-            fn_output_signature=tf.float32,
-            parallel_iterations=1,
-        )
-
-    def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        posteriors = self._model.encode(self._as_support(self._groups(inputs)))
-        outputs = {}
-        for name, posterior in posteriors.items():
-            outputs[self._parameter_name(name, "mean")] = posterior.mean()
-            outputs[self._parameter_name(name, "stddev")] = posterior.stddev()
-        return outputs
-
     def _log_likelihood(
         self, inputs: Mapping[str, tf.Tensor]
     ) -> dict[str, Any]:
-        def of_row(row: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            one = {name: value[tf.newaxis] for name, value in row.items()}
-            return self._model.log_likelihood(
-                self._as_support(self._groups(one)),
-                one["query"],
-                seed=_seeds(one),
-                **self._counts,
-            )[0]
+        def scores(rows: tf.Tensor) -> tf.Tensor:
+            return self._scores(
+                {k: tf.gather(v, rows) for k, v in inputs.items()}
+            )
 
-        return {"log_likelihood": _one_by_one(of_row, inputs)}
+        num_rows = tf.shape(inputs["query"])[0]
+        return {"log_likelihood": _in_pieces(scores, num_rows, self._piece)}
+
+    def _scores(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns log E_q(c; D) p(x | c) of each row, all rows at once."""
+        return self._model.log_likelihood(
+            self._support(inputs),
+            inputs["query"],
+            seed=_seeds(inputs),
+            **self._counts,
+        )
+
+    def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        posteriors = self._model.encode(self._support(inputs))
+        outputs = {}
+        for name in self._names:
+            mean, stddev = self._parameter_names(name)
+            outputs[mean] = posteriors[name].mean()
+            outputs[stddev] = posteriors[name].stddev()
+        return outputs
 
     def _sample(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         return {
             "images": self._model.sample(
-                self._as_support(self._groups(inputs)), seed=_seeds(inputs)
+                self._support(inputs), seed=_seeds(inputs)
             )
         }
 
@@ -287,48 +324,26 @@ class _Signatures:
         count = tf.shape(inputs["seed"])[0]
         return {"images": self._model.sample_prior(count, seed=_seeds(inputs))}
 
-    def _input_names(self, latent: str) -> list[str]:
-        return [
-            self._support_name(latent),
-            self._parameter_name(latent, "mean"),
-            self._parameter_name(latent, "stddev"),
-        ]
-
-    def _groups(
-        self, inputs: Mapping[str, tf.Tensor]
-    ) -> dict[str, list[tf.Tensor]]:
-        """Returns for each latent its support, or mean and deviation."""
-        return {
-            name: [
-                inputs[key] for key in self._input_names(name) if key in inputs
-            ]
-            for name in self._names
-        }
-
-    def _as_support(
-        self, groups: Mapping[str, Sequence[tf.Tensor]]
-    ) -> dict[str, Any]:
+    def _support(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        """Returns what is known of each latent, as the model takes it."""
         support = {}
-        for name, parts in groups.items():
-            if len(parts) == 1:
-                support[name] = parts[0]
+        for name in self._names:
+            if self._support_name(name) in inputs:
+                support[name] = inputs[self._support_name(name)]
             else:
-                mean, stddev = parts
+                mean, stddev = self._parameter_names(name)
                 support[name] = tfd.Independent(
-                    tfd.Normal(mean, stddev),
+                    tfd.Normal(inputs[mean], inputs[stddev]),
                     reinterpreted_batch_ndims=len(self._event_shapes[name]),
                 )
         return support
 
 
-def _spec(name: str, shape: Sequence[Any], dtype: Any = tf.float32) -> Any:
-    return tf.TensorSpec(shape, dtype, name=name)
+def _spec(name: str, shape: Sequence[Any]) -> Any:
+    return tf.TensorSpec(shape, tf.float32, name=name)
 
 
-def _function(
-    function: Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]],
-    specs: Sequence[tf.TensorSpec],
-) -> Any:
+def _function(function: _Function, specs: Sequence[tf.TensorSpec]) -> Any:
     """Makes a signature: named inputs, each checked before it is used."""
 
     def checked(*values: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -356,57 +371,71 @@ def _function(
 def _checks(inputs: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
     """Returns assertions, each of which names the input that it is about."""
     checks = []
-    rows = {name: tf.shape(value)[0] for name, value in inputs.items()}
-    first = next(iter(rows))
+    first = next(iter(inputs))
     for name, value in inputs.items():
         checks.append(
             tf.debugging.assert_equal(
-                rows[name],
-                rows[first],
+                tf.shape(value)[0],
+                tf.shape(inputs[first])[0],
                 f"`{name}` and `{first}` must have the same number of rows.",
             )
         )
-        if name.startswith("support") or name == "query":
-            in_range = tf.reduce_all((value >= 0.0) & (value <= 1.0))
-            checks.append(
-                tf.debugging.Assert(
-                    in_range,
-                    [f"`{name}` must hold pixels from 0 to 1, ink 1; no NaN."],
-                )
-            )
-        if name.endswith(("mean", "stddev")):
-            finite = tf.reduce_all(tf.math.is_finite(value))
-            checks.append(
-                tf.debugging.Assert(finite, [f"`{name}` must be finite."])
-            )
         if name.endswith("stddev"):
+            mean = name.removesuffix("stddev") + "mean"
             checks.append(
-                tf.debugging.Assert(
-                    tf.reduce_all(value > 0.0), [f"`{name}` must be positive."]
+                tf.debugging.assert_equal(
+                    tf.shape(value),
+                    tf.shape(inputs[mean]),
+                    f"`{name}` and `{mean}` must have the same shape.",
                 )
             )
-        if value.shape.rank > 1:
-            # Rows may be none; ways and shots may not.
-            checks.append(
-                tf.debugging.Assert(
-                    tf.reduce_all(tf.shape(value)[1:] > 0),
-                    [f"`{name}` must have a class and an image at least."],
-                )
-            )
+        for condition, rule in _rules(name, value):
+            checks.append(tf.debugging.Assert(condition, [f"`{name}` {rule}"]))
     return checks
 
 
-def _one_by_one(
-    function: Callable[[Mapping[str, tf.Tensor]], tf.Tensor],
-    inputs: Mapping[str, tf.Tensor],
+def _rules(name: str, value: tf.Tensor) -> list[tuple[tf.Tensor, str]]:
+    """Returns what must hold for an input alone, and how to say so."""
+    rules: list[tuple[tf.Tensor, str]] = []
+    if name == "seed":
+        return rules
+    if name.endswith(("mean", "stddev")):
+        finite = tf.reduce_all(tf.math.is_finite(value))
+        rules.append((finite, "must be finite."))
+    else:
+        in_range = tf.reduce_all((value >= 0.0) & (value <= 1.0))
+        rules.append((in_range, "must hold pixels from 0 to 1, ink 1; no NaN."))
+    if name.endswith("stddev"):
+        rules.append((tf.reduce_all(value > 0.0), "must be positive."))
+    # Rows may be none; ways and shots may not.
+    any_there = tf.reduce_all(tf.shape(value)[1:] > 0)
+    rules.append((any_there, "must have a class and an image at least."))
+    return rules
+
+
+def _in_pieces(
+    function: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor, most: int
 ) -> tf.Tensor:
-    """Maps over rows: memory does not grow with their number."""
-    return tf.map_fn(
-        function,
-        dict(inputs),
-        fn_output_signature=tf.float32,
+    """Computes `[count]` values, about equally many at once, `most` at most."""
+    num_pieces = (count + most - 1) // most
+    size, num_longer = count // num_pieces, count % num_pieces  # by one
+
+    def add_piece(piece: tf.Tensor, results: Any) -> tuple[tf.Tensor, Any]:
+        start = piece * size + tf.minimum(piece, num_longer)
+        end = start + size + tf.cast(piece < num_longer, tf.int32)
+        values = function(tf.range(start, end))
+        return piece + 1, results.write(piece, values)
+
+    results = tf.TensorArray(
+        tf.float32, num_pieces, element_shape=[None], infer_shape=False
+    )
+    _, results = tf.while_loop(
+        lambda piece, _: piece < num_pieces,
+        add_piece,
+        (0, results),
         parallel_iterations=1,
     )
+    return results.concat()
 
 
 def _seeds(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -1,0 +1,285 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_vhe
+from vhe_tf.data import GroupedImages
+from vhe_tf.evaluation import transfer as transfer_lib
+from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.evaluation.transfer import judge_transfer
+from vhe_tf.evaluation.transfer import transfer
+
+# Images say what they are: thousandths in three of four pixels.
+CONTENT, STYLE, NUMBER = (0, 0, 0), (0, 1, 0), (1, 0, 0)
+
+
+def made(content, style, number=999):
+    """Makes the image of a content in a style, by broadcasting."""
+    shape = np.broadcast_shapes(*map(np.shape, (content, style, number)))
+    images = np.zeros((*shape, 2, 2, 1), np.float32)
+    for place, value in [(CONTENT, content), (STYLE, style), (NUMBER, number)]:
+        images[(..., *place)] = np.asarray(value) / 1000.0
+    return images
+
+
+def read(images, place):
+    return np.rint(1000 * np.asarray(images)[(..., *place)]).astype(int)
+
+
+def telling_data(num_contents=12, num_styles=4, num_images=12):
+    """Makes contents 10, 11, ... in styles 50, 51, ..., each equally often."""
+    content = 10 + np.repeat(np.arange(num_contents), num_images)
+    style = 50 + np.arange(len(content)) % num_styles
+    return GroupedImages(
+        made(content, style, np.arange(len(content))),
+        {"character": content, "style": style},
+    )
+
+
+class Redraw:
+    """A stand-in for a model, that keeps what it is asked for."""
+
+    image_shape = (2, 2, 1)
+
+    def __init__(self, content_of="character", style_of="style"):
+        self.names = content_of, style_of
+        self.supports, self.seeds = [], []
+
+    def sample(self, support, *, seed):
+        self.seeds.append(seed)
+        self.supports.append({k: v.numpy() for k, v in support.items()})
+        content, style = (support[name][:, 0] for name in self.names)
+        images = made(read(content, CONTENT), read(style, STYLE))
+
+        class Tensor:
+            numpy = staticmethod(lambda: images)
+
+        return Tensor
+
+
+class TrueJudge:
+    """Reads off images what they are; some of its readings are spoiled."""
+
+    def __init__(self, blind_to_true=False):
+        self.blind_to_true = blind_to_true
+        self.exemplars = []
+
+    def _shown(self, images, place):
+        drawn = read(images, NUMBER) == 999
+        return np.where(
+            drawn | (not self.blind_to_true), read(images, place), 0
+        )
+
+    def nearest(self, images, exemplars):
+        self.exemplars.append((exemplars, images))
+        classes = read(exemplars, CONTENT)[:, 0]
+        return np.argmax(
+            self._shown(images, CONTENT)[:, np.newaxis] == classes, axis=1
+        )
+
+    def classify(self, images):
+        return self._shown(images, STYLE)
+
+
+def judged(model, data=None, content_judge=None, style_judge=None, **kwargs):
+    settings = {"num_ways": 5, "num_styles": 4, "num_trials": 3}
+    return judge_transfer(
+        model,
+        telling_data() if data is None else data,
+        content_judge=content_judge or TrueJudge(),
+        style_judge=style_judge or TrueJudge(),
+        **{**settings, **kwargs},
+    )
+
+
+def means(measures):
+    return {name: value.mean for name, value in measures._asdict().items()}
+
+
+# What is redrawn --------------------------------------------------------------
+
+
+def test_each_content_is_redrawn_in_each_style():
+    model = Redraw()
+    content = made(np.full((3, 2), [[11], [12], [13]]), 60, 1)
+    style = made(30, np.full((4, 1), [[51], [52], [53], [54]]), 2)
+    images = transfer(model, content, style, seed=(3, 4))
+    assert images.shape == (3, 4, 2, 2, 1)
+    for row, column in np.ndindex(3, 4):
+        assert read(images, CONTENT)[row, column] == 11 + row
+        assert read(images, STYLE)[row, column] == 51 + column
+    [support] = model.supports
+    assert support["character"].shape == (12, 2, 2, 2, 1)
+    assert support["style"].shape == (12, 1, 2, 2, 1)
+    assert model.seeds == [(3, 4)]
+
+
+def test_a_model_redraws_with_the_names_of_its_latents():
+    model = tiny_vhe("factorial")
+    rng = np.random.default_rng(0)
+    content, style = (
+        rng.integers(0, 2, (num, 2, 8, 8, 1)).astype(np.float32)
+        for num in (2, 3)
+    )
+    settings = {"groups": ("style", "character"), "seed": (1, 2)}
+    images = transfer(model, content, style, **settings)
+    assert images.shape == (2, 3, 8, 8, 1)
+    # Each with chance of its own.
+    assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
+    np.testing.assert_array_equal(
+        images, transfer(model, content, style, **settings)
+    )
+
+
+# Measures ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (4, 5), (6, 3)])
+def test_agreement_is_that_of_all_pairs(shape):
+    answers = np.random.default_rng(0).integers(0, 3, shape)
+    same = [
+        row[i] == row[j]
+        for row in answers
+        for i, j in itertools.permutations(range(shape[1]), 2)
+    ]
+    np.testing.assert_allclose(transfer_lib._agreement(answers), np.mean(same))
+
+
+def test_measures_are_those_of_a_hand_example():
+    by_content = np.array([[0, 0, 1], [1, 1, 1]])
+    by_style = np.array([[7, 8, 9], [7, 7, 8]])
+    measures = transfer_lib._measures(by_content, by_style, np.array([7, 8, 9]))
+    np.testing.assert_allclose(
+        measures,
+        [
+            4 / 6,  # 7 8 9, and 7 of the second row
+            5 / 6,  # all but one
+            (1 / 3 + 1) / 2,  # one pair of three, then all
+            1 / 3,  # 7 and 7; not 8 and 7; not 9 and 8
+            1 - (0 + 1 / 3) / 2,  # no pair, then one of three
+        ],
+    )
+
+
+def test_a_perfect_model_is_right_throughout():
+    assert means(judged(Redraw())) == {
+        "style": 1.0,
+        "content": 1.0,
+        "style_of_true": 1.0,
+        "content_of_true": 1.0,
+        "content_kept": 1.0,
+        "style_kept": 1.0,
+        "style_changed": 1.0,
+    }
+
+
+def test_a_model_that_ignores_the_style_is_at_chance_in_style_alone():
+    # It keeps the style of the content's support: one of the 4.
+    measures = means(judged(Redraw(style_of="character")))
+    assert measures["style"] == 0.25
+    assert measures["style_changed"] == 0.0
+    assert measures["content"] == measures["content_kept"] == 1.0
+    assert measures["style_kept"] < 1.0
+
+
+def test_a_model_that_ignores_the_content_is_at_chance_in_content_alone():
+    # Of none of the 5: the judge takes the first.
+    measures = means(judged(Redraw(content_of="style")))
+    assert measures["content"] == pytest.approx(0.2)
+    assert measures["style"] == measures["style_changed"] == 1.0
+    assert measures["style_kept"] == 1.0
+
+
+def test_judges_are_measured_on_true_images():
+    blind = TrueJudge(blind_to_true=True)
+    measures = means(judged(Redraw(), style_judge=blind))
+    assert measures.pop("style_of_true") == 0.0
+    assert set(measures.values()) == {1.0}
+    measures = means(judged(Redraw(), content_judge=blind))
+    # The first of 5, always.
+    assert measures.pop("content_of_true") == pytest.approx(0.2)
+    assert set(measures.values()) == {1.0}
+
+
+def test_intervals_are_over_trials():
+    model = Redraw(style_of="character")
+    measures = judged(model, num_trials=6)
+    kept = []
+    for support in model.supports:
+        styles = read(support["character"][:, 0], STYLE).reshape(5, 4)
+        kept.append(transfer_lib._agreement(styles.T))
+    assert np.ptp(kept) > 0.0
+    np.testing.assert_allclose(measures.style_kept, estimate(np.array(kept)))
+
+
+def test_supports_share_neither_image_nor_content():
+    model, judge = Redraw(), TrueJudge()
+    judged(model, content_judge=judge, num_shots=2, num_exemplars=3)
+    assert len(model.supports) == 3
+    for trial, support in enumerate(model.supports):
+        content = support["character"].reshape(5, 4, 2, 2, 2, 1)[:, 0]
+        style = support["style"].reshape(5, 4, 2, 2, 2, 1)[0]
+        contents = read(content, CONTENT)  # [K, N]
+        styles = read(style, STYLE)  # [S, N]
+        for ids, num_groups in [(contents, 5), (styles, 4)]:
+            assert np.all(ids == ids[:, :1])
+            assert len(set(ids[:, 0])) == num_groups
+        assert not set(contents.ravel()) & set(read(style, CONTENT).ravel())
+        # The judge sees other true images of the same contents, and is itself
+        # tried on yet others.
+        (exemplars, _), (again, true) = judge.exemplars[2 * trial :][:2]
+        np.testing.assert_array_equal(exemplars, again)
+        assert exemplars.shape == (5, 3, 2, 2, 1)
+        used = np.concatenate([content, exemplars, true[:, np.newaxis]], axis=1)
+        assert np.all(read(used, CONTENT) == contents[:, :1])
+        assert len(np.unique(read(used, NUMBER))) == 5 * (2 + 3 + 1)
+
+
+def test_trials_differ_and_repeat_with_their_seed():
+    models = [Redraw() for _ in range(3)]
+    for model, seed in zip(models, [7, 7, 8], strict=True):
+        judged(model, seed=seed)
+    first, again, other = (
+        np.stack([support["character"] for support in model.supports])
+        for model in models
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+    assert np.any(first[0] != first[1])
+    assert models[0].seeds == [(7, 0), (7, 1), (7, 2)]
+
+
+def test_transfer_says_how_far_it_is():
+    lines = []
+    judged(Redraw(style_of="character"), progress=lines.append)
+    assert lines[-1] == (
+        "style transfer: trial 3 of 3, 25.0% in the right style, 100.0% of the "
+        "right character so far"
+    )
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_ways": 13}, r"13 groups of 'character' with 7 .*Received: 12"),
+        ({"num_exemplars": 11}, r"'character' with 13 images.*Received: 0"),
+        ({"num_styles": 5}, r"5 groups of 'style' with 1 .*Received: 4"),
+        ({"num_ways": 12}, r"4 groups of 'style' with 1 .*Received: 0"),
+        ({"num_ways": 1}, "two contents.*num_ways=1, num_styles=4"),
+        ({"num_styles": 1}, "two styles.*num_ways=5, num_styles=1"),
+    ],
+)
+def test_too_few_contents_styles_or_images_are_an_error(settings, words):
+    with pytest.raises(ValueError, match=words):
+        judged(Redraw(), **settings)
+
+
+def test_images_that_are_not_ready_are_refused():
+    data = telling_data()
+    stored = GroupedImages(
+        np.round(255 * data.images).astype(np.uint8), data.labels
+    )
+    with pytest.raises(ValueError, match="uint8"):
+        judged(Redraw(), stored)

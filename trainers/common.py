@@ -1,0 +1,293 @@
+"""What the trainers share: their flags, and how they make and run a training.
+
+Each trainer adds its data, its model, what it measures and its pictures.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+
+if TYPE_CHECKING:
+    import keras
+
+    from vhe_tf import VHE
+    from vhe_tf import training
+    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import GroupedImages
+    from vhe_tf.data import sources
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "For omniglot: a TensorFlow Datasets folder with omniglot/3.0.0; default "
+    "TFDS_DATA_DIR or ~/tensorflow_datasets. For folder: the folder.",
+)
+SPLIT = flags.DEFINE_enum(
+    "split",
+    "lake",
+    ["lake", "lake_small1", "lake_small2", "random1200", "vinyals"],
+    "Which characters of Omniglot to train and to test on.",
+)
+RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "Folder of the run, made where missing.", required=True
+)
+SIZE = flags.DEFINE_enum(
+    "size",
+    "small",
+    ["small", "published"],
+    "small trains on two CPU cores; published has the paper's sizes.",
+)
+OBJECTIVE = flags.DEFINE_enum(
+    "objective",
+    "vhe",
+    ["vhe", "neural_statistician", "resample", "rescale"],
+    "The bound to train (Table 1).",
+)
+SUPPORT_SIZE = flags.DEFINE_string(
+    "support_size", "5", "|D|, or a range such as 1-10 to draw it a batch."
+)
+EXCLUDE_QUERY = flags.DEFINE_bool(
+    "exclude_query",
+    False,
+    "Draw D without x. No bound on log p(X) any more; off in the paper.",
+)
+SYMMETRIES = flags.DEFINE_integer(
+    "symmetries", 8, "1, 4 or 8 rotations and reflections, each a new class."
+)
+AFFINE_COPIES = flags.DEFINE_integer(
+    "affine_copies", 20, "Elements made of one image by small affine maps."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Episodes a step.")
+EPOCHS = flags.DEFINE_integer(
+    "epochs", 40, "Reporting intervals, each ending with a checkpoint."
+)
+STEPS_PER_EPOCH = flags.DEFINE_integer(
+    "steps_per_epoch", 500, "Optimizer steps in a reporting interval."
+)
+LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 1e-3, "Adam's, at its peak; cosine decay to zero."
+)
+WARMUP_STEPS = flags.DEFINE_integer(
+    "warmup_steps", 500, "Steps over which the learning rate rises."
+)
+CLIP_NORM = flags.DEFINE_float(
+    "clip_norm", 10.0, "Largest norm of the whole gradient, nats."
+)
+EMA = flags.DEFINE_float(
+    "ema", 0.998, "Momentum of the running average of weights; 0 for none."
+)
+KL_WARMUP_STEPS = flags.DEFINE_integer(
+    "kl_warmup_steps",
+    0,
+    "Steps over which the KL of the character's latent gains its weight.",
+)
+FREE_NATS = flags.DEFINE_float(
+    "free_nats", 0.0, "Nats of the character's latent that cost nothing to use."
+)
+PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "Keras dtype policy; the mixed ones need a GPU to be faster.",
+)
+JIT_COMPILE = flags.DEFINE_bool(
+    "jit_compile", False, "Compile the training step with XLA."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+NUM_VALIDATION_GROUPS = flags.DEFINE_integer(
+    "num_validation_groups",
+    50,
+    "Training groups (characters, alphabets) held out to choose the best "
+    "checkpoint.",
+)
+NUM_TEST_TRIALS = flags.DEFINE_integer(
+    "num_test_trials", 50, "Few-shot tasks in the final evaluation."
+)
+NUM_TEST_GROUPS = flags.DEFINE_integer(
+    "num_test_groups", 50, "Test characters in the final joint NLL."
+)
+NUM_TEST_SAMPLES = flags.DEFINE_integer(
+    "num_test_samples", 20, "Draws of the group latent in the final evaluation."
+)
+
+# Flags that a run may change on resume without becoming another run.
+_NOT_CONFIG = (
+    "run_dir",
+    "data_dir",
+    "num_test_trials",
+    "num_test_groups",
+    "num_test_samples",
+)
+
+
+def check_arguments(argv: Sequence[str]) -> None:
+    """Refuses arguments that are no flags, and quiets the libraries."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+
+
+def new_run() -> "training.Run":
+    """Returns the run of the flags, and sets Keras up for it."""
+    import keras
+
+    from vhe_tf import training
+
+    run = training.Run(RUN_DIR.value, config())
+    keras.utils.set_random_seed(SEED.value)  # the initial weights
+    keras.config.set_dtype_policy(PRECISION.value)
+    return run
+
+
+def config() -> dict[str, Any]:
+    """Returns the flags that decide the outcome of a run."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    modules = {
+        flags.FLAGS.find_module_defining_flag(name)
+        for name in ("run_dir", "dataset")  # shared ones, the trainer's own
+    }
+    own = [flag for module in modules for flag in by_module[module]]
+    return {f.name: f.value for f in own if f.name not in _NOT_CONFIG}
+
+
+def samplers(
+    source: "sources.Source", *, groups: Sequence[str], held_out: str
+) -> tuple["EpisodeSampler", "EpisodeSampler"]:
+    """Returns the episodes to train and to validate on.
+
+    Args:
+        source: The data.
+        groups: The groupings to give supports for.
+        held_out: The grouping of which some groups are for validation, where
+            the data have no validation set of their own.
+    """
+    from vhe_tf import Objective
+    from vhe_tf.data import Augmentation
+    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import sources
+
+    train, validation = source.train, source.validation
+    if validation is None:
+        num_groups = min(
+            NUM_VALIDATION_GROUPS.value,
+            max(1, len(train.group_ids(held_out)) // 4),
+        )
+        train, validation = sources.hold_out_groups(
+            train, held_out, num_groups, seed=SEED.value
+        )
+
+    def sampler(data: "GroupedImages", seed: int) -> EpisodeSampler:
+        return EpisodeSampler(
+            data,
+            batch_size=BATCH_SIZE.value,
+            support_size=support_size(SUPPORT_SIZE.value),
+            resamples=Objective(OBJECTIVE.value).resamples,
+            group_latents=groups,
+            augmentation=Augmentation(
+                symmetries=SYMMETRIES.value,
+                affine_copies=AFFINE_COPIES.value,
+                binarization=source.binarization,
+                image_size=source.image_size,
+            ),
+            exclude_query=EXCLUDE_QUERY.value,
+            seed=seed,
+        )
+
+    return sampler(train, SEED.value), sampler(validation, SEED.value + 1)
+
+
+def support_size(text: str) -> int | tuple[int, int]:
+    """Reads a support size, `5` or `1-10`."""
+    low, dash, high = text.partition("-")
+    try:
+        return (int(low), int(high)) if dash else int(low)
+    except ValueError:
+        raise ValueError(
+            "--support_size must be a number or a range such as 1-10. "
+            f"Received: {text!r}."
+        ) from None
+
+
+def compile_model(model: "VHE", *, character: str) -> None:
+    """Compiles a model with the optimizer of the flags.
+
+    Args:
+        model: The model.
+        character: The latent whose KL may be annealed.
+    """
+    import keras
+
+    num_steps = EPOCHS.value * STEPS_PER_EPOCH.value
+    warmup_steps = min(WARMUP_STEPS.value, num_steps // 2)
+    model.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(
+                0.0,
+                decay_steps=num_steps - warmup_steps,
+                warmup_target=LEARNING_RATE.value,
+                warmup_steps=warmup_steps,
+            ),
+            global_clipnorm=CLIP_NORM.value,
+            use_ema=EMA.value > 0,
+            ema_momentum=EMA.value or None,
+        ),
+        kl_warmup_steps={character: KL_WARMUP_STEPS.value},
+        free_nats={character: FREE_NATS.value},
+        jit_compile=JIT_COMPILE.value,
+    )
+
+
+def train_model(
+    model: "VHE",
+    run: "training.Run",
+    train: "EpisodeSampler",
+    validation: "EpisodeSampler",
+    callbacks: Sequence["keras.callbacks.Callback"],
+) -> None:
+    """Trains as the flags say, from where the run was left."""
+    from vhe_tf import training
+
+    try:
+        training.fit(
+            model,
+            run,
+            train,
+            validation,
+            callbacks=callbacks,
+            epochs=EPOCHS.value,
+            steps_per_epoch=STEPS_PER_EPOCH.value,
+        )
+    except training.NonFiniteLossError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def say_what_was_made(
+    run: "training.Run",
+    model: "VHE",
+    summary: Sequence[str],
+    made_pictures: str,
+) -> None:
+    """Prints what is in the folder of a run, and what to do next."""
+    data = f" --data_dir={DATA_DIR.value}" if DATA_DIR.value else ""
+    bin_dir = os.path.relpath(os.path.dirname(sys.executable))
+    print(f"""
+Made in {run.folder}:
+  best.keras     the model ({model.count_params():,} parameters)
+  metrics.json   how good it is on groups that it has never seen:""")
+    for line in summary:
+        print(f"                   {line}")
+    print(f"""\
+  pictures/      {made_pictures}
+  tensorboard/   the run over time
+Next:
+  {bin_dir}/tensorboard --logdir {run.folder}
+  {bin_dir}/python trainers/evaluate.py --model {run.best} --num_groups=20{data}
+  draw and classify in ten lines of Python: README.md, "Use"
+""")

@@ -1,0 +1,90 @@
+"""Any structure of your own: three latents over a table of labels.
+
+    python trainers/own_structure.py               # the embedded glyphs
+    python trainers/own_structure.py labels.csv    # columns image, alphabet,
+                                                   # character, drawer
+
+A copy of this file is where to begin: a column of the table is a latent. Here
+characters lie within alphabets and drawers go across both; a cell may be
+empty, and then that image takes the latent's prior. At the end a linear probe
+says which latent knows which column, on alphabets that were never seen.
+"""
+
+import sys
+
+import vhe_tf
+from vhe_tf import training
+from vhe_tf.data import Augmentation
+from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import read_label_table
+from vhe_tf.data import sources
+from vhe_tf.data.glyphs import glyphs
+from vhe_tf.evaluation import report
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+
+SIZE, UNITS, FILTERS = 16, 128, (16, 32, 48)
+EPOCHS, STEPS_PER_EPOCH = 5, 400
+
+
+def latent(name: str, *parents: str) -> vhe_tf.Latent:
+    """Declares p(name | parents) and q(name; D, parents)."""
+    prior = (
+        inference.ConditionalNormal(SIZE, UNITS)
+        if parents
+        else heads.StandardNormal(SIZE)
+    )
+    encoder = convolution.ConvolutionalEncoder(FILTERS, 0)
+    posterior = inference.SupportPosterior(encoder, SIZE, UNITS)
+    return vhe_tf.Latent(
+        name, prior=prior, posterior=posterior, parents=parents
+    )
+
+
+def main() -> None:
+    """Trains and probes."""
+    data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
+    train, test = sources.hold_out_groups(data, "alphabet", 6)
+    model = vhe_tf.VHE(
+        latents=[
+            latent("alphabet"),
+            latent("character", "alphabet"),
+            latent("drawer"),
+        ],
+        likelihood=inference.ImageLikelihood(
+            convolution.ConvolutionalDecoder(data.image_shape, FILTERS, 0),
+            heads.BernoulliImageHead(),
+            unseen=["alphabet"],  # it acts through the characters
+        ),
+        image_shape=data.image_shape,
+    )
+    model.compile("adam")
+    samplers = [
+        EpisodeSampler(
+            images,
+            batch_size=32,
+            support_size=(1, 5),
+            resamples=model.objective.resamples,
+            augmentation=Augmentation(binarization="threshold"),
+        )
+        for images in (train, test)
+    ]
+    training.fit(
+        model,
+        training.Run("runs/own_structure", {"structure": "three latents"}),
+        *samplers,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS_PER_EPOCH,
+    )
+    found = report.probes(model, sources.ready(test, "binary"))
+    for name, columns in found.items():
+        for column, value in columns.items():
+            print(
+                f"the {column} from the latent {name!r}: {value['mean']:.1%} "
+                f"(chance {value['chance']:.1%})"
+            )
+
+
+if __name__ == "__main__":
+    main()

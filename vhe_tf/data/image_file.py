@@ -1,0 +1,90 @@
+"""Reads one image file as an array."""
+
+import os
+
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+__all__ = ["check_channels", "check_image_size", "read_image"]
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Raises ValueError unless `image_size` is two positive ints."""
+    valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
+    if not valid or not all(
+        isinstance(size, (int, np.integer)) and size > 0 for size in image_size
+    ):
+        raise ValueError(
+            "`image_size` must be two positive ints, (height, width). "
+            f"Received: image_size={image_size!r}."
+        )
+
+
+def check_channels(channels: int) -> None:
+    """Raises ValueError unless images can have so many channels."""
+    if channels not in _MODES:
+        raise ValueError(
+            "`channels` must be 1 (grey) or 3 (RGB). "
+            f"Received: channels={channels!r}."
+        )
+
+
+def read_image(
+    path: str | os.PathLike[str], image_size: tuple[int, int], channels: int
+) -> np.ndarray:
+    """Reads an image of any format that Pillow knows.
+
+    It is turned upright (EXIF), flattened on white where transparent, made
+    grey or RGB and resized, by area averages along an axis that shrinks and
+    linearly along one that grows; its proportions are not kept.
+
+    Args:
+        path: The file.
+        image_size: `(H, W)`, both positive.
+        channels: 1 for grey or 3 for RGB images.
+
+    Returns:
+        `[H, W, channels]` uint8.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            image = _flattened(ImageOps.exif_transpose(file))
+    # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
+    # broken files.
+    except Exception as error:
+        raise ValueError(
+            f"The image {os.fspath(path)!r} cannot be read; replace or remove "
+            f"it. Received: {type(error).__name__}: {error}"
+        ) from error
+    height, width = image_size
+    image = image.convert(_MODES[channels])
+    image = _resized(image, (width, image.height))
+    image = _resized(image, (width, height))
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    """Returns an opaque 8-bit image, on white paper where transparent."""
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip 16-bit values to 255.
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode != "L" else image.copy()
+    image = image.convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes along the one axis, or none, on which `size` differs."""
+    if size == image.size:
+        return image
+    shrinks = size[0] < image.width or size[1] < image.height
+    resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return image.resize(size, resample)
