@@ -123,6 +123,7 @@ _NOT_CONFIG = (
     "num_test_trials",
     "num_test_groups",
     "num_test_samples",
+    "judge_epochs",
 )
 
 

@@ -162,7 +162,7 @@ def finish(
             seed=common.SEED.value,
             progress=progress,
         )
-        metrics["probes"] = report.probes(model, source.test)
+        metrics["probes"] = report.probes(model, source.test, group=_GROUPS[1])
     training.write_json(run.folder / "metrics.json", metrics)
     common.say_what_was_made(
         run,

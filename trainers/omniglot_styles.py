@@ -39,7 +39,9 @@ _COPIES = flags.DEFINE_integer(
     "copies", 2, "In how many different styles each drawing is redrawn."
 )
 _JUDGE_EPOCHS = flags.DEFINE_integer(
-    "judge_epochs", 4, "Passes over the true drawings that train the judges."
+    "judge_epochs",
+    10,
+    "Passes over the true drawings that train the judge of characters.",
 )
 flags.set_default(common.SUPPORT_SIZE, "1-5")
 # Warping would blur the inks.
@@ -171,7 +173,7 @@ def finish(
             seed=common.SEED.value,
             progress=progress,
         )
-        metrics["probes"] = report.probes(model, source.test)
+        metrics["probes"] = report.probes(model, source.test, group=_GROUPS[0])
         metrics["transfer"] = report.style_transfer(
             model,
             source,

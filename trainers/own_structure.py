@@ -77,7 +77,9 @@ def main() -> None:
         epochs=EPOCHS,
         steps_per_epoch=STEPS_PER_EPOCH,
     )
-    found = report.probes(model, sources.ready(test, "binary"))
+    found = report.probes(
+        model, sources.ready(test, "binary"), group="character"
+    )
     for name, columns in found.items():
         for column, value in columns.items():
             print(

@@ -39,6 +39,7 @@ _CONDITIONAL_SHOTS = (1, 2, 5, 10, 19)
 # Of classification by the other latents of a model.
 _OTHER_WAYS = (10, 20)
 _BOUND_SHOTS = 5
+_STYLE_JUDGE_EPOCHS = 2
 _BOUND_BATCH_SIZE = 32
 
 
@@ -267,7 +268,12 @@ def elbo(
 
 
 def probes(
-    model: VHE, data: GroupedImages, *, max_images: int = 2000, seed: int = 0
+    model: VHE,
+    data: GroupedImages,
+    *,
+    group: str,
+    max_images: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measures which known factors a linear map reads off each group latent.
 
@@ -277,6 +283,9 @@ def probes(
     Args:
         model: The model.
         data: Images of unseen groups, ready for the model.
+        group: The innermost grouping (`"character"`). But for itself, a factor
+            is learned from some of its groups and tested on others: an
+            alphabet could else be told by recognising its characters.
         max_images: The largest number of images to encode.
         seed: Decides the images and which part is tested on.
 
@@ -292,7 +301,13 @@ def probes(
         )
         found[latent.name] = {}
         for factor, ids in data.labels.items():
-            probe = linear_probe(means, ids[indices[:, 0]], seed=seed)
+            groups = data.labels[group][indices[:, 0]]
+            probe = linear_probe(
+                means,
+                ids[indices[:, 0]],
+                groups=None if factor == group else groups,
+                seed=seed,
+            )
             found[latent.name][factor] = {
                 **_as_dict(probe.accuracy),
                 "chance": probe.chance,
@@ -316,7 +331,8 @@ def style_transfer(
         model: The model.
         source: The styled data.
         groups: The groupings of content and style.
-        judge_epochs: Passes over the images that train the judges.
+        judge_epochs: Passes over the images that train the judge of contents;
+            styles are learned in two.
         num_trials: As in `judge_transfer`.
         seed: Decides everything random.
         progress: Called with a line of text from time to time.
@@ -338,11 +354,13 @@ def style_transfer(
         train_judge(
             train.images,
             train.labels[name],
-            epochs=judge_epochs,
+            epochs=min(epochs, judge_epochs),
             seed=seed,
             progress=progress,
         )
-        for name in groups
+        for name, epochs in zip(
+            groups, (judge_epochs, _STYLE_JUDGE_EPOCHS), strict=True
+        )
     ]
     num_contents = len(source.test.group_ids(groups[0]))
     num_styles = len(source.test.group_ids(groups[1]))
