@@ -189,7 +189,12 @@ def tiny_style_sizes():
 @contextlib.contextmanager
 def tiny_sizes():
     """Makes a context in which every architecture makes small models."""
-    with tiny_deconvolutional_sizes(), tiny_style_sizes():
+    with (
+        tiny_deconvolutional_sizes(),
+        tiny_style_sizes(),
+        # Linear probes of wider templates take minutes.
+        _fewer(architectures._PIXEL_CNN_SIZES, template_channels=1),
+    ):
         yield
 
 

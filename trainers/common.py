@@ -82,6 +82,11 @@ CLIP_NORM = flags.DEFINE_float(
 EMA = flags.DEFINE_float(
     "ema", 0.998, "Momentum of the running average of weights; 0 for none."
 )
+INIT = flags.DEFINE_string(
+    "init",
+    None,
+    "A .keras file of the same architecture whose weights to begin with.",
+)
 KL_WARMUP_STEPS = flags.DEFINE_integer(
     "kl_warmup_steps",
     0,
@@ -217,14 +222,28 @@ def support_size(text: str) -> int | tuple[int, int]:
 
 
 def compile_model(model: "VHE", *, character: str) -> None:
-    """Compiles a model with the optimizer of the flags.
+    """Compiles a model with the optimizer, and the weights, of the flags.
 
     Args:
         model: The model.
         character: The latent whose KL may be annealed.
+
+    Raises:
+        ValueError: If the weights of `--init` are of another architecture.
     """
     import keras
 
+    import vhe_tf
+
+    if INIT.value:
+        weights = vhe_tf.load_model(INIT.value).get_weights()
+        shapes = [weight.shape for weight in weights]
+        if shapes != [tuple(v.shape) for v in model.variables]:
+            raise ValueError(
+                "--init must be a model of the architecture and size that "
+                f"this run trains. Received: {INIT.value}."
+            )
+        model.set_weights(weights)
     num_steps = EPOCHS.value * STEPS_PER_EPOCH.value
     warmup_steps = min(WARMUP_STEPS.value, num_steps // 2)
     model.compile(

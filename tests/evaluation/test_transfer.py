@@ -101,21 +101,23 @@ def means(measures):
 
 
 def test_each_content_is_redrawn_in_each_style():
-    model = Redraw()
+    model = Redraw("tune", "instrument")
     content = made(np.full((3, 2), [[11], [12], [13]]), 60, 1)
     style = made(30, np.full((4, 1), [[51], [52], [53], [54]]), 2)
-    images = transfer(model, content, style, seed=(3, 4))
+    images = transfer(
+        model, content, style, groups=("tune", "instrument"), seed=(3, 4)
+    )
     assert images.shape == (3, 4, 2, 2, 1)
     for row, column in np.ndindex(3, 4):
         assert read(images, CONTENT)[row, column] == 11 + row
         assert read(images, STYLE)[row, column] == 51 + column
     [support] = model.supports
-    assert support["character"].shape == (12, 2, 2, 2, 1)
-    assert support["style"].shape == (12, 1, 2, 2, 1)
+    assert support["tune"].shape == (12, 2, 2, 2, 1)
+    assert support["instrument"].shape == (12, 1, 2, 2, 1)
     assert model.seeds == [(3, 4)]
 
 
-def test_a_model_redraws_with_the_names_of_its_latents():
+def test_a_model_redraws_with_chance_of_its_own_for_each_image():
     model = tiny_vhe("factorial")
     rng = np.random.default_rng(0)
     content, style = (
@@ -125,7 +127,6 @@ def test_a_model_redraws_with_the_names_of_its_latents():
     settings = {"groups": ("style", "character"), "seed": (1, 2)}
     images = transfer(model, content, style, **settings)
     assert images.shape == (2, 3, 8, 8, 1)
-    # Each with chance of its own.
     assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
     np.testing.assert_array_equal(
         images, transfer(model, content, style, **settings)
@@ -172,6 +173,20 @@ def test_a_perfect_model_is_right_throughout():
         "style_kept": 1.0,
         "style_changed": 1.0,
     }
+
+
+def test_contents_and_styles_have_any_names():
+    data = telling_data()
+    labels = {
+        "tune": data.labels["character"],
+        "instrument": data.labels["style"],
+    }
+    measures = judged(
+        Redraw("tune", "instrument"),
+        GroupedImages(data.images, labels),
+        groups=("tune", "instrument"),
+    )
+    assert set(means(measures).values()) == {1.0}
 
 
 def test_a_model_that_ignores_the_style_is_at_chance_in_style_alone():
