@@ -22,6 +22,7 @@ from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
+from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.transfer import Transfer
 
 RUNS = (
@@ -455,7 +456,7 @@ def test_a_grouping_that_the_data_lack_is_left_out(hierarchical):
 
 def test_every_factor_is_read_off_every_group_latent(hierarchical):
     data = hierarchical_data()
-    found = report.probes(hierarchical, data)
+    found = report.probes(hierarchical, data, group="character")
     assert set(found) == {"alphabet", "character"}
     for factors in found.values():
         assert set(factors) == {"alphabet", "character", "drawer"}
@@ -473,7 +474,7 @@ def test_every_factor_is_read_off_every_group_latent(hierarchical):
 
 
 def test_probes_find_the_factor_that_a_latent_holds():
-    # c is all but the image; of the 2 labels one tells where in it.
+    # c is the image, all but exactly.
     rng = np.random.default_rng(0)
     centres = np.array([[0.1] * 4, [0.9, 0.9, 0.1, 0.1], [0.9] * 4])
     character = np.repeat(np.arange(3), 40)
@@ -483,10 +484,28 @@ def test_probes_find_the_factor_that_a_latent_holds():
         {"character": character, "drawer": rng.integers(0, 3, 120)},
     )
     world = GaussianWorld(4, noise=0.1, loadings=np.eye(4))
-    factors = report.probes(world.model, data)["character"]
+    found = report.probes(world.model, data, group="character")
+    factors = found["character"]
     assert factors["character"]["mean"] == 1.0
-    # Of 36 images a share of 1/3 is larger than 0.7 once in a million.
+    # Of 40 images a share of 1/3 is larger than 0.7 once in a million.
     assert factors["drawer"]["mean"] < 0.7
+
+
+def test_factors_are_tested_on_other_characters(hierarchical, monkeypatch):
+    # An alphabet could else be told by recognising its characters.
+    seen = []
+
+    def spy(means, labels, *, groups, seed):
+        seen.append((labels, groups))
+        return linear_probe(means, labels, groups=groups, seed=seed)
+
+    monkeypatch.setattr(report, "linear_probe", spy)
+    report.probes(hierarchical, hierarchical_data(), group="character")
+    for of_latent in (seen[:3], seen[3:]):
+        (characters, groups), *others = of_latent
+        assert groups is None
+        for _, groups in others:
+            np.testing.assert_array_equal(groups, characters)
 
 
 # Style transfer ---------------------------------------------------------------
