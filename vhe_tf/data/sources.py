@@ -111,7 +111,8 @@ def load_styled_source(
         data_dir: Where Omniglot is.
         split: For omniglot, see `load_omniglot`.
         num_styles: How many styles there are.
-        copies: In how many different styles each image is drawn.
+        copies: In how many different styles each image is drawn; those of the
+            test set in one.
         seed: Decides the styles, which image has which, and random splits.
 
     Returns:
@@ -136,7 +137,7 @@ def load_styled_source(
             f"can be drawn anew. Received: dataset={dataset!r}."
         )
 
-    def drawn(data: GroupedImages) -> GroupedImages:
+    def drawn(data: GroupedImages, copies: int) -> GroupedImages:
         return styled(
             data,
             num_styles=num_styles,
@@ -146,9 +147,10 @@ def load_styled_source(
         )
 
     return Source(
-        train=drawn(train),
-        validation=None if validation is None else drawn(validation),
-        test=ready(drawn(test), "colour"),
+        train=drawn(train, copies),
+        validation=None if validation is None else drawn(validation, copies),
+        # Once: a query must not be its support in another ink.
+        test=ready(drawn(test, 1), "colour"),
         image_size=_IMAGE_SIZE,
         binarization="none",
     )
