@@ -147,6 +147,7 @@ def tiny_pixel_cnn_sizes():
         "num_blocks": 1,
         "kernel_size": 3,
         "dropout": 0.5,
+        "num_components": 2,
     }
     fewer_of_small = {
         "encoder_filters": (4, 4),
@@ -179,9 +180,7 @@ def tiny_deconvolutional_sizes():
 @contextlib.contextmanager
 def tiny_style_sizes():
     """Makes a context in which `style_vhe` makes small models."""
-    styles = _fewer(
-        architectures._STYLE_SIZES, filters=(8, 8), units=8, num_components=2
-    )
+    styles = _fewer(architectures._STYLE_SIZES, filters=(8, 8), units=8)
     with tiny_pixel_cnn_sizes(), styles:
         yield
 

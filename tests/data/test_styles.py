@@ -7,6 +7,7 @@ import scipy.ndimage
 import scipy.stats
 
 from vhe_tf.data import GroupedImages
+from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.glyphs import glyphs
 from vhe_tf.data.styles import PenStyle
 from vhe_tf.data.styles import pen_styles
@@ -153,6 +154,46 @@ def test_copies_of_an_image_follow_each_other_in_different_styles(drawings):
     for copy in range(3):
         overlap = (ink[:, copy] * original).sum(axis=1) / original.sum(axis=1)
         assert overlap.min() > 0.6
+
+
+def test_affine_copies_are_warped_and_their_strokes_are_as_wide(drawings):
+    plain, warped = (
+        styled(drawings, copies=3, affine=affine) for affine in (False, True)
+    )
+    for name, ids in plain.labels.items():
+        np.testing.assert_array_equal(warped.labels[name], ids)
+    # Each copy has the same style in both.
+    same = np.all(warped.images == plain.images, axis=(1, 2, 3))
+    same = same.reshape(-1, 3)
+    assert np.all(same[:, 0])
+    assert np.mean(same[:, 1:]) < 0.05
+
+    def ink(data):
+        ink = data.images.any(axis=-1).reshape(len(drawings), 3, -1)
+        return ink.sum(axis=-1) / len(drawings)
+
+    ratio = ink(warped)[:, 1:].sum() / ink(plain)[:, 1:].sum()
+    assert 0.9 < ratio < 1.1
+
+
+def test_affine_copies_are_those_of_the_maps_of_section_4_1():
+    # The centre of a dot, whatever the nib, is where the map says.
+    dot = page(112)
+    dot[30:33, 40:43] = 255
+    data = pages(*[dot] * 50)
+    drawn = styled(data, copies=2, affine=True, image_size=(28, 28))
+    maps = affine_table(
+        50, 2, stored_size=(112, 112), image_size=(112, 112), seed=0
+    )
+    for image, (a, b, tx, c, d, ty, _, _) in zip(
+        drawn.images[1::2], maps[:, 1], strict=True
+    ):
+        # The table maps the new (x, y) to the old.
+        rows, columns = np.nonzero(image.any(axis=-1))
+        x, y = 4 * np.mean(columns) + 1.5, 4 * np.mean(rows) + 1.5
+        np.testing.assert_allclose(
+            [a * x + b * y + tx, c * x + d * y + ty], [41, 31], atol=3.0
+        )
 
 
 def test_labels_and_names_are_carried():

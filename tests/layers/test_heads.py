@@ -114,7 +114,9 @@ def test_normal_image_equals_scipy():
     image = np.random.default_rng(1).uniform(size=loc.shape)
     np.testing.assert_allclose(
         d.log_prob(tf.constant(image, tf.float32)),
-        scipy.stats.norm.logpdf(image, loc, scale).sum(axis=(-3, -2, -1)),
+        scipy.stats.norm.logpdf(255 * image, 255 * loc, 255 * scale).sum(
+            axis=(-3, -2, -1)
+        ),
         rtol=1e-4,
     )
     np.testing.assert_allclose(d.mean(), loc, rtol=1e-5)
@@ -127,16 +129,27 @@ def test_a_gaussian_pixel_is_never_narrower_than_a_level_of_8_bits():
     np.testing.assert_allclose(d.stddev(), np.full([2, 1, 1, 1], 1.0 / 255.0))
     np.testing.assert_allclose(
         d.log_prob(tf.zeros([1, 1, 1])),
-        scipy.stats.norm.logpdf([-255.0, 0.0]) + np.log(255.0),
+        scipy.stats.norm.logpdf([-255.0, 0.0]),
         rtol=1e-5,
     )
 
 
-def test_a_density_less_log_255_approximates_that_of_a_distribution_of_levels():
-    d = NormalImageHead()(tf.constant([[[0.0, -3.0]]]))  # a scale of 0.05
-    levels = np.arange(256, dtype=np.float32).reshape(256, 1, 1, 1) / 255.0
-    total = np.sum(np.exp(d.log_prob(levels) - np.log(255.0)))
+@pytest.mark.parametrize("num_levels", [20, 256])
+def test_a_density_approximates_a_distribution_of_levels(num_levels):
+    head = NormalImageHead(num_levels)
+    d = head(tf.constant([[[0.0, -1.0]]]))  # a scale of 0.3
+    levels = np.arange(-2 * num_levels, 3 * num_levels) / (num_levels - 1)
+    levels = np.float32(levels).reshape(-1, 1, 1, 1)
+    total = np.sum(np.exp(d.log_prob(levels)))
     np.testing.assert_allclose(total, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_levels", [1, 0, 2.0, "256"])
+def test_an_improper_number_of_levels_is_refused(num_levels):
+    with pytest.raises(
+        ValueError, match=rf"int of 2 or more.*num_levels={num_levels!r}"
+    ):
+        NormalImageHead(num_levels)
 
 
 def test_every_feature_of_a_gaussian_image_gets_a_gradient():
@@ -171,7 +184,7 @@ def test_heads_survive_a_round_trip():
     assert_survives_round_trip(StandardNormal(3))
     assert_survives_round_trip(DiagonalNormalHead(3), _features(2, 6))
     assert_survives_round_trip(BernoulliImageHead(), _features(2, 4, 4, 1))
-    assert_survives_round_trip(NormalImageHead(), _features(2, 4, 4, 6))
+    assert_survives_round_trip(NormalImageHead(9), _features(2, 4, 4, 6))
 
 
 @pytest.mark.parametrize("head", [StandardNormal, DiagonalNormalHead])

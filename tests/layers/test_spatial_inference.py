@@ -309,7 +309,7 @@ def test_gradients_of_a_likelihood_reach_every_weight_and_latent():
         assert np.all(np.any(gradient, axis=axes))
 
 
-# p(x | c, s) -----------------------------------------------------------------
+# p(x | STN(c, z), s) ----------------------------------------------------------
 
 
 def _styled_likelihood(image_shape=(4, 5, 3)):
@@ -321,8 +321,22 @@ def _styled_likelihood(image_shape=(4, 5, 3)):
         first_kernel_size=3,
     )
     return StyledLikelihood(
-        network, image_shape, template="c", style="s", num_components=2
+        network,
+        image_shape,
+        template="c",
+        pose="z",
+        style="s",
+        num_levels=256,
+        num_components=2,
     )
+
+
+def _styled_latents(*leading, image_size=(4, 5)):
+    return {
+        "c": _random(*leading, *image_size, 2),
+        "z": _random(*leading, 2),
+        "s": _random(*leading, 6),
+    }
 
 
 def _levels(*shape):
@@ -336,15 +350,18 @@ def test_a_styled_likelihood_has_the_leading_axes_of_its_latents(
     image_shape, leading
 ):
     layer = _styled_likelihood(image_shape)
-    c, s = _random(*leading, *image_shape[:2], 2), _random(*leading, 6)
-    d = layer(c=c, s=s)
+    d = layer(**_styled_latents(*leading, image_size=image_shape[:2]))
     assert_distribution_shape(d, batch=leading, event=image_shape)
     assert d.log_prob(_levels(3, *image_shape)).shape == leading
 
 
 @pytest.mark.parametrize("leading", [(3,), (2, 3)])
-def test_a_style_multiplies_the_template_at_each_location(leading):
-    c, s = _random(*leading, 4, 5, 2), _random(*leading, 3)
+def test_a_style_multiplies_the_template_in_its_pose(leading):
+    latents = _styled_latents(*leading)
+    layer = _with_random_weights(_styled_likelihood(), **latents)
+    theta = layer.affine_map(latents["z"])
+    c, s = affine_transform(latents["c"], theta), latents["s"]
+    assert not np.allclose(c, latents["c"])
     one = np.ones_like(c[..., :1]), np.ones_like(s[..., :1])
     product = np.einsum(
         "...hwl,...s->...hwls",
@@ -352,16 +369,19 @@ def test_a_style_multiplies_the_template_at_each_location(leading):
         np.concatenate([s, one[1]], axis=-1),
     )
     # All but 1 times 1.
-    expected = product.reshape(*leading, 4, 5, 12)[..., :-1]
-    d = _styled_likelihood()(c=c, s=s)
-    np.testing.assert_allclose(d.conditioning, expected, rtol=1e-6)
+    expected = product.reshape(*leading, 4, 5, 21)[..., :-1]
+    np.testing.assert_allclose(
+        layer(**latents).conditioning, expected, rtol=1e-6
+    )
 
 
 def test_a_styled_image_is_a_pixel_cnn_given_the_product():
-    c, s = _random(2, 3, 4, 5, 2), _random(2, 3, 6)
-    layer = _with_random_weights(_styled_likelihood(), c=c, s=s)
+    latents = _styled_latents(2, 3)
+    layer = _with_random_weights(_styled_likelihood(), **latents)
     query = _levels(3, 4, 5, 3)
-    log_probs = layer(c=c, s=s).log_prob(query)
+    log_probs = layer(**latents).log_prob(query)
+    theta = layer.affine_map(latents["z"])
+    c, s = affine_transform(latents["c"], theta).numpy(), latents["s"]
     for i, j in np.ndindex(2, 3):
         template = np.insert(c[i, j], 2, 1.0, axis=-1)[..., np.newaxis]
         product = (template * np.append(s[i, j], 1.0)).reshape(1, 4, 5, 21)
@@ -374,33 +394,35 @@ def test_a_styled_image_is_a_pixel_cnn_given_the_product():
         np.testing.assert_allclose(
             log_probs[i, j], alone.log_prob(query[j])[0], rtol=1e-5
         )
-    # Both matter.
-    for changed in ({"c": -c, "s": s}, {"c": c, "s": -s}):
-        other = layer(**changed).log_prob(query)
-        assert np.abs(other - log_probs).max() > 0.1
+    # All matter.
+    for name in latents:
+        other = layer(**{**latents, name: -latents[name]}).log_prob(query)
+        assert np.abs(other - log_probs).max() > 0.01, name
 
 
-def test_template_and_style_are_found_by_their_names():
-    c, s = _random(3, 4, 5, 2), _random(3, 6)
+def test_template_pose_and_style_are_found_by_their_names():
+    latents = _styled_latents(3)
     layer = _styled_likelihood()
+    reordered = dict(reversed(latents.items()))
     np.testing.assert_array_equal(
-        layer(s=s, other=-s, c=c).conditioning, layer(c=c, s=s).conditioning
+        layer(**reordered, other=-latents["s"]).conditioning,
+        layer(**latents).conditioning,
     )
     with pytest.raises(KeyError, match="c"):
-        layer(character=c, s=s)
+        layer(character=latents["c"], z=latents["z"], s=latents["s"])
 
 
 def test_gradients_of_a_styled_likelihood_reach_every_weight_and_latent():
-    c, s = _random(4, 3, 4, 5, 2), _random(4, 3, 6)
-    layer = _with_random_weights(_styled_likelihood(), c=c, s=s)
+    latents = _styled_latents(4, 3)
+    layer = _with_random_weights(_styled_likelihood(), **latents)
     query = _levels(3, 4, 5, 3)
     _assert_every_weight_gets_a_gradient(
-        layer, lambda: layer(c=c, s=s).log_prob(query), 4 + 7 + 4
+        layer, lambda: layer(**latents).log_prob(query), 4 + 4 + 7 + 4
     )
     with tf.GradientTape() as tape:
-        tape.watch([c, s])
-        log_probs = layer(c=c, s=s).log_prob(query)
-    for gradient in tape.gradient(log_probs, [c, s]):
+        tape.watch(latents)
+        log_probs = layer(**latents).log_prob(query)
+    for gradient in tape.gradient(log_probs, latents).values():
         assert np.all(np.isfinite(gradient))
         axes = tuple(range(2, gradient.shape.rank))
         assert np.all(np.any(gradient, axis=axes))
@@ -420,7 +442,10 @@ def test_spatial_layers_survive_a_round_trip():
         _pose_likelihood(), c=template, z=_random(4, 3, 2)
     )
     assert_survives_round_trip(
-        _styled_likelihood((5, 6, 3)), c=template, s=_random(4, 3, 2)
+        _styled_likelihood((5, 6, 3)),
+        c=template,
+        z=_random(4, 3, 2),
+        s=_random(4, 3, 2),
     )
 
 
@@ -437,7 +462,9 @@ def test_distributions_are_float32_under_mixed_float16():
         assert_distribution_shape(prior, batch=[], event=[3, 4, 2])
         likelihood = _pose_likelihood()(c=template, z=_random(3, 2))
         assert_distribution_shape(likelihood, batch=[3], event=[5, 6, 1])
-        styled = _styled_likelihood((5, 6, 3))(c=template, s=_random(3, 2))
+        styled = _styled_likelihood((5, 6, 3))(
+            c=template, z=_random(3, 2), s=_random(3, 2)
+        )
         assert_distribution_shape(styled, batch=[3], event=[5, 6, 3])
     finally:
         keras.config.set_dtype_policy(policy)

@@ -10,6 +10,7 @@ from tests.conftest import IMAGE_SHAPE
 from tests.conftest import assert_distribution_shape
 from tests.conftest import perturb
 from tests.conftest import tiny_alphabet_vhe
+from tests.conftest import tiny_deconvolutional_sizes
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
@@ -525,12 +526,70 @@ def test_generation_works_in_a_graph_of_any_size(tiny):
         assert_equal(sample(support, SEED), tiny.sample(support, seed=SEED))
 
 
+# Images of 8 bits -------------------------------------------------------------
+
+# Not square, and of odd sides.
+COLOUR = {"image_shape": (6, 9, 3), "num_levels": 256, "group": "person"}
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Tiny models of 8-bit colour images; tests must not change them."""
+    keras.utils.set_random_seed(0)
+    with tiny_deconvolutional_sizes():
+        deconvolutional = deconvolutional_vhe("small", **COLOUR)
+    pixel_cnn = tiny_pixel_cnn_vhe(**COLOUR)
+    return {"deconvolutional": deconvolutional, "pixel_cnn": pixel_cnn}
+
+
+@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
+def test_8_bit_images_are_bounded_and_drawn(colours, kind):
+    model = colours[kind]
+    episode = episode_of(model, group_sizes=(5,))
+    terms = model(episode)
+    for tensor in tf.nest.flatten(terms):
+        assert tensor.shape == (3,)
+        assert np.all(np.isfinite(tensor))
+    # Not far from log 256 a dimension before any training, in levels.
+    nats = -np.mean(terms.log_likelihood) / (6 * 9 * 3)
+    assert 4.0 < nats < 8.0
+    images = model.sample(episode["support"], seed=SEED).numpy()
+    assert images.shape == (3, 6, 9, 3)
+    if kind == "pixel_cnn":
+        levels = 255.0 * images
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+        assert 0.0 <= levels.min() < levels.max() <= 255.0
+        assert len(np.unique(levels)) > 10
+    assert_every_weight_gets_a_gradient(
+        model, episode_of(model, group_sizes=(5,), batch_size=8)
+    )
+
+
+@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
+def test_a_saved_model_of_8_bit_images_revives_the_same_numbers(
+    colours, kind, tmp_path
+):
+    model = colours[kind]
+    model.save(tmp_path / "model.keras")
+    revived = load_model(tmp_path / "model.keras")
+    episode = episode_of(model, group_sizes=(5,))
+    assert_equal(revived(episode, training=True), model(episode, training=True))
+    assert json.dumps(revived.get_config()) == json.dumps(model.get_config())
+
+
+@pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])
+def test_images_of_one_level_are_refused(architecture):
+    with pytest.raises(ValueError, match=r"2 or more.*num_levels=1\."):
+        architecture("small", num_levels=1)
+
+
 # Alphabets above characters, styles beside them -------------------------------
 
 GROUPS = {
     "alphabet": ("alphabet", "character"),
     "style": ("character", "style"),
 }
+ELEMENT = {"alphabet": "element", "style": "pose"}
 KINDS = [(kind, size) for kind in GROUPS for size in ("small", "published")]
 
 
@@ -582,14 +641,16 @@ def test_an_alphabet_is_above_its_characters(size, parents):
 
 
 @pytest.mark.parametrize("size", ["small", "published"])
-def test_a_style_is_beside_a_character_and_nothing_below(size):
+def test_a_style_is_beside_a_character_and_its_pose(size):
     model = tiny_style_vhe(size, groups=("tune", "instrument"))
     assert structure(model) == [
         ("tune", (), False),
         ("instrument", (), False),
+        ("pose", ("tune",) if size == "small" else (), True),
     ]
     assert model.latents[0].divergence == "one_sample"
     assert model.likelihood.template == "tune"
+    assert model.likelihood.pose == "pose"
     assert model.likelihood.style == "instrument"
 
 
@@ -611,17 +672,18 @@ def test_the_published_sizes_of_the_alphabet_model_are_the_defaults():
 
 def test_the_published_sizes_of_the_style_model_are_the_defaults():
     model = style_vhe()
-    character, style = model.latents
+    character, style, pose = model.latents
     assert model.image_shape == (28, 28, 3)
     assert model.objective == "vhe"
     assert character.prior.image_shape == (28, 28, 10)
     assert character.posterior.channels == 10
+    assert pose.prior.latent_size == pose.posterior.latent_size == 90
     assert style.prior.latent_size == style.posterior.latent_size == 6
     assert style.posterior.encoder.filters == (64, 128, 256)
     decoder = model.likelihood.network
     assert (decoder.num_blocks, decoder.filters) == (4, 40)
     assert (decoder.kernel_size, decoder.rate) == (5, 0.5)
-    assert model.likelihood.num_components == 5
+    assert model.likelihood.num_components == 10
 
 
 @pytest.mark.parametrize(("kind", "size"), KINDS)
@@ -633,7 +695,7 @@ def test_the_bound_shares_each_kl_by_its_own_group(kinds, kind, size):
         terms.log_likelihood
         - terms.kl[first] / 5.0
         - terms.kl[second] / 7.0
-        - (terms.kl["element"] if kind == "alphabet" else 0.0)
+        - terms.kl[ELEMENT[kind]]
     )
     assert set(terms.kl) == {v.name for v in model.latents}
     np.testing.assert_allclose(terms.elbo, expected, rtol=1e-5)
@@ -654,8 +716,8 @@ def test_an_image_depends_on_its_latents(kinds, kind, size):
     model = kinds[kind, size]
     episode = episode_of(model)
     samples = model.infer(episode["support"], seed=SEED)
-    if kind == "alphabet":
-        samples["element"] = tf.ones([1, 3, 2])
+    element = model.latents[-1].prior().event_shape[0] if kind == "style" else 2
+    samples[ELEMENT[kind]] = tf.ones([1, 3, element])
     values = model.likelihood(**samples).log_prob(episode["query"])
     for name in samples:
         moved = {**samples, name: samples[name] + 1.0}

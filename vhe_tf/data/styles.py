@@ -19,6 +19,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf.data.augmentation import affine_table
+from vhe_tf.data.augmentation import transform
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.image_file import check_image_size
 
@@ -98,6 +100,7 @@ def styled(
     *,
     num_styles: int = 30,
     copies: int = 1,
+    affine: bool = False,
     image_size: tuple[int, int] = (28, 28),
     seed: int = 0,
 ) -> GroupedImages:
@@ -115,6 +118,8 @@ def styled(
             faithfully.
         num_styles: How many styles there are; see `pen_styles`.
         copies: In how many different styles each image is drawn.
+        affine: Whether each copy of an image but the first is a small random
+            affine map of it (Section 4.1), with strokes as wide as ever.
         image_size: `(H, W)` to draw at. The proportions are not kept.
         seed: Non-negative int: decides the styles, and which each image has.
 
@@ -132,13 +137,26 @@ def styled(
     # A stream of its own: that of `pen_styles` depends on how many they are.
     chance = np.random.default_rng([seed, 1])
     style = chance.random((len(data), num_styles)).argsort(axis=1)[:, :copies]
+    height, width = image_size
+    fine_size = (_OVERSAMPLING * height, _OVERSAMPLING * width)
+    maps = affine_table(
+        len(data),
+        copies,
+        stored_size=fine_size,
+        image_size=fine_size,
+        seed=seed,
+    )
     drawn = np.empty((*style.shape, *image_size, 3), np.uint8)
     for first in range(0, len(data), _BATCH_SIZE):
         batch = slice(first, first + _BATCH_SIZE)
-        lines = _thinned(_fine_ink(data.images[batch], image_size))
-        for index, pen in enumerate(styles):
-            image, copy = np.nonzero(style[batch] == index)
-            drawn[first + image, copy] = _drawn(lines[image], pen)
+        fine = _fine(data.images[batch], fine_size)
+        lines = _thinned(fine >= 0.5)
+        for copy in range(copies):
+            if affine and copy:
+                lines = _thinned(_warped(fine, maps[batch, copy]) >= 0.5)
+            for index, pen in enumerate(styles):
+                image = np.flatnonzero(style[batch, copy] == index)
+                drawn[first + image, copy] = _drawn(lines[image], pen)
     labels = {name: np.repeat(ids, copies) for name, ids in data.labels.items()}
     names = {index: f"style {index:02d}" for index in range(num_styles)}
     return GroupedImages(
@@ -223,13 +241,18 @@ def _spread(points: np.ndarray, num: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def _fine_ink(images: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Returns where there is ink at the size of drawing, `[B, H4, W4]`."""
-    size = [_OVERSAMPLING * extent for extent in image_size]
+def _fine(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns how much ink there is at the size of drawing, `[B, H4, W4]`."""
     with tf.device("CPU:0"):
         fine = tf.image.resize(images, size, "bicubic", antialias=True)
-    half = 127.5 if images.dtype == np.uint8 else 0.5
-    return fine.numpy()[..., 0] > half
+    return fine.numpy()[..., 0] / (255 if images.dtype == np.uint8 else 1)
+
+
+def _warped(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Applies one affine map an image, `[B, H, W]`."""
+    with tf.device("CPU:0"):
+        warped = transform(images[..., np.newaxis], maps, images.shape[1:])
+    return warped.numpy()[..., 0]
 
 
 def _thinned(ink: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Layers from features to distributions: every constraint lives here."""
 
+import math
 from typing import Any
 
 import keras
@@ -17,10 +18,6 @@ __all__ = [
 
 # Keeps a posterior from collapsing onto a point, where densities overflow.
 _MIN_SCALE = 1e-5
-
-# Of pixels in [0, 1]: a level of 8-bit data. Below it a density grows without
-# bound on pixels that are always black.
-_MIN_PIXEL_SCALE = 1.0 / 255.0
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -122,13 +119,14 @@ class NormalImageHead(lazy.LazyLayer):
     """Reads features as the parameters of independent Gaussian pixels.
 
     The likelihood of Edwards and Storkey (2016) for colour images: locations
-    in (0, 1), and a scale, 1/255 or more, for each pixel and channel.
+    in (0, 1), and a scale of a level or more for each pixel and channel.
 
-    Log-probabilities are nats of a density, not of a mass: on 8-bit images
-    they can be positive. Less log 255 a dimension they approximate those of a
-    distribution over the levels, where a scale is well above 1/255.
+    Log-probabilities are nats of a density whose unit is a level,
+    1 / (num_levels - 1): where a scale is well above a level, they approximate
+    those of a distribution over the levels.
 
     Args:
+        num_levels: Of a channel; 256 for 8 bits.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -138,17 +136,51 @@ class NormalImageHead(lazy.LazyLayer):
     Returns:
         A `tfd.Independent` Normal with batch shape `[...]`, event shape
         `[H, W, C]` and dtype float32.
+
+    Raises:
+        ValueError: If `num_levels` is not an int of 2 or more.
     """
+
+    def __init__(self, num_levels: int = 256, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(num_levels, int) or num_levels < 2:
+            raise ValueError(
+                "`num_levels` must be an int of 2 or more. "
+                f"Received: num_levels={num_levels!r}."
+            )
+        self.num_levels = num_levels
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         raw_loc, raw_scale = tf.split(tf.cast(features, tf.float32), 2, axis=-1)
+        level = 1.0 / (self.num_levels - 1)
         return tfd.Independent(
-            tfd.Normal(
+            _NormalInLevels(
                 loc=tf.sigmoid(raw_loc),
-                scale=tf.nn.softplus(raw_scale) + _MIN_PIXEL_SCALE,
+                # Narrower, a density grows without bound on pixels that are
+                # always black.
+                scale=tf.nn.softplus(raw_scale) + level,
+                level=level,
             ),
             reinterpreted_batch_ndims=3,  # [H, W, C]
         )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_levels": self.num_levels}
+
+
+class _NormalInLevels(tfd.Normal):
+    """A Normal whose density is for each `level` and not for each 1."""
+
+    def __init__(
+        self, loc: tf.Tensor, scale: tf.Tensor, level: float, **kwargs: Any
+    ) -> None:
+        parameters = dict(locals())
+        super().__init__(loc, scale, **kwargs)
+        self._parameters = parameters
+        self._level = level
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        return super()._log_prob(x) + math.log(self._level)
 
 
 def _checked_size(latent_size: int) -> int:

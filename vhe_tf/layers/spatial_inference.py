@@ -5,6 +5,7 @@ Their class latent c is a template: an image of several channels.
 
 from collections.abc import Sequence
 from typing import Any
+from typing import Self
 
 import keras
 import tensorflow as tf
@@ -249,9 +250,12 @@ class PoseLikelihood(lazy.LazyLayer):
 
     Args:
         network: A `GatedPixelCNN`, conditioned.
-        image_shape: `(H, W, C)`; each channel of a pixel is one Bernoulli.
+        image_shape: `(H, W, C)`.
         template: The name of c, the latent that is transformed.
         pose: The name of z, the latent that says how.
+        num_levels: Of a channel: 2 for independent Bernoullis, more for a
+            mixture; see `DiscretizedLogisticPixels`.
+        num_components: Of that mixture.
         units: Width of the hidden layer between z and the affine map.
         **kwargs: Passed on to `keras.layers.Layer`.
 
@@ -262,6 +266,9 @@ class PoseLikelihood(lazy.LazyLayer):
     Returns:
         A `PixelCNN` distribution, batch shape `[S..., B]`, event shape
         `[H, W, C]`.
+
+    Raises:
+        ValueError: If `num_levels` or `num_components` is out of range.
     """
 
     def __init__(
@@ -271,6 +278,8 @@ class PoseLikelihood(lazy.LazyLayer):
         *,
         template: str,
         pose: str,
+        num_levels: int = 2,
+        num_components: int = 1,
         units: int = 32,
         **kwargs: Any,
     ) -> None:
@@ -279,21 +288,26 @@ class PoseLikelihood(lazy.LazyLayer):
         self.image_shape = tuple(image_shape)
         self.template = template
         self.pose = pose
+        self.num_levels = num_levels
+        self.num_components = num_components
         self.units = units
-        self.pixels = distributions.BernoulliPixels()
+        self.pixels = pixels_of(num_levels, num_components)
         self.affine_map = spatial_transformer.AffineMap(
             units, dtype=self.dtype_policy
         )
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
-        theta = self.affine_map(latents[self.pose])
         return distributions.PixelCNN(
             self.network,
             self.pixels,
             self.image_shape,
-            conditioning=spatial_transformer.affine_transform(
-                latents[self.template], theta
-            ),
+            conditioning=self.conditioning(**latents),
+        )
+
+    def conditioning(self, **latents: tf.Tensor) -> tf.Tensor:
+        """Returns what the network sees, `[S..., B, H, W, K]`."""
+        return spatial_transformer.affine_transform(
+            latents[self.template], self.affine_map(latents[self.pose])
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -303,18 +317,20 @@ class PoseLikelihood(lazy.LazyLayer):
             "image_shape": list(self.image_shape),
             "template": self.template,
             "pose": self.pose,
+            "num_levels": self.num_levels,
+            "num_components": self.num_components,
             "units": self.units,
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PoseLikelihood":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         network = keras.saving.deserialize_keras_object(config["network"])
         return cls(**{**config, "network": network})
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class StyledLikelihood(lazy.LazyLayer):
-    """p(x | c, s): a PixelCNN over colour images, given a template and a style.
+class StyledLikelihood(PoseLikelihood):
+    """p(x | STN(c, z), s): a PixelCNN over colour images in a style.
 
     At each location it is conditioned on the outer product of the style and
     the template there (Section 4.3). Unlike the paper, each has a constant 1
@@ -324,16 +340,12 @@ class StyledLikelihood(lazy.LazyLayer):
     Args:
         network: A `GatedPixelCNN`, conditioned.
         image_shape: `(H, W, C)`.
-        template: The name of c.
         style: The name of s.
-        num_components: Of the mixture that a pixel is; see
-            `DiscretizedLogisticPixels`.
-        num_levels: Of a channel.
-        **kwargs: Passed on to `keras.layers.Layer`.
+        **kwargs: Passed on to `PoseLikelihood`.
 
     Call arguments:
-        **latents: `template`, `[S..., B, H, W, L]`, and `style`,
-            `[S..., B, Z]`.
+        **latents: `template`, `[S..., B, H, W, L]`, `pose`, `[S..., B, Z]`,
+            and `style`, `[S..., B, Y]`.
 
     Returns:
         A `PixelCNN` distribution, batch shape `[S..., B]`, event shape
@@ -345,53 +357,30 @@ class StyledLikelihood(lazy.LazyLayer):
         network: pixel_cnn.GatedPixelCNN,
         image_shape: Sequence[int],
         *,
-        template: str,
         style: str,
-        num_components: int,
-        num_levels: int = 256,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.network = network
-        self.image_shape = tuple(image_shape)
-        self.template = template
+        super().__init__(network, image_shape, **kwargs)
         self.style = style
-        self.num_components = num_components
-        self.num_levels = num_levels
-        self.pixels = discretized.DiscretizedLogisticPixels(
-            num_components, num_levels
-        )
 
-    def call(self, **latents: tf.Tensor) -> tfd.Distribution:
-        template = _with_constant(latents[self.template])
-        style = _with_constant(latents[self.style])
+    def conditioning(self, **latents: tf.Tensor) -> tf.Tensor:
+        template = _with_constant(super().conditioning(**latents))
+        style = _with_constant(tf.cast(latents[self.style], template.dtype))
         product = tf.einsum("...hwl,...s->...hwls", template, style)
         channels = template.shape[-1] * style.shape[-1]
         shape = tf.concat([tf.shape(template)[:-1], [channels]], axis=0)
-        conditioning = tf.reshape(product, shape)
         # The product of the two constants says nothing.
-        return distributions.PixelCNN(
-            self.network,
-            self.pixels,
-            self.image_shape,
-            conditioning=conditioning[..., :-1],
-        )
+        return tf.reshape(product, shape)[..., :-1]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network),
-            "image_shape": list(self.image_shape),
-            "template": self.template,
-            "style": self.style,
-            "num_components": self.num_components,
-            "num_levels": self.num_levels,
-        }
+        return {**super().get_config(), "style": self.style}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "StyledLikelihood":
-        network = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**{**config, "network": network})
+
+def pixels_of(num_levels: int, num_components: int) -> distributions.Pixels:
+    """Returns the distribution of a pixel, see `PoseLikelihood`."""
+    if num_levels == 2:
+        return distributions.BernoulliPixels()
+    return discretized.DiscretizedLogisticPixels(num_components, num_levels)
 
 
 def _with_constant(values: tf.Tensor) -> tf.Tensor:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from vhe_tf import objectives
-from vhe_tf.distributions import discretized
-from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -46,23 +46,26 @@ def deconvolutional_vhe(
     image_shape: Sequence[int] = (28, 28, 1),
     objective: objectives.Objective | str = objectives.Objective.VHE,
     group: str = "character",
+    num_levels: int = 2,
 ) -> VHE:
-    """Makes the deconvolutional model: c a group, z an element, binary images.
+    """Makes the deconvolutional model: c a group, z an element.
 
     p(c) = N(0, I), p(z | c) and q(z; c, x) as in Edwards and Storkey (2016),
     so that z carries only what c leaves open.
 
     Args:
         size: `"published"`, or `"small"`, which trains on two CPU cores.
-        image_shape: `(H, W, C)`; each channel of a pixel is one Bernoulli.
+        image_shape: `(H, W, C)`.
         objective: The bound to train.
         group: The name of the grouping, and so of the group latent.
+        num_levels: Of a channel: 2 for binary images, each channel of a pixel
+            a Bernoulli; 256 for 8 bits, each a Gaussian (`NormalImageHead`).
 
     Returns:
         A `VHE` with the latents `group` and `"element"`.
 
     Raises:
-        ValueError: If `size` is unknown.
+        ValueError: If `size` is unknown or `num_levels` less than 2.
     """
     s = _checked_size(size, _DECONVOLUTIONAL_SIZES)
 
@@ -77,7 +80,9 @@ def deconvolutional_vhe(
             ),
             _element(s, parents=[group]),
         ],
-        likelihood=_deconvolutional_likelihood(s, image_shape),
+        likelihood=_deconvolutional_likelihood(
+            s, image_shape, num_levels=num_levels
+        ),
         image_shape=image_shape,
         objective=objective,
     )
@@ -161,13 +166,20 @@ def _element(s: _DeconvolutionalSize, parents: Sequence[str]) -> Latent:
 def _deconvolutional_likelihood(
     s: _DeconvolutionalSize,
     image_shape: Sequence[int],
+    *,
     unseen: Sequence[str] = (),
+    num_levels: int = 2,
 ) -> inference.ImageLikelihood:
+    head: keras.layers.Layer = heads.BernoulliImageHead()
+    *size, channels = image_shape
+    if num_levels != 2:
+        head = heads.NormalImageHead(num_levels)
+        channels *= 2
     return inference.ImageLikelihood(
         convolution.ConvolutionalDecoder(
-            image_shape, s.filters, s.convolutions
+            (*size, channels), s.filters, s.convolutions
         ),
-        heads.BernoulliImageHead(),
+        head,
         unseen,
     )
 
@@ -187,6 +199,7 @@ class _PixelCNNSize:
     conditioning_filters: tuple[int, ...]
     conditioning_kernel_size: int
     dropout: float
+    num_components: int  # of the mixture of a pixel of many levels
 
 
 _PIXEL_CNN_SIZES = {
@@ -204,6 +217,7 @@ _PIXEL_CNN_SIZES = {
         conditioning_filters=(),
         conditioning_kernel_size=5,
         dropout=0.5,
+        num_components=10,
     ),
     "small": _PixelCNNSize(
         template_channels=8,
@@ -219,6 +233,7 @@ _PIXEL_CNN_SIZES = {
         conditioning_filters=(24, 24),
         conditioning_kernel_size=1,
         dropout=0.0,
+        num_components=3,
     ),
 }
 
@@ -229,8 +244,9 @@ def pixel_cnn_vhe(
     image_shape: Sequence[int] = (28, 28, 1),
     objective: objectives.Objective | str = objectives.Objective.VHE,
     group: str = "character",
+    num_levels: int = 2,
 ) -> VHE:
-    """Makes the hierarchical PixelCNN model of Figure 3, for binary images.
+    """Makes the hierarchical PixelCNN model of Figure 3.
 
     c is a template, an image of several channels, with a PixelCNN prior and a
     spatial transformer averaged over D as posterior; z, with prior N(0, I),
@@ -241,43 +257,32 @@ def pixel_cnn_vhe(
         size: `"published"`, after a later configuration by the paper's
             authors; or `"small"`, which trains on two CPU cores, encodes at
             three scales, and infers z from x and c, not x alone.
-        image_shape: `(H, W, C)`; each channel of a pixel is one Bernoulli.
+        image_shape: `(H, W, C)`.
         objective: The bound to train.
         group: The name of the grouping, and so of the group latent.
+        num_levels: Of a channel: 2 for binary images, each channel of a pixel
+            a Bernoulli; 256 for 8 bits, each pixel a discretized mixture of
+            logistics, its channels in order.
 
     Returns:
         A `VHE` with the latents `group` and `"pose"`.
 
     Raises:
-        ValueError: If `size` is unknown.
+        ValueError: If `size` is unknown or `num_levels` less than 2.
     """
     s = _checked_size(size, _PIXEL_CNN_SIZES)
     return VHE(
         latents=[
             _template(group, s, image_shape),
-            Latent(
-                "pose",
-                prior=heads.StandardNormal(s.pose_size),
-                posterior=spatial_inference.PosePosterior(
-                    convolution.ConvolutionalEncoder(
-                        s.pose_filters, convolutions=0
-                    )
-                    if s.pose_filters
-                    else spatial_transformer.Localisation(),
-                    s.pose_size,
-                ),
-                parents=[group] if s.pose_filters else [],
-                per_element=True,
-            ),
+            _pose(s, template=group),
         ],
         likelihood=spatial_inference.PoseLikelihood(
-            _decoder(
-                s,
-                distributions.BernoulliPixels().num_parameters(image_shape[2]),
-            ),
+            _decoder(s, image_shape, num_levels),
             image_shape,
             template=group,
             pose="pose",
+            num_levels=num_levels,
+            num_components=s.num_components,
         ),
         image_shape=image_shape,
         objective=objective,
@@ -290,12 +295,11 @@ class _StyleSize:
     convolutions: int
     units: int
     style_size: int
-    num_components: int
 
 
 _STYLE_SIZES = {
-    "published": _StyleSize((64, 128, 256), 2, 256, 6, 5),
-    "small": _StyleSize((16, 32, 48), 0, 64, 6, 3),
+    "published": _StyleSize((64, 128, 256), 2, 256, 6),
+    "small": _StyleSize((16, 32, 48), 0, 64, 6),
 }
 
 
@@ -309,15 +313,15 @@ def style_vhe(
 ) -> VHE:
     """Makes the factorial model: c a character, s a style (Eq. 18, Figure 8).
 
-    c is a template as in `pixel_cnn_vhe`, s a vector of 6 from a convolutional
-    encoder, with p(s) = N(0, I). "For each image location we condition the
-    PixelCNN decoder using the outer product" of s and c_ij (Section 4.3);
-    pixels are discretized mixtures of logistics. There is no latent of a single
-    element.
+    "We extended the PixelCNN model" (Section 4.3): c is a template and z its
+    pose as in `pixel_cnn_vhe`, s a vector of 6 from a convolutional encoder,
+    with p(s) = N(0, I). "For each image location we condition the PixelCNN
+    decoder using the outer product" of s and c_ij, the template in its pose;
+    pixels are discretized mixtures of logistics.
 
     Args:
-        size: `"published"`, or `"small"`, which trains on two CPU cores; c and
-            the decoder as in `pixel_cnn_vhe`.
+        size: `"published"`, or `"small"`, which trains on two CPU cores; c, z
+            and the decoder as in `pixel_cnn_vhe`.
         image_shape: `(H, W, C)`.
         objective: The bound to train.
         groups: The names of the groupings, content and style.
@@ -325,7 +329,7 @@ def style_vhe(
             fewer, say so: colours are then learned far sooner.
 
     Returns:
-        A `VHE` with the latents `groups`.
+        A `VHE` with the latents `groups` and `"pose"`.
 
     Raises:
         ValueError: If `size` is unknown.
@@ -345,19 +349,16 @@ def style_vhe(
                     s.units,
                 ),
             ),
+            _pose(c, template=content),
         ],
         likelihood=spatial_inference.StyledLikelihood(
-            _decoder(
-                c,
-                discretized.DiscretizedLogisticPixels(
-                    s.num_components
-                ).num_parameters(image_shape[2]),
-            ),
+            _decoder(c, image_shape, num_levels),
             image_shape,
             template=content,
+            pose="pose",
             style=style,
-            num_components=s.num_components,
             num_levels=num_levels,
+            num_components=c.num_components,
         ),
         image_shape=image_shape,
         objective=objective,
@@ -382,9 +383,27 @@ def _template(
     )
 
 
-def _decoder(s: _PixelCNNSize, num_parameters: int) -> pixel_cnn.GatedPixelCNN:
+def _pose(s: _PixelCNNSize, template: str) -> Latent:
+    return Latent(
+        "pose",
+        prior=heads.StandardNormal(s.pose_size),
+        posterior=spatial_inference.PosePosterior(
+            convolution.ConvolutionalEncoder(s.pose_filters, convolutions=0)
+            if s.pose_filters
+            else spatial_transformer.Localisation(),
+            s.pose_size,
+        ),
+        parents=[template] if s.pose_filters else [],
+        per_element=True,
+    )
+
+
+def _decoder(
+    s: _PixelCNNSize, image_shape: Sequence[int], num_levels: int
+) -> pixel_cnn.GatedPixelCNN:
+    pixels = spatial_inference.pixels_of(num_levels, s.num_components)
     return pixel_cnn.GatedPixelCNN(
-        num_parameters,
+        pixels.num_parameters(image_shape[2]),
         filters=s.filters,
         num_blocks=s.num_blocks,
         kernel_size=s.kernel_size,
