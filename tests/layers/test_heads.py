@@ -144,6 +144,14 @@ def test_a_density_approximates_a_distribution_of_levels(num_levels):
     np.testing.assert_allclose(total, 1.0, rtol=1e-4)
 
 
+def test_a_gaussian_image_has_the_slices_of_a_distribution(recwarn):
+    d = NormalImageHead()(_features(3, 4, 2, 6))
+    image = np.zeros([4, 2, 3], np.float32)
+    np.testing.assert_array_equal(d[1].log_prob(image), d.log_prob(image)[1])
+    assert d.copy().batch_shape == d.batch_shape
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("num_levels", [1, 0, 2.0, "256"])
 def test_an_improper_number_of_levels_is_refused(num_levels):
     with pytest.raises(

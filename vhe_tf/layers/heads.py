@@ -172,12 +172,26 @@ class _NormalInLevels(tfd.Normal):
     """A Normal whose density is for each `level` and not for each 1."""
 
     def __init__(
-        self, loc: tf.Tensor, scale: tf.Tensor, level: float, **kwargs: Any
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        level: float,
+        name: str = "NormalInLevels",
     ) -> None:
-        parameters = dict(locals())
-        super().__init__(loc, scale, **kwargs)
-        self._parameters = parameters
+        super().__init__(loc, scale, name=name)
+        self._parameters = {
+            "loc": loc,
+            "scale": scale,
+            "level": level,
+            "name": name,
+        }
         self._level = level
+
+    @classmethod
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
+        return super()._parameter_properties(dtype, num_classes)
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         return super()._log_prob(x) + math.log(self._level)
