@@ -18,7 +18,10 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
-    package_data={"vhe_tf.serving": ["demo/*"]},
+    package_data={
+        "vhe_tf.data.youtube_faces": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+        "vhe_tf.serving": ["demo/*"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2",

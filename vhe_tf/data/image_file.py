@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
-__all__ = ["check_channels", "check_image_size", "read_image"]
+__all__ = ["check_channels", "check_image_size", "read_image", "resized"]
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -62,11 +62,23 @@ def read_image(
             f"The image {os.fspath(path)!r} cannot be read; replace or remove "
             f"it. Received: {type(error).__name__}: {error}"
         ) from error
+    image = resized(image.convert(_MODES[channels]), image_size)
+    return np.asarray(image).reshape(*image_size, channels)
+
+
+def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+    """Resizes an image by area averages, and linearly where it grows.
+
+    Args:
+        image: A grey or RGB image.
+        image_size: `(H, W)`, both positive.
+
+    Returns:
+        An image of that size; its proportions are not kept.
+    """
     height, width = image_size
-    image = image.convert(_MODES[channels])
-    image = _resized(image, (width, image.height))
-    image = _resized(image, (width, height))
-    return np.asarray(image).reshape(height, width, channels)
+    image = _resized_along_one_axis(image, (width, image.height))
+    return _resized_along_one_axis(image, (width, height))
 
 
 def _flattened(image: Image.Image) -> Image.Image:
@@ -81,7 +93,9 @@ def _flattened(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(paper, image)
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resized_along_one_axis(
+    image: Image.Image, size: tuple[int, int]
+) -> Image.Image:
     """Resizes along the one axis, or none, on which `size` differs."""
     if size == image.size:
         return image

@@ -1,0 +1,740 @@
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import logging
+import pathlib
+import random
+import socket
+import tarfile
+import unicodedata
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from PIL import ImageFile
+
+from vhe_tf.data.youtube_faces import load_youtube_faces
+from vhe_tf.data.youtube_faces import split
+from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import Builder
+
+REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/youtube_faces"
+
+needs_youtube_faces = pytest.mark.skipif(
+    not (REAL / "aligned_images_DB.tar.gz").exists(),
+    reason="needs YouTube Faces, "
+    "../shared/data/youtube_faces/aligned_images_DB.tar.gz",
+)
+
+PEOPLE = ["Ann_Lee", "Bo_Ek", "Cy_Day", "Di_Roe", "Ed_Fox", "Flo_Ray"]
+# By `printf Ann_Lee | sha256sum`, and so on.
+EXPECTED_ORDER = ["Ann_Lee", "Bo_Ek", "Cy_Day", "Flo_Ray", "Ed_Fox", "Di_Roe"]
+
+
+@functools.cache
+def jpeg(colour, size=(16, 16)):
+    buffer = io.BytesIO()
+    mode = "L" if isinstance(colour, int) else "RGB"
+    Image.new(mode, size, colour).save(buffer, "jpeg", quality=100)
+    return buffer.getvalue()
+
+
+def frame_name(person, video, number):
+    folder = f"aligned_images_DB/{person}/{video}"
+    return f"{folder}/aligned_detect_{video}.{number}.jpg"
+
+
+def faces(sizes):
+    """Makes frames whose red tells the video and whose green the number.
+
+    `sizes` holds, for each person and video, how many frames there are.
+    """
+    return {
+        frame_name(person, video, number): jpeg((20 * video, 5 * number, 128))
+        for person, videos in sizes.items()
+        for video, size in videos.items()
+        for number in range(size)
+    }
+
+
+def packed(folder, files, names=None):
+    """Writes the archive and returns the folder around it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "aligned_images_DB.tar.gz", "w:gz") as archive:
+        for name in names or files:
+            member = tarfile.TarInfo(name)
+            member.size = len(files[name])
+            archive.addfile(member, io.BytesIO(files[name]))
+    return folder
+
+
+def unpacked(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def small_faces():
+    return faces({person: {0: 2, 3: 1} for person in PEOPLE})
+
+
+def load(tmp_path, manual_dir, **kwargs):
+    return load_youtube_faces(
+        data_dir=tmp_path / "tfds", manual_dir=manual_dir, **kwargs
+    )
+
+
+def people(images):
+    return [images.group_names["person"][i] for i in images.group_ids("person")]
+
+
+def videos(images):
+    return [images.group_names["video"][i] for i in images.group_ids("video")]
+
+
+def numbers(images):
+    """Returns the number of each frame, by its colour."""
+    return np.rint(images.images[:, 0, 0, 1] / 5).astype(int).tolist()
+
+
+def shuffled(names):
+    return sorted(
+        names, key=lambda name: hashlib.sha256(name.encode()).digest()
+    )
+
+
+@contextlib.contextmanager
+def complete_at(num_training, num_test, num_frames):
+    """Makes a context in which so few people and frames are complete."""
+    with (
+        mock.patch.object(split, "_NUM_TRAINING_PEOPLE", num_training),
+        mock.patch.object(split, "_NUM_TEST_PEOPLE", num_test),
+        mock.patch.object(split, "_NUM_FRAMES", num_frames),
+    ):
+        yield
+
+
+def assert_equal(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        assert one.group_names == other.group_names
+        for name in ("person", "video"):
+            np.testing.assert_array_equal(one.labels[name], other.labels[name])
+
+
+def assert_nothing_is_prepared(tmp_path):
+    assert not list((tmp_path / "tfds").rglob("*tfrecord*"))
+    assert not list((tmp_path / "tfds").rglob("*incomplete*"))
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+def test_every_frame_keeps_its_person_video_and_place(tmp_path, store):
+    parts = load(tmp_path, store(tmp_path / "manual", small_faces()))
+    assert len(parts.train) + len(parts.test) == 18
+    for images in parts:
+        assert images.images.dtype == np.uint8
+        assert images.image_shape == (40, 40, 3)
+        assert images.group_names["person"] == dict(enumerate(PEOPLE))
+        assert images.group_names["video"] == dict(
+            enumerate(f"{name}/{video}" for name in PEOPLE for video in (0, 3))
+        )
+        expected = [
+            (person, video, colour)
+            for person in images.group_ids("person").tolist()
+            for video, colour in (
+                (2 * person, (0, 0, 128)),
+                (2 * person, (0, 5, 128)),
+                (2 * person + 1, (60, 0, 128)),
+            )
+        ]
+        persons, ids, colours = map(list, zip(*expected, strict=True))
+        np.testing.assert_array_equal(images.labels["person"], persons)
+        np.testing.assert_array_equal(images.labels["video"], ids)
+        np.testing.assert_allclose(  # JPEG rounds colours.
+            images.images - np.array(colours)[:, None, None], 0, atol=2
+        )
+
+
+def test_order_of_the_archive_is_without_effect(tmp_path):
+    files = small_faces()
+    names = sorted(files)
+    random.Random(0).shuffle(names)
+    first = load(tmp_path / "1", packed(tmp_path / "manual1", files))
+    second = load(tmp_path / "2", packed(tmp_path / "manual2", files, names))
+    assert_equal(first, second)
+
+
+def test_frames_and_videos_are_in_the_order_of_their_numbers(tmp_path):
+    files = {
+        frame_name(person, video, number): jpeg((20 * video, 5 * number, 0))
+        for person in ("Ann_Lee", "Bo_Ek")
+        for video in (10, 2)
+        for number in (10, 9, 100 // 5, 2)
+    }
+    parts = load(tmp_path, packed(tmp_path / "manual", files))
+    for images in parts:
+        assert numbers(images) == [2, 9, 10, 20] * 2
+        assert [name.split("/")[1] for name in videos(images)] == ["2", "10"]
+
+
+def test_images_are_the_area_averages_of_the_central_half(tmp_path):
+    rng = np.random.default_rng(0)
+    # Smooth, as JPEG likes it; different in both directions and colours.
+    page = np.repeat(
+        np.repeat(rng.integers(0, 256, (10, 8, 3), np.uint8), 10, 0), 10, 1
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(page).save(buffer, "jpeg", quality=95, subsampling=0)
+    files = {
+        frame_name(person, 0, 0): buffer.getvalue()
+        for person in ("Ann_Lee", "Bo_Ek")
+    }
+    with Image.open(buffer) as image:
+        decoded = np.asarray(image, np.float64)
+    centre = decoded[25:75, 20:60]
+    expected = centre.reshape(25, 2, 10, 4, 3).mean(axis=(1, 3))
+    parts = load(
+        tmp_path, packed(tmp_path / "manual", files), image_size=(25, 10)
+    )
+    for images in parts:
+        assert images.image_shape == (25, 10, 3)
+        # Pillow rounds after each of the two axes.
+        np.testing.assert_allclose(images.images[0], expected, atol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((7, 5), (1, 1, 6, 4)), ((1, 2), (0, 0, 1, 2))]
+)
+def test_odd_sizes_keep_the_centre(tmp_path, size, box):
+    page = Image.new("RGB", size, "red")
+    page.paste("blue", box)
+    buffer = io.BytesIO()
+    page.save(buffer, "png")  # Exact; readers go by the content.
+    files = {
+        frame_name(person, 0, 0): buffer.getvalue()
+        for person in ("Ann_Lee", "Bo_Ek")
+    }
+    parts = load(tmp_path, packed(tmp_path / "manual", files))
+    for images in parts:
+        np.testing.assert_array_equal(
+            images.images, np.broadcast_to([0, 0, 255], (1, 40, 40, 3))
+        )
+
+
+def test_image_sizes_are_prepared_side_by_side(tmp_path):
+    manual_dir = packed(tmp_path / "manual", small_faces())
+    assert load(tmp_path, manual_dir).train.image_shape == (40, 40, 3)
+    large = load(tmp_path, manual_dir, image_size=(64, 48))
+    assert large.train.image_shape == (64, 48, 3)
+    (manual_dir / "aligned_images_DB.tar.gz").unlink()
+    assert load(tmp_path, None).train.image_shape == (40, 40, 3)
+    assert_equal(load(tmp_path, None, image_size=[64, 48]), large)
+    with pytest.raises(FileNotFoundError, match="28x28"):
+        load(tmp_path, manual_dir, image_size=(28, 28))
+
+
+@pytest.mark.parametrize("image_size", [40, (40,), (0, 40), (40.0, 40)])
+def test_bad_image_size_is_rejected(tmp_path, image_size):
+    with pytest.raises(ValueError, match="Received: image_size="):
+        load(tmp_path, tmp_path, image_size=image_size)
+    with pytest.raises(ValueError, match="Received: image_size="):
+        Builder.builder_configs["40x40"].__class__(
+            name="bad", image_size=image_size
+        )
+
+
+def test_grey_images_become_rgb(tmp_path):
+    files = {
+        frame_name(person, 0, 0): jpeg(77) for person in ("Ann_Lee", "Bo_Ek")
+    }
+    parts = load(tmp_path, packed(tmp_path / "manual", files))
+    for images in parts:
+        np.testing.assert_array_equal(
+            images.images, np.full((1, 40, 40, 3), 77)
+        )
+
+
+def test_complete_archive_is_split_as_in_the_paper(tmp_path, caplog):
+    # 3 frames of 5 people; one has no video of 3 and one has it later.
+    sizes = {person: {0: 3, 1: 9} for person in PEOPLE}
+    sizes["Bo_Ek"] = {0: 2, 1: 2}
+    sizes["Cy_Day"] = {10: 3, 2: 7, 1: 2}
+    files = faces(sizes)
+    with complete_at(3, 2, 3), caplog.at_level(logging.WARNING):
+        parts = load(tmp_path, packed(tmp_path / "manual", files))
+    assert "not comparable" not in caplog.text
+    order = [name for name in shuffled(PEOPLE) if name != "Bo_Ek"]
+    assert people(parts.train) == sorted(order[:3])
+    assert people(parts.test) == sorted(order[3:])
+    for images in parts:
+        for person in people(images):
+            group = next(
+                index
+                for index, name in images.group_names["person"].items()
+                if name == person
+            )
+            of_person = images.with_groups("person", [group])
+            if person == "Cy_Day":
+                assert videos(of_person) == ["Cy_Day/2"]
+                assert numbers(of_person) == [0, 2, 4]  # 7 * i // 3
+            else:
+                assert videos(of_person) == [f"{person}/0"]
+                assert numbers(of_person) == [0, 1, 2]
+    assert Builder(data_dir=tmp_path / "tfds").info.metadata["rule"] == "paper"
+
+
+def test_more_people_than_the_papers_are_not_used(tmp_path):
+    with complete_at(3, 2, 1):
+        parts = load(tmp_path, packed(tmp_path / "manual", small_faces()))
+    assert people(parts.train) == sorted(shuffled(PEOPLE)[:3])
+    assert people(parts.test) == sorted(shuffled(PEOPLE)[3:5])
+
+
+@pytest.mark.parametrize("constants", [(3, 4, 1), (3, 3, 3)])
+def test_otherwise_all_frames_are_used_and_a_warning_says_so(
+    tmp_path, caplog, constants
+):
+    with complete_at(*constants), caplog.at_level(logging.WARNING):
+        parts = load(tmp_path, packed(tmp_path / "manual", small_faces()))
+    (record,) = [r for r in caplog.records if "not comparable" in r.message]
+    assert "aligned_images_DB.tar.gz" in record.message
+    assert people(parts.train) == sorted(shuffled(PEOPLE)[:3])
+    assert people(parts.test) == sorted(shuffled(PEOPLE)[3:])
+    for images in parts:
+        assert len(images) == 9
+        assert len(videos(images)) == 6
+    metadata = Builder(data_dir=tmp_path / "tfds").info.metadata
+    assert metadata["rule"] == "all_frames"
+
+
+@pytest.mark.parametrize(
+    ("num_people", "num_training"),
+    [(2, 1), (3, 2), (10, 6), (347, 208), (1594, 953)],
+)
+def test_people_are_apart_in_the_papers_proportion(num_people, num_training):
+    frames = {
+        (video := split.Video(f"P_{person}", number)): {0, 1}
+        for person in range(num_people)
+        for number in (1, 4)
+    }
+    del video
+    parts = split.split_frames(frames)
+    train = {video.person for video in parts.train}
+    test = {video.person for video in parts.test}
+    assert (len(train), len(test)) == (num_training, num_people - num_training)
+    assert not train & test
+    assert {**parts.train, **parts.test} == {v: [0, 1] for v in frames}
+
+
+def test_published_numbers_are_those_of_a_complete_archive():
+    frames = {
+        split.Video(f"P_{person}", 3): set(range(60, 60 + 100))
+        for person in range(1595)
+    }
+    parts = split.split_frames(frames)
+    assert parts.rule == "paper"
+    assert (len(parts.train), len(parts.test)) == (954, 641)
+    for chosen in (*parts.train.values(), *parts.test.values()):
+        assert chosen == [60 + 100 * i // 48 for i in range(48)]
+    frames[split.Video("P_7", 3)] = set(range(47))
+    assert split.split_frames(frames).rule == "all_frames"
+
+
+def test_split_of_people_never_changes():
+    assert shuffled(PEOPLE) == EXPECTED_ORDER
+    frames = {split.Video(person, 0): {0} for person in PEOPLE}
+    parts = split.split_frames(frames)
+    train = {video.person for video in parts.train}
+    assert train == set(EXPECTED_ORDER[:4])
+
+
+def test_one_person_cannot_be_split(tmp_path):
+    files = faces({"Ann_Lee": {0: 2}})
+    with pytest.raises(ValueError, match=r"two people.*\['Ann_Lee'\] only"):
+        load(tmp_path, packed(tmp_path / "manual", files))
+
+
+def broken(damage):
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(
+        buffer, "jpeg"
+    )
+    return {
+        "empty": b"",
+        "text": b"<html>not found</html>",
+        "truncated": buffer.getvalue()[: len(buffer.getvalue()) // 2],
+        "garbled": b"\xff" * 1000,
+    }[damage]
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "garbled"])
+def test_unreadable_frame_is_named(tmp_path, damage):
+    files = small_faces()
+    name = frame_name("Di_Roe", 0, 1)
+    files[name] = broken(damage)
+    with pytest.raises(ValueError, match="skip_unreadable=True") as error:
+        load(tmp_path, packed(tmp_path / "manual", files))
+    assert f"Received: 1 that cannot be read:\n  {name} (" in str(error.value)
+    assert_nothing_is_prepared(tmp_path)
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+def test_unreadable_frames_are_left_out_only_if_asked(tmp_path, caplog, store):
+    files = small_faces()
+    name = frame_name("Di_Roe", 0, 1)
+    files[name] = broken("truncated")
+    manual_dir = store(tmp_path / "manual", files)
+    with pytest.raises(ValueError, match="aligned_detect_0"):
+        load(tmp_path, manual_dir)
+    assert_nothing_is_prepared(tmp_path)
+
+    with caplog.at_level(logging.WARNING):
+        parts = load(tmp_path, manual_dir, skip_unreadable=True)
+    assert "Left out 1 frames" in caplog.text
+    assert name in caplog.text
+    assert "was prepared" not in caplog.text
+    assert len(parts.train) + len(parts.test) == 17
+    assert sorted(people(parts.train) + people(parts.test)) == PEOPLE
+
+    # Whoever did not ask is told.
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert_equal(load(tmp_path, manual_dir), parts)
+    assert "without 1 frames" in caplog.text
+    assert name in caplog.text
+
+
+def test_all_unreadable_frames_of_a_part_are_reported_at_once(tmp_path):
+    files = small_faces()
+    names = [name for name in files if name.endswith("0.0.jpg")]
+    for name in names:
+        files[name] = b""
+    files[frame_name("Ann_Lee", 0, 1)] = jpeg((0, 0, 0))
+    with pytest.raises(ValueError, match="4 that cannot be read") as error:
+        load(tmp_path, packed(tmp_path / "manual", files))
+    for person in EXPECTED_ORDER[:4]:
+        assert frame_name(person, 0, 0) in str(error.value)
+
+
+def test_a_long_list_of_unreadable_frames_is_cut(tmp_path):
+    files = faces({"Ann_Lee": {0: 30}, "Bo_Ek": {0: 30}})
+    for number in range(25):
+        for person in ("Ann_Lee", "Bo_Ek"):
+            files[frame_name(person, 0, number)] = b""
+    with pytest.raises(ValueError, match=r"Received: 25 .*") as error:
+        load(tmp_path, packed(tmp_path / "manual", files))
+    assert str(error.value).count(".jpg (") == 20
+    assert "and 5 more" in str(error.value)
+
+
+def test_skipping_every_frame_is_refused(tmp_path):
+    files = dict.fromkeys(small_faces(), b"")
+    with pytest.raises(ValueError, match="where others remain"):
+        load(tmp_path, packed(tmp_path / "m", files), skip_unreadable=True)
+    assert_nothing_is_prepared(tmp_path)
+
+
+def test_files_that_may_not_be_read_are_named(tmp_path):
+    manual_dir = unpacked(tmp_path / "manual", small_faces())
+    name = frame_name("Ann_Lee", 0, 7)
+    (manual_dir / name).symlink_to("gone.jpg")
+    with pytest.raises(ValueError, match=r"Ann_Lee/0/aligned_detect_0\.7"):
+        load(tmp_path, manual_dir)
+    load(tmp_path, manual_dir, skip_unreadable=True)
+
+
+def test_truncated_images_are_refused_whatever_pillow_was_told(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    files = small_faces()
+    files[frame_name("Di_Roe", 0, 1)] = broken("truncated")
+    with pytest.raises(ValueError, match="truncated"):
+        load(tmp_path, packed(tmp_path / "manual", files))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize(
+    "damage", ["half", "trailer", "empty", "text", "bit", "scrambled"]
+)
+def test_damaged_archive_is_named_and_can_be_replaced(tmp_path, damage):
+    rng = np.random.default_rng(0)
+    noise = {f"aligned_images_DB/noise{i}": rng.bytes(9999) for i in range(9)}
+    manual_dir = packed(tmp_path / "manual", {**small_faces(), **noise})
+    path = manual_dir / "aligned_images_DB.tar.gz"
+    intact = path.read_bytes()
+    middle = len(intact) // 2
+    flipped = bytes([intact[middle] ^ 1])
+    path.write_bytes(
+        {
+            "half": intact[:middle],
+            "trailer": intact[:-4],
+            "empty": b"",
+            "text": b"<html>log in first</html>",
+            "bit": intact[:middle] + flipped + intact[middle + 1 :],
+            "scrambled": intact[:middle] + rng.bytes(middle),
+        }[damage]
+    )
+    with pytest.raises(
+        ValueError, match=r"aligned_images_DB\.tar\.gz' cannot be read to its"
+    ) as error:
+        load(tmp_path, manual_dir)
+    assert "download it anew" in str(error.value)
+    assert_nothing_is_prepared(tmp_path)
+    path.write_bytes(intact)
+    assert len(load(tmp_path, manual_dir).train) == 12
+
+
+def test_archive_that_was_packed_half_is_named(tmp_path):
+    path = packed(tmp_path / "m", small_faces()) / "aligned_images_DB.tar.gz"
+    half = gzip.decompress(path.read_bytes())[: 512 * 11 + 100]
+    path.write_bytes(gzip.compress(half))
+    with pytest.raises(ValueError, match="cannot be read to its end"):
+        load(tmp_path, tmp_path / "m")
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+def test_another_layout_is_named(tmp_path, store):
+    files = {
+        "aligned_images_DB/Ann_Lee/0/frame0.jpg": jpeg(0),
+        "aligned_images_DB/Ann_Lee/aligned_detect_0.1.jpg": jpeg(0),
+    }
+    with pytest.raises(
+        ValueError, match=r"<person>/<video>/aligned_detect_<video>\.<frame>"
+    ) as error:
+        load(tmp_path, store(tmp_path / "manual", files))
+    assert "Received: 2 other files, for example 'aligned" in str(error.value)
+
+
+def test_archive_of_another_folder_is_named(tmp_path):
+    files = {
+        name.replace("aligned_images_DB", "frame_images_DB"): content
+        for name, content in small_faces().items()
+    }
+    with pytest.raises(ValueError, match="for example 'frame_images_DB/Ann"):
+        load(tmp_path, packed(tmp_path / "manual", files))
+
+
+@pytest.mark.parametrize(
+    ("names", "received"),
+    [
+        (None, "which does not exist"),
+        ([], "which holds 0 files and folders"),
+        (["ytf.zip", "x"], "which holds 2 files and folders, for example 'x'"),
+    ],
+)
+def test_missing_archive_says_where_to_get_it(tmp_path, names, received):
+    manual_dir = tmp_path / "manual"
+    for name in names or []:
+        unpacked(manual_dir, {name: b""})
+    if names == []:
+        manual_dir.mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        load(tmp_path, manual_dir)
+    for words in (
+        str(tmp_path / "tfds" / "youtube_faces" / "40x40"),
+        "'aligned_images_DB.tar.gz'",
+        "http://www.cs.tau.ac.il/~wolf/ytfaces/",
+        f"manual_dir={str(manual_dir)!r}",
+        received,
+    ):
+        assert words in str(error.value)
+
+
+def test_archive_as_manual_dir_is_rejected(tmp_path):
+    manual_dir = packed(tmp_path / "manual", small_faces())
+    with pytest.raises(FileNotFoundError, match="which is a file"):
+        load(tmp_path, manual_dir / "aligned_images_DB.tar.gz")
+
+
+def test_manual_dir_is_by_default_that_of_tfds(tmp_path):
+    packed(tmp_path / "tfds" / "downloads" / "manual", small_faces())
+    assert len(load(tmp_path, None).train) == 12
+
+
+def test_the_archive_comes_before_the_folder(tmp_path):
+    files = small_faces()
+    manual_dir = packed(tmp_path / "manual", files)
+    unpacked(manual_dir, dict(list(files.items())[:7]))
+    parts = load(tmp_path, manual_dir)
+    assert len(parts.train) + len(parts.test) == 18
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+def test_hidden_files_are_ignored_and_others_counted(tmp_path, caplog, store):
+    files = small_faces()
+    hidden = {
+        "aligned_images_DB/Ann_Lee/0/._aligned_detect_0.0.jpg": b"",
+        "aligned_images_DB/.AppleDouble/0/aligned_detect_0.0.jpg": b"",
+        "aligned_images_DB/.DS_Store": b"",
+    }
+    with caplog.at_level(logging.WARNING):
+        expected = load(tmp_path / "1", store(tmp_path / "m1", files))
+        parts = load(
+            tmp_path / "2", store(tmp_path / "m2", {**files, **hidden})
+        )
+    assert_equal(parts, expected)
+    assert "Ignored" not in caplog.text
+    others = {
+        "aligned_images_DB/Ann_Lee/notes.txt": b"",
+        "aligned_images_DB/Ann_Lee/3/aligned_detect_0.0.jpg": jpeg(0),
+    }
+    with caplog.at_level(logging.WARNING):
+        parts = load(
+            tmp_path / "3", store(tmp_path / "m3", {**files, **others})
+        )
+    assert_equal(parts, expected)
+    (record,) = [r for r in caplog.records if "Ignored" in r.message]
+    assert "Ignored 2 files" in record.message
+    assert "Ann_Lee/3/aligned_detect_0.0.jpg" in record.message
+
+
+def test_paths_may_begin_with_the_current_folder_and_folders_be_listed(
+    tmp_path, caplog
+):
+    files = small_faces()
+    expected = load(tmp_path / "1", packed(tmp_path / "m1", files))
+    unpacked(tmp_path / "m2", files)
+    with tarfile.open(
+        tmp_path / "m2" / "aligned_images_DB.tar.gz", "w:gz"
+    ) as archive:
+        archive.add(
+            tmp_path / "m2" / "aligned_images_DB", "./aligned_images_DB"
+        )
+    with caplog.at_level(logging.WARNING):
+        assert_equal(load(tmp_path / "2", tmp_path / "m2"), expected)
+    assert "Ignored" not in caplog.text
+
+
+def test_frames_that_are_packed_twice_are_read_once(tmp_path):
+    files = small_faces()
+    names = [*files, *list(files)[:5]]
+    parts = load(tmp_path, packed(tmp_path / "manual", files, names))
+    assert len(parts.train) + len(parts.test) == 18
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_may_hold_any_letters(tmp_path, store, form):
+    written = unicodedata.normalize(form, "Penélope_Cruz")
+    files = faces({"Ann_Lee": {0: 1}, written: {0: 1}, "Łech_王": {0: 1}})
+    parts = load(tmp_path, store(tmp_path / "manual", files))
+    names = {"Ann_Lee", unicodedata.normalize("NFC", written), "Łech_王"}
+    assert {*people(parts.train), *people(parts.test)} == names
+
+
+@pytest.mark.parametrize("store", [packed, unpacked])
+def test_names_in_other_encodings_are_legible(tmp_path, store):
+    latin = b"Pen\xe9lope".decode("utf-8", "surrogateescape")
+    files = faces({"Ann_Lee": {0: 1}, latin: {0: 1}})
+    try:
+        manual_dir = store(tmp_path / "manual", files)
+    except OSError:
+        pytest.skip("This file system takes names in UTF-8 only.")
+    parts = load(tmp_path, manual_dir)
+    assert {*people(parts.train), *people(parts.test)} == {
+        "Ann_Lee",
+        "Pen\N{REPLACEMENT CHARACTER}lope",
+    }
+
+
+def test_data_directory_is_taken_from_the_environment(tmp_path, monkeypatch):
+    manual_dir = packed(tmp_path / "manual", small_faces())
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
+    load_youtube_faces(manual_dir=manual_dir)
+    assert (tmp_path / "elsewhere" / "youtube_faces" / "40x40").is_dir()
+
+
+def test_data_directory_is_by_default_that_of_tfds(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "here"))
+    with pytest.raises(FileNotFoundError) as error:
+        load_youtube_faces()
+    assert str(tmp_path / "here" / "youtube_faces") in str(error.value)
+    manual_dir = tmp_path / "here" / "downloads" / "manual"
+    assert f"manual_dir={str(manual_dir)!r}" in str(error.value)
+
+
+def test_nothing_asks_the_network(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("The network was asked.")
+
+    for name in ("create_connection", "getaddrinfo", "socket"):
+        monkeypatch.setattr(socket, name, refuse)
+    manual_dir = packed(tmp_path / "manual", small_faces())
+    load(tmp_path, manual_dir)
+    load(tmp_path, None)
+
+
+def test_tensorflow_datasets_knows_the_builder(tmp_path):
+    manual_dir = packed(tmp_path / "manual", small_faces())
+    dataset = tfds.load(
+        "youtube_faces",
+        split="test",
+        data_dir=tmp_path,
+        download_and_prepare_kwargs={
+            "download_config": tfds.download.DownloadConfig(
+                manual_dir=manual_dir
+            )
+        },
+    )
+    rows = list(tfds.as_numpy(dataset))
+    assert len(rows) == 6
+    for row in rows:
+        assert set(row) == {"image", "person", "video", "frame"}
+        assert row["person"].decode() in EXPECTED_ORDER[4:]
+        np.testing.assert_allclose(
+            row["image"][0, 0],
+            [20 * row["video"], 5 * row["frame"], 128],
+            atol=2,
+        )
+
+
+def test_tensorflow_datasets_can_be_asked_to_skip(tmp_path):
+    files = small_faces()
+    files[frame_name("Di_Roe", 0, 1)] = b""
+    builder = tfds.builder(
+        "youtube_faces", data_dir=tmp_path, skip_unreadable=True
+    )
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=packed(tmp_path / "manual", files)
+        )
+    )
+    assert builder.info.splits.total_num_examples == 17
+
+
+def test_builder_is_documented(tmp_path):
+    metadata = Builder.get_metadata()
+    assert "954 people for training" in metadata.description
+    assert "wolf2011face" in metadata.citation
+    assert metadata.tags
+    known = tfds.core.dataset_metadata.valid_tags()
+    assert set(metadata.tags) <= set(known)
+    instructions = Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    assert "aligned_images_DB.tar.gz" in instructions
+    builder = Builder(data_dir=tmp_path)
+    with pytest.raises(AssertionError, match="Ask for access"):
+        builder.download_and_prepare()
+
+
+@needs_youtube_faces
+def test_real_subset_has_three_frames_of_each_video(tmp_path):
+    parts = load(tmp_path, REAL)
+    assert len(people(parts.train)) == 208
+    assert len(people(parts.test)) == 139
+    assert not set(people(parts.train)) & set(people(parts.test))
+    assert len(parts.train) + len(parts.test) == 3462
+    assert len(videos(parts.train)) + len(videos(parts.test)) == 1154
+    for images in parts:
+        counts = np.unique(images.labels["video"], return_counts=True)[1]
+        np.testing.assert_array_equal(counts, 3)
+        # Skin is red before green before blue.
+        red, green, blue = images.images.mean(axis=(0, 1, 2))
+        assert red > green + 20 > blue + 20
