@@ -81,20 +81,50 @@ def test_scores_integrate_out_element_latents():
 def test_scores_are_distributed_like_those_of_the_model():
     world = GaussianWorld(2, 1, width=1.5, element_width=1.5)
     support, queries = task(num_ways=1, num_queries=1)
-    # The same class 1000 times over: as many independent draws of its score.
-    copies = np.repeat(support, 1000, axis=0)
     settings = {"num_samples": 2, "num_element_samples": 3}
     scorer = ClassScorer(world.model, group="character", **settings)
-    ours = scorer(copies, queries, seed=SEED)[0]
-    seed = tf.constant(SEED, tf.int32)
-    classified = world.model.classify(
-        copies[np.newaxis], queries, seed=seed, **settings
-    )[0]
+    ours = [scorer(support, queries, seed=(1, i))[0, 0] for i in range(1000)]
+    # Independent draws of its score: a row has chance of its own.
     likelihood = world.model.log_likelihood(
-        copies, np.repeat(queries, 1000, axis=0), seed=seed, **settings
+        np.repeat(support, 1000, axis=0),
+        np.repeat(queries, 1000, axis=0),
+        seed=tf.constant(SEED, tf.int32),
+        **settings,
     )
-    for theirs in (classified, likelihood):
-        assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-6
+    assert scipy.stats.ks_2samp(ours, likelihood).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("max_decoded", [10**6, 5])
+def test_a_query_is_scored_by_the_same_chance_under_every_class(max_decoded):
+    world = GaussianWorld(2, 1, width=1.5, element_width=1.5)
+    support, queries = task(num_ways=2)
+    twice = np.concatenate([support, support])
+    settings = {"num_samples": 3, "num_element_samples": 2}
+    scores = ClassScorer(
+        world.model, group="character", max_decoded=max_decoded, **settings
+    )(twice, queries, seed=SEED)
+    np.testing.assert_array_equal(scores[:, :2], scores[:, 2:])
+    assert np.all(scores[:, 0] != scores[:, 1])
+    classified = world.model.classify(
+        np.repeat(twice[np.newaxis], len(queries), axis=0),
+        queries,
+        seed=tf.constant(SEED, tf.int32),
+        **settings,
+    )
+    np.testing.assert_array_equal(classified[:, :2], classified[:, 2:])
+
+
+def test_errors_of_scores_cancel_between_classes():
+    # The difference of two classes of nearly equal supports has far less
+    # variance than the scores have.
+    world = GaussianWorld(2, 1, width=1.5, element_width=1.5)
+    support, queries = task(num_ways=1, num_queries=1)
+    near = np.concatenate([support, support + np.float32(0.01)])
+    scorer = ClassScorer(world.model, group="character", num_samples=2)
+    scores = np.array(
+        [scorer(near, queries, seed=(1, i))[0] for i in range(100)]
+    )
+    assert np.std(scores[:, 0] - scores[:, 1]) < 0.1 * np.std(scores[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -122,8 +152,7 @@ def test_no_more_images_are_decoded_at_once_than_allowed(
         max_decoded=max_decoded,
     )
     scorer(support, queries, seed=SEED)
-    # All classes of one query and sample are decoded together.
-    assert max(world.decoded) <= max(max_decoded, 3 * num_element_samples)
+    assert max(world.decoded) <= max(max_decoded, num_element_samples)
     assert sum(world.decoded) == num_samples * num_element_samples * 3 * 5
 
 
@@ -152,20 +181,21 @@ def test_a_pixel_cnn_scores_like_a_loop_over_its_draws(pixel_cnn, max_decoded):
     with latents_seen(pixel_cnn) as seen:
         scores = scorer(support, queries, seed=SEED)
     decoded = [latents["pose"][..., 0].size for latents in seen]
-    assert max(decoded) <= max(max_decoded, 3 * num_element_samples)
+    assert max(decoded) <= max(max_decoded, num_element_samples)
     assert sum(decoded) == num_samples * num_element_samples * 3 * 4
     weights = [[[] for _ in range(3)] for _ in range(4)]
     first = 0
-    for latents in seen:
-        c, z = latents["character"], latents["pose"]  # [T, S, K, Q, E...]
-        for t, s, k, q in np.ndindex(z.shape[:-1]):
-            query = (first + q) % 4
-            weights[query][k].append(
-                pixel_cnn_log_weight(
-                    pixel_cnn, queries[query], c[t, s, k, q], z[t, s, k, q]
+    for start in range(0, len(seen), 3):  # pieces, each under every class
+        for k, latents in enumerate(seen[start : start + 3]):
+            c, z = latents["character"], latents["pose"]  # [T, S, Q, E...]
+            for t, s, q in np.ndindex(z.shape[:-1]):
+                query = (first + q) % 4
+                weights[query][k].append(
+                    pixel_cnn_log_weight(
+                        pixel_cnn, queries[query], c[t, s, q], z[t, s, q]
+                    )
                 )
-            )
-        first += z.shape[3]
+        first += z.shape[2]
     assert np.shape(weights) == (4, 3, num_samples * num_element_samples)
     expected = scipy.special.logsumexp(weights, axis=2) - np.log(
         num_samples * num_element_samples
@@ -174,10 +204,11 @@ def test_a_pixel_cnn_scores_like_a_loop_over_its_draws(pixel_cnn, max_decoded):
     # The templates are those of their classes.
     posterior = pixel_cnn.latents[0].posterior(support)
     mean, scale = posterior.mean().numpy(), posterior.stddev().numpy()
-    for latents in seen:
-        noise = (latents["character"][:, :, :, 0] - mean) / scale
+    for index, latents in enumerate(seen):
+        k = index % 3
+        noise = (latents["character"][:, :, 0] - mean[k]) / scale[k]
         # The mean square of 192 draws is further off once in 10^6 runs.
-        assert np.all(np.square(noise).mean(axis=(3, 4, 5)) < 1.5)
+        assert np.all(np.square(noise).mean(axis=(2, 3, 4)) < 1.5)
 
 
 def test_the_scores_of_a_pixel_cnn_repeat_with_their_seed(pixel_cnn):
@@ -227,20 +258,20 @@ class Table:
 
     def __init__(self, rows):
         self.rows = rows
-        self.num_drawn = 0
+        self.drawn = {}  # by seed
         self.image_shape = IMAGE_SHAPE
 
     def infer(self, support, *, seed, num_samples, complete):
-        del seed, complete
+        del support, complete
 
-        def take(count, num_ways):
-            start, self.num_drawn = self.num_drawn, self.num_drawn + count
-            drawn = self.rows[start : self.num_drawn, np.newaxis, np.newaxis]
-            return np.repeat(drawn, num_ways, axis=1)
+        def take(count, seed):
+            start = sum(map(len, self.drawn.values()))
+            rows = self.rows[start : start + count]
+            return self.drawn.setdefault(tuple(seed), rows)
 
-        num_ways = tf.shape(support["character"])[0]
-        drawn = tf.numpy_function(take, [num_samples, num_ways], tf.float32)
-        return {"character": tf.ensure_shape(drawn, [None, None, 1])}
+        drawn = tf.numpy_function(take, [num_samples, seed], tf.float32)
+        drawn = tf.ensure_shape(drawn, [None])
+        return {"character": drawn[:, tf.newaxis, tf.newaxis]}
 
     def log_likelihood_given(
         self, samples, query, *, seed, num_element_samples
@@ -258,7 +289,7 @@ def test_pieces_of_unequal_size_weigh_by_their_samples(max_decoded):
     scores = ClassScorer(
         table, group="character", num_samples=7, max_decoded=max_decoded
     )(support, queries, seed=SEED)
-    assert table.num_drawn == 7
+    assert sum(map(len, table.drawn.values())) == 7
     values = -np.square(rows - np.float64(queries[:, 0, 0]))  # [Q, S]
     expected = scipy.special.logsumexp(values, axis=1) - np.log(7)
     for index in range(2):
@@ -350,6 +381,39 @@ def test_support_and_queries_share_no_image_and_labels_are_right():
         )
         used = [*numbers_of(trial.support).ravel(), *numbers_of(trial.queries)]
         assert len(set(used)) == len(used) == 12
+
+
+def test_some_queries_of_a_task_are_a_random_choice_of_them():
+    tasks = trials(telling_data(), num_trials=100, num_queries=2)
+    seen = set()
+    for trial in tasks:
+        assert trial.support.shape[0] == 3
+        assert len(trial.queries) == len(trial.labels) == 2
+        classes = classes_of(trial.support)[:, 0]
+        np.testing.assert_array_equal(
+            classes[trial.labels], classes_of(trial.queries)
+        )
+        seen.add(frozenset(trial.labels.tolist()))
+    # Each pair of the three classes; one missed by chance in (2 / 3) ** 100.
+    assert seen == {frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))}
+
+
+def test_more_queries_than_a_task_has_are_refused():
+    with pytest.raises(ValueError, match="Received: num_queries=4"):
+        trials(telling_data(), num_queries=4)
+
+
+def test_accuracy_is_of_the_queries_asked_for():
+    scorer = NearestNeighbour()
+    few_shot_accuracy(
+        scorer,
+        telling_data(),
+        num_ways=3,
+        num_shots=1,
+        num_trials=5,
+        num_queries=2,
+    )
+    assert scorer.num_scored == 5 * 2
 
 
 def test_trials_reach_every_class_and_every_image_in_both_parts():
@@ -480,12 +544,13 @@ def test_perfect_information_classifies_without_mistakes(num_shots):
 
 
 def test_a_model_that_ignores_the_support_is_at_chance():
-    # All draws are from the prior: every class is as likely to come first.
+    # All draws are from the prior.
     world = GaussianWorld(4, noise=0.1, loadings=np.eye(4), use_of_support=0.0)
     scorer = ClassScorer(world.model, group="character", num_samples=2)
     result = accuracy(scorer, distinct_data(), num_trials=150)
-    assert result.half_width > 0.0
-    assert abs(result.mean - 0.25) < NUM_ERRORS / 1.96 * result.half_width
+    # And by the same chance for each, so that none does.
+    assert result.mean == 0.25
+    assert result.half_width == 0.0
 
 
 class Fixed:

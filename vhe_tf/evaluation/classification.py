@@ -40,6 +40,10 @@ class Trial(NamedTuple):
 class ClassScorer:
     """Scores queries under classes, in pieces of bounded memory.
 
+    A query is scored with the same chance under every class (common random
+    numbers): each score is an estimate as good as any, and much of their
+    errors is the same and cancels between classes.
+
     Args:
         model: The model. Latents above `group` are inferred from the same
             supports, any other is integrated out for each query (see
@@ -48,8 +52,8 @@ class ClassScorer:
         num_samples: S, draws from q(c; D).
         num_element_samples: T, draws of the per-element latents for each.
         max_decoded: The largest number of images to decode at once, whatever
-            S and Q: what bounds the memory. (One query under each class, K T
-            images, is decoded at once even if that is more.)
+            S and Q: what bounds the memory. (T images are decoded at once even
+            if that is more.)
     """
 
     def __init__(
@@ -66,20 +70,18 @@ class ClassScorer:
         self.num_samples = num_samples
         self.num_element_samples = num_element_samples
         self.max_decoded = max_decoded
-        self._infer = tf.function(
-            lambda support, seed, num_samples: model.infer(
-                {group: support},
-                seed=seed,
-                num_samples=num_samples,
-                complete=False,
-            ),
+        images = [None, *model.image_shape]
+        seed = tf.TensorSpec([2], tf.int32)
+        self._score = tf.function(
+            self._score_piece,
             input_signature=[
-                tf.TensorSpec([None, None, *model.image_shape]),
-                tf.TensorSpec([2], tf.int32),
+                tf.TensorSpec([None, *images]),
+                tf.TensorSpec(images),
                 tf.TensorSpec([], tf.int32),
+                seed,
+                seed,
             ],
         )
-        self._score = tf.function(self._score_piece, reduce_retracing=True)
 
     def __call__(
         self, support: np.ndarray, queries: np.ndarray, *, seed: tuple[int, int]
@@ -91,10 +93,7 @@ class ClassScorer:
             queries: `[Q, H, W, C]`.
             seed: Two ints, all the chance that is used.
         """
-        num_ways = len(support)
-        piece = max(
-            1, self.max_decoded // (num_ways * self.num_element_samples)
-        )
+        piece = max(1, self.max_decoded // self.num_element_samples)
         samples_at_once = min(self.num_samples, piece)
         queries_at_once = max(1, piece // samples_at_once)
         scores = []
@@ -102,13 +101,12 @@ class ClassScorer:
             _pieces(self.num_samples, samples_at_once)
         ):
             draw_seed = _fold_in(seed, index)
-            samples = self._infer(
-                tf.constant(support), draw_seed, tf.constant(count)
-            )
             rows = [
                 self._score(
-                    samples,
+                    tf.constant(support),
                     tf.constant(queries[start : start + queries_at_once]),
+                    tf.constant(count),
+                    draw_seed,
                     _fold_in(draw_seed, start),
                 )
                 for start in range(0, len(queries), queries_at_once)
@@ -118,21 +116,40 @@ class ClassScorer:
         return (total - np.log(self.num_samples)).T
 
     def _score_piece(
-        self, samples: dict[str, tf.Tensor], queries: tf.Tensor, seed: tf.Tensor
+        self,
+        support: tf.Tensor,
+        queries: tf.Tensor,
+        num_samples: tf.Tensor,
+        draw_seed: tf.Tensor,
+        query_seed: tf.Tensor,
     ) -> tf.Tensor:
         """Returns log of the sum over S of p(x | c_s), `[K, Q]`, nats."""
         num_queries = tf.shape(queries)[0]
-        paired = {
-            name: tf.repeat(value[:, :, tf.newaxis], num_queries, axis=2)
-            for name, value in samples.items()
-        }  # [S, K, Q, E...]
-        log_likelihood = self.model.log_likelihood_given(
-            paired,
-            queries,
-            seed=seed,
-            num_element_samples=self.num_element_samples,
-        )  # [S, K, Q]
-        return tf.reduce_logsumexp(log_likelihood, axis=0)
+
+        def score(of_class: tf.Tensor) -> tf.Tensor:
+            samples = self.model.infer(
+                {self.group: of_class[tf.newaxis]},
+                seed=draw_seed,
+                num_samples=num_samples,
+                complete=False,
+            )
+            log_likelihood = self.model.log_likelihood_given(
+                {
+                    name: tf.repeat(value, num_queries, axis=1)
+                    for name, value in samples.items()
+                },  # [S, Q, E...]
+                queries,
+                seed=query_seed,
+                num_element_samples=self.num_element_samples,
+            )  # [S, Q]
+            return tf.reduce_logsumexp(log_likelihood, axis=0)
+
+        return tf.map_fn(
+            score,
+            support,
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
+            parallel_iterations=1,
+        )
 
 
 def few_shot_trials(
@@ -143,6 +160,7 @@ def few_shot_trials(
     num_shots: int,
     num_trials: int,
     queries_per_class: int = 1,
+    num_queries: int | None = None,
     within: str | None = None,
     spread: str | None = None,
     seed: int = 0,
@@ -156,6 +174,7 @@ def few_shot_trials(
         num_shots: N.
         num_trials: The number of tasks.
         queries_per_class: Queries of each class in a task.
+        num_queries: A random choice of so many of these; all if None.
         within: A coarser grouping (`"alphabet"`) from one group of which all
             classes of a task are drawn, or None to draw from all classes.
         spread: Another grouping (`"character"` where alphabets are the
@@ -168,9 +187,15 @@ def few_shot_trials(
 
     Raises:
         ValueError: If there are too few classes, or a class has too few
-            images, for such tasks.
+            images, for such tasks; if `num_queries` is more than there are.
     """
     check_ready(data)
+    if num_queries is not None and num_queries > num_ways * queries_per_class:
+        raise ValueError(
+            f"{num_ways}-way tasks have {num_ways * queries_per_class} queries "
+            "to choose from; give more `queries_per_class`. "
+            f"Received: num_queries={num_queries}."
+        )
     generator = np.random.default_rng(seed)
     ids = data.group_ids(group)
     usable = data.labels[spread] != MISSING if spread else np.True_
@@ -204,10 +229,15 @@ def few_shot_trials(
                 for i in classes
             ]
         )
+        queries = chosen[:, num_shots:].reshape(-1)
+        labels = np.repeat(np.arange(num_ways), queries_per_class)
+        if num_queries is not None:
+            kept = generator.choice(len(labels), num_queries, replace=False)
+            queries, labels = queries[kept], labels[kept]
         yield Trial(
             support=data.images[chosen[:, :num_shots]],
-            queries=data.images[chosen[:, num_shots:].reshape(-1)],
-            labels=np.repeat(np.arange(num_ways), queries_per_class),
+            queries=data.images[queries],
+            labels=labels,
         )
 
 
@@ -219,6 +249,7 @@ def few_shot_accuracy(
     num_shots: int,
     num_trials: int,
     queries_per_class: int = 1,
+    num_queries: int | None = None,
     within: str | None = None,
     spread: str | None = None,
     seed: int = 0,
@@ -234,6 +265,7 @@ def few_shot_accuracy(
         num_trials: The number of tasks, the independent trials of the
             interval.
         queries_per_class: Queries of each class in a task.
+        num_queries: A random choice of so many of these; all if None.
         within: A coarser grouping that all classes of a task share.
         spread: As in `few_shot_trials`.
         seed: Decides tasks and draws.
@@ -254,6 +286,7 @@ def few_shot_accuracy(
         num_shots=num_shots,
         num_trials=num_trials,
         queries_per_class=queries_per_class,
+        num_queries=num_queries,
         within=within,
         spread=spread,
         seed=seed,

@@ -680,9 +680,10 @@ class VHE(keras.Model):
 
         Returns:
             `[B, K]`, log E_q(c; D_k) p(x | c), nats: the label is its argmax,
-            and its softmax the posterior under equal class priors. All
-            B K S T images are decoded at once; `evaluation.ClassScorer` does
-            the same in pieces of bounded memory.
+            and its softmax the posterior under equal class priors. A query is
+            scored with the same chance under every class, so that much of the
+            errors cancels between them. B S T images are decoded at once;
+            `evaluation.ClassScorer` does the same in pieces of bounded memory.
         """
         support = self._as_support(support, query=query, axes=("B", "K"))
         for name, value in support.items():
@@ -692,21 +693,22 @@ class VHE(keras.Model):
                     "`encode` returned, one class at a time. Received: "
                     f"support[{name!r}] of type {type(value).__name__}."
                 )
-        shape = tf.shape(next(iter(support.values())))
-        flat = {
-            name: tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
-            for name, value in support.items()
-        }  # [B * K, N, H, W, C]
-        if _is_by_row(seed):
-            seed = tf.repeat(seed, shape[1], axis=0)
-        scores = self.log_likelihood(
-            flat,
-            tf.repeat(query, shape[1], axis=0),
-            seed=seed,
-            num_samples=num_samples,
-            num_element_samples=num_element_samples,
-        )
-        return tf.reshape(scores, shape[:2])
+        scores = tf.map_fn(
+            lambda of_class: self.log_likelihood(
+                of_class,
+                query,
+                seed=seed,
+                num_samples=num_samples,
+                num_element_samples=num_element_samples,
+            ),
+            {
+                name: tf.experimental.numpy.moveaxis(value, 1, 0)
+                for name, value in support.items()
+            },  # [K, B, N, H, W, C]
+            fn_output_signature=tf.TensorSpec(query.shape[:1], tf.float32),
+            parallel_iterations=1,
+        )  # [K, B]
+        return tf.transpose(scores)
 
     def _with_own_latents(
         self, samples: Samples, query: Any, seed: tf.Tensor
