@@ -98,6 +98,44 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
         )
 
 
+def test_samples_of_a_group_stand_beside_its_cues():
+    class Sampler(Echo):
+        def sample(self, support, *, seed):
+            [images] = support.values()
+            noise = tf.random.stateless_uniform(images[:, 0].shape, seed)
+            return tf.reduce_mean(images, axis=1) + 0.01 * noise
+
+    support = binary(4, 3, seed=2, channels=3)
+    grid = pictures.sample_grid(
+        Sampler(3), support, group="person", num_samples=2, seed=(1, 2)
+    )
+    assert grid.shape == (4 * CELL, 5 * CELL + BLOCK_GAP, 3)
+    np.testing.assert_array_equal(cells(grid, 0, 3), support)
+    samples = cells(grid, 3 * CELL + BLOCK_GAP, 2)
+    np.testing.assert_allclose(
+        samples,
+        support.mean(axis=1, keepdims=True).repeat(2, axis=1),
+        atol=0.01,
+    )
+    assert np.all(samples[:, 0] != samples[:, 1])
+
+
+def test_independent_pixels_are_drawn_where_a_sample_is_asked_for():
+    model, support = tiny_vhe(), binary(3, 2)
+    shown = [
+        draw(model, support, group="character", num_samples=4)
+        for draw in (
+            pictures.sample_grid,
+            lambda model, support, **options: pictures.conditional_grid(
+                model, [support], **options
+            ),
+        )
+    ]
+    drawn, means = (cells(grid, 2 * CELL + BLOCK_GAP, 4) for grid in shown)
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    assert len(np.unique(means)) > 2
+
+
 @pytest.fixture
 def hierarchical(monkeypatch):
     """A hierarchical model, and the latents of each call of its likelihood."""

@@ -339,6 +339,7 @@ _STYLED = {
     "copies": 2,
 }
 _PLAIN = {"dataset": "glyphs", "split": "vinyals", "images": "grey"}
+_PHOTOS = {"dataset": "folder", "skip_unreadable": False}
 _DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
 
 
@@ -347,6 +348,15 @@ _DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
     [
         ({**_PLAIN, "seed": 3}, {**_PLAIN, "seed": 3}),
         ({**_STYLED, "seed": 3}, {**_STYLED, "seed": 3}),
+        (
+            {**_PHOTOS, "seed": 3, "split": "lake", "image_size": "48x32"},
+            {**_PHOTOS, "seed": 3, "image_size": (48, 32)},
+        ),
+        (
+            {**_PLAIN, "seed": 3, "image_size": "12x10"},
+            {**_PLAIN, "seed": 3, "image_size": (12, 10)},
+        ),
+        ({**_PLAIN, "seed": 3, "image_size": None}, {**_PLAIN, "seed": 3}),
         (None, {**_DEFAULT, "seed": 0}),
     ],
 )

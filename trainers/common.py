@@ -4,7 +4,10 @@ Each trainer adds its data, its model, what it measures and its pictures.
 """
 
 import os
+import re
 import sys
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,6 +18,7 @@ from absl import logging
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from vhe_tf import VHE
     from vhe_tf import training
@@ -26,7 +30,8 @@ DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
     "For omniglot: a TensorFlow Datasets folder with omniglot/3.0.0; default "
-    "TFDS_DATA_DIR or ~/tensorflow_datasets. For folder: the folder.",
+    "TFDS_DATA_DIR or ~/tensorflow_datasets; for youtube_faces, the same. For "
+    "folder: the folder.",
 )
 SPLIT = flags.DEFINE_enum(
     "split",
@@ -58,7 +63,10 @@ EXCLUDE_QUERY = flags.DEFINE_bool(
     "Draw D without x. No bound on log p(X) any more; off in the paper.",
 )
 SYMMETRIES = flags.DEFINE_integer(
-    "symmetries", 8, "1, 4 or 8 rotations and reflections, each a new class."
+    "symmetries",
+    8,
+    "1; 2, the image and its mirror image; 4 rotations; or 8 rotations and "
+    "reflections: each a new class.",
 )
 AFFINE_COPIES = flags.DEFINE_integer(
     "affine_copies", 20, "Elements made of one image by small affine maps."
@@ -125,6 +133,7 @@ NUM_TEST_SAMPLES = flags.DEFINE_integer(
 _NOT_CONFIG = (
     "run_dir",
     "data_dir",
+    "manual_dir",
     "num_test_trials",
     "num_test_groups",
     "num_test_samples",
@@ -221,6 +230,17 @@ def support_size(text: str) -> int | tuple[int, int]:
         ) from None
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Reads an image size, `40x40` or `48x32`, height first."""
+    match = re.fullmatch("([1-9][0-9]*)x([1-9][0-9]*)", text)
+    if not match:
+        raise ValueError(
+            "--image_size must be HEIGHTxWIDTH in pixels, such as 40x40 or "
+            f"48x32. Received: {text!r}."
+        )
+    return int(match[1]), int(match[2])
+
+
 def compile_model(model: "VHE", *, character: str) -> None:
     """Compiles a model with the optimizer, and the weights, of the flags.
 
@@ -288,7 +308,59 @@ def train_model(
         raise SystemExit(f"error: {error}") from error
 
 
-def say_what_was_made(
+def finish(
+    run: "training.Run",
+    source: "sources.Source",
+    draw: Callable[["VHE"], Mapping[str, "np.ndarray"]],
+    *,
+    group: str,
+    made_pictures: str,
+    ways: Sequence[int] = (20,),
+    measure: Callable[["VHE", Callable[[str], None]], dict[str, Any]]
+    | None = None,
+) -> None:
+    """Evaluates and pictures the best model, and says what was made.
+
+    Args:
+        run: The run.
+        source: The data.
+        draw: Returns the pictures of a model by name.
+        group: The grouping whose groups are the classes.
+        made_pictures: What the pictures are, for a person.
+        ways: As in `report.evaluate`.
+        measure: Returns more measurements, by name; called with the model and
+            what shows a line of progress.
+    """
+    import vhe_tf
+    from vhe_tf import pictures
+    from vhe_tf import training
+    from vhe_tf.evaluation import report
+    from vhe_tf.progress import status_line
+
+    model = vhe_tf.load_model(run.best)
+    for name, grid in draw(model).items():
+        pictures.save_png(run.pictures / f"{name}.png", grid, ink=source.ink)
+    with status_line() as progress:
+        metrics = report.evaluate(
+            model,
+            source.test,
+            group=group,
+            ways=ways,
+            num_trials=NUM_TEST_TRIALS.value,
+            num_groups=NUM_TEST_GROUPS.value,
+            num_samples=NUM_TEST_SAMPLES.value,
+            seed=SEED.value,
+            progress=progress,
+        )
+        if source.binarization == "none":
+            metrics = report.with_bits(metrics, model.image_shape)
+        if measure:
+            metrics |= measure(model, progress)
+    training.write_json(run.folder / "metrics.json", metrics)
+    _say_what_was_made(run, model, report.summary_lines(metrics), made_pictures)
+
+
+def _say_what_was_made(
     run: "training.Run",
     model: "VHE",
     summary: Sequence[str],

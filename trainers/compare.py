@@ -3,8 +3,9 @@
     python trainers/compare.py --out docs/comparison.png --data_dir=DIR \
         --models runs/a/best.keras,runs/b/best.keras
 
-Five cues of unseen characters, then a block of columns for each model, in the
-order in which they are named. The data are those of the first model's run.
+Five cues of unseen characters (or people), then a block of columns for each
+model, in the order in which they are named. The data are those of the first
+model's run.
 """
 
 import os
@@ -20,12 +21,11 @@ _OUT = flags.DEFINE_string("out", None, "The PNG to write.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "For omniglot: a TensorFlow Datasets folder with omniglot/3.0.0.",
+    "For omniglot and youtube_faces: a TensorFlow Datasets folder where they "
+    "are prepared. For folder: the folder.",
 )
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5, "Samples a model.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides cues and draws.")
-
-_GROUP = "character"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,20 +43,20 @@ def main(argv: Sequence[str]) -> None:
     out = pathlib.Path(_OUT.value)
     with training.mistakes_end_quietly():
         models = [vhe_tf.load_model(path) for path in _MODELS.value]
-        source = sources.load_source(
-            data_dir=_DATA_DIR.value, **training.data_settings(_MODELS.value[0])
+        source = sources.load_again(
+            training.data_settings(_MODELS.value[0]), data_dir=_DATA_DIR.value
         )
         cues = monitoring.fixed_cues(
-            source.test, group=_GROUP, seed=_SEED.value
+            source.test, group=source.group, seed=_SEED.value
         )
         grid = pictures.comparison_grid(
             models,
             cues.support,
-            group=_GROUP,
+            group=source.group,
             num_samples=_NUM_SAMPLES.value,
             seed=(_SEED.value, 0),
         )
-        pictures.save_png(out, grid)
+        pictures.save_png(out, grid, ink=source.ink)
     print(f"written to {out}")
 
 

@@ -26,14 +26,14 @@ _OUT = flags.DEFINE_string(
 _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
-    ["omniglot", "glyphs", "folder"],
+    ["omniglot", "glyphs", "youtube_faces", "folder"],
     "Default: that of the model's run.",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "For omniglot: a TensorFlow Datasets folder with omniglot/3.0.0. For "
-    "folder: the folder.",
+    "For omniglot and youtube_faces: a TensorFlow Datasets folder where they "
+    "are prepared. For folder: the folder.",
 )
 _SPLIT = flags.DEFINE_string("split", None, "Default: that of the model's run.")
 _IMAGES = flags.DEFINE_enum(
@@ -70,8 +70,6 @@ _MAX_DECODED = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 
-_GROUP = "character"
-
 
 def main(argv: Sequence[str]) -> None:
     """Loads, measures, writes and prints."""
@@ -89,19 +87,15 @@ def main(argv: Sequence[str]) -> None:
     path = pathlib.Path(_MODEL.value)
     with training.mistakes_end_quietly():
         model = vhe_tf.load_model(path)
-        settings = data_settings(path)
-        load = (
-            sources.load_styled_source
-            if "num_styles" in settings
-            else sources.load_source
+        source = sources.load_again(
+            data_settings(path), data_dir=_DATA_DIR.value
         )
-        source = load(data_dir=_DATA_DIR.value, **settings)
     with status_line() as progress:
         metrics = report.evaluate(
             model,
             source.test,
-            group=_GROUP,
-            num_ways=_NUM_WAYS.value,
+            group=source.group,
+            ways=[_NUM_WAYS.value],
             shots=[int(shots) for shots in _SHOTS.value],
             num_trials=_NUM_TRIALS.value,
             within=_WITHIN.value
@@ -115,11 +109,13 @@ def main(argv: Sequence[str]) -> None:
             seed=_SEED.value,
             progress=progress,
         )
+        if source.binarization == "none":
+            metrics = report.with_bits(metrics, model.image_shape)
         if _LAKE_RUNS.value:
             metrics["accuracy"]["20way_1shot_lake_runs"] = report.lake_runs(
                 classification.ClassScorer(
                     model,
-                    group=_GROUP,
+                    group=source.group,
                     num_samples=_NUM_SAMPLES.value,
                     num_element_samples=_NUM_ELEMENT_SAMPLES.value,
                     max_decoded=_MAX_DECODED.value,
@@ -149,11 +145,10 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
     }
     chosen = {name: value for name, value in flagged.items() if value}
     settings = training.data_settings(model)
-    if "num_styles" in settings and _IMAGES.value:
+    for name in sorted(set(chosen).difference(settings)):
         raise ValueError(
-            "--images chooses a recipe of black and white drawings; leave it "
-            "off for a model of coloured ones. "
-            f"Received: --images={_IMAGES.value}."
+            f"--{name} chooses among black and white drawings; leave it off "
+            f"for a model of coloured ones. Received: --{name}={chosen[name]}."
         )
     return {**settings, **chosen}
 

@@ -58,6 +58,13 @@ _ARCHITECTURE = flags.DEFINE_enum(
     "The architecture of the paper (Section 4.1).",
 )
 
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size",
+    None,
+    "For folder: HEIGHTxWIDTH to resize to, such as 48x32; 28x28 by default, "
+    "the size of the others. Not square, it needs --symmetries=2 or 1.",
+)
+
 _GROUP = "character"
 
 
@@ -77,7 +84,14 @@ def main(argv: Sequence[str]) -> None:
         cues = make_cues(source)
     callbacks = monitors(run, source, cues)
     common.train_model(model, run, train, validation, callbacks)
-    finish(run, source, cues)
+    common.finish(
+        run,
+        source,
+        cues.grids,
+        group=_GROUP,
+        made_pictures="conditional.png: 1 cue and samples, 5 and samples;\n"
+        "                 reconstruction.png; unconditional.png",
+    )
 
 
 def load_data() -> "sources.Source":
@@ -89,6 +103,9 @@ def load_data() -> "sources.Source":
         data_dir=common.DATA_DIR.value,
         split=common.SPLIT.value,
         images=_IMAGES.value,
+        image_size=common.image_size(_IMAGE_SIZE.value)
+        if _IMAGE_SIZE.value
+        else None,
         seed=common.SEED.value,
     )
 
@@ -147,40 +164,6 @@ def monitors(
         # Apart: TensorBoard follows one event file a folder.
         monitoring.ImageGrids(run.tensorboard / "pictures", cues.grids),
     ]
-
-
-def finish(
-    run: "training.Run", source: "sources.Source", cues: "monitoring.Cues"
-) -> None:
-    """Evaluates and pictures the best model, and says what was made."""
-    import vhe_tf
-    from vhe_tf import pictures
-    from vhe_tf import training
-    from vhe_tf.evaluation import report
-    from vhe_tf.progress import status_line
-
-    model = vhe_tf.load_model(run.best)
-    for name, grid in cues.grids(model).items():
-        pictures.save_png(run.pictures / f"{name}.png", grid)
-    with status_line() as progress:
-        metrics = report.evaluate(
-            model,
-            source.test,
-            group=_GROUP,
-            num_trials=common.NUM_TEST_TRIALS.value,
-            num_groups=common.NUM_TEST_GROUPS.value,
-            num_samples=common.NUM_TEST_SAMPLES.value,
-            seed=common.SEED.value,
-            progress=progress,
-        )
-    training.write_json(run.folder / "metrics.json", metrics)
-    common.say_what_was_made(
-        run,
-        model,
-        report.summary_lines(metrics),
-        "conditional.png: 1 cue and samples, 5 cues and samples;\n"
-        "                 reconstruction.png; unconditional.png",
-    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ are from, and for runs that are stopped and go on.
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import common
 from absl import app
@@ -54,6 +53,7 @@ def main(argv: Sequence[str]) -> None:
     import vhe_tf
     from vhe_tf import training
     from vhe_tf.data import sources
+    from vhe_tf.evaluation import report
 
     with training.mistakes_end_quietly():
         run = common.new_run()
@@ -77,7 +77,19 @@ def main(argv: Sequence[str]) -> None:
         draw = painter(source)
     callbacks = monitors(run, source, draw)
     common.train_model(model, run, train, validation, callbacks)
-    finish(run, source, draw)
+    common.finish(
+        run,
+        source,
+        draw,
+        group=_GROUPS[1],
+        measure=lambda model, _: {
+            "probes": report.probes(model, source.test, group=_GROUPS[1])
+        },
+        made_pictures="levels.png: 1 cue and samples of the character,\n"
+        "                 5 characters and new ones of the alphabet;\n"
+        "                 conditional.png; reconstruction.png;\n"
+        "                 unconditional.png",
+    )
 
 
 def painter(
@@ -134,44 +146,6 @@ def monitors(
         monitoring.Scalars(run.tensorboard, run.config),
         monitoring.ImageGrids(run.tensorboard / "pictures", draw),
     ]
-
-
-def finish(
-    run: "training.Run",
-    source: "sources.Source",
-    draw: Callable[["VHE"], dict[str, "np.ndarray"]],
-) -> None:
-    """Evaluates and pictures the best model, and says what was made."""
-    import vhe_tf
-    from vhe_tf import pictures
-    from vhe_tf import training
-    from vhe_tf.evaluation import report
-    from vhe_tf.progress import status_line
-
-    model = vhe_tf.load_model(run.best)
-    for name, grid in draw(model).items():
-        pictures.save_png(run.pictures / f"{name}.png", grid)
-    with status_line() as progress:
-        metrics: dict[str, Any] = report.evaluate(
-            model,
-            source.test,
-            group=_GROUPS[1],
-            num_trials=common.NUM_TEST_TRIALS.value,
-            num_groups=common.NUM_TEST_GROUPS.value,
-            num_samples=common.NUM_TEST_SAMPLES.value,
-            seed=common.SEED.value,
-            progress=progress,
-        )
-        metrics["probes"] = report.probes(model, source.test, group=_GROUPS[1])
-    training.write_json(run.folder / "metrics.json", metrics)
-    common.say_what_was_made(
-        run,
-        model,
-        report.summary_lines(metrics),
-        "levels.png: 1 cue and samples of the character, 5 characters and new\n"
-        "                 characters of the alphabet; conditional.png;\n"
-        "                 reconstruction.png; unconditional.png",
-    )
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
     from vhe_tf import training
     from vhe_tf.data import sources
     from vhe_tf.data import styles
+    from vhe_tf.evaluation import report
 
     with training.mistakes_end_quietly():
         run = common.new_run()
@@ -83,9 +84,34 @@ def main(argv: Sequence[str]) -> None:
         )
         common.compile_model(model, character=_GROUPS[0])
         draw = painter(source)
+
+    def measure(
+        model: "VHE", progress: Callable[[str], None]
+    ) -> dict[str, Any]:
+        return {
+            "probes": report.probes(model, source.test, group=_GROUPS[0]),
+            "transfer": report.style_transfer(
+                model,
+                source,
+                groups=_GROUPS,
+                judge_epochs=_JUDGE_EPOCHS.value,
+                seed=common.SEED.value,
+                progress=progress,
+            ),
+        }
+
     callbacks = monitors(run, source, draw)
     common.train_model(model, run, train, validation, callbacks)
-    finish(run, source, draw)
+    common.finish(
+        run,
+        source,
+        draw,
+        group=_GROUPS[0],
+        measure=measure,
+        made_pictures="transfer.png: each character with each pen;\n"
+        "                 conditional.png; reconstruction.png;\n"
+        "                 unconditional.png",
+    )
 
 
 def painter(
@@ -145,51 +171,6 @@ def monitors(
         monitoring.Scalars(run.tensorboard, run.config),
         monitoring.ImageGrids(run.tensorboard / "pictures", draw),
     ]
-
-
-def finish(
-    run: "training.Run",
-    source: "sources.Source",
-    draw: Callable[["VHE"], dict[str, "np.ndarray"]],
-) -> None:
-    """Evaluates and pictures the best model, and says what was made."""
-    import vhe_tf
-    from vhe_tf import pictures
-    from vhe_tf import training
-    from vhe_tf.evaluation import report
-    from vhe_tf.progress import status_line
-
-    model = vhe_tf.load_model(run.best)
-    for name, grid in draw(model).items():
-        pictures.save_png(run.pictures / f"{name}.png", grid)
-    with status_line() as progress:
-        metrics: dict[str, Any] = report.evaluate(
-            model,
-            source.test,
-            group=_GROUPS[0],
-            num_trials=common.NUM_TEST_TRIALS.value,
-            num_groups=common.NUM_TEST_GROUPS.value,
-            num_samples=common.NUM_TEST_SAMPLES.value,
-            seed=common.SEED.value,
-            progress=progress,
-        )
-        metrics["probes"] = report.probes(model, source.test, group=_GROUPS[0])
-        metrics["transfer"] = report.style_transfer(
-            model,
-            source,
-            groups=_GROUPS,
-            judge_epochs=_JUDGE_EPOCHS.value,
-            seed=common.SEED.value,
-            progress=progress,
-        )
-    training.write_json(run.folder / "metrics.json", metrics)
-    common.say_what_was_made(
-        run,
-        model,
-        report.summary_lines(metrics),
-        "transfer.png: each character redrawn with each pen; conditional.png;\n"
-        "                 reconstruction.png; unconditional.png",
-    )
 
 
 if __name__ == "__main__":

@@ -301,7 +301,7 @@ class ImageGrids(keras.callbacks.Callback):
         folder: Where the event files go.
         draw: Returns the pictures of a model by name, such as `Cues.grids`.
         every: Write each so many epochs.
-        ink: Show 1 as black on white.
+        ink: Whether 1 is ink, to be shown as black on white (`Source.ink`).
     """
 
     def __init__(

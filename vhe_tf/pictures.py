@@ -16,6 +16,7 @@ __all__ = [
     "conditional_grid",
     "prior_grid",
     "reconstruction_grid",
+    "sample_grid",
     "save_png",
     "transfer_grid",
     "write_summaries",
@@ -60,6 +61,35 @@ def conditional_grid(
         )
         blocks += [support, _draw(model, samples, num_samples, draw_seed)]
     return _tile(blocks)
+
+
+def sample_grid(
+    model: VHE,
+    support: np.ndarray,
+    *,
+    group: str,
+    num_samples: int = 5,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Draws cue images beside draws of p(x | D), noise and all (Figure 6).
+
+    Unlike `conditional_grid`, where pixels are independent this draws each of
+    them; and c anew for each image.
+
+    Args:
+        model: The model.
+        support: `[G, N, H, W, C]`, the cues.
+        group: The group latent that they are the support of.
+        num_samples: Samples for each row.
+        seed: Two ints.
+
+    Returns:
+        `[height, width, C]`, a row a group: its cues, then samples.
+    """
+    repeated = np.repeat(support, num_samples, axis=0)
+    images = model.sample({group: tf.constant(repeated)}, seed=seed).numpy()
+    shape = (len(support), num_samples, *model.image_shape)
+    return _tile([support, images.reshape(shape)])
 
 
 def comparison_grid(
@@ -192,7 +222,7 @@ def save_png(
         path: The file.
         grid: `[height, width, C]` in 0..1.
         scale: Screen pixels a pixel.
-        ink: Show 1 as black on white, as ink on paper.
+        ink: Whether 1 is ink, to be shown as black on white (`Source.ink`).
     """
     pixels = np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
     if ink:
@@ -213,7 +243,7 @@ def save_png(
 def write_summaries(
     grids: Mapping[str, np.ndarray], *, step: int, ink: bool = True
 ) -> None:
-    """Writes grids to the current TensorBoard writer."""
+    """Writes grids to the current TensorBoard writer; `ink` as above."""
     for name, grid in grids.items():
         shown = 1.0 - grid if ink else grid
         tf.summary.image(name, shown[np.newaxis], step=step)

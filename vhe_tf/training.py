@@ -428,7 +428,8 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         `dataset`, `split`, `images` and `seed`: which classes are unseen; for
-        styled images also `num_styles` and `copies`.
+        styled images `num_styles` and `copies`, for photographs
+        `skip_unreadable` instead of a recipe; `image_size` where it was given.
     """
     config = pathlib.Path(model).with_name("config.json")
     run = json.loads(config.read_text("utf-8")) if config.exists() else {}
@@ -442,6 +443,12 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
     if "num_styles" in run:
         del settings["images"]
         settings |= {name: run[name] for name in ("num_styles", "copies")}
+    if "skip_unreadable" in run:
+        del settings["images"], settings["split"]
+        settings["skip_unreadable"] = run["skip_unreadable"]
+    if run.get("image_size"):
+        height, width = run["image_size"].split("x")
+        settings["image_size"] = int(height), int(width)
     return settings
 
 

@@ -13,6 +13,7 @@ from vhe_tf.data import GroupedImages
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import binarize
+from vhe_tf.data.augmentation import mirrored
 from vhe_tf.data.augmentation import symmetry
 from vhe_tf.data.augmentation import transform
 
@@ -113,6 +114,49 @@ def test_four_symmetries_are_the_rotations():
     image = noise(1, 4, 4, 1)
     drawn = queries(sampler_of(image, symmetries=4, binarization="none"))
     assert as_set(drawn) == {np.rot90(image[0], k).tobytes() for k in range(4)}
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 7)])
+def test_some_images_are_mirrored_left_to_right(size):
+    images = noise(3, *size, 3)
+    drawn = mirrored(tf.constant(images), tf.constant([True, False, True]))
+    expected = [np.fliplr(images[0]), images[1], np.fliplr(images[2])]
+    np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (6, 3), (3, 6)])
+def test_two_symmetries_are_the_image_and_its_mirror_image(size):
+    images = noise(3, *size, 3)
+    sampler = sampler_of(images, symmetries=2, binarization="none")
+    assert sampler.num_elements == 6
+    assert as_set(queries(sampler)) == {
+        turned.tobytes()
+        for image in images
+        for turned in (image, np.fliplr(image))
+    }
+
+
+def test_a_mirrored_group_is_another_group():
+    images = noise(2, 5, 3, 1)
+    sampler = EpisodeSampler(
+        GroupedImages(images, {"person": np.array([7, 7])}),
+        batch_size=4,
+        support_size=2,
+        resamples=True,
+        augmentation=Augmentation(symmetries=2, binarization="none"),
+    )
+    episode = sampler.episode(0)
+    np.testing.assert_array_equal(episode["group_size"]["person"], [2] * 4)
+    groups = {False: as_set(images), True: as_set(images[:, :, ::-1])}
+    seen = []
+    for query, support in zip(
+        episode["query"].numpy(),
+        episode["support"]["person"].numpy(),
+        strict=True,
+    ):
+        seen.append(query.tobytes() in groups[True])
+        assert as_set(support) == groups[seen[-1]]
+    assert sorted(seen) == [False, False, True, True]
 
 
 def test_a_symmetry_of_an_affine_copy_is_the_copy_of_a_symmetry():
@@ -406,7 +450,7 @@ def test_multiplicity_counts_symmetries_and_copies():
 @pytest.mark.parametrize(
     "options",
     [
-        {"symmetries": 2},
+        {"symmetries": 3},
         {"symmetries": 0},
         {"affine_copies": 0},
         {"affine_copies": -4},
@@ -432,7 +476,10 @@ def test_a_bad_option_is_refused(options):
 
 @pytest.mark.parametrize("options", [{"symmetries": 4}, {"symmetries": 8}])
 def test_quarter_turns_of_images_that_are_not_square_are_refused(options):
-    with pytest.raises(ValueError, match="Received: images of 6x4 pixels"):
+    with pytest.raises(
+        ValueError,
+        match=r"symmetries=2, to mirror only.*Received: images of 6x4 pixels",
+    ):
         sampler_of(noise(2, 6, 4, 1), **options)
     with pytest.raises(ValueError, match="Received: images of 5x3 pixels"):
         sampler_of(noise(2, 6, 6, 1), image_size=(5, 3), **options)

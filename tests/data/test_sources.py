@@ -1,6 +1,8 @@
 import functools
 import importlib
 import pathlib
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -99,6 +101,20 @@ def test_ink_of_a_folder_is_dark_on_its_pages_and_bright_in_memory(folder):
     assert np.all(source.train.images[:, -1, -1] == 0)
     assert np.all(source.test.images[:, 0, 0] == 1.0)
     assert np.all(source.test.images[:, -1, -1] == 0.0)
+
+
+def test_a_folder_is_of_the_size_asked_for(folder):
+    source = sources.load_source(
+        "folder", data_dir=str(folder), image_size=(20, 30)
+    )
+    assert source.image_size == (20, 30)
+    for data in (source.train, source.test):
+        assert data.image_shape == (20, 30, 1)
+    # Height first: the squares are of half the page's height.
+    assert np.all(source.test.images[:, :10, 0] == 1.0)
+    assert np.all(source.test.images[:, 10:] == 0.0)
+    assert source.ink
+    assert source.group == "character"
 
 
 def test_the_seed_chooses_the_test_classes_of_a_folder(folder):
@@ -237,7 +253,110 @@ def test_styled_validation_images_are_kept(monkeypatch):
     assert "style" in source.validation.labels
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 10 classes, all red above and blue below."""
+    for name in "abcdefghij":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.zeros((8, 6, 3), np.uint8)
+            pixels[:4, :, 0], pixels[4:, :, 2] = 200 + number, 100
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_photographs_of_a_folder_keep_their_colours(photos):
+    source = sources.load_photo_source(
+        "folder", data_dir=str(photos), image_size=(4, 6), seed=1
+    )
+    assert source.validation is None
+    assert source.image_size == (4, 6)
+    assert source.binarization == "none"
+    assert source.group == "person"
+    assert not source.ink
+    assert len(source.test.group_ids("person")) == 2
+    assert set(source.test.group_ids("person")).isdisjoint(
+        source.train.group_ids("person")
+    )
+    assert source.train.images.dtype == np.uint8
+    assert source.test.images.dtype == np.float32
+    for data, scale in ((source.train, 1), (source.test, 255)):
+        assert data.image_shape == (4, 6, 3)
+        stored = data.images * scale
+        np.testing.assert_array_equal(stored, np.rint(stored))  # of 8 bits
+        red, blue = [200, 0, 0], [0, 0, 100]
+        expected = np.tile([[red], [red], [blue], [blue]], (1, 6, 1))
+        np.testing.assert_array_equal(stored[0], expected)
+
+
+def test_youtube_faces_come_from_their_loader(monkeypatch):
+    seen = {}
+
+    def load_youtube_faces(**options):
+        seen.update(options)
+        return faces(6), faces(4)
+
+    def faces(num_people):
+        pixels = np.arange(num_people, dtype=np.uint8)[:, None, None, None]
+        return data_of(
+            np.broadcast_to(pixels, (num_people, 4, 3, 3)),
+            person=np.arange(num_people),
+            video=np.arange(num_people),
+        )
+
+    loader = types.ModuleType("vhe_tf.data.youtube_faces")
+    loader.load_youtube_faces = load_youtube_faces
+    monkeypatch.setitem(sys.modules, "vhe_tf.data.youtube_faces", loader)
+    source = sources.load_photo_source(
+        "youtube_faces",
+        data_dir="there",
+        manual_dir="here",
+        image_size=(4, 3),
+        skip_unreadable=True,
+    )
+    assert seen == {
+        "data_dir": "there",
+        "manual_dir": "here",
+        "image_size": (4, 3),
+        "skip_unreadable": True,
+    }
+    assert len(source.train) == 6
+    assert source.train.images.dtype == np.uint8
+    assert source.validation is None
+    assert source.test.images.dtype == np.float32
+    np.testing.assert_array_equal(
+        source.test.images[:, 0, 0, 0], np.float32([0, 1, 2, 3]) / 255
+    )
+
+
+def test_the_data_of_a_run_are_loaded_again_by_their_kind(monkeypatch):
+    kinds = {
+        "load_source": {"dataset": "glyphs", "images": "grey", "seed": 1},
+        "load_styled_source": {"dataset": "glyphs", "num_styles": 3},
+        "load_photo_source": {"dataset": "folder", "skip_unreadable": False},
+    }
+    for name in kinds:
+        monkeypatch.setattr(
+            sources, name, lambda name=name, **options: (name, options)
+        )
+    for name, settings in kinds.items():
+        assert sources.load_again(settings, data_dir="DIR") == (
+            name,
+            {"data_dir": "DIR", **settings},
+        )
+
+
+@pytest.mark.parametrize("dataset", ["omniglot", "glyphs"])
+def test_only_a_folder_has_a_size_of_its_own(dataset):
+    with pytest.raises(
+        ValueError, match=r"leave it off. Received: image_size=\(40, 40\)"
+    ):
+        sources.load_source(dataset, image_size=(40, 40))
+
+
 def test_unknown_names_are_errors():
+    with pytest.raises(ValueError, match="Received: dataset='omniglot'"):
+        sources.load_photo_source("omniglot")
     with pytest.raises(ValueError, match="Received: dataset='folder'"):
         sources.load_styled_source("folder")
     with pytest.raises(ValueError, match="Received: images='colour'"):
@@ -251,8 +370,9 @@ def test_unknown_names_are_errors():
 
 
 def test_a_folder_must_be_named():
-    with pytest.raises(ValueError, match="needs `data_dir`"):
-        sources.load_source("folder")
+    for load in (sources.load_source, sources.load_photo_source):
+        with pytest.raises(ValueError, match="needs `data_dir`"):
+            load("folder")
 
 
 def test_an_absent_folder_is_an_error(tmp_path):

@@ -33,7 +33,7 @@ RUNS = (
 
 def evaluate(data, world=None, **kwargs):
     settings = {
-        "num_ways": 3,
+        "ways": (3,),
         "shots": (1, 2),
         "num_trials": 2,
         "num_samples": 2,
@@ -153,7 +153,7 @@ def test_shots_that_leave_no_query_are_skipped():
 
 def test_ways_are_lowered_to_the_classes_there_are():
     data = uniform_data((4,) * 6, alphabet=[0, 0, 1, 1, 1, 1])
-    metrics = evaluate(data, num_ways=20, shots=(1,), within="alphabet")
+    metrics = evaluate(data, ways=(20,), shots=(1,), within="alphabet")
     assert list(metrics["accuracy"]) == [
         "6way_1shot",
         "4way_1shot_within_alphabet",
@@ -165,6 +165,112 @@ def test_ways_are_lowered_to_the_classes_there_are():
     assert "left out: 20-way tasks: there are 6 classes" in "\n".join(
         report.summary_lines(metrics)
     )
+
+
+def test_larger_tasks_have_as_many_queries_as_the_smallest(monkeypatch):
+    asked = {}
+
+    def watched(scorer, data, **options):
+        asked[options["num_ways"]] = options["num_queries"]
+        return few_shot_accuracy(scorer, data, **options)
+
+    monkeypatch.setattr(report.classification, "few_shot_accuracy", watched)
+    data = uniform_data((3,) * 8)
+    metrics = evaluate(data, ways=(6, 2, 50), shots=(1,))
+    assert list(metrics["accuracy"]) == [
+        "2way_1shot",
+        "6way_1shot",
+        "8way_1shot",
+    ]
+    assert asked == {2: None, 6: 2, 8: 2}
+    assert metrics["left_out"][0] == (
+        "50-way tasks: there are 8 classes, so 8-way instead"
+    )
+    assert metrics["left_out"][1].startswith("the bound")
+
+
+def test_ways_lowered_to_the_same_are_measured_once():
+    lines = []
+    metrics = evaluate(
+        uniform_data((3,) * 4),
+        ways=(20, 200),
+        shots=(1,),
+        progress=lines.append,
+    )
+    assert list(metrics["accuracy"]) == ["4way_1shot"]
+    assert sum(line.startswith("4-way") for line in lines) == 2  # tasks
+    assert [line[:7] for line in metrics["left_out"][:2]] == [
+        "20-way ",
+        "200-way",
+    ]
+
+
+def test_bits_stand_beside_nats():
+    metrics = evaluate(uniform_data((6,) * 4), shots=(1,))
+    with_bits = report.with_bits(metrics, (2, 3, 4))
+    likelihoods = [
+        (metrics[name], with_bits[name]) for name in ("elbo", "joint_nll")
+    ] + [
+        (metrics["conditional_nll"][name], with_bits["conditional_nll"][name])
+        for name in ("1shot", "2shot", "5shot")
+    ]
+    for nats, both in likelihoods:
+        assert {**nats, "bits_per_dimension": both["bits_per_dimension"]} == (
+            both
+        )
+        for name in ("mean", "half_width_95"):
+            assert both["bits_per_dimension"][name] == pytest.approx(
+                nats[name] / 24 / np.log(2), rel=1e-6
+            )
+    assert with_bits["conditional_nll"]["unit"] == "nats an image"
+    assert with_bits["accuracy"] == metrics["accuracy"]
+    assert set(with_bits) == set(metrics)
+    assert strict_round_trip(with_bits) == with_bits
+
+
+def test_a_report_without_bound_or_interval_can_be_in_bits_too():
+    metrics = evaluate(uniform_data((4,)))
+    with_bits = report.with_bits(metrics, (2, 1, 1))
+    assert "elbo" not in with_bits
+    assert with_bits["joint_nll"]["bits_per_dimension"] == {
+        "mean": pytest.approx(metrics["joint_nll"]["mean"] / 2 / np.log(2)),
+        "half_width_95": None,
+    }
+
+
+def test_a_summary_names_nats_and_bits():
+    def value(mean, half_width):
+        return {"mean": mean, "half_width_95": half_width, "num_trials": 9}
+
+    nats = 40 * 40 * 3 * np.log(2.0)  # of one bit a dimension
+    lines = report.summary_lines(
+        report.with_bits(
+            {
+                "accuracy": {},
+                "elbo": value(-1.5 * nats, 0.01 * nats),
+                "joint_nll": {
+                    **value(1.25 * nats, None),
+                    "num_samples": 20,
+                    "effective_sample_size": 3.0,
+                },
+                "conditional_nll": {
+                    "unit": "nats an image",
+                    "1shot": value(2.0 * nats, 1.0),
+                    "5shot": value(1.75 * nats, 1.0),
+                },
+                "left_out": [],
+            },
+            (40, 40, 3),
+        )
+    )
+    assert lines == [
+        "bound: -4990.66 ± 33.27 nats an image = -1.500 ± 0.010 bits a "
+        "dimension",
+        "joint NLL <= 4158.88 nats an image = 1.250 bits a dimension (k = 20, "
+        "effective sample size 3.0)",
+        "NLL of a new image, by shots: 1: 6654.2, 5: 5822.4 nats",
+        "the same in bits a dimension: 1: 2.000, 5: 1.750",
+    ]
 
 
 def test_an_unknown_grouping_to_classify_within_is_an_error_at_once():
@@ -353,7 +459,7 @@ def hierarchical():
 
 def evaluate_hierarchical(model, data, **kwargs):
     settings = {
-        "num_ways": 3,
+        "ways": (3,),
         "shots": (1, 2),
         "num_trials": 2,
         "num_samples": 2,

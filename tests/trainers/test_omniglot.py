@@ -136,15 +136,21 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "image_size"),
     [
-        "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
-        "--precision=mixed_bfloat16 --jit_compile",
-        "--objective=resample --exclude_query --ema=0 --images=grey "
-        "--symmetries=4 --support_size=2",
+        (
+            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--precision=mixed_bfloat16 --jit_compile",
+            (28, 28),
+        ),
+        (
+            "--objective=resample --exclude_query --ema=0 --images=grey "
+            "--symmetries=2 --support_size=2 --image_size=20x16",
+            (20, 16),
+        ),
     ],
 )
-def test_every_option_trains(options, image_folder, tmp_path):
+def test_every_option_trains(options, image_size, image_folder, tmp_path):
     done = output_of(
         trainer(
             *arguments(image_folder, tmp_path),
@@ -155,7 +161,11 @@ def test_every_option_trains(options, image_folder, tmp_path):
         )
     )
     assert done.returncode == 0, done.stdout
-    assert (tmp_path / "metrics.json").exists()
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert metrics["joint_nll"]["unit"] == "nats an image"
+    assert "bits_per_dimension" not in metrics["joint_nll"]
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    assert model.image_shape == (*image_size, 1)
 
 
 def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
@@ -209,6 +219,7 @@ def test_another_run_is_refused(image_folder, whole_run):
         "omniglot.py",
         "omniglot_alphabets.py",
         "omniglot_styles.py",
+        "youtube_faces.py",
         "evaluate.py",
     ],
 )
@@ -251,6 +262,7 @@ def test_without_data_or_internet_both_ways_are_named(tmp_path):
         ("--support_size=0", "must be a positive int"),
         ("--support_size=50", "needs at least 50 elements"),
         ("--symmetries=3", "must be one of"),
+        ("--image_size=28x20", "pass symmetries=2, to mirror only"),
     ],
 )
 def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
@@ -267,10 +279,10 @@ def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
     "flagfile", sorted((ROOT / "trainers" / "flagfiles").glob("*.flags"))
 )
 def test_flagfiles_name_flags_that_exist(flagfile):
-    structures = ("omniglot_alphabets", "omniglot_styles")
-    [script] = [
-        name for name in structures if flagfile.name.startswith(name)
-    ] or ["omniglot"]
+    others = ("omniglot_alphabets", "omniglot_styles", "youtube_faces")
+    [script] = [name for name in others if flagfile.name.startswith(name)] or [
+        "omniglot"
+    ]
     done = output_of(
         trainer(
             f"--flagfile={flagfile}", "--only_check_args", script=f"{script}.py"

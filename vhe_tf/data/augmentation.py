@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Augmentation", "affine_table", "symmetry"]
+__all__ = ["Augmentation", "affine_table", "mirrored", "symmetry"]
 
 BINARIZATIONS = ("dynamic", "threshold", "none")
-SYMMETRIES = (1, 4, 8)
+SYMMETRIES = (1, 2, 4, 8)
 
 _MAX_ROTATION = math.radians(10)
 _MAX_LOG_SCALE = math.log(1.15)
@@ -28,8 +28,9 @@ class Augmentation:
     """What is done to an image each time that it is drawn.
 
     Attributes:
-        symmetries: 1 for none, 4 for the rotations by quarter turns, 8 for
-            these and their reflections: each makes a group of its own.
+        symmetries: 1 for none, 2 for the image and its mirror image, 4 for
+            the rotations by quarter turns, 8 for these and their reflections:
+            each makes a group of its own. 4 and 8 need square images.
         affine_copies: The number of elements made of one image, itself
             included; the others are small random affine maps of it, the same
             ones throughout a run. They multiply the size of every group.
@@ -178,6 +179,21 @@ def transform(
         output_shape=image_size,
         fill_value=0.0,
         interpolation="BILINEAR" if same_size else "NEAREST",
+    )
+
+
+def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+    """Swaps left and right, in some of the images.
+
+    Args:
+        images: `[B, H, W, C]`.
+        mirror: `[B]` bool, in which.
+
+    Returns:
+        `[B, H, W, C]`.
+    """
+    return tf.where(
+        mirror[:, None, None, None], tf.reverse(images, [2]), images
     )
 
 

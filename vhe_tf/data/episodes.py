@@ -119,10 +119,12 @@ class EpisodeSampler:
                 f"Received: image_size={self._size!r} for images of "
                 f"{height}x{width} pixels."
             )
-        if self.augmentation.symmetries > 1 and self._size[0] != self._size[1]:
+        if self.augmentation.symmetries > 2 and self._size[0] != self._size[1]:
             raise ValueError(
-                "Quarter turns need square images; pass symmetries=1. "
-                f"Received: images of {self._size[0]}x{self._size[1]} pixels."
+                "Quarter turns need square images; pass symmetries=2, to "
+                "mirror only, or 1, or make the images square. "
+                f"Received: images of {self._size[0]}x{self._size[1]} pixels "
+                f"with symmetries={self.augmentation.symmetries}."
             )
         with tf.device("CPU:0"):
             self._maps = self._affine_maps()
@@ -375,7 +377,9 @@ class EpisodeSampler:
         if self._maps is not None:
             maps = tf.gather_nd(self._maps, tf.stack([image, copy], axis=1))
             pixels = augmentation_lib.transform(pixels, maps, self._size)
-        if self.augmentation.symmetries > 1:
+        if self.augmentation.symmetries == 2:
+            pixels = augmentation_lib.mirrored(pixels, symmetry == 1)
+        elif self.augmentation.symmetries > 2:
             pixels = augmentation_lib.symmetry(pixels, symmetry)
         return augmentation_lib.binarize(
             pixels, self.augmentation.binarization, seed=seed

@@ -1,6 +1,8 @@
 """The data sets that the trainers know, split and ready to use."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ from vhe_tf.data.grouped_images import GroupedImages
 __all__ = [
     "Source",
     "hold_out_groups",
+    "load_again",
+    "load_photo_source",
     "load_source",
     "load_styled_source",
     "ready",
@@ -34,6 +38,9 @@ class Source(NamedTuple):
         test: Images of unseen groups, ready for a model.
         image_size: `(H, W)` of the images that a model sees.
         binarization: How they become binary when drawn; see `Augmentation`.
+        group: The grouping whose groups are the classes.
+        ink: Whether 1 is ink and 0 paper, to be shown as black on white. In
+            photographs 1 is bright.
     """
 
     train: GroupedImages
@@ -41,6 +48,8 @@ class Source(NamedTuple):
     test: GroupedImages
     image_size: tuple[int, int]
     binarization: str
+    group: str = "character"
+    ink: bool = True
 
 
 def load_source(
@@ -49,9 +58,10 @@ def load_source(
     data_dir: str | None = None,
     split: str = "lake",
     images: str = "binary",
+    image_size: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> Source:
-    """Loads a data set by name.
+    """Loads a data set of drawings by name.
 
     Args:
         dataset: `"omniglot"`, `"glyphs"` (embedded), or `"folder"`, a folder
@@ -62,22 +72,33 @@ def load_source(
             classes, at least two.
         images: `"binary"` for fixed binary images (Tables 3 and 4), `"grey"`
             for grey ones that are binarised at each draw (Tables 1 and 2).
+        image_size: For folder, the `(H, W)` to resize to; 28x28 by default.
         seed: Decides random splits.
 
     Returns:
         The data set.
 
     Raises:
-        ValueError: If a name is unknown, or a folder has too few classes.
+        ValueError: If a name is unknown, a folder has too few classes, or
+            `image_size` is given for other data.
         FileNotFoundError: If the data are not there and cannot be fetched.
     """
     _check_recipe(images, IMAGES)
+    if image_size is not None and dataset != "folder":
+        raise ValueError(
+            "`image_size` is for dataset='folder': the recipes of the others "
+            "are of 28x28 pixels; leave it off. "
+            f"Received: image_size={image_size!r}, dataset={dataset!r}."
+        )
+    image_size = image_size or _IMAGE_SIZE
     if dataset == "omniglot":
         train, validation, test = _omniglot(split, images, data_dir, seed)
     elif dataset == "glyphs":
         train, validation, test = _glyphs()
     elif dataset == "folder":
-        train, validation, test = _folder(data_dir, seed)
+        train, validation, test = _folder(
+            data_dir, "character", seed, image_size=image_size, invert=True
+        )
     else:
         raise ValueError(
             "`dataset` must be 'omniglot', 'glyphs' or 'folder'. "
@@ -87,7 +108,7 @@ def load_source(
         train=train,
         validation=validation,
         test=ready(test, images, seed=seed),
-        image_size=_IMAGE_SIZE,
+        image_size=image_size,
         binarization="threshold" if images == "binary" else "dynamic",
     )
 
@@ -111,7 +132,8 @@ def load_styled_source(
         data_dir: Where Omniglot is.
         split: For omniglot, see `load_omniglot`.
         num_styles: How many styles there are.
-        copies: In how many different styles each image is drawn; those of the
+        copies: In how many different styles each image is drawn, the first of
+            them as it is, the others as small affine maps of it; those of the
             test set in one.
         seed: Decides the styles, which image has which, and random splits.
 
@@ -142,6 +164,7 @@ def load_styled_source(
             data,
             num_styles=num_styles,
             copies=copies,
+            affine=True,
             image_size=_IMAGE_SIZE,
             seed=seed,
         )
@@ -154,6 +177,88 @@ def load_styled_source(
         image_size=_IMAGE_SIZE,
         binarization="none",
     )
+
+
+def load_photo_source(
+    dataset: str,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    image_size: tuple[int, int] = (40, 40),
+    skip_unreadable: bool = False,
+    seed: int = 0,
+) -> Source:
+    """Loads photographs in colour, of faces or of anything (Section 4.2).
+
+    Args:
+        dataset: `"youtube_faces"`, or `"folder"`, a folder
+            `data_dir/class/*.jpg`.
+        data_dir: Where youtube_faces is prepared, or the folder.
+        manual_dir: For youtube_faces, see `load_youtube_faces`.
+        image_size: `(H, W)` to resize to.
+        skip_unreadable: For youtube_faces, see there.
+        seed: Decides which fifth of the classes of a folder, at least two,
+            are for testing.
+
+    Returns:
+        The data set, images `[M, H, W, 3]`, bright 255 as stored and 1 in the
+        test set; the classes are the grouping `"person"`.
+
+    Raises:
+        ValueError: If `dataset` is unknown, or a folder has too few classes.
+        FileNotFoundError: If the data are not there.
+    """
+    group = "person"
+    if dataset == "youtube_faces":
+        from vhe_tf.data.youtube_faces import load_youtube_faces
+
+        train, test = load_youtube_faces(
+            data_dir=data_dir,
+            manual_dir=manual_dir,
+            image_size=image_size,
+            skip_unreadable=skip_unreadable,
+        )
+    elif dataset == "folder":
+        train, _, test = _folder(
+            data_dir, group, seed, image_size=image_size, channels=3
+        )
+    else:
+        raise ValueError(
+            "`dataset` must be 'youtube_faces' or 'folder', photographs in "
+            f"colour. Received: dataset={dataset!r}."
+        )
+    return Source(
+        train=train,
+        validation=None,
+        test=ready(test, "colour"),
+        image_size=image_size,
+        binarization="none",
+        group=group,
+        ink=False,
+    )
+
+
+def load_again(
+    settings: Mapping[str, Any], *, data_dir: str | None = None
+) -> Source:
+    """Loads the data set of a run.
+
+    Args:
+        settings: What `vhe_tf.training.data_settings` says of the run.
+        data_dir: Where the data are.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: As the function that loaded it for the run.
+        FileNotFoundError: If the data are not there and cannot be fetched.
+    """
+    if "num_styles" in settings:
+        return load_styled_source(data_dir=data_dir, **settings)
+    if "skip_unreadable" in settings:
+        return load_photo_source(data_dir=data_dir, **settings)
+    return load_source(data_dir=data_dir, **settings)
 
 
 def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
@@ -261,7 +366,7 @@ def _glyphs() -> tuple[GroupedImages, None, GroupedImages]:
 
 
 def _folder(
-    data_dir: str | None, seed: int
+    data_dir: str | None, group: str, seed: int, **options: Any
 ) -> tuple[GroupedImages, None, GroupedImages]:
     from vhe_tf.data.image_folder import image_folder
 
@@ -270,8 +375,8 @@ def _folder(
             "dataset='folder' needs `data_dir`, a folder with one folder of "
             "images a class. Received: data_dir=None."
         )
-    data = image_folder(data_dir, image_size=_IMAGE_SIZE, invert=True)
-    num_classes = len(data.group_ids("character"))
+    data = image_folder(data_dir, label_name=group, **options)
+    num_classes = len(data.group_ids(group))
     if num_classes < _MIN_CLASSES:
         raise ValueError(
             f"Training needs at least {_MIN_CLASSES} classes, to hold some for "
@@ -279,5 +384,5 @@ def _folder(
         )
     # One class alone could not be told from another.
     num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
-    train, test = hold_out_groups(data, "character", num_test, seed=seed)
+    train, test = hold_out_groups(data, group, num_test, seed=seed)
     return train, None, test

@@ -16,6 +16,7 @@ from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.sources import Source
 from vhe_tf.data.sources import ready
+from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.evaluation import classification
 from vhe_tf.evaluation import likelihood
 from vhe_tf.evaluation.estimates import Estimate
@@ -33,6 +34,7 @@ __all__ = [
     "probes",
     "style_transfer",
     "summary_lines",
+    "with_bits",
 ]
 
 _CONDITIONAL_SHOTS = (1, 2, 5, 10, 19)
@@ -48,7 +50,7 @@ def evaluate(
     data: GroupedImages,
     *,
     group: str,
-    num_ways: int = 20,
+    ways: Sequence[int] = (20,),
     shots: Sequence[int] = (1, 5),
     num_trials: int = 50,
     within: str | None = None,
@@ -70,11 +72,12 @@ def evaluate(
         model: The model.
         data: Images of unseen groups, ready for the model.
         group: The grouping whose groups are classes and sets.
-        num_ways: K, lowered where there are fewer classes to draw a task
-            from.
+        ways: For classification, each K; lowered where there are fewer
+            classes to draw a task from.
         shots: For classification, each N.
-        num_trials: Few-shot tasks, one query a class; ten times as many
-            queries for the conditional NLL.
+        num_trials: Few-shot tasks of each kind. Those of the smallest K have
+            one query a class, the others as many queries as these. Ten times
+            as many queries for the conditional NLL.
         within: If given, classify within its groups as well (`"alphabet"`).
         num_groups: Groups in the joint NLL; all if None.
         num_samples: Draws of the group latent.
@@ -105,37 +108,33 @@ def evaluate(
         max_decoded=max_decoded,
     )
     sizes = _sizes(data, group)
-    accuracies = {}
+    accuracies: dict[str, Any] = {}
     left_out = []
     for coarser in [None] if within is None else [None, within]:
-        ways = min(num_ways, _most_classes(data, group, coarser))
-        if ways < num_ways:
-            left_out.append(
-                f"{num_ways}-way tasks{f' within {coarser}' if coarser else ''}"
-                f": there are {ways} classes, so {ways}-way instead"
-            )
-        for num_shots in shots:
-            if num_shots >= sizes.min():
-                left_out.append(
-                    f"{num_shots}-shot tasks: the smallest class has "
-                    f"{sizes.min()} images, one of them the query"
-                )
-                continue
-            name = f"{ways}way_{num_shots}shot"
-            accuracies[f"{name}_within_{coarser}" if coarser else name] = (
-                _as_dict(
-                    classification.few_shot_accuracy(
-                        scorer,
-                        data,
-                        num_ways=ways,
-                        num_shots=num_shots,
-                        num_trials=num_trials,
-                        within=coarser,
-                        seed=seed,
-                        progress=progress,
-                    )
-                )
-            )
+        most = _most_classes(data, group, coarser)
+        inside = f" within {coarser}" if coarser else ""
+        left_out += [
+            f"{num_ways}-way tasks{inside}: there are {most} classes, so "
+            f"{most}-way instead"
+            for num_ways in ways
+            if num_ways > most
+        ]
+        left_out += [
+            f"{num_shots}-shot tasks: the smallest class has {sizes.min()} "
+            "images, one of them the query"
+            for num_shots in shots
+            if num_shots >= sizes.min()
+        ]
+        accuracies |= _accuracies(
+            scorer,
+            data,
+            ways=sorted({min(num_ways, most) for num_ways in ways}),
+            shots=[num_shots for num_shots in shots if num_shots < sizes.min()],
+            num_trials=num_trials,
+            within=coarser,
+            seed=seed,
+            progress=progress,
+        )
     for other in _other_groupings(model, data, group):
         most = _least_spread(data, other, group)
         left_out += [
@@ -221,6 +220,44 @@ def evaluate(
             "seed": seed,
         },
     }
+
+
+def with_bits(
+    report: dict[str, Any], image_shape: Sequence[int]
+) -> dict[str, Any]:
+    """Adds bits a dimension to the likelihoods of a report.
+
+    Args:
+        report: What `evaluate` returns, of a model of pixels with levels.
+        image_shape: `(H, W, C)`.
+
+    Returns:
+        The report; its bound and each of its NLLs have `bits_per_dimension`
+        beside the mean in nats an image, of the same sign.
+    """
+
+    def added(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value  # the unit
+        return {
+            **value,
+            "bits_per_dimension": {
+                name: None
+                if value[name] is None
+                else bits_per_dimension(value[name], image_shape)
+                for name in ("mean", "half_width_95")
+            },
+        }
+
+    likelihoods: dict[str, Any] = {
+        name: added(report[name])
+        for name in ("elbo", "joint_nll")
+        if name in report
+    }
+    conditional = {
+        name: added(value) for name, value in report["conditional_nll"].items()
+    }
+    return {**report, **likelihoods, "conditional_nll": conditional}
 
 
 def elbo(
@@ -389,6 +426,38 @@ def _other_groupings(model: VHE, data: GroupedImages, group: str) -> list[str]:
     ]
 
 
+def _accuracies(
+    scorer: classification.ClassScorer,
+    data: GroupedImages,
+    *,
+    ways: Sequence[int],
+    shots: Sequence[int],
+    num_trials: int,
+    within: str | None,
+    seed: int,
+    progress: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """Returns accuracies by the names of their tasks."""
+    suffix = f"_within_{within}" if within else ""
+    return {
+        f"{num_ways}way_{num_shots}shot{suffix}": _as_dict(
+            classification.few_shot_accuracy(
+                scorer,
+                data,
+                num_ways=num_ways,
+                num_shots=num_shots,
+                num_trials=num_trials,
+                num_queries=None if num_ways == min(ways) else min(ways),
+                within=within,
+                seed=seed,
+                progress=progress,
+            )
+        )
+        for num_ways in ways
+        for num_shots in shots
+    }
+
+
 def _accuracies_by_other(
     model: VHE,
     data: GroupedImages,
@@ -471,22 +540,33 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             f"(chance {chance:.1%})"
         )
     if "elbo" in report:
-        lines.append(
-            f"bound: {_with_interval(report['elbo'], '.2f')} nats an image"
-        )
+        lines.append(f"bound: {_likelihood(report['elbo'])}")
     joint = report["joint_nll"]
     lines.append(
-        f"joint NLL <= {_with_interval(joint, '.2f')} nats an image "
-        f"(k = {joint['num_samples']}, effective sample size "
-        f"{joint['effective_sample_size']:.1f})"
+        f"joint NLL <= {_likelihood(joint)} (k = {joint['num_samples']}, "
+        f"effective sample size {joint['effective_sample_size']:.1f})"
     )
-    curve = ", ".join(
-        f"{name.removesuffix('shot')}: {value['mean']:.1f}"
+    conditional = {
+        name.removesuffix("shot"): value
         for name, value in report["conditional_nll"].items()
         if name != "unit"
-    )
-    if curve:
-        lines.append(f"NLL of a new image, by shots: {curve} nats")
+    }
+    if conditional:
+        lines.append(
+            "NLL of a new image, by shots: "
+            + ", ".join(
+                f"{num_shots}: {value['mean']:.1f}"
+                for num_shots, value in conditional.items()
+            )
+            + " nats"
+        )
+    bits = [
+        f"{num_shots}: {value['bits_per_dimension']['mean']:.3f}"
+        for num_shots, value in conditional.items()
+        if "bits_per_dimension" in value
+    ]
+    if bits:
+        lines.append(f"the same in bits a dimension: {', '.join(bits)}")
     lines += _probe_lines(report.get("probes", {}))
     lines += _transfer_lines(report.get("transfer"))
     lines += [f"left out: {reason}" for reason in report["left_out"]]
@@ -568,6 +648,14 @@ def _as_dict(value: Estimate) -> dict[str, Any]:
         "half_width_95": None if math.isnan(half_width) else half_width,
         "num_trials": value.num_trials,
     }
+
+
+def _likelihood(value: dict[str, Any]) -> str:
+    text = f"{_with_interval(value, '.2f')} nats an image"
+    if "bits_per_dimension" not in value:
+        return text
+    bits = _with_interval(value["bits_per_dimension"], ".3f")
+    return f"{text} = {bits} bits a dimension"
 
 
 def _with_interval(value: dict[str, Any], form: str) -> str:

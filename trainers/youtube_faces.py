@@ -1,0 +1,188 @@
+"""Trains, evaluates and pictures a VHE on photographs (Section 4.2).
+
+YouTube Faces, in colour at 40x40, from the folder that holds
+aligned_images_DB.tar.gz (once prepared in --data_dir, that alone will do):
+
+    python trainers/youtube_faces.py --manual_dir=DIR --run_dir=runs/faces
+
+Photographs of your own, a class a folder (DIR/class/*.jpg), of any size:
+
+    python trainers/youtube_faces.py --dataset=folder --data_dir=DIR \
+        --image_size=48x32 --run_dir=runs/mine
+
+Pixels have 256 levels a channel: those of the PixelCNN are a distribution over
+levels, and those of the deconvolutional model Gaussian, a density in levels.
+See omniglot.py for runs that are stopped and go on.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import common
+from absl import app
+from absl import flags
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from vhe_tf import VHE
+    from vhe_tf import monitoring
+    from vhe_tf import training
+    from vhe_tf.data import sources
+
+_DATASET = flags.DEFINE_enum(
+    "dataset",
+    "youtube_faces",
+    ["youtube_faces", "folder"],
+    "youtube_faces, or a folder of your own photographs.",
+)
+_MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir",
+    None,
+    "For youtube_faces: the folder with aligned_images_DB.tar.gz; not needed "
+    "once it is prepared.",
+)
+_SKIP_UNREADABLE = flags.DEFINE_bool(
+    "skip_unreadable",
+    False,
+    "For youtube_faces: go on without the images that cannot be read.",
+)
+_IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", "40x40", "HEIGHTxWIDTH to resize to, such as 48x32."
+)
+_ARCHITECTURE = flags.DEFINE_enum(
+    "architecture",
+    "deconvolutional",
+    ["deconvolutional", "pixel_cnn"],
+    "The architecture of the paper (Section 4.2).",
+)
+# A mirrored person is another person; a face upside down is none.
+flags.set_default(common.SYMMETRIES, 2)
+flags.set_default(common.AFFINE_COPIES, 1)
+
+_NUM_LEVELS = 256
+_WAYS = (20, 200)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads, trains, evaluates and pictures."""
+    common.check_arguments(argv)
+    from vhe_tf import monitoring
+    from vhe_tf import training
+
+    with training.mistakes_end_quietly():
+        run = common.new_run()
+        source = load_data()
+        group = source.group
+        train, validation = common.samplers(
+            source, groups=[group], held_out=group
+        )
+        model = build_model(train.image_shape, group)
+        cues = monitoring.fixed_cues(
+            source.test, group=group, seed=common.SEED.value
+        )
+    draw = painter(cues)
+    callbacks = monitors(run, source, draw)
+    common.train_model(model, run, train, validation, callbacks)
+    common.finish(
+        run,
+        source,
+        draw,
+        group=group,
+        ways=_WAYS,
+        made_pictures="conditional.png: 1 cue and images, 5 and images (as in\n"
+        "                 Figure 6; of the deconvolutional model, samples.png\n"
+        "                 is, with the noise); reconstruction.png;\n"
+        "                 unconditional.png",
+    )
+
+
+def load_data() -> "sources.Source":
+    """Loads the data set of the flags."""
+    from vhe_tf.data import sources
+
+    return sources.load_photo_source(
+        _DATASET.value,
+        data_dir=common.DATA_DIR.value,
+        manual_dir=_MANUAL_DIR.value,
+        image_size=common.image_size(_IMAGE_SIZE.value),
+        skip_unreadable=_SKIP_UNREADABLE.value,
+        seed=common.SEED.value,
+    )
+
+
+def build_model(image_shape: tuple[int, int, int], group: str) -> "VHE":
+    """Builds and compiles the model of the flags."""
+    import vhe_tf
+
+    architecture = {
+        "deconvolutional": vhe_tf.deconvolutional_vhe,
+        "pixel_cnn": vhe_tf.pixel_cnn_vhe,
+    }[_ARCHITECTURE.value]
+    model = architecture(
+        common.SIZE.value,
+        image_shape=image_shape,
+        objective=common.OBJECTIVE.value,
+        group=group,
+        num_levels=_NUM_LEVELS,
+    )
+    common.compile_model(model, character=group)
+    return model
+
+
+def painter(
+    cues: "monitoring.Cues",
+) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
+    """Returns what draws the pictures of a model, from fixed unseen cues."""
+    from vhe_tf import pictures
+
+    def draw(model: "VHE") -> dict[str, "np.ndarray"]:
+        grids = cues.grids(model, num_samples=5)
+        if _ARCHITECTURE.value == "deconvolutional":
+            # The others are of means; a PixelCNN is always shown by samples.
+            grids["samples"] = pictures.sample_grid(
+                model,
+                cues.support,
+                group=cues.group,
+                seed=(common.SEED.value, 50),
+            )
+        return grids
+
+    return draw
+
+
+def monitors(
+    run: "training.Run",
+    source: "sources.Source",
+    draw: Callable[["VHE"], dict[str, "np.ndarray"]],
+) -> list["keras.callbacks.Callback"]:
+    """Returns the callbacks that measure and picture the run."""
+    import numpy as np
+
+    from vhe_tf import monitoring
+
+    _, sizes = np.unique(source.test.labels[source.group], return_counts=True)
+    few_tasks: dict[str, Any] = {}
+    if _ARCHITECTURE.value == "pixel_cnn":
+        # It takes far longer to score an image.
+        few_tasks = {"num_trials": 2, "num_samples": 2}
+    return [
+        monitoring.FewShotAccuracy(
+            source.test,
+            group=source.group,
+            num_ways=min(20, len(sizes)),
+            shots=[shots for shots in (1, 5) if shots < sizes.min()],
+            **few_tasks,
+        ),
+        monitoring.Scalars(run.tensorboard, run.config),
+        monitoring.ImageGrids(
+            run.tensorboard / "pictures", draw, ink=source.ink
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)
