@@ -552,7 +552,7 @@ def test_8_bit_images_are_bounded_and_drawn(colours, kind):
         assert np.all(np.isfinite(tensor))
     # Not far from log 256 a dimension before any training, in levels.
     nats = -np.mean(terms.log_likelihood) / (6 * 9 * 3)
-    assert 4.0 < nats < 8.0
+    assert 4.0 < nats < 10.0
     images = model.sample(episode["support"], seed=SEED).numpy()
     assert images.shape == (3, 6, 9, 3)
     if kind == "pixel_cnn":

@@ -19,6 +19,10 @@ __all__ = [
 # Keeps a posterior from collapsing onto a point, where densities overflow.
 _MIN_SCALE = 1e-5
 
+# Where features are small, at the start, pixels have a scale of 0.25, as
+# photographs have; 0.69 would be far more.
+_RAW_SCALE_AT_START = -1.25
+
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class StandardNormal(lazy.LazyLayer):
@@ -131,7 +135,7 @@ class NormalImageHead(lazy.LazyLayer):
 
     Call arguments:
         features: `[..., H, W, 2C]`: for each channel a location before a
-            sigmoid, then for each channel a scale before a softplus.
+            sigmoid, then for each channel a scale before a softplus, 1.25 more.
 
     Returns:
         A `tfd.Independent` Normal with batch shape `[...]`, event shape
@@ -158,7 +162,7 @@ class NormalImageHead(lazy.LazyLayer):
                 loc=tf.sigmoid(raw_loc),
                 # Narrower, a density grows without bound on pixels that are
                 # always black.
-                scale=tf.nn.softplus(raw_scale) + level,
+                scale=tf.nn.softplus(raw_scale + _RAW_SCALE_AT_START) + level,
                 level=level,
             ),
             reinterpreted_batch_ndims=3,  # [H, W, C]
