@@ -1,8 +1,10 @@
 """Speed of the gated PixelCNN: training, scoring, sampling, classification.
 
     python benchmarks/pixel_cnn.py
+    python benchmarks/pixel_cnn.py --images=colour
 
-Binary 28x28 images, 32 filters, 6 gated blocks. Every figure stands beside
+Binary 28x28 images, or 8-bit colour images of 40x40, a mixture of 5 logistics
+a pixel; 32 filters, 6 gated blocks. Every figure stands beside
 its yardstick, timed in turn with it in the same run, so that ratios hold on a
 noisy machine:
 
@@ -10,7 +12,7 @@ noisy machine:
   whose kernels are multiplied by masks, as it is usually written;
 - sampling: the naive sampler, which evaluates the whole image for each pixel,
   and `tfp.distributions.PixelCNN` of about the same size;
-- classification: a loop over classes and samples.
+- classification (binary images): a loop over classes and samples.
 """
 
 import functools
@@ -27,8 +29,10 @@ from absl import flags
 from tensorflow_probability import distributions as tfd
 
 import vhe_tf
+from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
+from vhe_tf.distributions.pixel_cnn import Pixels
 from vhe_tf.evaluation import ClassScorer
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 
@@ -38,12 +42,29 @@ _PARTS = flags.DEFINE_list(
 _TFP = flags.DEFINE_bool(
     "tfp", True, "Sample from tfp.distributions.PixelCNN too (a minute)."
 )
+_IMAGES = flags.DEFINE_enum(
+    "images", "binary", ["binary", "colour"], "Which images to model."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, of which the best counts.")
 
-_IMAGE_SHAPE = (28, 28, 1)
+_IMAGE_SHAPES = {"binary": (28, 28, 1), "colour": (40, 40, 3)}
 _FILTERS = 32
 _BLOCKS = 6
 _BATCH_SIZE = 32
+
+
+def _image_shape() -> tuple[int, int, int]:
+    return _IMAGE_SHAPES[_IMAGES.value]
+
+
+def _pixels() -> Pixels:
+    if _IMAGES.value == "binary":
+        return BernoulliPixels()
+    return DiscretizedLogisticPixels(num_components=5)
+
+
+def _num_parameters() -> int:
+    return _pixels().num_parameters(_image_shape()[2])
 
 
 class PlainPixelCNN(keras.layers.Layer):
@@ -70,8 +91,9 @@ class PlainPixelCNN(keras.layers.Layer):
                 mask[:, :seen] = 1.0
             return kernel, bias, mask
 
-        self.first_above = convolution(7, 7, 1, f, 3)
-        self.first_left = convolution(1, 7, 1, f, 3)
+        channels = input_shape[-1]
+        self.first_above = convolution(7, 7, channels, f, 3)
+        self.first_left = convolution(1, 7, channels, f, 3)
         self.blocks = [
             (
                 convolution(3, 3, f, 2 * f, 2),
@@ -82,10 +104,10 @@ class PlainPixelCNN(keras.layers.Layer):
             for _ in range(_BLOCKS)
         ]
         self.hidden = convolution(1, 1, f, f, 1)
-        self.parameters = convolution(1, 1, f, 1, 1)
+        self.parameters = convolution(1, 1, f, _num_parameters(), 1)
 
     def call(self, images: tf.Tensor, conditioning: None = None) -> tf.Tensor:
-        """Returns the parameters of all pixels, `[N, H, W, 1]`."""
+        """Returns the parameters of all pixels, `[N, H, W, P]`."""
         above = _masked(self.first_above, images)
         left = _masked(self.first_left, images)
         for from_above, from_left, across, residual in self.blocks:
@@ -113,6 +135,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     keras.utils.set_random_seed(0)
     for part in _PARTS.value:
+        if part == "classification" and _IMAGES.value == "colour":
+            continue
         {
             "network": measure_network,
             "sampling": measure_sampling,
@@ -122,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
 
 def measure_network() -> None:
     """Prints images trained and scored a second, plain and ours."""
-    images = _binary_images(_BATCH_SIZE)
+    images = _images(_BATCH_SIZE)
     calls: dict[str, Callable[[], Any]] = {}
     for name, network, jit_compile in (
         ("plain", PlainPixelCNN(), False),
@@ -130,7 +154,7 @@ def measure_network() -> None:
         ("ours", _gated(), False),
         ("ours, XLA", _gated(), True),
     ):
-        distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
+        distribution = PixelCNN(network, _pixels(), _image_shape())
         train = _training_step(network, distribution, jit_compile)
         score = tf.function(distribution.log_prob, jit_compile=jit_compile)
         calls[f"train {name}"] = functools.partial(train, images)
@@ -152,13 +176,15 @@ def measure_network() -> None:
 
 
 def _gated() -> GatedPixelCNN:
-    return GatedPixelCNN(1, filters=_FILTERS, num_blocks=_BLOCKS)
+    return GatedPixelCNN(
+        _num_parameters(), filters=_FILTERS, num_blocks=_BLOCKS
+    )
 
 
 def _training_step(
     network: keras.layers.Layer, distribution: PixelCNN, jit_compile: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    distribution.log_prob(_binary_images(1))  # builds the network
+    distribution.log_prob(_images(1))  # builds the network
     optimizer = keras.optimizers.Adam()
     optimizer.build(network.trainable_variables)
 
@@ -175,7 +201,7 @@ def _training_step(
 def measure_sampling() -> None:
     """Prints seconds for images sampled, ours, naive and by TFP."""
     network = _gated()
-    distribution = PixelCNN(network, BernoulliPixels(), _IMAGE_SHAPE)
+    distribution = PixelCNN(network, _pixels(), _image_shape())
     seed = tf.constant([1, 2])
     calls: dict[str, Callable[[], Any]] = {}
     for count in (1, 64):
@@ -187,7 +213,7 @@ def measure_sampling() -> None:
     seconds["naive, 1"] = _best_seconds(
         {"": lambda: _sample_naively(naive, 1)}, 1
     )[""]
-    if _TFP.value:
+    if _TFP.value and _IMAGES.value == "binary":
         seconds["tfp, 1"] = _seconds_of_tfp()
     print("sampling               seconds  images a second  times cached, 1")
     for name, value in seconds.items():
@@ -199,11 +225,11 @@ def measure_sampling() -> None:
 
 
 def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
-    pixels = BernoulliPixels()
-    noise = pixels.noise([count, *_IMAGE_SHAPE], tf.constant([1, 2]))
-    images = np.zeros([count, *_IMAGE_SHAPE], np.float32)
-    for i in range(_IMAGE_SHAPE[0]):
-        for j in range(_IMAGE_SHAPE[1]):
+    pixels, shape = _pixels(), [count, *_image_shape()]
+    noise = pixels.noise(shape, tf.constant([1, 2]))
+    images = np.zeros(shape, np.float32)
+    for i in range(shape[1]):
+        for j in range(shape[2]):
             parameters = network(tf.constant(images), None)[:, i, j]
             images[:, i, j] = pixels.draw(
                 parameters, noise[:, i, j], tf.constant(1.0)
@@ -212,9 +238,9 @@ def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
 
 def _seconds_of_tfp() -> float:
     """Times one image from TFP's PixelCNN, warmed up on a smaller one."""
-    for height in (2, _IMAGE_SHAPE[0]):
+    for height in (2, _image_shape()[0]):
         distribution = tfd.PixelCNN(
-            image_shape=(height, *_IMAGE_SHAPE[1:]),
+            image_shape=(height, *_image_shape()[1:]),
             num_resnet=1,
             num_hierarchies=2,
             num_filters=_FILTERS,
@@ -236,9 +262,9 @@ def measure_classification() -> None:
     """Prints queries classified a second, 20-way 5-shot, 20 samples of c."""
     num_ways, num_shots, num_samples = 20, 5, 20
     model = vhe_tf.pixel_cnn_vhe("small")
-    support = _binary_images(num_ways * num_shots).numpy()
-    support = support.reshape(num_ways, num_shots, *_IMAGE_SHAPE)
-    queries = _binary_images(20).numpy()
+    support = _images(num_ways * num_shots).numpy()
+    support = support.reshape(num_ways, num_shots, *_image_shape())
+    queries = _images(20).numpy()
     scorer = ClassScorer(model, group="character", num_samples=num_samples)
     infer = tf.function(model.infer)
     score = tf.function(model.log_likelihood_given)
@@ -271,9 +297,13 @@ def measure_classification() -> None:
         print(f"{name}: {rate:.2f} a second, {rate / plain:.1f} times the loop")
 
 
-def _binary_images(count: int) -> tf.Tensor:
-    noise = tf.random.stateless_uniform([count, *_IMAGE_SHAPE], seed=[0, count])
-    return tf.cast(noise < 0.1, tf.float32)
+def _images(count: int) -> tf.Tensor:
+    noise = tf.random.stateless_uniform(
+        [count, *_image_shape()], seed=[0, count]
+    )
+    if _IMAGES.value == "binary":
+        return tf.cast(noise < 0.1, tf.float32)
+    return tf.round(255.0 * noise) / 255.0
 
 
 def _best_seconds(
