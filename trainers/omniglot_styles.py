@@ -36,7 +36,10 @@ _DATASET = flags.DEFINE_enum(
 )
 _NUM_STYLES = flags.DEFINE_integer("num_styles", 30, "Pens; 30 in the paper.")
 _COPIES = flags.DEFINE_integer(
-    "copies", 2, "In how many different styles each drawing is redrawn."
+    "copies",
+    8,
+    "In how many different styles each drawing is redrawn, all but the first "
+    "as small affine maps of it.",
 )
 _JUDGE_EPOCHS = flags.DEFINE_integer(
     "judge_epochs",
@@ -44,7 +47,7 @@ _JUDGE_EPOCHS = flags.DEFINE_integer(
     "Passes over the true drawings that train the judge of characters.",
 )
 flags.set_default(common.SUPPORT_SIZE, "1-5")
-# Warping would blur the inks.
+# Drawings are warped before they get their ink, which warping would blur.
 flags.set_default(common.AFFINE_COPIES, 1)
 flags.set_default(common.BATCH_SIZE, 16)
 
@@ -62,6 +65,12 @@ def main(argv: Sequence[str]) -> None:
     from vhe_tf.evaluation import report
 
     with training.mistakes_end_quietly():
+        if common.AFFINE_COPIES.value != 1:
+            raise ValueError(
+                "Affine copies would blur the inks; --copies makes more "
+                "elements of a drawing. Received: --affine_copies="
+                f"{common.AFFINE_COPIES.value}."
+            )
         run = common.new_run()
         print("Drawing in styles (a minute) ...", flush=True)
         source = sources.load_styled_source(

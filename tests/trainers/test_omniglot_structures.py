@@ -188,3 +188,18 @@ def test_a_recipe_of_grey_drawings_is_none_for_styles(styles):
     assert done.returncode != 0
     assert "leave it off for a model of coloured ones" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_warping_drawings_in_styles_is_refused(tmp_path):
+    done = output_of(
+        trainer(
+            f"--run_dir={tmp_path / 'run'}",
+            "--dataset=glyphs",
+            "--affine_copies=2",
+            script="omniglot_styles.py",
+        )
+    )
+    assert done.returncode != 0
+    assert "--copies makes more elements of a drawing" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (tmp_path / "run").exists()

@@ -119,7 +119,7 @@ def load_styled_source(
     data_dir: str | None = None,
     split: str = "lake",
     num_styles: int = 30,
-    copies: int = 2,
+    copies: int = 8,
     seed: int = 0,
 ) -> Source:
     """Loads drawings of characters in random styles (Section 4.3).
