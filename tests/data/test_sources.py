@@ -226,6 +226,7 @@ def test_styled_omniglot_is_drawn_from_the_originals(monkeypatch):
         data_dir=str(REAL),
         split="lake_small1",
         num_styles=6,
+        copies=2,
         seed=2,
     )
     assert seen == [(105, 105, 1)] * 2
