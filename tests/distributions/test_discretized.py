@@ -327,9 +327,9 @@ def test_a_scale_has_bounds():
 
 
 @pytest.mark.parametrize(
-    ("channels", "temperature"), [(1, 1.0), (3, 1.0), (1, 2.0), (2, 0.6)]
+    ("channels", "temperature"), [(1, 0.9), (3, 1.1), (1, 2.0), (2, 0.6)]
 )
-def test_a_draw_is_where_the_noise_meets_the_cumulative_probability(
+def test_a_tempered_draw_is_where_the_noise_meets_the_cumulative_probability(
     channels, temperature
 ):
     pixels, temperature = DiscretizedLogisticPixels(3), tf.constant(temperature)
@@ -354,6 +354,37 @@ def test_a_draw_is_where_the_noise_meets_the_cumulative_probability(
         assert np.all(noise[:, c] <= after + 1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_draw_is_that_of_a_component(channels, known):
+    pixels = DiscretizedLogisticPixels(3)
+    parameters = _parameters(pixels, channels, 200)
+    noise = pixels.noise([200, channels], tf.constant([1, 2])).numpy()
+    draw = pixels.draw if known else tf.function(pixels.draw)
+    draws = draw(parameters, noise, ONE)
+    assert draws.dtype == tf.float32
+    levels = np.rint(255.0 * np.float64(draws)).astype(int)
+    np.testing.assert_allclose(draws, levels / 255.0, rtol=1e-6)
+    assert np.mean((levels > 0) & (levels < 255)) > 0.5
+    table = np.reshape(np.float64(parameters), [200, -1, 3])  # [N, rows, K]
+    weights = scipy.special.softmax(table[:, 0], axis=-1)
+    # Earlier and later channel of each coefficient.
+    pairs = [(e, c) for e in range(channels) for c in range(e + 1, channels)]
+    for n in range(200):
+        ends = np.append(0.0, np.cumsum(weights[n]))
+        k = np.searchsorted(ends, noise[n, 0], side="right") - 1
+        u = np.float64(noise[n])
+        u[0] = (u[0] - ends[k]) / weights[n, k]
+        loc = table[n, 1 : 1 + channels, k]
+        scale = np.exp(table[n, 1 + channels : 1 + 2 * channels, k])
+        coefficients = np.tanh(table[n, 1 + 2 * channels :, k])
+        for (earlier, later), value in zip(pairs, coefficients, strict=True):
+            loc[later] += value * (2.0 * levels[n, earlier] / 255.0 - 1.0)
+        position = scipy.stats.logistic.ppf(u, loc, scale)
+        level = np.clip((position + 1.0) * 127.5, 0.0, 255.0)
+        assert np.all(np.abs(level - levels[n]) < 0.51)
+
+
 @pytest.mark.parametrize("noise", [0.0, JUST_BELOW_ONE])
 def test_the_ends_of_the_noise_are_the_ends_of_a_wide_logistic(noise):
     draws = DiscretizedLogisticPixels(1).draw(
@@ -374,8 +405,10 @@ def test_noise_just_below_one_draws_no_level_that_cannot_be():
     pixels = DiscretizedLogisticPixels(3)
     parameters = _parameters(pixels, 3, 1000)
     draws = pixels.draw(parameters, tf.fill([1000, 3], JUST_BELOW_ONE), ONE)
-    # Half a step of float32 beside 1 is the least that a level can add.
-    assert np.min(pixels.log_prob(parameters, draws, ONE)) > -25.0 * np.log(2.0)
+    # A component and a channel are no less likely than half a step of float32
+    # beside 1 each.
+    log_prob = np.sum(pixels.log_prob(parameters, draws, ONE), axis=-1)
+    assert np.min(log_prob) > -25.0 * 4 * np.log(2.0)
 
 
 def _counts(levels, probabilities):

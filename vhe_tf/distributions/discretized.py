@@ -17,14 +17,18 @@ from typing import Any
 
 import tensorflow as tf
 
+from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import Pixels
 
-__all__ = ["DiscretizedLogisticPixels", "bits_per_dimension"]
+__all__ = ["DiscretizedLogisticPixels", "bits_per_dimension", "pixels_of"]
 
 # Of log-scales, where levels span [-1, 1]. At the first a logistic lies within
 # a level (PixelCNN++ has the same); at the second all but the edges vanish.
 _MIN_LOG_SCALE = -7.0
 _MAX_LOG_SCALE = 7.0
+
+# What a uniform number is kept from 0 and 1 by: float32 has none closer to 1.
+_TINY = 2.0**-24
 
 
 def bits_per_dimension(
@@ -37,6 +41,22 @@ def bits_per_dimension(
         image_shape: `(H, W, C)`; an image has H W C dimensions.
     """
     return nats / (math.log(2.0) * math.prod(image_shape))
+
+
+def pixels_of(num_levels: int, num_components: int) -> Pixels:
+    """Returns the distribution of a pixel with some number of levels.
+
+    Args:
+        num_levels: Of a channel: 2 for independent Bernoullis, more for a
+            mixture.
+        num_components: Of that mixture.
+
+    Raises:
+        ValueError: As of `DiscretizedLogisticPixels`.
+    """
+    if num_levels == 2:
+        return BernoulliPixels()
+    return DiscretizedLogisticPixels(num_components, num_levels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +128,29 @@ class DiscretizedLogisticPixels(Pixels):
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
-        """Returns the inverse cumulative probability, a channel at a time."""
+        """Returns a component's logistics, rounded to levels.
+
+        At a temperature other than 1 it returns the inverse cumulative
+        probability, a channel at a time, which is L times the work.
+        """
         mixture = self._mixture(parameters, noise.shape[-1])
-        levels = []
-        for noise_of_channel in tf.unstack(noise, axis=-1):
-            levels.append(mixture.draw(noise_of_channel, temperature))
-            mixture = mixture.given(levels[-1])
-        return tf.stack(levels, axis=-1) / (self.num_levels - 1.0)
+
+        def tempered() -> tf.Tensor:
+            levels, rest = [], mixture
+            for noise_of_channel in tf.unstack(noise, axis=-1):
+                levels.append(rest.draw_tempered(noise_of_channel, temperature))
+                rest = rest.given(levels[-1])
+            return tf.stack(levels, axis=-1)
+
+        def plain() -> tf.Tensor:
+            return mixture.draw(noise)
+
+        static = tf.get_static_value(temperature)
+        if static is None:
+            levels = tf.cond(tf.equal(temperature, 1.0), plain, tempered)
+        else:
+            levels = plain() if static == 1.0 else tempered()
+        return levels / (self.num_levels - 1.0)
 
     def _mixture(self, parameters: tf.Tensor, channels: int) -> "_Mixture":
         rows = _rows(channels)
@@ -176,7 +212,52 @@ class _Mixture:
             every / temperature, axis=0
         )
 
-    def draw(self, noise: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+    def draw(self, noise: tf.Tensor) -> tf.Tensor:
+        """Returns the levels of all channels, `[..., R]`.
+
+        Args:
+            noise: `[..., R]`, in [0, 1). That of the first channel chooses the
+                component too: what it passes of the component's share of
+                [0, 1) is again uniform.
+        """
+        weights = tf.nn.softmax(self.logits)  # [..., K]
+        upper = tf.cumsum(weights, axis=-1)
+        first = noise[..., :1] * upper[..., -1:]
+        count = self.logits.shape[-1]
+        index = tf.reduce_sum(
+            tf.cast(upper[..., :-1] <= first, tf.int32), axis=-1
+        )
+        chosen = tf.one_hot(index, count)  # [..., K]
+
+        def of_chosen(values: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(values * chosen[..., tf.newaxis, :], axis=-1)
+
+        weight = tf.reduce_sum(weights * chosen, axis=-1)
+        passed = tf.reduce_sum((upper - weights) * chosen, axis=-1)
+        within = (first[..., 0] - passed) / weight
+        loc, coefficients = of_chosen(self.loc), of_chosen(self.coefficients)
+        scale = tf.exp(of_chosen(self.log_scale))
+        uniform = tf.concat([within[..., tf.newaxis], noise[..., 1:]], axis=-1)
+        uniform = tf.clip_by_value(uniform, _TINY, 1.0 - _TINY)
+        moved = scale * (tf.math.log(uniform) - tf.math.log1p(-uniform))
+        levels: list[tf.Tensor] = []
+        for channel, position in enumerate(tf.unstack(loc + moved, axis=-1)):
+            # The coefficients by which earlier channels move this one.
+            offset = 0
+            for earlier, level in enumerate(levels):
+                at = offset + channel - earlier - 1
+                position += self._position(level) * coefficients[..., at]
+                offset += loc.shape[-1] - earlier - 1
+            levels.append(
+                tf.clip_by_value(
+                    tf.round((position + 1.0) * self.last / 2.0), 0.0, self.last
+                )
+            )
+        return tf.stack(levels, axis=-1)
+
+    def draw_tempered(
+        self, noise: tf.Tensor, temperature: tf.Tensor
+    ) -> tf.Tensor:
         """Returns the level of the first channel, `[...]`.
 
         Args:

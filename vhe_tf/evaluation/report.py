@@ -41,6 +41,8 @@ _CONDITIONAL_SHOTS = (1, 2, 5, 10, 19)
 # Of classification by the other latents of a model.
 _OTHER_WAYS = (10, 20)
 _BOUND_SHOTS = 5
+# To train a judge: copies of copies teach it little more.
+_MAX_JUDGE_IMAGES = 40_000
 _STYLE_JUDGE_EPOCHS = 2
 _BOUND_BATCH_SIZE = 32
 
@@ -386,7 +388,8 @@ def style_transfer(
             "Judges see images as the model does. Received: stored images of "
             f"{source.train.image_shape[:2]}, model of {source.image_size}."
         )
-    train = ready(source.train, "colour")
+    order = np.random.default_rng(seed).permutation(len(source.train))
+    train = ready(source.train.where(order < _MAX_JUDGE_IMAGES), "colour")
     judges = [
         train_judge(
             train.images,

@@ -291,7 +291,7 @@ class PoseLikelihood(lazy.LazyLayer):
         self.num_levels = num_levels
         self.num_components = num_components
         self.units = units
-        self.pixels = pixels_of(num_levels, num_components)
+        self.pixels = discretized.pixels_of(num_levels, num_components)
         self.affine_map = spatial_transformer.AffineMap(
             units, dtype=self.dtype_policy
         )
@@ -374,13 +374,6 @@ class StyledLikelihood(PoseLikelihood):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "style": self.style}
-
-
-def pixels_of(num_levels: int, num_components: int) -> distributions.Pixels:
-    """Returns the distribution of a pixel, see `PoseLikelihood`."""
-    if num_levels == 2:
-        return distributions.BernoulliPixels()
-    return discretized.DiscretizedLogisticPixels(num_components, num_levels)
 
 
 def _with_constant(values: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from vhe_tf import objectives
+from vhe_tf.distributions import discretized
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -401,7 +402,7 @@ def _pose(s: _PixelCNNSize, template: str) -> Latent:
 def _decoder(
     s: _PixelCNNSize, image_shape: Sequence[int], num_levels: int
 ) -> pixel_cnn.GatedPixelCNN:
-    pixels = spatial_inference.pixels_of(num_levels, s.num_components)
+    pixels = discretized.pixels_of(num_levels, s.num_components)
     return pixel_cnn.GatedPixelCNN(
         pixels.num_parameters(image_shape[2]),
         filters=s.filters,
