@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format tensorboard benchmarks clean
+.PHONY: help setup quickstart results-check test check format tensorboard benchmarks clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ $(VENV)/.installed: setup.py
 
 quickstart: setup  ## train, evaluate and picture a small VHE on the embedded data set
 	$(BIN)/python trainers/omniglot.py --flagfile=trainers/flagfiles/quickstart.flags
+
+results-check: setup  ## measure the shipped models again; Omniglot in DATA_DIR=...
+	$(BIN)/python trainers/reproduce.py --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
 test: setup check  ## lint, check types and run the tests
 	$(BIN)/python -m pytest

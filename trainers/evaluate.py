@@ -5,17 +5,25 @@
 Few-shot accuracy, joint NLL and conditional NLL by shots, with 95% intervals;
 written beside the model as evaluation.json. The data set is that of the run in
 whose folder the model lies, unless flags say otherwise. Lake's twenty one-shot
-runs are measured too where --lake_runs names them.
+runs are measured too where --lake_runs names them, and the KL of Table 1 where
+--num_kl_batches asks for it.
 """
 
+import json
 import os
 import pathlib
+from collections.abc import Callable
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
 from absl import app
 from absl import flags
 from absl import logging
+
+if TYPE_CHECKING:
+    from vhe_tf import VHE
+    from vhe_tf.data import sources
 
 _MODEL = flags.DEFINE_string(
     "model", None, "The .keras file, such as runs/x/best.keras.", required=True
@@ -64,6 +72,12 @@ _NUM_GROUPS = flags.DEFINE_integer(
 )
 _LAKE_RUNS = flags.DEFINE_string(
     "lake_runs", None, "all_runs.zip of Lake et al., or its unpacked folder."
+)
+_NUM_KL_BATCHES = flags.DEFINE_integer(
+    "num_kl_batches",
+    0,
+    "Batches of the model's training episodes on which to measure the KL of "
+    "each group latent (Table 1); 0 for none.",
 )
 _MAX_DECODED = flags.DEFINE_integer(
     "max_decoded", 2000, "Images decoded at once: what bounds the memory."
@@ -123,6 +137,15 @@ def main(argv: Sequence[str]) -> None:
                 _LAKE_RUNS.value,
                 progress=progress,
             )
+        if _NUM_KL_BATCHES.value:
+            metrics["training_kl"] = training_kl(
+                model,
+                path,
+                source,
+                num_batches=_NUM_KL_BATCHES.value,
+                seed=_SEED.value,
+                progress=progress,
+            )
     metrics["model"] = str(path)
     out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
     training.write_json(out, metrics)
@@ -151,6 +174,90 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
             f"for a model of coloured ones. Received: --{name}={chosen[name]}."
         )
     return {**settings, **chosen}
+
+
+def training_kl(
+    model: "VHE",
+    path: pathlib.Path,
+    source: "sources.Source",
+    *,
+    num_batches: int,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Estimates the KL of each group latent on the training set (Table 1).
+
+    On episodes as the model's run drew them, of the groups that it trained on.
+
+    Args:
+        model: The model.
+        path: Its file, beside the `config.json` of its run.
+        source: The data of its run.
+        num_batches: How many batches; a batch is a trial of the interval.
+        seed: Decides the episodes and the draws.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        By latent, `KL[q(c; D) || p(c)]` before any sharing, nats.
+
+    Raises:
+        FileNotFoundError: If there is no `config.json`.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from vhe_tf.data import Augmentation
+    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import sources
+    from vhe_tf.evaluation.estimates import estimate
+
+    run = json.loads(path.with_name("config.json").read_text("utf-8"))
+    train = source.train
+    if source.validation is None:
+        train, _ = sources.hold_out_groups(
+            train,
+            source.group,
+            min(
+                run["num_validation_groups"],
+                max(1, len(train.group_ids(source.group)) // 4),
+            ),
+            seed=run["seed"],
+        )
+    low, dash, high = str(run["support_size"]).partition("-")
+    latents = [v.name for v in model.latents if not v.per_element]
+    episodes = EpisodeSampler(
+        train,
+        batch_size=run["batch_size"],
+        support_size=(int(low), int(high)) if dash else int(low),
+        resamples=model.objective.resamples,
+        group_latents=latents,
+        augmentation=Augmentation(
+            symmetries=run["symmetries"],
+            affine_copies=run["affine_copies"],
+            binarization=source.binarization,
+            image_size=source.image_size,
+        ),
+        exclude_query=run["exclude_query"],
+        seed=seed,
+    ).dataset()
+    kl = tf.function(lambda episode: model(episode).kl, reduce_retracing=True)
+    values: dict[str, list[float]] = {name: [] for name in latents}
+    for index, episode in enumerate(episodes.take(num_batches)):
+        terms = kl(episode)
+        for name in latents:
+            values[name].append(float(tf.reduce_mean(terms[name])))
+        if progress:
+            progress(f"training KL: batch {index + 1} of {num_batches}")
+    estimates = {name: estimate(np.array(values[name])) for name in latents}
+    return {
+        name: {
+            "mean": value.mean,
+            "half_width_95": value.half_width if num_batches > 1 else None,
+            "num_trials": value.num_trials,
+            "unit": "nats",
+        }
+        for name, value in estimates.items()
+    }
 
 
 if __name__ == "__main__":

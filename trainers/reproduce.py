@@ -1,0 +1,628 @@
+"""Makes the numbers and figures of the paper again, beside the published ones.
+
+    python trainers/reproduce.py --table=1 --budget=cpu --data_dir=DIR
+    python trainers/reproduce.py --budget=gpu --lake_runs=all_runs.zip ...
+    python trainers/reproduce.py --dry_run       # shows what is missing
+    python trainers/reproduce.py --render_only   # writes the document alone
+    python trainers/reproduce.py --check         # the shipped models again
+
+Trains what is missing, measures it, and writes docs/results.md. Which numbers
+there are, and the flags of each, is in paper_tables.py; how they are shown, in
+results_document.py. Runs and their logs are
+in runs/; what was measured is kept in docs/results/, one small file a model, so
+that numbers from several machines stand in one document. A model that has its
+file there is not measured again: delete the file to have that.
+
+Stop it whenever you like: the same command goes on. A row that fails does not
+stop the others, which do not depend on it and may take a night; the program
+then ends with an error that names it and its log.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import paper_tables
+import results_document
+from absl import app
+from absl import flags
+from paper_tables import Figure
+from paper_tables import Row
+
+_FIGURES = "figures"
+
+_TABLE = flags.DEFINE_multi_enum(
+    "table",
+    None,
+    [*paper_tables.TABLES, _FIGURES],
+    "What to make: a table of the paper, Lake's runs, the conditional NLL by "
+    "shots, or the figures. May be repeated; all by default.",
+)
+_BUDGET = flags.DEFINE_enum(
+    "budget",
+    "cpu",
+    list(paper_tables.BUDGETS),
+    "cpu: small models, some 20 to 75 minutes each on two cores; gpu: the "
+    "published size.",
+)
+_ROWS = flags.DEFINE_list(
+    "rows", [], "Only the rows whose names contain one of these."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "A TensorFlow Datasets folder with omniglot/3.0.0; default TFDS_DATA_DIR "
+    "or ~/tensorflow_datasets.",
+)
+_LAKE_RUNS = flags.DEFINE_string(
+    "lake_runs",
+    None,
+    "all_runs.zip of Lake et al., or its unpacked folder; without it Lake's "
+    "runs are left out.",
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Show the commands that are missing, and run nothing."
+)
+_RENDER_ONLY = flags.DEFINE_bool(
+    "render_only", False, "Write docs/results.md from docs/results, no more."
+)
+_CHECK = flags.DEFINE_bool(
+    "check",
+    False,
+    "Measure the shipped models again, and fail where they are out of the "
+    "intervals in docs/results. Less than half an hour on two cores.",
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# The trainer's own last measurement is not needed: evaluate.py's is.
+_SHORT_ENDING = (
+    "--num_test_trials=1",
+    "--num_test_groups=1",
+    "--num_test_samples=2",
+)
+_LOG_LINES_SHOWN = 3
+
+
+class RowError(RuntimeError):
+    """A row could not be made; the message says why, for a person."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Where the data are.
+
+    Attributes:
+        data_dir: As --data_dir.
+        lake_runs: As --lake_runs.
+    """
+
+    data_dir: str | None = None
+    lake_runs: str | None = None
+
+    def command(
+        self, script: str, *arguments: str, lake_runs: bool = False
+    ) -> list[str]:
+        """Returns a command of a script in trainers/ that reads the data."""
+        command = [sys.executable, f"trainers/{script}", *arguments]
+        if self.data_dir:
+            command.append(f"--data_dir={os.path.abspath(self.data_dir)}")
+        if self.lake_runs and lake_runs:
+            command.append(f"--lake_runs={os.path.abspath(self.lake_runs)}")
+        return command
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes what the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    inputs = Inputs(_DATA_DIR.value, _LAKE_RUNS.value)
+    if _CHECK.value:
+        raise SystemExit(check(inputs))
+    tables = _TABLE.value or [*paper_tables.TABLES, _FIGURES]
+    failures = []
+    if not _RENDER_ONLY.value:
+        rows = select_rows(tables, _ROWS.value)
+        if _BUDGET.value == "gpu" and not (_DRY_RUN.value or gpu_name()):
+            raise SystemExit(
+                "error: --budget=gpu trains the published size and needs an "
+                "NVIDIA GPU; nvidia-smi names none. Use --budget=cpu, or start "
+                "it on a machine with a GPU and bring back its docs/results/."
+            )
+        failures = make(rows, _BUDGET.value, inputs, dry_run=_DRY_RUN.value)
+    if _DRY_RUN.value:
+        return
+    if not _RENDER_ONLY.value and _FIGURES in tables:
+        failures += draw_figures(_BUDGET.value, inputs)
+    write_document()
+    if failures:
+        raise SystemExit("error: " + "\n".join(["not made:", *failures]))
+
+
+def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Returns the rows that tables and figures need, in their order.
+
+    Args:
+        tables: Of `paper_tables.TABLES`, or `"figures"`.
+        names: Parts of names, one of which a row must contain; or none.
+
+    Raises:
+        SystemExit: If there is no such row.
+    """
+    wanted = {cell.row for cell in paper_tables.CELLS if cell.table in tables}
+    if _FIGURES in tables:
+        for figure in paper_tables.FIGURES:
+            wanted.update(figure.rows)
+    rows = [name for name in paper_tables.ROWS if name in wanted]
+    chosen = [
+        row for row in rows if not names or any(part in row for part in names)
+    ]
+    if not chosen:
+        raise SystemExit(
+            "error: --rows must be parts of names of rows, among "
+            f"{', '.join(rows)}. Received: {','.join(names)}."
+        )
+    return chosen
+
+
+def make(
+    rows: Sequence[str], budget: str, inputs: Inputs, *, dry_run: bool = False
+) -> list[str]:
+    """Makes what is missing of rows; returns what went wrong, a line each."""
+    failures = []
+    for index, name in enumerate(rows):
+        title = f"[{index + 1}/{len(rows)}] {name}, {budget}"
+        try:
+            commands = missing_commands(name, budget, inputs)
+            if not commands:
+                print(f"{title}: is there", flush=True)
+                continue
+            print(title, flush=True)
+            for command in commands:
+                print(f"  {_readable(command)}", flush=True)
+            if not dry_run:
+                make_row(name, budget, inputs, commands)
+                write_document()
+        except RowError as error:
+            print(f"{name} failed: {error}", flush=True)
+            failures.append(f"{name}: {error}")
+    return failures
+
+
+def missing_commands(name: str, budget: str, inputs: Inputs) -> list[list[str]]:
+    """Returns the commands that a row still needs: train, measure, or none.
+
+    Raises:
+        RowError: If the run in the row's folder had other settings.
+    """
+    row = paper_tables.ROWS[name]
+    if measured(name, budget, inputs):
+        return []
+    run_dir = run_folder(row, budget)
+    commands = []
+    # Written last by the trainer.
+    if (ROOT / run_dir / "metrics.json").exists():
+        _check_settings(row, budget)
+    else:
+        commands.append(training_command(row, budget, inputs))
+    if row.evaluate:
+        commands.append(evaluation_command(row, budget, inputs))
+    return commands
+
+
+def measured(name: str, budget: str, inputs: Inputs) -> bool:
+    """Whether a row has all that can be measured of it."""
+    path = result_path(name, budget)
+    if not path.exists():
+        return False
+    measures = json.loads(path.read_text("utf-8"))["measures"]
+    return wanted_measures(name, inputs) <= set(measures)
+
+
+def wanted_measures(name: str, inputs: Inputs) -> set[str]:
+    """Returns the measures of a row, Lake's runs if they are there."""
+    measures = {c.measure for c in paper_tables.CELLS if c.row == name}
+    if not inputs.lake_runs:
+        measures.discard(paper_tables.LAKE_MEASURE)
+    return measures
+
+
+def training_command(row: Row, budget: str, inputs: Inputs) -> list[str]:
+    """Returns the command that trains a row, or goes on with it."""
+    flagfile = f"trainers/flagfiles/{row.flagfiles[budget]}"
+    ending = _SHORT_ENDING if row.evaluate else ()
+    return inputs.command(row.trainer, f"--flagfile={flagfile}", *ending)
+
+
+def evaluation_command(row: Row, budget: str, inputs: Inputs) -> list[str]:
+    """Returns the command that measures a trained row."""
+    run_dir = run_folder(row, budget)
+    return inputs.command(
+        "evaluate.py",
+        f"--model={run_dir}/best.keras",
+        *row.evaluate[budget],
+        f"--out={run_dir}/reproduce.json",
+        # Only models of alphabets that no training has seen.
+        lake_runs="--within=" not in row.evaluate[budget],
+    )
+
+
+def run_folder(row: Row, budget: str) -> str:
+    """Returns the folder of a row's run, from its flagfile."""
+    return read_flagfile(ROOT / flagfile_path(row, budget))["run_dir"]
+
+
+def flagfile_path(row: Row, budget: str) -> str:
+    """Returns where a row's flagfile is."""
+    return f"trainers/flagfiles/{row.flagfiles[budget]}"
+
+
+def read_flagfile(path: pathlib.Path) -> dict[str, str]:
+    """Reads a flagfile and those that it names; later values win."""
+    values: dict[str, str] = {}
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("--"):
+            continue
+        name, _, value = line.strip().removeprefix("--").partition("=")
+        if name == "flagfile":
+            values |= read_flagfile(ROOT / value)
+        else:
+            values[name] = value or "true"
+    return values
+
+
+def result_path(name: str, budget: str) -> pathlib.Path:
+    """Returns where the measurements of a row are kept."""
+    return ROOT / "docs" / "results" / f"{name}_{budget}.json"
+
+
+def make_row(
+    name: str, budget: str, inputs: Inputs, commands: Sequence[Sequence[str]]
+) -> None:
+    """Runs the commands of a row and keeps what they measured.
+
+    Raises:
+        RowError: If a command fails, or a measure is missing.
+    """
+    row = paper_tables.ROWS[name]
+    run_dir = run_folder(row, budget)
+    for command in commands:
+        execute(command, ROOT / f"{run_dir}.log")
+    if not row.evaluate:
+        return
+    report = json.loads((ROOT / run_dir / "reproduce.json").read_text("utf-8"))
+    config = json.loads((ROOT / run_dir / "config.json").read_text("utf-8"))
+    found = measures_of(report)
+    wanted = wanted_measures(name, inputs)
+    if not wanted <= set(found):
+        raise RowError(
+            f"expected the measures {sorted(wanted)} in {run_dir}/"
+            f"reproduce.json; {sorted(wanted - set(found))} are not there. "
+            f"Left out: {report['left_out']}."
+        )
+    result = {
+        "rows": {name: ""},
+        "budget": budget,
+        "steps": config["epochs"] * config["steps_per_epoch"],
+        "machine": machine(),
+        "versions": versions(),
+        "commands": [
+            _readable(training_command(row, budget, inputs)),
+            _readable(evaluation_command(row, budget, inputs)),
+        ],
+        "measures": {measure: found[measure] for measure in sorted(wanted)},
+    }
+    _write(
+        result_path(name, budget),
+        json.dumps(result, indent=2, ensure_ascii=False) + "\n",
+    )
+
+
+def execute(command: Sequence[str], log: pathlib.Path) -> None:
+    """Runs a command, shows what it says and keeps that in a log.
+
+    Raises:
+        RowError: If it fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last: deque[str] = deque(maxlen=_LOG_LINES_SHOWN)
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        ) as process,
+    ):
+        file.write(f"$ {shlex.join(command)}\n")
+        for line in process.stdout or ():
+            file.write(line)
+            file.flush()
+            last.append(line.rstrip())
+            print(f"    {line}", end="", flush=True)
+    if process.returncode:
+        raise RowError(
+            f"{command[1]} ended with status {process.returncode}; its log is "
+            f"{_relative(log)}, which ends:\n    " + "\n    ".join(last)
+        )
+
+
+def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the measures of a report of evaluate.py, by flat names.
+
+    Returns:
+        By the keys of `paper_tables.MEASURES`: `mean`, `half_width_95` (None
+        for a single trial) and `num_trials`; the draws that it depends on,
+        `num_samples` (of c) and `num_element_samples` (of z for each), and the
+        `effective_sample_size` of a joint NLL.
+    """
+    settings = report["settings"]
+    draws = {
+        name: settings[name] for name in ("num_samples", "num_element_samples")
+    }
+    # A shared value of both kinds of NLL is their unit.
+    parts = {
+        "accuracy": report["accuracy"],
+        "conditional_nll": {
+            name: value
+            for name, value in report["conditional_nll"].items()
+            if name != "unit"
+        },
+    }
+    measures = {
+        f"{part}.{name}": {**value, **draws}
+        for part, values in parts.items()
+        for name, value in values.items()
+    }
+    measures["joint_nll"] = {**draws, **report["joint_nll"]}
+    for latent, value in report.get("training_kl", {}).items():
+        measures[f"training_kl.{latent}"] = dict(value)
+    for value in measures.values():
+        value.pop("unit", None)
+    return measures
+
+
+def draw_figures(budget: str, inputs: Inputs) -> list[str]:
+    """Draws the figures whose models are there; returns what went wrong."""
+    failures = []
+    for figure in paper_tables.FIGURES:
+        folders = [
+            ROOT / run_folder(paper_tables.ROWS[row], budget)
+            for row in figure.rows
+        ]
+        lacking = [f.name for f in folders if not (f / "best.keras").exists()]
+        out = ROOT / "docs" / "results" / f"{figure.name}_{budget}.png"
+        if lacking:
+            print(f"{figure.name}: no models {', '.join(lacking)} yet")
+            continue
+        try:
+            _draw(figure, folders, out, inputs)
+        except (RowError, OSError) as error:
+            failures.append(f"{figure.name}: {error}")
+    return failures
+
+
+def _draw(
+    figure: Figure,
+    folders: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    inputs: Inputs,
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".partial.{out.name}")
+    if figure.picture:
+        shutil.copyfile(folders[0] / "pictures" / figure.picture, beside)
+    else:
+        models = ",".join(_relative(f / "best.keras") for f in folders)
+        execute(
+            inputs.command(
+                "compare.py", f"--models={models}", f"--out={_relative(beside)}"
+            ),
+            ROOT / "runs" / f"{out.stem}.log",
+        )
+    os.replace(beside, out)
+
+
+def check(inputs: Inputs) -> int:
+    """Measures the shipped models again; returns the exit status."""
+    verdicts = []
+    for index, name in enumerate(paper_tables.CHECKS):
+        print(f"[{index + 1}/{len(paper_tables.CHECKS)}] {name}", flush=True)
+        path = ROOT / "docs" / "results" / f"{name}.json"
+        published = json.loads(path.read_text("utf-8"))["measures"]
+        try:
+            found = measure_again(name, inputs)
+        except RowError as error:
+            # Most likely the data are not there, for no model.
+            print(f"error: {error}")
+            return 1
+        verdicts += compare(name, published, found)
+    for verdict, line in verdicts:
+        print(f"{verdict:12} {line}")
+    if any(verdict == "OUT" for verdict, _ in verdicts):
+        print(
+            "error: expected the 95% intervals of what is published and of "
+            "what was measured now to overlap; they do not where it says OUT."
+        )
+        return 1
+    return 0
+
+
+def measure_again(name: str, inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Measures a shipped model as `paper_tables.CHECKS` says.
+
+    Raises:
+        RowError: If that fails.
+    """
+    out = ROOT / "runs" / "results_check" / f"{name}.json"
+    command = inputs.command(
+        "evaluate.py",
+        f"--model=saved_models/{name}/best.keras",
+        *paper_tables.CHECKS[name],
+        f"--out={_relative(out)}",
+        lake_runs="--within=" not in paper_tables.CHECKS[name],
+    )
+    execute(command, out.with_suffix(".log"))  # makes the folder
+    return measures_of(json.loads(out.read_text("utf-8")))
+
+
+def compare(
+    name: str,
+    published: Mapping[str, Mapping[str, Any]],
+    found: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, str]]:
+    """Compares measurements of a model, by measure.
+
+    Two agree where their 95% intervals overlap.
+
+    Returns:
+        For each that is published, `"ok"`, `"OUT"` or, where it was not found
+        with as many draws, `"not measured"`; and a line for a person.
+    """
+    lines = []
+    for measure, value in published.items():
+        text = f"published {results_document.number(measure, value)}"
+        again = found.get(measure)
+        if again is None or again["num_samples"] != value["num_samples"]:
+            lines.append(("not measured", f"{name} {measure}: {text}"))
+            continue
+        distance = abs(value["mean"] - again["mean"])
+        tolerance = _half_width(value) + _half_width(again)
+        text += f", now {results_document.number(measure, again)}"
+        verdict = "ok" if distance <= tolerance else "OUT"
+        lines.append((verdict, f"{name} {measure}: {text}"))
+    return lines
+
+
+def _half_width(value: Mapping[str, Any]) -> float:
+    """Returns half of an interval, of accuracies never none."""
+    half_width: float | None = value["half_width_95"]
+    if half_width is None:
+        return 0.0
+    if half_width > 0:
+        return half_width
+    # All tasks, of 20 queries, went alike: the rule of three.
+    return 3 / (20 * value["num_trials"])
+
+
+def write_document() -> None:
+    """Writes docs/results.md from docs/results."""
+    folder = ROOT / "docs" / "results"
+    results = {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
+    pictures = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "docs").rglob("*.png")
+    }
+    _write(
+        ROOT / "docs" / "results.md", results_document.render(results, pictures)
+    )
+
+
+def machine() -> str:
+    """Returns the GPU, the processor and its cores."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    text = f"{len(os.sched_getaffinity(0))} cores of {processor}"
+    gpu = gpu_name()
+    return f"{gpu}, {text}" if gpu else text
+
+
+def gpu_name() -> str | None:
+    """Returns the name of the first NVIDIA GPU, if there is one."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    answer = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = answer.stdout.splitlines() if answer.returncode == 0 else []
+    return names[0].strip() if names else None
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of what matters."""
+    packages = ("vhe_tf", "tensorflow", "keras", "tensorflow-probability")
+    return {
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _check_settings(row: Row, budget: str) -> None:
+    """Refuses a finished run of other settings than the flagfile's."""
+    run_dir = run_folder(row, budget)
+    flagged = read_flagfile(ROOT / flagfile_path(row, budget))
+    config = json.loads((ROOT / run_dir / "config.json").read_text("utf-8"))
+    differences = [
+        f"{name}: {config[name]!r} there, {value!r} in the flagfile"
+        for name, value in flagged.items()
+        if name in config and not _same(config[name], value)
+    ]
+    if differences:
+        raise RowError(
+            f"{run_dir} holds a run of other settings than "
+            f"{flagfile_path(row, budget)}; move it away to train anew. "
+            f"Different: {'; '.join(differences)}."
+        )
+
+
+def _same(value: Any, text: str) -> bool:
+    """Whether a setting has the value that a flagfile writes."""
+    if isinstance(value, bool):
+        return str(value).lower() == text.lower()
+    if isinstance(value, int | float):
+        return float(value) == float(text)
+    return str(value) == text
+
+
+def _readable(command: Sequence[str]) -> str:
+    """Returns a command to type, with DIR for the folders of this machine."""
+    words = []
+    for word in command:
+        if word.startswith("--data_dir="):
+            word = "--data_dir=DIR"
+        elif word.startswith("--lake_runs="):
+            word = "--lake_runs=all_runs.zip"
+        words.append(word)
+    return shlex.join(["python", *words[1:]])
+
+
+def _relative(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    app.run(main)
