@@ -3,6 +3,7 @@
 Each trainer adds its data, its model, what it measures and its pictures.
 """
 
+import functools
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from absl import logging
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from vhe_tf import VHE
     from vhe_tf import training
@@ -112,6 +114,15 @@ PRECISION = flags.DEFINE_enum(
 JIT_COMPILE = flags.DEFINE_bool(
     "jit_compile", False, "Compile the training step with XLA."
 )
+DISTRIBUTION = flags.DEFINE_enum(
+    "distribution",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "Where to train: on one device; on all GPUs of this machine; or on those "
+    "of all machines of the environment variable TF_CONFIG, with the same "
+    "command on each and a --run_dir that all share. The batch is split, and "
+    "the run is the same to rounding.",
+)
 SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 NUM_VALIDATION_GROUPS = flags.DEFINE_integer(
     "num_validation_groups",
@@ -132,6 +143,7 @@ NUM_TEST_SAMPLES = flags.DEFINE_integer(
 # Flags that a run may change on resume without becoming another run.
 _NOT_CONFIG = (
     "run_dir",
+    "distribution",
     "data_dir",
     "manual_dir",
     "num_test_trials",
@@ -155,10 +167,19 @@ def new_run() -> "training.Run":
 
     from vhe_tf import training
 
+    strategy()  # before TensorFlow does anything else
     run = training.Run(RUN_DIR.value, config())
     keras.utils.set_random_seed(SEED.value)  # the initial weights
     keras.config.set_dtype_policy(PRECISION.value)
     return run
+
+
+@functools.cache
+def strategy() -> "tf.distribute.Strategy":
+    """Returns where to train; models are made within its scope."""
+    from vhe_tf import replicas
+
+    return replicas.make_strategy(DISTRIBUTION.value)
 
 
 def config() -> dict[str, Any]:
@@ -249,11 +270,13 @@ def compile_model(model: "VHE", *, character: str) -> None:
         character: The latent whose KL may be annealed.
 
     Raises:
-        ValueError: If the weights of `--init` are of another architecture.
+        ValueError: If the weights of `--init` are of another architecture, or
+            a batch cannot be split as `--distribution` says.
     """
     import keras
 
     import vhe_tf
+    from vhe_tf import training
 
     if INIT.value:
         weights = vhe_tf.load_model(INIT.value).get_weights()
@@ -282,6 +305,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
         free_nats={character: FREE_NATS.value},
         jit_compile=JIT_COMPILE.value,
     )
+    training.check_layout(model, BATCH_SIZE.value)
 
 
 def train_model(
@@ -289,9 +313,19 @@ def train_model(
     run: "training.Run",
     train: "EpisodeSampler",
     validation: "EpisodeSampler",
-    callbacks: Sequence["keras.callbacks.Callback"],
+    monitors: Callable[[], Sequence["keras.callbacks.Callback"]],
 ) -> None:
-    """Trains as the flags say, from where the run was left."""
+    """Trains as the flags say, from where the run was left.
+
+    Args:
+        model: The compiled model.
+        run: The run.
+        train: The episodes to train on.
+        validation: The episodes to choose the best model by.
+        monitors: Returns the callbacks that measure and picture the run, made
+            where they are used: by the chief.
+    """
+    from vhe_tf import replicas
     from vhe_tf import training
 
     try:
@@ -300,11 +334,11 @@ def train_model(
             run,
             train,
             validation,
-            callbacks=callbacks,
+            callbacks=monitors() if replicas.is_chief(strategy()) else [],
             epochs=EPOCHS.value,
             steps_per_epoch=STEPS_PER_EPOCH.value,
         )
-    except training.NonFiniteLossError as error:
+    except (training.NonFiniteLossError, training.WorkerLostError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
@@ -321,6 +355,8 @@ def finish(
 ) -> None:
     """Evaluates and pictures the best model, and says what was made.
 
+    The chief's work: other processes are done.
+
     Args:
         run: The run.
         source: The data.
@@ -333,10 +369,13 @@ def finish(
     """
     import vhe_tf
     from vhe_tf import pictures
+    from vhe_tf import replicas
     from vhe_tf import training
     from vhe_tf.evaluation import report
     from vhe_tf.progress import status_line
 
+    if not replicas.is_chief(strategy()):
+        return
     model = vhe_tf.load_model(run.best)
     for name, grid in draw(model).items():
         pictures.save_png(run.pictures / f"{name}.png", grid, ink=source.ink)

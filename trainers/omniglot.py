@@ -80,10 +80,12 @@ def main(argv: Sequence[str]) -> None:
         train, validation = common.samplers(
             source, groups=[_GROUP], held_out=_GROUP
         )
-        model = build_model(train.image_shape)
+        with common.strategy().scope():
+            model = build_model(train.image_shape)
         cues = make_cues(source)
-    callbacks = monitors(run, source, cues)
-    common.train_model(model, run, train, validation, callbacks)
+    common.train_model(
+        model, run, train, validation, lambda: monitors(run, source, cues)
+    )
     common.finish(
         run,
         source,

@@ -67,16 +67,18 @@ def main(argv: Sequence[str]) -> None:
         train, validation = common.samplers(
             source, groups=_GROUPS, held_out=_GROUPS[0]
         )
-        model = vhe_tf.alphabet_vhe(
-            common.SIZE.value,
-            image_shape=train.image_shape,
-            objective=common.OBJECTIVE.value,
-            groups=_GROUPS,
-        )
-        common.compile_model(model, character=_GROUPS[1])
+        with common.strategy().scope():
+            model = vhe_tf.alphabet_vhe(
+                common.SIZE.value,
+                image_shape=train.image_shape,
+                objective=common.OBJECTIVE.value,
+                groups=_GROUPS,
+            )
+            common.compile_model(model, character=_GROUPS[1])
         draw = painter(source)
-    callbacks = monitors(run, source, draw)
-    common.train_model(model, run, train, validation, callbacks)
+    common.train_model(
+        model, run, train, validation, lambda: monitors(run, source, draw)
+    )
     common.finish(
         run,
         source,

@@ -84,14 +84,15 @@ def main(argv: Sequence[str]) -> None:
         train, validation = common.samplers(
             source, groups=_GROUPS, held_out=_GROUPS[0]
         )
-        model = vhe_tf.style_vhe(
-            common.SIZE.value,
-            image_shape=train.image_shape,
-            objective=common.OBJECTIVE.value,
-            groups=_GROUPS,
-            num_levels=styles.INK_LEVELS,
-        )
-        common.compile_model(model, character=_GROUPS[0])
+        with common.strategy().scope():
+            model = vhe_tf.style_vhe(
+                common.SIZE.value,
+                image_shape=train.image_shape,
+                objective=common.OBJECTIVE.value,
+                groups=_GROUPS,
+                num_levels=styles.INK_LEVELS,
+            )
+            common.compile_model(model, character=_GROUPS[0])
         draw = painter(source)
 
     def measure(
@@ -109,8 +110,9 @@ def main(argv: Sequence[str]) -> None:
             ),
         }
 
-    callbacks = monitors(run, source, draw)
-    common.train_model(model, run, train, validation, callbacks)
+    common.train_model(
+        model, run, train, validation, lambda: monitors(run, source, draw)
+    )
     common.finish(
         run,
         source,

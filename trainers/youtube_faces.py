@@ -80,13 +80,15 @@ def main(argv: Sequence[str]) -> None:
         train, validation = common.samplers(
             source, groups=[group], held_out=group
         )
-        model = build_model(train.image_shape, group)
+        with common.strategy().scope():
+            model = build_model(train.image_shape, group)
         cues = monitoring.fixed_cues(
             source.test, group=group, seed=common.SEED.value
         )
     draw = painter(cues)
-    callbacks = monitors(run, source, draw)
-    common.train_model(model, run, train, validation, callbacks)
+    common.train_model(
+        model, run, train, validation, lambda: monitors(run, source, draw)
+    )
     common.finish(
         run,
         source,

@@ -3,13 +3,19 @@
 Nothing random has hidden state: episodes and seeds are functions of the step,
 so a checkpoint of weights, optimizer and the best bound so far is all there
 is. Files are written beside and renamed: none is ever half there.
+
+A model made within the scope of a `tf.distribute` strategy is trained on all
+of its replicas. Each process calls the same functions; the chief alone writes.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
+import tempfile
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,17 +25,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import replicas
 from vhe_tf.data.episodes import EpisodeSampler
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.label_table import check_nested
 from vhe_tf.models.vhe import VHE
 from vhe_tf.progress import status_line
+from vhe_tf.worker_loop import WorkerLoop
 
 __all__ = [
     "NonFiniteLossError",
     "Run",
+    "WorkerLostError",
     "averaged_weights",
     "check_groupings",
+    "check_layout",
     "data_settings",
     "fit",
     "mistakes_end_quietly",
@@ -40,6 +50,10 @@ __all__ = [
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
+
+
+class WorkerLostError(RuntimeError):
+    """Another machine of the run stopped."""
 
 
 class Run:
@@ -137,11 +151,18 @@ class Checkpoints(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.monitor = monitor
-        model.optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+        self._chief = replicas.is_chief(model.distribute_strategy)
         self.best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False)
         # Not `optimizer.iterations`, which leaves out the steps that mixed
         # precision skips.
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        folder = run.checkpoints
+        if not self._chief:
+            # To save is to add up the metrics of all workers: all take part.
+            self._scratch = tempfile.TemporaryDirectory()
+            folder = pathlib.Path(self._scratch.name)
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 model=model,
@@ -149,14 +170,14 @@ class Checkpoints(keras.callbacks.Callback):
                 best=self.best,
                 step=self.step,
             ),
-            run.checkpoints,
+            folder,
             max_to_keep=2,
         )
 
     @property
     def latest(self) -> str | None:
         """The last good checkpoint, or None."""
-        latest: str | None = self._manager.latest_checkpoint
+        latest: str | None = tf.train.latest_checkpoint(self.run.checkpoints)
         return latest
 
     def restore(self, model: VHE) -> int:
@@ -185,8 +206,9 @@ class Checkpoints(keras.callbacks.Callback):
             # The last step of the epoch spoiled them.
             raise self._not_finite("model", logs or {})
         if value > float(self.best.numpy()):
-            with averaged_weights(self.model):
-                save_model(self.model, self.run.best)
+            if self._chief:
+                with averaged_weights(self.model):
+                    save_model(self.model, self.run.best)
             self.best.assign(value)
         # Last: whatever a kill interrupts before is done again on resume.
         self._manager.save(int(self.step.numpy()))
@@ -268,15 +290,18 @@ class Validation(keras.callbacks.Callback):
     """Adds the bound on held-out groups to the logs, averaged weights in.
 
     Args:
-        episodes: A finite data set of episodes.
+        evaluate: Returns the metrics of the model by name.
         prefix: Put before the names of the metrics.
     """
 
     def __init__(
-        self, episodes: tf.data.Dataset, *, prefix: str = "val_"
+        self,
+        evaluate: Callable[[], Mapping[str, float]],
+        *,
+        prefix: str = "val_",
     ) -> None:
         super().__init__()
-        self._episodes = episodes.cache()
+        self._evaluate = evaluate
         self._prefix = prefix
 
     def on_epoch_end(
@@ -284,9 +309,7 @@ class Validation(keras.callbacks.Callback):
     ) -> None:
         """Evaluates the bound."""
         with averaged_weights(self.model):
-            values = self.model.evaluate(
-                self._episodes, return_dict=True, verbose=0
-            )
+            values = self._evaluate()
         if logs is not None:
             logs.update({self._prefix + k: v for k, v in values.items()})
 
@@ -311,35 +334,110 @@ def fit(
         validation: The episodes, of other groups, that choose the best model.
         epochs: The number of reporting intervals of the whole run.
         steps_per_epoch: Optimizer steps in each.
-        callbacks: Measure and show; called after validation.
+        callbacks: Measure and show; called after validation, by the chief
+            alone.
         validation_steps: Batches of the validation episodes.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
-        ValueError: As `check_groupings`.
+        ValueError: As `check_groupings` and `check_layout`, and if machines
+            do not see the same checkpoints.
+        WorkerLostError: If another machine stopped. The same `fit` on all of
+            them goes on from the last checkpoint.
     """
+    strategy = model.distribute_strategy
     for sampler in (train, validation):
         check_groupings(model, sampler.data)
-    run.begin()
+        check_layout(model, sampler.batch_size)
+    progress = [Progress(steps_per_epoch, epochs)]
+    if replicas.is_chief(strategy):
+        run.begin()
+    else:
+        callbacks, progress = [], []
     checkpoints = Checkpoints(run, model, monitor="val_elbo")
     first_step = checkpoints.restore(model)
     if first_step:
         print(f"Going on from step {first_step} of {run.folder}.", flush=True)
-    model.fit(
-        train.dataset(first_step),
-        initial_epoch=first_step // steps_per_epoch,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            Validation(validation.dataset().take(validation_steps)),
-            *callbacks,
-            checkpoints,
-            Progress(steps_per_epoch, epochs),
-        ],
+    fit_model, evaluate = _loops(model)
+    validate = functools.partial(
+        evaluate,
+        replicas.split(strategy, validation.dataset()),
+        steps=validation_steps,
     )
-    save_model(model, run.last)
+    with _lost_workers_are_told(strategy, checkpoints):
+        _check_all_begin_at(first_step, strategy)
+        fit_model(
+            replicas.split(strategy, train.dataset(first_step)),
+            initial_epoch=first_step // steps_per_epoch,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[
+                Validation(validate),
+                *callbacks,
+                checkpoints,
+                *progress,
+            ],
+        )
+    if replicas.is_chief(strategy):
+        save_model(model, run.last)
+
+
+def _loops(model: VHE) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns what fits and what evaluates a model."""
+    if _has_several_machines(model.distribute_strategy):
+        loop = WorkerLoop(model)
+        return loop.fit, loop.evaluate
+    return (
+        functools.partial(model.fit, shuffle=False, verbose=0),
+        functools.partial(model.evaluate, return_dict=True, verbose=0),
+    )
+
+
+def _has_several_machines(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def _check_all_begin_at(
+    first_step: int, strategy: tf.distribute.Strategy
+) -> None:
+    """Raises a ValueError if other machines found other checkpoints."""
+    if not _has_several_machines(strategy):
+        return
+
+    @tf.function
+    def mean() -> Any:
+        return strategy.run(
+            lambda: replicas.mean(tf.constant(first_step, tf.float64))
+        )
+
+    found = strategy.experimental_local_results(mean())[0]
+    if float(found) != first_step:
+        raise ValueError(
+            "The machines of a run must all see its folder, on storage that "
+            f"they share. Received: step {first_step} here, another elsewhere."
+        )
+
+
+@contextlib.contextmanager
+def _lost_workers_are_told(
+    strategy: tf.distribute.Strategy, checkpoints: Checkpoints
+) -> Iterator[None]:
+    """Raises a WorkerLostError where another machine of the run stops."""
+    try:
+        yield
+    except (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.UnavailableError,
+    ) as error:
+        if not _has_several_machines(strategy):
+            raise
+        raise WorkerLostError(
+            "Another machine of this run stopped, or cannot be reached. Start "
+            "the same command on all of them: the run goes on from "
+            f"{checkpoints.latest or 'its beginning'}."
+        ) from error
 
 
 def check_groupings(model: VHE, data: GroupedImages) -> None:
@@ -365,6 +463,32 @@ def check_groupings(model: VHE, data: GroupedImages) -> None:
             )
         for parent in latent.parents:
             check_nested(data, latent.name, parent)
+
+
+def check_layout(model: VHE, batch_size: int) -> None:
+    """Checks that a step can be taken on all replicas of a model's strategy.
+
+    Args:
+        model: The compiled model.
+        batch_size: B, that of all replicas together.
+
+    Raises:
+        ValueError: If a batch cannot be split evenly, or XLA is to compile a
+            step of several replicas.
+    """
+    count = model.distribute_strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise ValueError(
+            "Every replica takes as many episodes as the others: the batch "
+            f"size must be a multiple of their number, {count}. "
+            f"Received: batch_size={batch_size}."
+        )
+    if count > 1 and model.jit_compile:
+        raise ValueError(
+            "XLA cannot compile a step of several replicas; leave "
+            "`jit_compile` off, or train on one device. "
+            f"Received: jit_compile=True with {count} replicas."
+        )
 
 
 @contextlib.contextmanager

@@ -117,3 +117,15 @@ def test_a_rate_out_of_range_is_refused(rate):
 
 def test_dropout_survives_a_round_trip():
     assert_survives_round_trip(SeededDropout(0.5), ONES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_drops_what_tensorflow_would(dtype):
+    features = tf.cast(tf.random.stateless_normal([3, 5, 7], (5, 6)), dtype)
+    seed = tf.constant([1, 2])
+    with seed_scope(seed, training=True):
+        dropped = SeededDropout(0.3, dtype=dtype)(features)
+    expected = tf.nn.experimental.stateless_dropout(
+        features, 0.3, seed=tf.random.experimental.stateless_fold_in(seed, 0)
+    )
+    tf.debugging.assert_equal(dropped, expected)

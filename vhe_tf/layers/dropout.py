@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vhe_tf import replicas
+
 __all__ = ["SeededDropout", "seed_scope"]
 
 
@@ -88,9 +90,14 @@ class SeededDropout(keras.layers.Layer):
                 "Dropout needs a seed: call the layer in "
                 "`vhe_tf.layers.dropout.seed_scope(seed)`."
             )
-        return tf.nn.experimental.stateless_dropout(
-            features, self.rate, seed=seeds.next()
+        seed, shape = seeds.next(), tf.shape(features)
+        noise = replicas.draw(
+            lambda leading: tf.random.stateless_uniform(
+                [*leading, *tf.unstack(shape)], seed, dtype=features.dtype
+            )
         )
+        scale = 1.0 / (1.0 - self.rate)
+        return tf.where(noise >= self.rate, features * scale, 0.0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf import replicas
 from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
 from vhe_tf.layers import dropout
@@ -110,6 +111,7 @@ class VHE(keras.Model):
 
     def _terms(self, episode: Episode) -> objectives.ElboTerms:
         query = episode["query"]
+        batch_size = tf.shape(query)[0]
         samples: Samples = {}
         kl: dict[str, tf.Tensor] = {}
         sharing: dict[str, tf.Tensor] = {}
@@ -118,12 +120,12 @@ class VHE(keras.Model):
             observed = query if latent.per_element else episode["support"][name]
             posterior, prior = latent(observed, *_parents(latent, samples))
             seed = by_row.fold_in(episode["seed"], index)
-            samples[name] = posterior.sample(seed=seed)
+            samples[name] = replicas.sample(posterior, batch_size, seed=seed)
             kl[name] = latent.kl(posterior, prior, samples[name])
             sharing[name] = self._sharing(latent, episode)
             if name in episode.get("known", {}):
                 known = episode["known"][name]
-                drawn = _sample(prior, [tf.shape(query)[0]], seed=seed)
+                drawn = replicas.sample(prior, batch_size, seed=seed)
                 samples[name] = _where(known, samples[name], drawn)
                 kl[name] = tf.where(known, kl[name], 0.0)
         log_likelihood = self.likelihood(**samples).log_prob(query)
@@ -193,7 +195,9 @@ class VHE(keras.Model):
                 # Free nats are counted before sharing: scale them alike.
                 share = tf.math.divide_no_nan(shared_kl, terms.kl[name])
                 floor = self.free_nats[name] * tf.reduce_mean(share)
-                cost = tf.maximum(cost, tf.stop_gradient(floor))
+                # The means of the whole batch decide, on every replica.
+                below = replicas.mean(cost - floor) < 0
+                cost = tf.where(below, tf.stop_gradient(floor), cost)
             if self.kl_warmup_steps.get(name):
                 progress = tf.cast(step, tf.float32) / float(
                     self.kl_warmup_steps[name]
@@ -207,12 +211,17 @@ class VHE(keras.Model):
         with tf.GradientTape() as tape:
             terms = self(episode, training=True)
             loss = self.loss_of_terms(terms, self.optimizer.iterations)
-            # Keras sums the gradients of replicas.
-            num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            scaled_loss = self.optimizer.scale_loss(loss / num_replicas)
+            scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        self.optimizer.apply(
+            replicas.summed_once(gradients), self.trainable_variables
+        )
         return self._track(terms, loss, episode)
+
+    def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
+        # Built already. Keras would average an episode over the replicas,
+        # `known` and all, only to see its shapes.
+        return
 
     def test_step(self, episode: Episode) -> dict[str, Any]:
         """Evaluates the bound on a minibatch of episodes."""

@@ -1,0 +1,152 @@
+"""A tiny run on one device, on two of one process, or on two processes.
+
+Run as `python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE]`.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import vhe_tf
+from tests.conftest import perturb
+from vhe_tf import replicas
+from vhe_tf import training
+from vhe_tf.data import Augmentation
+from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import GroupedImages
+from vhe_tf.data.grouped_images import MISSING
+from vhe_tf.layers import dropout
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+
+EPOCHS, STEPS = 3, 4
+
+
+def sampler(seed=0):
+    """Makes episodes of which some have no character."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) // 10
+    labels[::7] = MISSING
+    data = GroupedImages(
+        (generator.random((40, 8, 8, 1)) < 0.3).astype(np.float32),
+        {"character": labels},
+    )
+    return EpisodeSampler(
+        data,
+        batch_size=8,
+        support_size=(1, 3),
+        resamples=True,
+        augmentation=Augmentation(affine_copies=2),
+        seed=seed,
+    )
+
+
+def compiled_model():
+    """Makes a model of all that could tell one layout from another.
+
+    Dropout, both kinds of latents, free nats, and an optimizer that clips,
+    averages, and unlike Adam does not forgive a gradient of the wrong size.
+    """
+    keras.utils.set_random_seed(0)
+    decoder = [
+        keras.layers.Dense(16, "tanh"),
+        dropout.SeededDropout(0.5),
+        keras.layers.Dense(64),
+        keras.layers.Reshape((8, 8, 1)),
+    ]
+    model = vhe_tf.VHE(
+        [
+            vhe_tf.Latent(
+                "character",
+                prior=heads.StandardNormal(2),
+                posterior=inference.SupportPosterior(
+                    keras.layers.Flatten(), latent_size=2, units=3
+                ),
+            ),
+            vhe_tf.Latent(
+                "element",
+                prior=inference.ConditionalNormal(2, 3),
+                posterior=inference.QueryPosterior(
+                    keras.layers.Flatten(), 2, 3
+                ),
+                parents=["character"],
+                per_element=True,
+            ),
+        ],
+        inference.ImageLikelihood(
+            keras.Sequential(decoder), heads.BernoulliImageHead()
+        ),
+        image_shape=(8, 8, 1),
+    )
+    perturb(model)
+    model.compile(
+        keras.optimizers.SGD(
+            0.05, global_clipnorm=CLIP_NORM, use_ema=True, ema_momentum=0.5
+        ),
+        free_nats={"character": FREE_NATS},
+        kl_warmup_steps={"element": 6},
+        jit_compile=False,
+    )
+    return model
+
+
+# Between the norms and KLs of some steps and those of others.
+CLIP_NORM, FREE_NATS = 6.0, 0.55
+
+
+class History(keras.callbacks.Callback):
+    """Writes the logs of every step and epoch, and keeps a pace."""
+
+    def __init__(self, path, pace):
+        super().__init__()
+        self._path = path
+        self._pace = pace
+        self._rows = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(self._pace)
+        self._rows.append({k: float(v) for k, v in logs.items()})
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._rows.append({k: float(v) for k, v in logs.items()})
+        self._path.write_text(json.dumps(self._rows))
+
+
+def train(distribution, folder, pace=0.0):
+    strategy = replicas.make_strategy(distribution)
+    with strategy.scope():
+        model = compiled_model()
+    if distribution != "none":
+        assert strategy.num_replicas_in_sync == 2
+    training.fit(
+        model,
+        training.Run(folder, {"seed": 0}),
+        sampler(),
+        sampler(seed=1),
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        callbacks=[History(pathlib.Path(folder) / "history.json", pace)],
+        validation_steps=2,
+    )
+    return model
+
+
+def main(distribution, folder, pace="0"):
+    if distribution == "mirrored":
+        [cpu] = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+    try:
+        train(distribution, folder, float(pace))
+    except (training.WorkerLostError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
