@@ -106,6 +106,15 @@ def load_data() -> "sources.Source":
     """Loads the data set of the flags."""
     from vhe_tf.data import sources
 
+    if _DATASET.value == "folder" and (
+        _MANUAL_DIR.value or _SKIP_UNREADABLE.value
+    ):
+        raise ValueError(
+            "--manual_dir and --skip_unreadable are for "
+            "--dataset=youtube_faces; a folder is given as --data_dir. "
+            f"Received: --dataset=folder, --manual_dir={_MANUAL_DIR.value}, "
+            f"--skip_unreadable={_SKIP_UNREADABLE.value}."
+        )
     return sources.load_photo_source(
         _DATASET.value,
         data_dir=common.DATA_DIR.value,

@@ -238,6 +238,22 @@ def test_image_sizes_are_prepared_side_by_side(tmp_path):
         load(tmp_path, manual_dir, image_size=(28, 28))
 
 
+def test_another_archive_than_was_prepared_is_refused(tmp_path, caplog):
+    first = packed(tmp_path / "first", small_faces())
+    faces = load(tmp_path, first)
+    fewer = dict(list(small_faces().items())[:-1])
+    with pytest.raises(
+        ValueError, match=r"another archive.*delete that folder"
+    ):
+        load(tmp_path, packed(tmp_path / "second", fewer))
+    # What was prepared stays incomplete, and each time it is said.
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert_equal(load(tmp_path, first), faces)
+    (record,) = [r for r in caplog.records if "not comparable" in r.message]
+    assert "youtube_faces" in record.message
+
+
 @pytest.mark.parametrize("image_size", [40, (40,), (0, 40), (40.0, 40)])
 def test_bad_image_size_is_rejected(tmp_path, image_size):
     with pytest.raises(ValueError, match="Received: image_size="):

@@ -7,6 +7,7 @@ from tensorflow_probability import distributions as tfd
 
 from tests.conftest import assert_distribution_shape
 from tests.conftest import assert_survives_round_trip
+from vhe_tf.distributions.tempering import tempered
 from vhe_tf.layers.heads import BernoulliImageHead
 from vhe_tf.layers.heads import DiagonalNormalHead
 from vhe_tf.layers.heads import NormalImageHead
@@ -150,6 +151,20 @@ def test_a_gaussian_image_has_the_slices_of_a_distribution(recwarn):
     np.testing.assert_array_equal(d[1].log_prob(image), d.log_prob(image)[1])
     assert d.copy().batch_shape == d.batch_shape
     assert not recwarn.list
+
+
+def test_temperature_and_entropy_of_a_gaussian_image_are_in_levels():
+    d = NormalImageHead()(_features(2, 2, 6))
+    loc, scale = (255.0 * np.float64(v) for v in (d.mean(), d.stddev()))
+    image = np.full([2, 2, 3], 0.5, np.float32)
+    np.testing.assert_allclose(
+        tempered(d, 0.5).log_prob(image),
+        scipy.stats.norm.logpdf(127.5, loc, scale * np.sqrt(0.5)).sum(),
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(
+        d.entropy(), scipy.stats.norm.entropy(loc, scale).sum(), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("num_levels", [1, 0, 2.0, "256"])

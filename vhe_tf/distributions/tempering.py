@@ -45,8 +45,9 @@ def tempered(
             dtype=distribution.dtype,
         )
     if isinstance(distribution, tfd.Normal):
-        return tfd.Normal(
-            distribution.loc, distribution.scale * tf.sqrt(temperature)
+        # A copy keeps the unit of a subclass.
+        return distribution.copy(
+            scale=distribution.scale * tf.sqrt(temperature)
         )
     if isinstance(distribution, tfd.MultivariateNormalDiag):
         return tfd.MultivariateNormalDiag(

@@ -200,6 +200,9 @@ class _NormalInLevels(tfd.Normal):
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         return super()._log_prob(x) + math.log(self._level)
 
+    def _entropy(self) -> tf.Tensor:
+        return super()._entropy() - math.log(self._level)
+
 
 def _checked_size(latent_size: int) -> int:
     if not isinstance(latent_size, int) or latent_size < 1:

@@ -472,7 +472,8 @@ class VHE(keras.Model):
                 more typical.
 
         Returns:
-            `[B, H, W, C]`, draws from p(x | D).
+            `[B, H, W, C]`, draws from p(x | D). Gaussian pixels may be beyond
+            the 0 to 1 of images.
         """
         support = self._as_support(support)
         samples = self.infer(support, seed=by_row.fold_in(seed, 0))
@@ -694,6 +695,7 @@ class VHE(keras.Model):
             errors cancels between them. B S T images are decoded at once;
             `evaluation.ClassScorer` does the same in pieces of bounded memory.
         """
+        query = tf.convert_to_tensor(query)
         support = self._as_support(support, query=query, axes=("B", "K"))
         for name, value in support.items():
             if isinstance(value, tfd.Distribution):

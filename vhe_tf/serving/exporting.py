@@ -314,15 +314,13 @@ class _Signatures:
         return outputs
 
     def _sample(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        return {
-            "images": self._model.sample(
-                self._support(inputs), seed=_seeds(inputs)
-            )
-        }
+        return _images(
+            self._model.sample(self._support(inputs), seed=_seeds(inputs))
+        )
 
     def _sample_prior(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         count = tf.shape(inputs["seed"])[0]
-        return {"images": self._model.sample_prior(count, seed=_seeds(inputs))}
+        return _images(self._model.sample_prior(count, seed=_seeds(inputs)))
 
     def _support(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         """Returns what is known of each latent, as the model takes it."""
@@ -411,6 +409,11 @@ def _rules(name: str, value: tf.Tensor) -> list[tuple[tf.Tensor, str]]:
     any_there = tf.reduce_all(tf.shape(value)[1:] > 0)
     rules.append((any_there, "must have a class and an image at least."))
     return rules
+
+
+def _images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns images that may be inputs: Gaussian pixels can be beyond."""
+    return {"images": tf.clip_by_value(images, 0.0, 1.0)}
 
 
 def _in_pieces(

@@ -15,6 +15,10 @@ from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import Builder
 from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import (
     YouTubeFacesConfig,
 )
+from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import num_bytes
+from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import (
+    warn_if_incomplete,
+)
 
 __all__ = ["YouTubeFacesSplit", "load_youtube_faces"]
 
@@ -88,7 +92,8 @@ def load_youtube_faces(
 
     Raises:
         ValueError: If `image_size` is not valid, if the archive is damaged or
-            laid out otherwise, or if a frame cannot be read.
+            laid out otherwise, if a frame cannot be read, or if another
+            archive was prepared before.
         FileNotFoundError: If the images are neither prepared in `data_dir` nor
             to be found in `manual_dir`.
     """
@@ -98,7 +103,10 @@ def load_youtube_faces(
         config=_config(image_size),
         skip_unreadable=skip_unreadable,
     )
-    if not builder.is_prepared():
+    if builder.is_prepared():
+        _check_source(builder, manual_dir)
+        warn_if_incomplete(builder.info.metadata["rule"], builder.data_dir)
+    else:
         _prepare(builder, manual_dir)
     unreadable = builder.info.metadata["unreadable"]
     if unreadable and not skip_unreadable:
@@ -119,6 +127,27 @@ def _config(image_size: tuple[int, int]) -> YouTubeFacesConfig:
     if name in registered:
         return registered[name]
     return YouTubeFacesConfig(name=name, image_size=(height, width))
+
+
+def _check_source(
+    builder: Builder, manual_dir: str | os.PathLike[str] | None
+) -> None:
+    """Raises an error if another archive is given than was prepared."""
+    if manual_dir is None:
+        return
+    try:
+        given = num_bytes(find_source(manual_dir))
+    except FileNotFoundError:
+        return  # no longer needed
+    prepared = builder.info.metadata.get("num_bytes")
+    if None not in (given, prepared) and given != prepared:
+        raise ValueError(
+            "`manual_dir` has another archive than the one that was prepared "
+            f"in {builder.data_dir!r}; delete that folder to prepare this one, "
+            "give another `data_dir`, or leave `manual_dir` away. Received: "
+            f"manual_dir={os.fspath(manual_dir)!r}, with an archive of "
+            f"{given} bytes, prepared: {prepared}."
+        )
 
 
 def _prepare(

@@ -27,7 +27,12 @@ from vhe_tf.data.youtube_faces.archive import list_frames
 from vhe_tf.data.youtube_faces.archive import read_frames
 from vhe_tf.data.youtube_faces.split import split_frames
 
-__all__ = ["Builder", "YouTubeFacesConfig"]
+__all__ = [
+    "Builder",
+    "YouTubeFacesConfig",
+    "num_bytes",
+    "warn_if_incomplete",
+]
 
 _MAX_NAMES = 20
 
@@ -100,13 +105,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         source = find_source(os.fspath(dl_manager.manual_dir))
         split = split_frames(list_frames(source))
-        if split.rule != "paper":
-            _logger.warning(
-                "%r is not the complete YouTube Faces: all frames are used, "
-                "and results are not comparable with the paper's (Table 5).",
-                str(source),
-            )
-        self.info.metadata.update(rule=split.rule, unreadable=[])
+        warn_if_incomplete(split.rule, source)
+        self.info.metadata.update(
+            rule=split.rule, unreadable=[], num_bytes=num_bytes(source)
+        )
         return {
             "train": self._generate_examples(source, split.train),
             "test": self._generate_examples(source, split.test),
@@ -187,3 +189,18 @@ def _strict_pillow() -> Iterator[None]:
         yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = accepts
+
+
+def warn_if_incomplete(rule: str, place: object) -> None:
+    """Says that results cannot stand beside the paper's, where that is so."""
+    if rule != "paper":
+        _logger.warning(
+            "%r is not the complete YouTube Faces: all frames are used, and "
+            "results are not comparable with the paper's (Table 5).",
+            str(place),
+        )
+
+
+def num_bytes(source: pathlib.Path) -> int | None:
+    """Returns the size of an archive, by which it is known again."""
+    return source.stat().st_size if source.is_file() else None
