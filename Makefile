@@ -39,7 +39,9 @@ tensorboard: setup  ## follow the runs in a browser
 
 benchmarks: setup  ## measure speed
 	$(BIN)/python benchmarks/episodes.py
+	$(BIN)/python benchmarks/photographs.py
 	$(BIN)/python benchmarks/pixel_cnn.py
+	$(BIN)/python benchmarks/pixel_cnn.py --images=colour
 	$(BIN)/python benchmarks/serving.py --model saved_models/omniglot_pixel_cnn_small/best.keras
 
 clean:  ## delete the virtual environment and caches; runs/ stays

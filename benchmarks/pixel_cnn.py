@@ -226,14 +226,13 @@ def measure_sampling() -> None:
 
 def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
     pixels, shape = _pixels(), [count, *_image_shape()]
+    draw = tf.function(pixels.draw)
     noise = pixels.noise(shape, tf.constant([1, 2]))
     images = np.zeros(shape, np.float32)
     for i in range(shape[1]):
         for j in range(shape[2]):
             parameters = network(tf.constant(images), None)[:, i, j]
-            images[:, i, j] = pixels.draw(
-                parameters, noise[:, i, j], tf.constant(1.0)
-            )
+            images[:, i, j] = draw(parameters, noise[:, i, j], tf.constant(1.0))
 
 
 def _seconds_of_tfp() -> float:
