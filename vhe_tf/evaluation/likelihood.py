@@ -88,7 +88,8 @@ class JointScorer:
             characters are drawn in several) belongs to each image apart.
         group: The grouping whose groups are the sets X.
         num_element_samples: T.
-        max_decoded: The largest number of images to decode at once.
+        max_decoded: The largest number of images to decode at once, but T for
+            one image and one draw.
 
     Raises:
         ValueError: If other groups lie within those of `group`: their latents
@@ -113,37 +114,52 @@ class JointScorer:
         self.group = group
         self.num_element_samples = num_element_samples
         self.max_decoded = max_decoded
-        self._weights = tf.function(self._piece, reduce_retracing=True)
+        self._draw = tf.function(self._draw_piece, reduce_retracing=True)
+        self._score = tf.function(self._score_piece, reduce_retracing=True)
 
     def __call__(
         self, images: np.ndarray, num_samples: int, seed: tuple[int, int]
     ) -> np.ndarray:
         """Returns `[num_samples]` log weights of `[n, H, W, C]`, nats."""
-        at_once = max(
-            1, self.max_decoded // (len(images) * self.num_element_samples)
-        )
-        at_once = min(at_once, num_samples)
-        images = tf.constant(images)
-        seed = tf.constant(seed, tf.int32)
-        pieces = [
-            self._weights(
-                images,
-                tf.constant(min(at_once, num_samples - start)),
-                tf.random.experimental.stateless_fold_in(seed, start),
-            ).numpy()
-            for start in range(0, num_samples, at_once)
-        ]
-        return np.concatenate(pieces).astype(np.float64)
+        budget = max(1, self.max_decoded // self.num_element_samples)
+        images_at_once = min(len(images), budget)
+        samples_at_once = min(num_samples, budget // images_at_once)
+        key = tf.constant(seed, tf.int32)
+        pieces = []
+        for start in range(0, num_samples, samples_at_once):
+            piece_key = tf.random.experimental.stateless_fold_in(key, start)
+            samples, log_weight = self._draw(
+                tf.constant(images),
+                tf.constant(min(samples_at_once, num_samples - start)),
+                piece_key,
+            )
+            total = log_weight.numpy().astype(np.float64)
+            query_key = tf.random.experimental.stateless_fold_in(piece_key, 1)
+            for first in range(0, len(images), images_at_once):
+                total += self._score(
+                    samples,
+                    tf.constant(images[first : first + images_at_once]),
+                    tf.random.experimental.stateless_fold_in(query_key, first),
+                ).numpy()
+            pieces.append(total)
+        return np.concatenate(pieces)
 
-    def _piece(
+    def _draw_piece(
         self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
-    ) -> tf.Tensor:
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Returns draws `[S, 1, E...]` and log p(c) - log q(c; X), `[S]`."""
         samples, log_weight = self.model.importance_sample(
             {self.group: images[tf.newaxis]},
             seed=seed,
             num_samples=num_samples,
             complete=False,
-        )  # [S, 1, E...], [S, 1]
+        )
+        return samples, log_weight[:, 0]
+
+    def _score_piece(
+        self, samples: dict[str, tf.Tensor], images: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the sum over some images of log p(x | c), `[S]`."""
         shared = {
             name: tf.repeat(value, tf.shape(images)[0], axis=1)
             for name, value in samples.items()
@@ -151,10 +167,10 @@ class JointScorer:
         log_likelihood = self.model.log_likelihood_given(
             shared,
             images,
-            seed=tf.random.experimental.stateless_fold_in(seed, 1),
+            seed=seed,
             num_element_samples=self.num_element_samples,
         )  # [S, n]
-        return log_weight[:, 0] + tf.reduce_sum(log_likelihood, axis=1)
+        return tf.reduce_sum(log_likelihood, axis=1)
 
 
 def joint_nll(
