@@ -110,7 +110,7 @@ def test_a_run_of_styles_leaves_what_it_promises(styles):
     with Image.open(folder / "pictures" / "transfer.png") as image:
         assert image.mode == "RGB"
     model = vhe_tf.load_model(folder / "best.keras")
-    assert [v.name for v in model.latents] == ["character", "style"]
+    assert [v.name for v in model.latents] == ["character", "style", "pose"]
     metrics = metrics_of(folder)
     assert list(metrics["accuracy"]) == [
         "20way_1shot",
