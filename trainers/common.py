@@ -262,6 +262,41 @@ def image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def image_model(
+    architecture: str,
+    image_shape: tuple[int, int, int],
+    *,
+    group: str,
+    num_levels: int = 2,
+) -> "VHE":
+    """Builds and compiles a model of one grouping, as the flags say.
+
+    Args:
+        architecture: `"deconvolutional"` or `"pixel_cnn"`.
+        image_shape: `(H, W, C)`.
+        group: The grouping.
+        num_levels: Of a channel.
+
+    Returns:
+        The compiled model.
+    """
+    import vhe_tf
+
+    make = {
+        "deconvolutional": vhe_tf.deconvolutional_vhe,
+        "pixel_cnn": vhe_tf.pixel_cnn_vhe,
+    }[architecture]
+    model = make(
+        SIZE.value,
+        image_shape=image_shape,
+        objective=OBJECTIVE.value,
+        group=group,
+        num_levels=num_levels,
+    )
+    compile_model(model, character=group)
+    return model
+
+
 def compile_model(model: "VHE", *, character: str) -> None:
     """Compiles a model with the optimizer, and the weights, of the flags.
 

@@ -32,7 +32,6 @@ from absl import flags
 if TYPE_CHECKING:
     import keras
 
-    from vhe_tf import VHE
     from vhe_tf import monitoring
     from vhe_tf import training
     from vhe_tf.data import sources
@@ -81,7 +80,9 @@ def main(argv: Sequence[str]) -> None:
             source, groups=[_GROUP], held_out=_GROUP
         )
         with common.strategy().scope():
-            model = build_model(train.image_shape)
+            model = common.image_model(
+                _ARCHITECTURE.value, train.image_shape, group=_GROUP
+            )
         cues = make_cues(source)
     common.train_model(
         model, run, train, validation, lambda: monitors(run, source, cues)
@@ -110,24 +111,6 @@ def load_data() -> "sources.Source":
         else None,
         seed=common.SEED.value,
     )
-
-
-def build_model(image_shape: tuple[int, int, int]) -> "VHE":
-    """Builds and compiles the model of the flags."""
-    import vhe_tf
-
-    architecture = {
-        "deconvolutional": vhe_tf.deconvolutional_vhe,
-        "pixel_cnn": vhe_tf.pixel_cnn_vhe,
-    }[_ARCHITECTURE.value]
-    model = architecture(
-        common.SIZE.value,
-        image_shape=image_shape,
-        objective=common.OBJECTIVE.value,
-        group=_GROUP,
-    )
-    common.compile_model(model, character=_GROUP)
-    return model
 
 
 def make_cues(source: "sources.Source") -> "monitoring.Cues":

@@ -81,7 +81,12 @@ def main(argv: Sequence[str]) -> None:
             source, groups=[group], held_out=group
         )
         with common.strategy().scope():
-            model = build_model(train.image_shape, group)
+            model = common.image_model(
+                _ARCHITECTURE.value,
+                train.image_shape,
+                group=group,
+                num_levels=_NUM_LEVELS,
+            )
         cues = monitoring.fixed_cues(
             source.test, group=group, seed=common.SEED.value
         )
@@ -123,25 +128,6 @@ def load_data() -> "sources.Source":
         skip_unreadable=_SKIP_UNREADABLE.value,
         seed=common.SEED.value,
     )
-
-
-def build_model(image_shape: tuple[int, int, int], group: str) -> "VHE":
-    """Builds and compiles the model of the flags."""
-    import vhe_tf
-
-    architecture = {
-        "deconvolutional": vhe_tf.deconvolutional_vhe,
-        "pixel_cnn": vhe_tf.pixel_cnn_vhe,
-    }[_ARCHITECTURE.value]
-    model = architecture(
-        common.SIZE.value,
-        image_shape=image_shape,
-        objective=common.OBJECTIVE.value,
-        group=group,
-        num_levels=_NUM_LEVELS,
-    )
-    common.compile_model(model, character=group)
-    return model
 
 
 def painter(
