@@ -7,6 +7,9 @@ import setuptools
 # For gRPC and for warm-up requests.
 _SERVING_API = "tensorflow-serving-api>=2.21,<2.22"
 
+# For learning curves.
+_PLOTS = "matplotlib>=3.10"
+
 setuptools.setup(
     name="vhe_tf",
     version="0.1.0",
@@ -42,10 +45,12 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "plots": [_PLOTS],
         "serving": [_SERVING_API],
         # The linters are pinned: a new release must not fail `make test`.
         "dev": [
             "hypothesis>=6.150",
+            _PLOTS,
             "mypy==2.4.*",
             "pytest>=9",
             "ruff==0.17.*",

@@ -23,8 +23,9 @@ with k draws of c; ESS is the effective number of these.
 Budgets: `gpu` is the published size and has no number where none was run; \
 `cpu` is the small size for few steps, far below the paper's budget. The other \
 lines are of models that were not made for this document and depart from its \
-protocols as they say: `shipped`, those in `saved_models/`, and `mechanism`, \
-four that differ in the objective alone, trained for a few minutes. DIR is a \
+protocols as they say: `shipped`, those in `saved_models/`; `from scratch`, \
+a model for likelihood that began with random weights; and `mechanism`, four \
+that differ in the objective alone, trained for a few minutes. DIR is a \
 TensorFlow Datasets folder with `omniglot/3.0.0`; `--data_dir=DIR` goes with \
 each command of `reproduce.py`, and `--lake_runs=all_runs.zip` for Lake's \
 runs."""

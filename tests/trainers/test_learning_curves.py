@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import output_of
+from tests.trainers.conftest import trainer
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "run"
+    for first in (0, 2):  # the second process takes step 2 again
+        writer = tf.summary.create_file_writer(
+            str(folder / "tensorboard"), filename_suffix=f".{first}"
+        )
+        with writer.as_default():
+            for step in range(first, first + 3):
+                tf.summary.scalar("train/elbo", -90.0 + step + first, step=step)
+                tf.summary.scalar("train/kl_character", 5.0, step=step)
+                tf.summary.scalar("train/kl_character_shared", 1.0, step=step)
+        writer.close()
+    return folder
+
+
+def _run(*arguments):
+    return output_of(trainer(*arguments, script="learning_curves.py"))
+
+
+def test_a_picture_of_the_curves_is_made(run_folder, tmp_path):
+    out = tmp_path / "curves.png"
+    result = _run(f"--runs={run_folder}", f"--out={out}")
+    assert result.returncode == 0, result.stdout
+    image = np.asarray(Image.open(out).convert("RGB"))
+    assert image.shape == (400, 1000, 3)  # two panels: bound, KL
+    blue = np.all(np.abs(image.astype(int) - [31, 119, 180]) < 20, axis=-1)
+    assert blue[:, :500].sum() > 100
+    assert blue[:, 500:].sum() > 100
+
+
+def test_a_step_taken_again_counts_once(run_folder, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "trainers")
+    import learning_curves
+
+    steps, values = learning_curves.read_scalars(run_folder)["train/elbo"]
+    assert steps == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(values, [-90, -89, -86, -85, -84])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runs=nowhere"], "must be folders of runs"),
+        (["--runs=a,b", "--labels=x"], "1 labels for 2 runs"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, arguments, message):
+    out = tmp_path / "curves.png"
+    result = _run(*arguments, f"--out={out}")
+    assert result.returncode == 1
+    assert message in result.stdout
+    assert not out.exists()
