@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart results-check test check format tensorboard benchmarks clean
+.PHONY: help setup quickstart results-check test test-slow check format tensorboard bench clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,8 +22,11 @@ quickstart: setup  ## train, evaluate and picture a small VHE on the embedded da
 results-check: setup  ## measure the shipped models again; Omniglot in DATA_DIR=...
 	$(BIN)/python trainers/reproduce.py --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
-test: setup check  ## lint, check types and run the tests
-	$(BIN)/python -m pytest
+test: setup check  ## lint, check types and run the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## run the slow tests: whole trainings, killed and resumed
+	$(BIN)/python -m pytest -m slow
 
 check: setup  ## lint and check types
 	$(BIN)/ruff check .
@@ -37,12 +40,8 @@ format: setup  ## format the code
 tensorboard: setup  ## follow the runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
-benchmarks: setup  ## measure speed
-	$(BIN)/python benchmarks/episodes.py
-	$(BIN)/python benchmarks/photographs.py
-	$(BIN)/python benchmarks/pixel_cnn.py
-	$(BIN)/python benchmarks/pixel_cnn.py --images=colour
-	$(BIN)/python benchmarks/serving.py --model saved_models/omniglot_pixel_cnn_small/best.keras
+bench: setup  ## measure speed and memory into docs/benchmarks.md, half an hour
+	$(BIN)/python benchmarks/bench.py
 
 clean:  ## delete the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

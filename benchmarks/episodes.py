@@ -3,12 +3,16 @@
     python benchmarks/episodes.py
 
 28x28 grey images, support 5, 8 symmetries, 20 affine copies and dynamic
-binarisation; no model. Prints episodes and images a second.
+binarisation; no model.
 """
 
 import time
+from collections.abc import Sequence
 
+import measure
 import numpy as np
+from absl import app
+from measure import Figure
 
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
@@ -19,8 +23,10 @@ _SUPPORT_SIZE = 5
 _NUM_STEPS = 500
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Times the pipeline on synthetic images of the size of Omniglot."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     generator = np.random.default_rng(0)
     data = GroupedImages(
         generator.integers(0, 256, (19_280, 28, 28, 1), np.uint8),
@@ -41,11 +47,15 @@ def main() -> None:
         next(episodes)
     seconds = time.perf_counter() - start
     rate = _NUM_STEPS * _BATCH_SIZE / seconds
-    print(
-        f"{rate:,.0f} episodes a second, "
-        f"{rate * (_SUPPORT_SIZE + 1):,.0f} images a second"
+    measure.report(
+        "Episodes from memory: 28x28 grey, |D| = 5, 8 symmetries, 20 affine "
+        "copies, dynamic binarisation",
+        [
+            Figure("episodes", rate, "a second"),
+            Figure("images", rate * (_SUPPORT_SIZE + 1), "a second"),
+        ],
     )
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -15,9 +15,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+import measure
 import numpy as np
 from absl import app
 from absl import flags
+from measure import Figure
 from PIL import Image
 
 from vhe_tf.data import Augmentation
@@ -36,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     """Times each way."""
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         manual_dir = _MANUAL_DIR.value
         if manual_dir is None:
@@ -44,9 +47,8 @@ def main(argv: Sequence[str]) -> None:
         for what in ("prepared and loaded", "loaded again"):
             start = time.perf_counter()
             faces = load_youtube_faces(data_dir=folder, manual_dir=manual_dir)
-            seconds = time.perf_counter() - start
+            seconds[what] = time.perf_counter() - start
             count = len(faces.train) + len(faces.test)
-            print(f"{count:,} images {what} in {seconds:.2f} s")
     sampler = EpisodeSampler(
         faces.train,
         group_latents=["person"],
@@ -62,9 +64,24 @@ def main(argv: Sequence[str]) -> None:
     for _ in range(_NUM_STEPS):
         next(episodes)
     rate = _NUM_STEPS * _BATCH_SIZE / (time.perf_counter() - start)
-    print(
-        f"from memory: {rate:,.0f} episodes a second, "
-        f"{rate * (_SUPPORT_SIZE + 1):,.0f} images a second"
+    prepared, again = seconds.values()
+    measure.report(
+        f"Photographs: {count:,} images of 40x40 in colour",
+        [
+            Figure("prepared from JPEGs and loaded", prepared, "s"),
+            Figure(
+                "loaded again from records",
+                again,
+                "s",
+                "preparing",
+                prepared / again,
+            ),
+            Figure(
+                f"images in episodes from memory, |D| = {_SUPPORT_SIZE}",
+                rate * (_SUPPORT_SIZE + 1),
+                "a second",
+            ),
+        ],
     )
 
 

@@ -22,10 +22,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import measure
 import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from measure import Figure
 from tensorflow_probability import distributions as tfd
 
 import vhe_tf
@@ -45,7 +47,6 @@ _TFP = flags.DEFINE_bool(
 _IMAGES = flags.DEFINE_enum(
     "images", "binary", ["binary", "colour"], "Which images to model."
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds, of which the best counts.")
 
 _IMAGE_SHAPES = {"binary": (28, 28, 1), "colour": (40, 40, 3)}
 _FILTERS = 32
@@ -145,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure_network() -> None:
-    """Prints images trained and scored a second, plain and ours."""
+    """Reports images trained and scored a second, plain and ours."""
     images = _images(_BATCH_SIZE)
     calls: dict[str, Callable[[], Any]] = {}
     for name, network, jit_compile in (
@@ -159,20 +160,22 @@ def measure_network() -> None:
         score = tf.function(distribution.log_prob, jit_compile=jit_compile)
         calls[f"train {name}"] = functools.partial(train, images)
         calls[f"score {name}"] = functools.partial(score, images)
-    seconds = _best_seconds(calls, _ROUNDS.value, repeats=3)
-    print(
-        "images a second          plain  plain, XLA    ours  ours, XLA  ratio"
-    )
+    seconds = measure.best_seconds(calls, repeats=3)
+    figures = []
     for task in ("train", "score"):
-        rates = [
-            _BATCH_SIZE / seconds[f"{task} {name}"]
-            for name in ("plain", "plain, XLA", "ours", "ours, XLA")
-        ]
-        ratio = max(rates[2:]) / max(rates[:2])
-        print(
-            f"{task:20} {rates[0]:9,.0f} {rates[1]:11,.0f} {rates[2]:7,.0f} "
-            f"{rates[3]:10,.0f} {ratio:6.2f}"
-        )
+        plain = min(seconds[f"{task} plain"], seconds[f"{task} plain, XLA"])
+        for name in ("plain", "plain, XLA", "ours", "ours, XLA"):
+            value = seconds[f"{task} {name}"]
+            figures.append(
+                Figure(
+                    f"{task}, {name}",
+                    _BATCH_SIZE / value,
+                    "images a second",
+                    "the better plain stack",
+                    plain / value,
+                )
+            )
+    measure.report(f"The gated PixelCNN, {_IMAGES.value} images", figures)
 
 
 def _gated() -> GatedPixelCNN:
@@ -199,7 +202,7 @@ def _training_step(
 
 
 def measure_sampling() -> None:
-    """Prints seconds for images sampled, ours, naive and by TFP."""
+    """Reports images sampled a second, ours, naive and by TFP."""
     network = _gated()
     distribution = PixelCNN(network, _pixels(), _image_shape())
     seed = tf.constant([1, 2])
@@ -208,20 +211,25 @@ def measure_sampling() -> None:
         sample = functools.partial(distribution.sample, count, seed=seed)
         calls[f"cached, {count}"] = sample
         calls[f"cached, {count}, XLA"] = tf.function(sample, jit_compile=True)
-    seconds = _best_seconds(calls, _ROUNDS.value)
     naive = tf.function(network)
-    seconds["naive, 1"] = _best_seconds(
-        {"": lambda: _sample_naively(naive, 1)}, 1
-    )[""]
+    calls["naive, 1"] = lambda: _sample_naively(naive, 1)
+    seconds = measure.best_seconds(calls)
     if _TFP.value and _IMAGES.value == "binary":
         seconds["tfp, 1"] = _seconds_of_tfp()
-    print("sampling               seconds  images a second  times cached, 1")
+    figures = []
     for name, value in seconds.items():
         count = int(name.split(", ")[1])
-        print(
-            f"{name:20} {value:9.3f} {count / value:16.2f} "
-            f"{value / count / seconds['cached, 1']:16.2f}"
+        naive_seconds = count * seconds["naive, 1"]
+        figures.append(
+            Figure(
+                f"sample, {name}",
+                count / value,
+                "images a second",
+                "the naive sampler",
+                naive_seconds / value,
+            )
         )
+    measure.report(f"Sampling, {_IMAGES.value} images", figures)
 
 
 def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
@@ -258,7 +266,7 @@ def _seconds_of_tfp() -> float:
 
 
 def measure_classification() -> None:
-    """Prints queries classified a second, 20-way 5-shot, 20 samples of c."""
+    """Reports queries classified a second, 20-way 5-shot, 20 draws of c."""
     num_ways, num_shots, num_samples = 20, 5, 20
     model = vhe_tf.pixel_cnn_vhe("small")
     support = _images(num_ways * num_shots).numpy()
@@ -285,15 +293,24 @@ def measure_classification() -> None:
         name: functools.partial(scorer, support, queries[:count], seed=(0, 0))
         for name, count in counts.items()
     }
-    seconds = _best_seconds({**calls, "loop": loop}, min(3, _ROUNDS.value))
+    seconds = measure.best_seconds({**calls, "loop": loop})
     plain = 1 / seconds["loop"]
-    print(
-        f"{num_ways}-way {num_shots}-shot, {num_samples} samples of c: "
-        f"{plain:.2f} queries a second by a loop over classes and samples"
+    measure.report(
+        f"Classification, {num_ways}-way {num_shots}-shot, {num_samples} draws",
+        [
+            Figure("a loop over classes and draws", plain, "queries a second"),
+            *(
+                Figure(
+                    name,
+                    count / seconds[name],
+                    "queries a second",
+                    "the loop",
+                    count / seconds[name] / plain,
+                )
+                for name, count in counts.items()
+            ),
+        ],
     )
-    for name, count in counts.items():
-        rate = count / seconds[name]
-        print(f"{name}: {rate:.2f} a second, {rate / plain:.1f} times the loop")
 
 
 def _images(count: int) -> tf.Tensor:
@@ -303,25 +320,6 @@ def _images(count: int) -> tf.Tensor:
     if _IMAGES.value == "binary":
         return tf.cast(noise < 0.1, tf.float32)
     return tf.round(255.0 * noise) / 255.0
-
-
-def _best_seconds(
-    calls: dict[str, Callable[[], Any]], rounds: int, *, repeats: int = 1
-) -> dict[str, float]:
-    """Times calls in turn; returns the best of the rounds for each."""
-    best = {name: float("inf") for name in calls}
-    for call in calls.values():
-        call()  # traces and compiles
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                output = call()
-            if isinstance(output, tf.Tensor):
-                output.numpy()
-            seconds = (time.perf_counter() - start) / repeats
-            best[name] = min(best[name], seconds)
-    return best
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ and by the local server through the client. Timed in turn in one run.
 import functools
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
+import measure
 import numpy as np
 import tensorflow as tf
 from absl import app
 from absl import flags
+from measure import Figure
 
 import vhe_tf
 from vhe_tf.serving.client import Client
@@ -26,7 +27,6 @@ from vhe_tf.serving.exporting import export
 from vhe_tf.serving.local import LocalServer
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file.", required=True)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, of which the best counts.")
 
 _WAYS, _SHOTS = 20, 5
 
@@ -43,11 +43,11 @@ def main(argv: Sequence[str]) -> None:
             LocalServer(path.parent, port=0, log=lambda line: None) as server,
             Client(server.address, model="model", timeout=300.0) as client,
         ):
-            measure(model, served, client)
+            measure_all(model, served, client)
 
 
-def measure(model: Any, served: Any, client: Client) -> None:
-    """Prints seconds a request, by task and by way of asking."""
+def measure_all(model: Any, served: Any, client: Client) -> None:
+    """Reports rows a second, by task and by way of asking."""
     shape = model.image_shape
     generator = np.random.default_rng(0)
     support = (generator.random((1, _WAYS, _SHOTS, *shape)) < 0.1).astype("f4")
@@ -103,30 +103,23 @@ def measure(model: Any, served: Any, client: Client) -> None:
                 ),
             },
         )
-    print("task           way            seconds   rows a second   of method")
+    figures = []
     for task, (count, calls) in tasks.items():
-        seconds = _best_seconds(calls)
+        seconds = measure.best_seconds(calls)
         for way, value in seconds.items():
-            print(
-                f"{task:14} {way:13} {value:9.4f} {count / value:15.2f} "
-                f"{value / seconds['method']:11.2f}"
+            beside = (
+                ("", None)
+                if way == "method"
+                else ("the compiled method", seconds["method"] / value)
             )
+            figures.append(
+                Figure(f"{task}, {way}", count / value, "a second", *beside)
+            )
+    measure.report("A served model", figures)
 
 
 def _by_row(seed: np.ndarray) -> tf.Tensor:
     return tf.bitcast(tf.constant(seed), tf.int32)
-
-
-def _best_seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    best = {name: float("inf") for name in calls}
-    for call in calls.values():
-        call()  # traces
-    for _ in range(_ROUNDS.value):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            tf.nest.map_structure(np.asarray, call())
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""Runs every benchmark and writes one table, docs/benchmarks.md.
+
+    python benchmarks/bench.py
+    python benchmarks/bench.py --only=models,ladders
+
+Each runs in a process of its own, whose largest resident memory stands in the
+table. About half an hour on two cores; leave the machine alone meanwhile.
+docs/performance.md says what the figures mean.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import measure
+from absl import app
+from absl import flags
+
+_ONLY = flags.DEFINE_list(
+    "only", [], "Only the benchmarks whose commands contain one of these."
+)
+_OUT = flags.DEFINE_string(
+    "out", None, "The file to write; default docs/benchmarks.md."
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+COMMANDS = (
+    ("episodes.py",),
+    ("records.py", "--num_images=100000"),
+    ("photographs.py",),
+    ("models.py", "--architecture=deconvolutional"),
+    ("models.py", "--architecture=pixel_cnn"),
+    ("pixel_cnn.py",),
+    ("pixel_cnn.py", "--images=colour"),
+    ("accumulation.py",),
+    ("replicas.py",),
+    ("ladders.py",),
+    (
+        "serving.py",
+        "--model=saved_models/omniglot_pixel_cnn_small/best.keras",
+    ),
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the benchmarks and writes the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    commands = [
+        command
+        for command in COMMANDS
+        if not _ONLY.value
+        or any(part in " ".join(command) for part in _ONLY.value)
+    ]
+    lines = _heading()
+    failed = []
+    for index, command in enumerate(commands):
+        shown = f"python benchmarks/{' '.join(command)}"
+        print(f"[{index + 1}/{len(commands)}] {shown}", flush=True)
+        tables, seconds, mebibytes = _run(command)
+        if tables is None:
+            failed.append(shown)
+            lines += [f"## `{shown}`", "", "Failed.", ""]
+            continue
+        lines += [
+            f"## `{shown}`",
+            "",
+            f"{seconds:.0f} s; at most {mebibytes:,.0f} MiB resident.",
+            "",
+        ]
+        for table in tables:
+            lines += _table(table)
+    out = pathlib.Path(_OUT.value or ROOT / "docs" / "benchmarks.md")
+    beside = out.with_name(f".{out.name}.partial")
+    beside.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    os.replace(beside, out)
+    print(f"Made {out}")
+    if failed:
+        raise SystemExit(f"error: failed: {'; '.join(failed)}")
+
+
+def _run(
+    command: Sequence[str],
+) -> tuple[list[dict[str, Any]] | None, float, float]:
+    """Returns the tables of a benchmark, its seconds and its memory in MiB."""
+    script, *arguments = command
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "figures.json")
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                f"benchmarks/{script}",
+                *arguments,
+                f"--json={path}",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        mebibytes = used.ru_maxrss / 1024
+        if process.returncode or not path.exists():
+            return None, seconds, mebibytes
+        return json.loads(path.read_text("utf-8")), seconds, mebibytes
+
+
+def _table(table: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{table['title']}:",
+        "",
+        "| measured | figure | in ratio to | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in table["figures"]:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        lines.append(
+            f"| {row['what']} | {measure.shown(row['value'])} {row['unit']} "
+            f"| {row['yardstick']} | {ratio} |".replace("|D|", "\\|D\\|")
+        )
+    return [*lines, ""]
+
+
+def _heading() -> list[str]:
+    packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in packages
+    )
+    return [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; change nothing here by hand. A ratio is how "
+        "many times as fast as the yardstick (or as large, where a cost is "
+        "given), timed in turn with it in the same run: seconds depend on the "
+        "machine, ratios less. docs/performance.md reads this table.",
+        "",
+        f"{os.cpu_count()} cores ({_processor()}), {_memory():.0f} GiB; "
+        f"Python {platform.python_version()}, {versions}.",
+        "",
+    ]
+
+
+def _processor() -> str:
+    path = pathlib.Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> float:
+    pages = os.sysconf("SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+if __name__ == "__main__":
+    app.run(main)
