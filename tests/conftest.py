@@ -4,10 +4,13 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import os
+import subprocess
 from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -242,3 +245,53 @@ def perturb(model, *, scale=0.1, seed=0):
             for weight in model.get_weights()
         ]
     )
+
+
+class SmallDisk:
+    """A file system of its own that can be filled.
+
+    Attributes:
+        folder: Where it is.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._filler = folder / ".filler"
+
+    def fill(self, *, leave=0):
+        """Takes all the room, but for as many pages of 4096 bytes."""
+        file = os.open(self._filler, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(file, bytes(4096))
+        os.ftruncate(file, os.fstat(file).st_size - 4096 * leave)
+        os.close(file)
+
+    def empty(self):
+        """Gives back the room that was taken."""
+        self._filler.unlink()
+
+    def resize(self, size):
+        """Makes it as large as `size` says, such as `8m`."""
+        options = f"remount,size={size}"
+        subprocess.run(["mount", "-o", options, self.folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of 4 MiB in memory, where that is permitted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or error
+        pytest.skip(f"needs the right to mount a small disk (root): {why}")
+    yield SmallDisk(folder)
+    # Event files may still be open.
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,6 +1,11 @@
 """A tiny run on one device, on two of one process, or on two processes.
 
-Run as `python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE]`.
+Run as
+
+    python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE
+        [ACCUMULATION]]
+
+where a run in microbatches has no free nats.
 """
 
 import json
@@ -46,7 +51,7 @@ def sampler(seed=0):
     )
 
 
-def compiled_model():
+def compiled_model(*, accumulation=1, free_nats=True):
     """Makes a model of all that could tell one layout from another.
 
     Dropout, both kinds of latents, free nats, and an optimizer that clips,
@@ -88,8 +93,9 @@ def compiled_model():
         keras.optimizers.SGD(
             0.05, global_clipnorm=CLIP_NORM, use_ema=True, ema_momentum=0.5
         ),
-        free_nats={"character": FREE_NATS},
+        free_nats={"character": FREE_NATS} if free_nats else None,
         kl_warmup_steps={"element": 6},
+        accumulation=accumulation,
         jit_compile=False,
     )
     return model
@@ -117,10 +123,10 @@ class History(keras.callbacks.Callback):
         self._path.write_text(json.dumps(self._rows))
 
 
-def train(distribution, folder, pace=0.0):
+def train(distribution, folder, pace=0.0, **options):
     strategy = replicas.make_strategy(distribution)
     with strategy.scope():
-        model = compiled_model()
+        model = compiled_model(**options)
     if distribution != "none":
         assert strategy.num_replicas_in_sync == 2
     training.fit(
@@ -136,14 +142,20 @@ def train(distribution, folder, pace=0.0):
     return model
 
 
-def main(distribution, folder, pace="0"):
+def main(distribution, folder, pace="0", accumulation="1"):
     if distribution == "mirrored":
         [cpu] = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * 2
         )
     try:
-        train(distribution, folder, float(pace))
+        train(
+            distribution,
+            folder,
+            float(pace),
+            accumulation=int(accumulation),
+            free_nats=accumulation == "1",
+        )
     except (training.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

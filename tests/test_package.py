@@ -18,19 +18,38 @@ PROGRAMS = [
 
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
-    "data": set(),
+    "data": {"files", "progress"},
     "distributions": set(),
+    "files": set(),
     "objectives": set(),
     "progress": set(),
     "replicas": set(),
+    "stopping": set(),
+    "checkpoint_folder": {"files"},
     "layers": {"distributions", "replicas"},
     "models": {"distributions", "layers", "objectives", "replicas"},
-    "pictures": {"models"},
-    "worker_loop": {"replicas"},
-    "training": {"data", "models", "progress", "replicas", "worker_loop"},
-    "evaluation": {"data", "distributions", "models"},
-    "monitoring": {"data", "evaluation", "models", "pictures", "training"},
-    "serving": {"evaluation", "models"},
+    "pictures": {"files", "models"},
+    "loop": {"replicas"},
+    "training": {
+        "checkpoint_folder",
+        "data",
+        "files",
+        "loop",
+        "models",
+        "progress",
+        "replicas",
+        "stopping",
+    },
+    "evaluation": {"data", "distributions", "models", "replicas"},
+    "monitoring": {
+        "data",
+        "evaluation",
+        "files",
+        "models",
+        "pictures",
+        "training",
+    },
+    "serving": {"evaluation", "files", "models"},
 }
 
 # Parts whose modules share no helper that they do not declare.

@@ -21,6 +21,7 @@ from tests.conftest import tiny_alphabet_vhe
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
+from tests.conftest import tiny_vhe
 from tests.trainers.conftest import ROOT
 from vhe_tf import replicas
 from vhe_tf import training
@@ -53,29 +54,18 @@ class _Constant:
         return pixels.draw(conditioning, noise, temperature)
 
 
-LOC = np.random.default_rng(0).normal(size=(6, 2, 3, 1)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda loc: tfd.Independent(tfd.Normal(loc, 2.0), 3),
-        lambda loc: tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 3),
-        lambda loc: tfd.MultivariateNormalDiag(
-            tf.reshape(loc, [-1, 6]), tf.exp(tf.reshape(loc, [-1, 6]))
-        ),
-        lambda loc: PixelCNN(_Constant(), BernoulliPixels(), (2, 3, 1), loc),
-        lambda loc: tfd.MultivariateNormalDiag(tf.zeros([3]), tf.ones([3])),
-        lambda loc: tfd.Independent(tfd.Normal(tf.zeros([2, 3]), 1.0), 2),
-    ],
-)
-def test_a_replica_draws_its_rows_of_the_whole_batch(make):
-    whole = replicas.sample(make(LOC), 6, seed=(1, 2))
-    for index in range(3):
-        rows = slice(2 * index, 2 * index + 2)
-        with place(index, 3):
-            drawn = replicas.sample(make(LOC[rows]), 2, seed=(1, 2))
-        np.testing.assert_allclose(drawn, whole[rows], rtol=1e-6)
+LOC = np.random.default_rng(0).normal(size=(12, 2, 3, 1)).astype(np.float32)
+DISTRIBUTIONS = [
+    lambda loc: tfd.Independent(tfd.Normal(loc, 2.0), 3),
+    lambda loc: tfd.Independent(tfd.Normal(loc, tf.exp(loc)), 3),
+    lambda loc: tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 3),
+    lambda loc: tfd.MultivariateNormalDiag(
+        tf.reshape(loc, [-1, 6]), tf.exp(tf.reshape(loc, [-1, 6]))
+    ),
+    lambda loc: PixelCNN(_Constant(), BernoulliPixels(), (2, 3, 1), loc),
+    lambda loc: tfd.MultivariateNormalDiag(tf.zeros([3]), tf.ones([3])),
+    lambda loc: tfd.Independent(tfd.Normal(tf.zeros([2, 3]), 1.0), 2),
+]
 
 
 def _rows(episode, rows):
@@ -87,6 +77,64 @@ def _rows(episode, rows):
     }
 
 
+def by_parts(function, episode, num_replicas, num_microbatches):
+    """Calls a function on each microbatch of each replica; concatenates."""
+    values = []
+
+    def gradients(rows):
+        values.append(function(rows))
+        return []
+
+    here = len(episode["query"]) // num_replicas
+    for index in range(num_replicas):
+        rows = _rows(episode, slice(here * index, here * (index + 1)))
+        with place(index, num_replicas):
+            replicas.accumulated(
+                gradients, rows, count=num_microbatches, variables=[]
+            )
+    assert len(values) == num_replicas * num_microbatches
+    assert len({len(value) for value in values}) == 1
+    return np.concatenate(values)
+
+
+LAYOUTS = [(3, 1), (1, 3), (2, 3), (3, 2)]  # replicas, microbatches of each
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("make", DISTRIBUTIONS)
+def test_a_part_draws_its_rows_of_the_whole_batch(make, layout):
+    def draw(rows):
+        loc = rows["query"]
+        return replicas.sample(make(loc), len(loc), seed=(1, 2))
+
+    episode = {"query": LOC, "seed": (1, 2)}
+    np.testing.assert_allclose(
+        by_parts(draw, episode, *layout), draw(episode), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("make", DISTRIBUTIONS[:4])
+def test_a_microbatch_draws_its_rows_of_what_xla_draws(make):
+    # XLA draws other numbers than TensorFlow, and by the shape of all of them.
+    def draw(loc):
+        return replicas.sample(make(loc), len(loc), seed=(1, 2))
+
+    @tf.function(jit_compile=True)
+    def draw_part(loc, index):
+        with replicas._microbatch(index, 3):
+            return draw(loc)
+
+    drawn = [
+        draw_part(tf.constant(LOC[4 * i : 4 * i + 4]), tf.constant(i))
+        for i in range(3)
+    ]
+    whole = tf.function(draw, jit_compile=True)(tf.constant(LOC))
+    np.testing.assert_allclose(
+        np.concatenate(drawn), whole, rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("layout", [(2, 1), (1, 4), (2, 2)])
 @pytest.mark.parametrize(
     ("make", "groups", "channels"),
     [
@@ -95,17 +143,112 @@ def _rows(episode, rows):
         (tiny_style_vhe, ["character", "style"], 3),
     ],
 )
-def test_a_replica_has_the_bounds_of_its_rows(make, groups, channels):
+def test_a_part_has_the_bounds_of_its_rows(make, groups, channels, layout):
     model = make("published")  # with dropout
     episode = tiny_episode(
         groups, batch_size=4, support_size=3, image_shape=(8, 8, channels)
     )
-    whole = model(episode, training=True).elbo
-    for index in range(2):
-        rows = slice(2 * index, 2 * index + 2)
-        with place(index, 2):
-            elbo = model(_rows(episode, rows), training=True).elbo
-        np.testing.assert_allclose(elbo, whole[rows], rtol=1e-5)
+
+    def elbo(rows):
+        return model(rows, training=True).elbo
+
+    np.testing.assert_allclose(
+        by_parts(elbo, episode, *layout), elbo(episode), rtol=1e-5
+    )
+
+
+def test_after_a_microbatch_that_failed_the_batch_is_whole_again():
+    def fail(rows):
+        raise RuntimeError(f"{len(rows['query'])} rows")
+
+    with pytest.raises(RuntimeError, match="4 rows"):
+        replicas.accumulated(
+            fail, {"query": LOC, "seed": (1, 2)}, count=3, variables=[]
+        )
+    assert replicas.draw(lambda leading: leading) == []
+
+
+def test_what_has_no_gradient_in_a_microbatch_has_a_zero_one():
+    weights = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
+    sums = replicas.accumulated(
+        lambda rows: [weights[0] * tf.reduce_sum(rows["query"]), None],
+        {"query": tf.range(4.0), "seed": (1, 2)},
+        count=2,
+        variables=weights,
+    )
+    np.testing.assert_array_equal(sums[0], [6.0, 12.0])
+    np.testing.assert_array_equal(sums[1], 0.0)
+
+
+def test_one_microbatch_is_in_memory_at_a_time():
+    model = tiny_vhe()
+    seen = []
+    call = model.likelihood.call
+
+    def spy(**latents):
+        seen.append({tuple(value.shape) for value in latents.values()})
+        return call(**latents)
+
+    model.compile(keras.optimizers.SGD(0.1), accumulation=4)
+    with mock.patch.object(model.likelihood, "call", spy):
+        step = tf.function(model.train_step).get_concrete_function(
+            tiny_episode(batch_size=8)
+        )
+    assert seen == [{(2, 2), (2, 3)}]  # traced once, of two rows
+    [loop] = [op for op in step.graph.get_operations() if op.type == "While"]
+    assert loop.get_attr("parallel_iterations") == 1
+
+
+# What a worker makes ----------------------------------------------------------
+
+
+def shares(num_workers, num_replicas):
+    """By worker, the episodes of its replicas, and which parts it made."""
+    made = []
+
+    def episodes(*, part, num_parts):
+        made.append((part, num_parts))
+        return replica_run.sampler().dataset(part=part, num_parts=num_parts)
+
+    def of_workers(of_worker):
+        return [
+            of_worker(tf.distribute.InputContext(num_workers, index))
+            for index in range(num_workers)
+        ]
+
+    strategy = types.SimpleNamespace(
+        num_replicas_in_sync=num_replicas,
+        distribute_datasets_from_function=of_workers,
+    )
+    return replicas.split(strategy, episodes), made
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_replicas"), [(1, 2), (2, 2), (2, 4), (4, 8)]
+)
+def test_replicas_have_their_rows_of_the_whole_batch(num_workers, num_replicas):
+    workers, made = shares(num_workers, num_replicas)
+    assert made == [(index, num_workers) for index in range(num_workers)]
+    here = num_replicas // num_workers
+    # Two steps: the replicas of a worker take turns.
+    each = [list(worker.take(2 * here)) for worker in workers]
+    for step in range(2):
+        whole = replica_run.sampler().episode(step)
+        count = len(whole["query"]) // num_replicas
+        for replica in range(num_replicas):
+            worker, place_there = divmod(replica, here)
+            rows = slice(count * replica, count * (replica + 1))
+            tf.nest.map_structure(
+                np.testing.assert_array_equal,
+                each[worker][step * here + place_there],
+                _rows(whole, rows),
+            )
+
+
+def test_one_replica_has_the_whole_batch():
+    strategy = types.SimpleNamespace(num_replicas_in_sync=1)
+    whole = replica_run.sampler().dataset()
+    assert replicas.split(strategy, lambda: whole) is whole
 
 
 # Runs -------------------------------------------------------------------------
@@ -118,7 +261,7 @@ def one_device(tmp_path_factory):
     return folder
 
 
-def start(distribution, folder, *, workers=(), pace=0.0):
+def start(distribution, folder, *, workers=(), pace=0.0, accumulation=1):
     """Starts a process of a tiny run; `workers` are (ports, index)."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     if workers:
@@ -131,7 +274,7 @@ def start(distribution, folder, *, workers=(), pace=0.0):
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.replica_run"),
-            *(distribution, str(folder), str(pace)),
+            *(distribution, str(folder), str(pace), str(accumulation)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -191,6 +334,30 @@ def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.fixture(scope="module")
+def without_free_nats(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("without_free_nats")
+    replica_run.train("none", folder, free_nats=False)
+    return folder
+
+
+@pytest.mark.parametrize("accumulation", [2, 4, 8])
+def test_microbatches_come_to_the_same_as_one(
+    without_free_nats, tmp_path, accumulation
+):
+    replica_run.train(
+        "none", tmp_path, accumulation=accumulation, free_nats=False
+    )
+    assert_same_run(tmp_path, without_free_nats)
+
+
+def test_two_devices_in_microbatches_come_to_the_same_as_one(
+    without_free_nats, tmp_path
+):
+    end([start("mirrored", tmp_path, accumulation=2)])
+    assert_same_run(tmp_path, without_free_nats)
+
+
 def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
     chief, other = tmp_path / "chief", tmp_path / "other"
     end(start_two_workers(chief, other))
@@ -219,6 +386,20 @@ def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
     for text in end(start_two_workers(tmp_path, tmp_path)):
         assert "Going on from step" in text
     assert_same_run(tmp_path, one_device)
+
+
+# Each for itself --------------------------------------------------------------
+
+
+def test_of_several_machines_each_calls_a_function_by_itself():
+    strategy = types.SimpleNamespace(num_replicas_in_sync=4)
+    with mock.patch.object(
+        replicas, "has_several_machines", lambda value: value is strategy
+    ):
+        each = replicas.EachReplica(strategy, lambda a, b: a["x"] + b)
+    assert each.count == 1
+    [result] = each([({"x": tf.constant([1.0])}, tf.constant(2.0))])
+    np.testing.assert_array_equal(result, [3.0])
 
 
 # What cannot be ---------------------------------------------------------------
@@ -253,12 +434,18 @@ def test_machines_that_are_not_told_apart_are_refused(text, monkeypatch):
     [
         (8, False, r"a multiple of their number, 3.*batch_size=8"),
         (9, True, r"XLA cannot .*jit_compile=True with 3 replicas"),
+        (
+            18,
+            False,
+            r"6 must be a multiple.*accumulation=4 with batch_size=18 on 3 rep",
+        ),
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(batch_size, jit_compile, message):
     model = replica_run.compiled_model()
     model.jit_compile = jit_compile
     training.check_layout(model, batch_size)  # on one device, anything goes
+    model.accumulation = 4 if batch_size == 18 else 1
     strategy = types.SimpleNamespace(num_replicas_in_sync=3)
     with (
         mock.patch.object(keras.Model, "distribute_strategy", strategy),

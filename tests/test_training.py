@@ -1,4 +1,8 @@
+import contextlib
 import json
+import os
+import shutil
+import signal
 
 import keras
 import numpy as np
@@ -6,79 +10,24 @@ import pytest
 import tensorflow as tf
 
 import vhe_tf
+from tests import tiny_run
 from tests.conftest import tiny_vhe
+from tests.tiny_run import EPOCHS
+from tests.tiny_run import STEPS
+from tests.tiny_run import assert_same_models
+from tests.tiny_run import compiled_model
+from tests.tiny_run import latest
+from tests.tiny_run import resume
+from tests.tiny_run import train
 from vhe_tf import training
-from vhe_tf.data import Augmentation
+from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import GroupedImages
-from vhe_tf.layers import heads
-from vhe_tf.layers import inference
-
-EPOCHS = 3
-STEPS = 4
 
 
 @pytest.fixture(scope="module")
 def sampler():
-    generator = np.random.default_rng(0)
-    data = GroupedImages(
-        (generator.random((40, 8, 8, 1)) < 0.3).astype(np.float32),
-        {"character": np.arange(40) // 10},
-    )
-    return EpisodeSampler(
-        data,
-        batch_size=4,
-        support_size=(1, 3),
-        resamples=True,
-        augmentation=Augmentation(affine_copies=2, symmetries=8),
-    )
-
-
-def tiny_model():
-    """Makes a model of a class latent of two numbers, quick to trace."""
-    keras.utils.set_random_seed(0)
-    return vhe_tf.VHE(
-        [
-            vhe_tf.Latent(
-                "character",
-                prior=heads.StandardNormal(2),
-                posterior=inference.SupportPosterior(
-                    keras.layers.Flatten(), latent_size=2, units=3
-                ),
-            )
-        ],
-        inference.ImageLikelihood(
-            keras.Sequential(
-                [keras.layers.Dense(64), keras.layers.Reshape((8, 8, 1))]
-            ),
-            heads.BernoulliImageHead(),
-        ),
-        image_shape=(8, 8, 1),
-    )
-
-
-def compiled_model(*, use_ema=True):
-    model = tiny_model()
-    model.compile(
-        keras.optimizers.Adam(1e-2, use_ema=use_ema, ema_momentum=0.5)
-    )
-    return model
-
-
-def train(folder, sampler, *, model=None, callbacks=(), epochs=EPOCHS):
-    model = model or compiled_model()
-    run = training.Run(folder, {"seed": 0})
-    training.fit(
-        model,
-        run,
-        sampler,
-        sampler,
-        epochs=epochs,
-        steps_per_epoch=STEPS,
-        callbacks=callbacks,
-        validation_steps=1,
-    )
-    return run, model
+    return tiny_run.sampler()
 
 
 class _Die(keras.callbacks.Callback):
@@ -91,9 +40,29 @@ class _Die(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+class _Logs(keras.callbacks.Callback):
+    """Keeps the logs of each epoch, and counts how often it ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.logs = {}
+        self.ended = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs[epoch] = dict(logs)
+        self.ended.append(epoch)
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory, sampler):
     return train(tmp_path_factory.mktemp("whole"), sampler)
+
+
+@pytest.fixture(scope="module")
+def whole_logs(tmp_path_factory, sampler):
+    kept = _Logs()
+    train(tmp_path_factory.mktemp("logs"), sampler, callbacks=[kept])
+    return kept.logs
 
 
 # Inside the first, the second and the last epoch, and at an epoch's last step,
@@ -104,17 +73,256 @@ def test_a_run_cut_short_ends_with_the_same_weights(
 ):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, sampler, callbacks=[_Die(step)])
-    resumable = compiled_model()
-    keras.utils.set_random_seed(99)  # nothing may depend on global chance
-    if step > STEPS:  # a checkpoint exists: initial weights do not matter
-        resumable.set_weights([w + 1 for w in resumable.get_weights()])
-    run, _ = train(tmp_path, sampler, model=resumable)
-    expected_run, _ = whole_run
-    for name in ("last", "best"):
-        weights = vhe_tf.load_model(getattr(run, name)).get_weights()
-        expected = vhe_tf.load_model(getattr(expected_run, name)).get_weights()
-        for value, wanted in zip(weights, expected, strict=True):
-            np.testing.assert_array_equal(value, wanted)
+    resume(tmp_path, sampler)
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+class _DieAtEnd(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_run_cut_short_at_the_end_of_an_epoch_loses_no_step(
+    tmp_path, sampler, whole_run, whole_logs
+):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, sampler, callbacks=[_DieAtEnd()])
+    assert latest(tmp_path) == f"ckpt-{2 * STEPS}"
+    logs = _Logs()
+    resume(tmp_path, sampler, callbacks=[logs])
+    assert_same_models(tmp_path, whole_run[0].folder)
+    assert logs.ended == [1, 2]
+    assert logs.logs == {epoch: whole_logs[epoch] for epoch in (1, 2)}
+
+
+# Stopping on request ----------------------------------------------------------
+
+
+class _Ask(keras.callbacks.Callback):
+    """Sends this process a SIGTERM at some moment of a run."""
+
+    def __init__(self, moment):
+        super().__init__()
+        self._moment = moment
+        self._step = 0
+
+    def _ask_at(self, moment):
+        if (moment, self._step) == self._moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_begin(self, logs=None):
+        self._ask_at("begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        self._ask_at("step")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._ask_at("end")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("begin", 0),
+        ("step", 1),
+        ("step", 6),
+        ("step", 2 * STEPS),  # the last of an epoch
+        ("end", 2 * STEPS),
+        ("step", EPOCHS * STEPS),  # the last of all
+        ("end", EPOCHS * STEPS),
+    ],
+)
+def test_a_run_that_is_asked_to_stop_loses_nothing(
+    moment, tmp_path, sampler, whole_run, whole_logs, capsys
+):
+    before = signal.getsignal(signal.SIGTERM)
+    first = _Logs()
+    with pytest.raises(training.StoppedOnRequest) as stopped:
+        # `first` comes first, that it sees the end at which SIGTERM comes.
+        train(tmp_path, sampler, callbacks=[first, _Ask(moment)])
+    assert not stopped.value.code
+    assert signal.getsignal(signal.SIGTERM) is before
+    step = moment[1]
+    assert capsys.readouterr().out.endswith(
+        f"Stopped on request at step {step} of {tmp_path}; the same command "
+        "goes on.\n"
+    )
+    assert latest(tmp_path) == (f"ckpt-{step}" if step else None)
+    assert not list(tmp_path.rglob("*.partial*"))
+    second = _Logs()
+    resume(tmp_path, sampler, callbacks=[second])
+    assert_same_models(tmp_path, whole_run[0].folder)
+    # Means are over whole epochs, and each epoch ends once; twice where its
+    # end was cut short.
+    assert {**first.logs, **second.logs} == whole_logs
+    again = [step // STEPS - 1] if moment[0] == "end" else []
+    assert sorted(first.ended + second.ended) == sorted([*again, 0, 1, 2])
+
+
+class _Bounds(keras.callbacks.Callback):
+    """Says that the first epoch was the best, and the last the second best."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_elbo"] = [3.0, 1.0, 2.0][epoch]
+
+
+@pytest.mark.parametrize(
+    "moment", [("end", STEPS), ("step", STEPS + 2), ("end", 2 * STEPS)]
+)
+def test_a_resumed_run_remembers_the_best_bound(
+    moment, tmp_path, sampler, whole_run
+):
+    with pytest.raises(training.StoppedOnRequest):
+        train(tmp_path, sampler, callbacks=[_Bounds(), _Ask(moment)])
+    run = resume(tmp_path, sampler, callbacks=[_Bounds()])
+    assert_same_models(tmp_path, whole_run[0].folder, ["last.keras"])
+    first, _ = train(tmp_path / "first", sampler, epochs=1)
+    assert_same_models(run.folder, first.folder, ["best.keras"])
+
+
+def test_more_requests_while_it_saves_change_nothing(
+    tmp_path, sampler, whole_run, monkeypatch
+):
+    write = CheckpointFolder.write
+
+    def write_beset(self, checkpoint, step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(self, checkpoint, step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CheckpointFolder, "write", write_beset)
+    with pytest.raises(training.StoppedOnRequest):
+        train(tmp_path, sampler, callbacks=[_Ask(("step", 3))])
+    monkeypatch.undo()
+    assert latest(tmp_path) == "ckpt-3"
+    resume(tmp_path, sampler)
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+def test_a_request_while_the_last_model_is_saved_is_met_after_it(
+    tmp_path, sampler, whole_run, monkeypatch
+):
+    save = training.save_model
+
+    def save_beset(model, path):
+        if path.name == "last.keras":
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(model, path)
+
+    monkeypatch.setattr(training, "save_model", save_beset)
+    with pytest.raises(training.StoppedOnRequest):
+        train(tmp_path, sampler)
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+def test_spoiled_weights_are_not_saved_on_request_either(tmp_path, sampler):
+    with pytest.raises(
+        training.NonFiniteLossError,
+        match=r"The model is not finite at step 6; .* is .*ckpt-4",
+    ):
+        train(tmp_path, sampler, callbacks=[_Poison(6), _Ask(("step", 6))])
+
+
+def test_a_callback_that_ends_training_is_heard(tmp_path, sampler):
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    run, _ = train(tmp_path, sampler, callbacks=[Enough()])
+    assert latest(tmp_path) == f"ckpt-{2 * STEPS}"
+    assert run.last.exists()
+
+
+def test_progress_within_an_epoch_counts_the_steps_before(monkeypatch):
+    shown = []
+    seconds = iter([0.0, 3.0, 6.0])
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(seconds))
+    progress = training.Progress(steps_per_epoch=10, epochs=5)
+    monkeypatch.setattr(
+        training,
+        "status_line",
+        lambda: contextlib.nullcontext(shown.append),
+    )
+    progress.on_epoch_begin(2)
+    for batch in (6, 7):  # three seconds each
+        progress.on_train_batch_begin(batch)
+        progress.on_train_batch_end(batch, {"elbo": -3.0})
+    assert shown == [
+        "epoch 3/5: starting",
+        "epoch 3/5 [==============......] 7/10, 9 s left, bound -3.00",
+        "epoch 3/5 [================....] 8/10, 6 s left, bound -3.00",
+    ]
+
+
+# What earlier versions left ---------------------------------------------------
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path, sampler, whole_run):
+    """It had the best bound in the checkpoint, and no epoch.json."""
+    with pytest.raises(training.StoppedOnRequest):
+        train(tmp_path, sampler, callbacks=[_Ask(("end", STEPS))])
+    model = compiled_model()
+    run = training.Run(tmp_path, {"seed": 0})
+    # The end of the first epoch, too, was done before the checkpoint.
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, sampler, model=model, callbacks=[_Die(STEPS + 1)])
+    model = compiled_model()
+    now = training.Checkpoints(
+        run, model, monitor="val_elbo", steps_per_epoch=STEPS
+    )
+    now.restore()
+    assert (now.step, now.ended_step) == (STEPS, STEPS)
+    earlier = tf.train.Checkpoint(
+        model=model,
+        optimizer=model.optimizer,
+        best=tf.Variable(now.best, dtype=tf.float64),
+        step=tf.Variable(STEPS, dtype=tf.int64),
+    )
+    shutil.rmtree(run.checkpoints)
+    tf.train.CheckpointManager(earlier, run.checkpoints, 2).save(STEPS)
+    resume(tmp_path, sampler)
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+def test_checkpoints_without_their_epoch_are_refused(tmp_path, sampler):
+    train(tmp_path, sampler, epochs=1)
+    (tmp_path / "checkpoints" / "epoch.json").unlink()
+    with pytest.raises(ValueError, match=r"epoch\.json belongs to .*missing"):
+        train(tmp_path, sampler)
+
+
+def test_a_folder_without_checkpoints_begins_anew(tmp_path, sampler, whole_run):
+    """Whatever epoch.json says of checkpoints that somebody deleted."""
+    train(tmp_path, sampler)
+    for path in (tmp_path / "checkpoints").glob("c*"):
+        path.unlink()
+    train(tmp_path, sampler)
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+def test_leftovers_of_a_kill_are_removed_at_the_next_start(tmp_path):
+    left = [
+        ".best.partial.keras",
+        "pictures/.conditional.partial.png",
+        "checkpoints/.partial/ckpt-4_temp/part-00000-of-00001.index",
+        "checkpoints/ckpt-3.data-00000-of-00001",
+        "checkpoints/ckpt-3_temp/part",
+    ]
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    mine = tmp_path / "checkpoints" / "notes.txt"
+    mine.write_text("not a leftover")
+    training.Run(tmp_path, {"seed": 0}).begin()
+    assert not any((tmp_path / name).exists() for name in left)
+    assert not list(tmp_path.rglob("*partial*"))
+    assert not list(tmp_path.rglob("*_temp"))
+    assert mine.exists()
+
+
+# The models -------------------------------------------------------------------
 
 
 def test_a_finished_run_started_again_changes_nothing(

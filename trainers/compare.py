@@ -22,7 +22,10 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
     "For omniglot and youtube_faces: a TensorFlow Datasets folder where they "
-    "are prepared. For folder: the folder.",
+    "are prepared. For folder and records: the folder.",
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "For records: leave out those that cannot be read."
 )
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5, "Samples a model.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides cues and draws.")
@@ -44,7 +47,9 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         models = [vhe_tf.load_model(path) for path in _MODELS.value]
         source = sources.load_again(
-            training.data_settings(_MODELS.value[0]), data_dir=_DATA_DIR.value
+            training.data_settings(_MODELS.value[0]),
+            data_dir=_DATA_DIR.value,
+            skip_corrupt=_SKIP_CORRUPT.value,
         )
         cues = monitoring.fixed_cues(
             source.test, group=source.group, seed=_SEED.value

@@ -34,14 +34,17 @@ _OUT = flags.DEFINE_string(
 _DATASET = flags.DEFINE_enum(
     "dataset",
     None,
-    ["omniglot", "glyphs", "youtube_faces", "folder"],
+    ["omniglot", "glyphs", "youtube_faces", "folder", "records"],
     "Default: that of the model's run.",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
     "For omniglot and youtube_faces: a TensorFlow Datasets folder where they "
-    "are prepared. For folder: the folder.",
+    "are prepared. For folder and records: the folder.",
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt", False, "For records: leave out those that cannot be read."
 )
 _SPLIT = flags.DEFINE_string("split", None, "Default: that of the model's run.")
 _IMAGES = flags.DEFINE_enum(
@@ -80,7 +83,17 @@ _NUM_KL_BATCHES = flags.DEFINE_integer(
     "each group latent (Table 1); 0 for none.",
 )
 _MAX_DECODED = flags.DEFINE_integer(
-    "max_decoded", 2000, "Images decoded at once: what bounds the memory."
+    "max_decoded",
+    2000,
+    "Images that a device decodes at once: what bounds the memory.",
+)
+_DISTRIBUTION = flags.DEFINE_enum(
+    "distribution",
+    "none",
+    ["none", "mirrored"],
+    "Where to measure: on one device; or on all GPUs of this machine, each of "
+    "which takes its share of tasks, groups and batches. The numbers are the "
+    "same to rounding.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
 
@@ -92,6 +105,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
+    from vhe_tf import replicas
     from vhe_tf import training
     from vhe_tf.data import sources
     from vhe_tf.evaluation import classification
@@ -100,9 +114,13 @@ def main(argv: Sequence[str]) -> None:
 
     path = pathlib.Path(_MODEL.value)
     with training.mistakes_end_quietly():
-        model = vhe_tf.load_model(path)
+        # Before TensorFlow does anything else.
+        with replicas.make_strategy(_DISTRIBUTION.value).scope():
+            model = vhe_tf.load_model(path)
         source = sources.load_again(
-            data_settings(path), data_dir=_DATA_DIR.value
+            data_settings(path),
+            data_dir=_DATA_DIR.value,
+            skip_corrupt=_SKIP_CORRUPT.value,
         )
     with status_line() as progress:
         metrics = report.evaluate(

@@ -50,20 +50,27 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
+    from vhe_tf import files
     from vhe_tf import training
     from vhe_tf.serving import export
 
     with training.mistakes_end_quietly():
         model = vhe_tf.load_model(_MODEL.value)
         print("Exporting (half a minute) ...", flush=True)
-        folder = export(
-            model,
-            _OUT.value,
-            num_samples=_NUM_SAMPLES.value,
-            num_element_samples=_NUM_ELEMENT_SAMPLES.value,
-            version=_VERSION.value,
-            warmup=_WARMUP.value,
-        )
+        try:
+            folder = export(
+                model,
+                _OUT.value,
+                num_samples=_NUM_SAMPLES.value,
+                num_element_samples=_NUM_ELEMENT_SAMPLES.value,
+                version=_VERSION.value,
+                warmup=_WARMUP.value,
+            )
+        except files.NotWrittenError as error:
+            raise SystemExit(
+                f"error: {error} Make room (or mend what else is wrong), and "
+                "start the same command again."
+            ) from error
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(f"Made {folder} ({size / 2**20:.1f} MiB)")
 

@@ -15,6 +15,10 @@ The embedded data set of procedural handwriting, or grouped images of your own
     python trainers/omniglot.py --dataset=glyphs --run_dir=runs/glyphs
     python trainers/omniglot.py --dataset=folder --data_dir=DIR --run_dir=...
 
+Images that do not fit in memory, as records (vhe_tf/data/records.py):
+
+    python trainers/omniglot.py --dataset=records --data_dir=DIR --run_dir=...
+
 A run that was stopped, however rudely, goes on when the same command is
 started again, and ends with the same weights. Follow it with `tensorboard
 --logdir runs`. One flagfile a row of the paper's tables is in
@@ -39,16 +43,22 @@ if TYPE_CHECKING:
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "omniglot",
-    ["omniglot", "glyphs", "folder"],
-    "omniglot, the embedded glyphs, or a folder of your own images.",
+    ["omniglot", "glyphs", "folder", "records"],
+    "omniglot, the embedded glyphs, or your own images: a folder of them, or "
+    "records.",
+)
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt",
+    False,
+    "For records: read all once and go on without those that cannot be read.",
 )
 _IMAGES = flags.DEFINE_enum(
     "images",
     "binary",
     ["binary", "grey"],
     "Image recipe: binary is that of Tables 3 and 4 (fixed binary images); "
-    "grey that of Tables 1 and 2 (dynamically binarised). For glyphs and "
-    "folders, binary thresholds at one half.",
+    "grey that of Tables 1 and 2 (dynamically binarised). For all but "
+    "omniglot, binary thresholds at one half.",
 )
 _ARCHITECTURE = flags.DEFINE_enum(
     "architecture",
@@ -109,6 +119,7 @@ def load_data() -> "sources.Source":
         image_size=common.image_size(_IMAGE_SIZE.value)
         if _IMAGE_SIZE.value
         else None,
+        skip_corrupt=_SKIP_CORRUPT.value,
         seed=common.SEED.value,
     )
 

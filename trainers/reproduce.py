@@ -293,12 +293,17 @@ def make_row(
     """Runs the commands of a row and keeps what they measured.
 
     Raises:
-        RowError: If a command fails, or a measure is missing.
+        RowError: If a command fails or was stopped, or a measure is missing.
     """
     row = paper_tables.ROWS[name]
     run_dir = run_folder(row, budget)
     for command in commands:
         execute(command, ROOT / f"{run_dir}.log")
+        if not (ROOT / run_dir / "metrics.json").exists():
+            raise RowError(
+                f"{command[1]} was asked to stop (SIGTERM) before its end; "
+                "start the same command to go on."
+            )
     if not row.evaluate:
         return
     report = json.loads((ROOT / run_dir / "reproduce.json").read_text("utf-8"))

@@ -10,6 +10,11 @@ Photographs of your own, a class a folder (DIR/class/*.jpg), of any size:
     python trainers/youtube_faces.py --dataset=folder --data_dir=DIR \
         --image_size=48x32 --run_dir=runs/mine
 
+or, where they do not fit in memory, as records (vhe_tf/data/records.py):
+
+    python trainers/youtube_faces.py --dataset=records --data_dir=DIR \
+        --run_dir=runs/mine
+
 Pixels have 256 levels a channel: those of the PixelCNN are a distribution over
 levels, and those of the deconvolutional model Gaussian, a density in levels.
 See omniglot.py for runs that are stopped and go on.
@@ -36,8 +41,8 @@ if TYPE_CHECKING:
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "youtube_faces",
-    ["youtube_faces", "folder"],
-    "youtube_faces, or a folder of your own photographs.",
+    ["youtube_faces", "folder", "records"],
+    "youtube_faces, or your own photographs: a folder of them, or records.",
 )
 _MANUAL_DIR = flags.DEFINE_string(
     "manual_dir",
@@ -50,8 +55,16 @@ _SKIP_UNREADABLE = flags.DEFINE_bool(
     False,
     "For youtube_faces: go on without the images that cannot be read.",
 )
+_SKIP_CORRUPT = flags.DEFINE_bool(
+    "skip_corrupt",
+    False,
+    "For records: read all once and go on without those that cannot be read.",
+)
 _IMAGE_SIZE = flags.DEFINE_string(
-    "image_size", "40x40", "HEIGHTxWIDTH to resize to, such as 48x32."
+    "image_size",
+    "40x40",
+    "HEIGHTxWIDTH to resize to, such as 48x32; not for records, which stay as "
+    "they are.",
 )
 _ARCHITECTURE = flags.DEFINE_enum(
     "architecture",
@@ -111,21 +124,25 @@ def load_data() -> "sources.Source":
     """Loads the data set of the flags."""
     from vhe_tf.data import sources
 
-    if _DATASET.value == "folder" and (
+    if _DATASET.value != "youtube_faces" and (
         _MANUAL_DIR.value or _SKIP_UNREADABLE.value
     ):
         raise ValueError(
             "--manual_dir and --skip_unreadable are for "
             "--dataset=youtube_faces; a folder is given as --data_dir. "
-            f"Received: --dataset=folder, --manual_dir={_MANUAL_DIR.value}, "
+            f"Received: --dataset={_DATASET.value}, "
+            f"--manual_dir={_MANUAL_DIR.value}, "
             f"--skip_unreadable={_SKIP_UNREADABLE.value}."
         )
+    # The flag's default is for others than records.
+    sized = _DATASET.value != "records" or _IMAGE_SIZE.present
     return sources.load_photo_source(
         _DATASET.value,
         data_dir=common.DATA_DIR.value,
         manual_dir=_MANUAL_DIR.value,
-        image_size=common.image_size(_IMAGE_SIZE.value),
+        image_size=common.image_size(_IMAGE_SIZE.value) if sized else None,
         skip_unreadable=_SKIP_UNREADABLE.value,
+        skip_corrupt=_SKIP_CORRUPT.value,
         seed=common.SEED.value,
     )
 

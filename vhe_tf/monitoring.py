@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from vhe_tf import evaluation
+from vhe_tf import files
 from vhe_tf import pictures
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
@@ -27,6 +28,9 @@ __all__ = [
     "Scalars",
     "fixed_cues",
 ]
+
+# Bytes that the scalars of an epoch do not reach.
+_SCALARS_SIZE = 2**16
 
 # Images decoded at once: what bounds the memory beside that of training.
 _MAX_DECODED = 2000
@@ -270,6 +274,7 @@ class Scalars(keras.callbacks.Callback):
         self, folder: pathlib.Path, settings: Mapping[str, Any]
     ) -> None:
         super().__init__()
+        self._folder = folder
         self._writer = tf.summary.create_file_writer(str(folder))
         self._settings = {
             key: value if isinstance(value, bool | int | float) else str(value)
@@ -285,6 +290,7 @@ class Scalars(keras.callbacks.Callback):
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Writes the scalars; `validation/` beside `train/`."""
+        files.check_room(self._folder, _SCALARS_SIZE)
         step = _step(self.model)
         with self._writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
@@ -313,6 +319,7 @@ class ImageGrids(keras.callbacks.Callback):
         ink: bool = True,
     ) -> None:
         super().__init__()
+        self._folder = folder
         self._writer = tf.summary.create_file_writer(
             str(folder), filename_suffix=".pictures"
         )
@@ -328,6 +335,9 @@ class ImageGrids(keras.callbacks.Callback):
             return
         with averaged_weights(self.model):
             grids = self._draw(self.model)
+        # A PNG is hardly larger than its pixels.
+        size = 2 * sum(grid.size for grid in grids.values())
+        files.check_room(self._folder, size)
         with self._writer.as_default(), tf.summary.record_if(True):
             pictures.write_summaries(
                 grids, step=_step(self.model), ink=self._ink

@@ -1,6 +1,5 @@
 """Pictures that a person looks at: grids of images, in TensorBoard and PNG."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from vhe_tf import files
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -223,6 +223,9 @@ def save_png(
         grid: `[height, width, C]` in 0..1.
         scale: Screen pixels a pixel.
         ink: Whether 1 is ink, to be shown as black on white (`Source.ink`).
+
+    Raises:
+        NotWrittenError: If it cannot be written.
     """
     pixels = np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
     if ink:
@@ -232,12 +235,8 @@ def save_png(
         (image.width * scale, image.height * scale), Image.Resampling.NEAREST
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        image.save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.beside(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def write_summaries(

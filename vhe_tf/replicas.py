@@ -1,15 +1,19 @@
-"""One batch on several devices or machines, as if it were on one.
+"""One batch on several devices or machines, or in pieces, as if it were whole.
 
 Under `tf.distribute` each replica takes the same step on its rows of the
-global batch. Whatever concerns the batch as a whole goes through here, so that
-N steps come to the same on every layout: a replica draws what its rows would
-have drawn in the whole batch, and gradients and metrics are means over it.
-Where there is one replica, or no strategy, all of this does nothing.
+global batch, and may go through them in microbatches, one after the other.
+Whatever concerns the batch as a whole goes through here, so that N steps come
+to the same on every layout: a part of the batch draws what its rows would have
+drawn in the whole, and gradients and metrics are means over it. Where there is
+one replica and one microbatch, or no strategy, all of this does nothing.
 """
 
+import contextlib
+import contextvars
 import json
 import os
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +22,10 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 __all__ = [
+    "EachReplica",
+    "accumulated",
     "draw",
+    "has_several_machines",
     "is_chief",
     "make_strategy",
     "mean",
@@ -58,30 +65,39 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return bool(strategy.extended.should_checkpoint)
 
 
+def has_several_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether other processes take part, which must agree with this."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def split(
-    strategy: tf.distribute.Strategy, episodes: tf.data.Dataset
+    strategy: tf.distribute.Strategy, episodes: Callable[..., tf.data.Dataset]
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Gives each replica its rows of every batch of episodes.
 
     Args:
         strategy: Of R replicas.
-        episodes: As `EpisodeSampler.dataset` returns; B a multiple of R.
+        episodes: Makes episodes as `EpisodeSampler.dataset` does, B of them a
+            multiple of R; called with `part` and `num_parts`.
 
     Returns:
         The same batches, over and over, of which replica r has the rows from
-        r B / R on, and the seed of the whole batch. Each worker makes the
-        whole batch. With one replica, `episodes` itself.
+        r B / R on, and the seed of the whole batch. Each worker makes the rows
+        of its own replicas alone. With one replica, all episodes as they are.
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
-        return episodes
+        return episodes()
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         here = count // context.num_input_pipelines
-        first = context.input_pipeline_id * here
+        batches = episodes(
+            part=context.input_pipeline_id,
+            num_parts=context.num_input_pipelines,
+        )
 
         def rows(values: tf.Tensor) -> tf.Tensor:
-            return tf.stack(tf.split(values, count)[first : first + here])
+            return tf.stack(tf.split(values, here))
 
         def shares(batch: Mapping[str, Any]) -> dict[str, Any]:
             return {
@@ -92,36 +108,113 @@ def split(
             }  # [replicas here, ...] each
 
         # What never ends has no last batch to agree about at every step.
-        return episodes.map(shares).unbatch().repeat().prefetch(here)
+        return batches.map(shares).unbatch().repeat().prefetch(here)
 
     return strategy.distribute_datasets_from_function(of_worker)
 
 
+def accumulated(
+    gradients: Callable[[Mapping[str, Any]], Sequence[tf.Tensor | None]],
+    batch: Mapping[str, Any],
+    *,
+    count: int,
+    variables: Sequence[tf.Variable],
+) -> list[tf.Tensor | None]:
+    """Returns the sums of the gradients on each microbatch of a batch.
+
+    One after the other, so that the memory is that of one of them.
+
+    Args:
+        gradients: Returns the gradients on a microbatch. What it draws by
+            `draw` and `sample` is what those rows would have drawn in the
+            whole batch.
+        batch: Of this replica, b rows and the seed of the whole batch; b a
+            multiple of `count`.
+        count: The number of microbatches.
+        variables: What the gradients are of.
+    """
+    if count == 1:
+        return list(gradients(batch))
+
+    def rows(values: tf.Tensor) -> tf.Tensor:
+        return tf.stack(tf.split(values, count))  # [count, b / count, ...]
+
+    parts = {
+        key: tf.nest.map_structure(rows, value)
+        for key, value in batch.items()
+        if key != "seed"
+    }
+
+    def add(
+        index: tf.Tensor, sums: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        part = tf.nest.map_structure(lambda values: values[index], parts)
+        with _microbatch(index, count):
+            more = gradients({**part, "seed": batch["seed"]})
+        return index + 1, [
+            a if b is None else a + b for a, b in zip(sums, more, strict=True)
+        ]
+
+    _, sums = tf.while_loop(
+        lambda index, sums: index < count,
+        add,
+        (tf.constant(0), [tf.zeros(v.shape, v.dtype) for v in variables]),
+        parallel_iterations=1,
+    )
+    return list(sums)
+
+
+# Which microbatch of how many this is, in the batch of a replica.
+_MICROBATCH: contextvars.ContextVar[tuple[int | tf.Tensor, int]] = (
+    contextvars.ContextVar("microbatch", default=(0, 1))
+)
+
+
+@contextlib.contextmanager
+def _microbatch(index: tf.Tensor, count: int) -> Iterator[None]:
+    token = _MICROBATCH.set((index, count))
+    try:
+        yield
+    finally:
+        _MICROBATCH.reset(token)
+
+
+def _part() -> tuple[int | tf.Tensor, int]:
+    """Returns which part of the whole batch this is, and of how many."""
+    index, count = _MICROBATCH.get()
+    context = _shared_context()
+    if context is None:
+        return index, count
+    return (
+        context.replica_id_in_sync_group * count + index,
+        context.num_replicas_in_sync * count,
+    )
+
+
 def draw(of_shape: Callable[[list[int]], tf.Tensor]) -> tf.Tensor:
-    """Draws for this replica's rows what the whole batch would have drawn.
+    """Draws for this part's rows what the whole batch would have drawn.
 
     Seeded noise fills a tensor from its first number to its last, so that the
-    rows of replica r in a draw for the whole batch are entry r of a draw with
-    an axis of all replicas before the others.
+    rows of part p in a draw for the whole batch are entry p of a draw with an
+    axis of all parts before the others.
 
     Args:
         of_shape: Draws, with the given axes before `[b, ...]`, those of this
-            replica.
+            replica's microbatch.
 
     Returns:
         `[b, ...]`.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    index, count = _part()
+    if count == 1:
         return of_shape([])
-    every = of_shape([context.num_replicas_in_sync])  # [R, b, ...]
-    return every[context.replica_id_in_sync_group]
+    return of_shape([count])[index]  # [P, b, ...] before
 
 
 def sample(
     distribution: tfd.Distribution, batch_size: int | tf.Tensor, *, seed: Any
 ) -> tf.Tensor:
-    """Draws for this replica's rows what the whole batch would have drawn.
+    """Draws for this part's rows what the whole batch would have drawn.
 
     To rounding, for Normal, MultivariateNormalDiag, Bernoulli and PixelCNN, and
     an Independent of them. Others draw in orders of their own: what they draw
@@ -135,18 +228,32 @@ def sample(
     Returns:
         `[b, E...]`.
     """
+    _, count = _part()
+    if not distribution.batch_shape.rank:
+        whole = distribution.sample([count * batch_size], seed=seed)
+        return draw(lambda leading: _split_rows(whole, leading))
+    family = distribution
+    while isinstance(family, tfd.Independent):
+        family = family.distribution
+    if count == 1 or not isinstance(
+        family, tfd.Normal | tfd.MultivariateNormalDiag
+    ):
+        return draw(lambda leading: distribution.sample(leading, seed=seed))
+    # Normal noise depends on the shape it is drawn in, by XLA and by
+    # MultivariateNormalDiag: let that be the shape of the whole batch.
+    shape = tf.concat(
+        [family.batch_shape_tensor(), family.event_shape_tensor()], axis=0
+    )
+    zeros = tf.zeros(tf.concat([[count * shape[0]], shape[1:]], axis=0))
+    noise = type(family)(zeros, tf.ones(shape[-1:])).sample(seed=seed)
+    return family.mean() + family.stddev() * draw(
+        lambda leading: _split_rows(noise, leading)
+    )
 
-    def of_shape(leading: list[int]) -> tf.Tensor:
-        if not distribution.batch_shape.rank:
-            return distribution.sample([*leading, batch_size], seed=seed)
-        if leading and isinstance(distribution, tfd.MultivariateNormalDiag):
-            # It draws the batch within each number of the event.
-            shape = tf.concat([leading, tf.shape(distribution.loc)], axis=0)
-            whole = tf.broadcast_to(distribution.loc, shape)
-            return distribution.copy(loc=whole).sample(seed=seed)
-        return distribution.sample(leading, seed=seed)
 
-    return draw(of_shape)
+def _split_rows(whole: tf.Tensor, leading: list[int]) -> tf.Tensor:
+    """Returns `[leading..., b, ...]` of `[B, ...]`."""
+    return tf.reshape(whole, [*leading, -1, *tf.unstack(tf.shape(whole)[1:])])
 
 
 def mean(values: Any) -> Any:
@@ -155,8 +262,8 @@ def mean(values: Any) -> Any:
     Args:
         values: A tensor, or a nest of them; of equally many rows a replica.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = _shared_context()
+    if context is None:
         return values
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
@@ -171,14 +278,110 @@ def summed_once(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     Args:
         gradients: Of the mean loss over this replica's rows.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = _shared_context()
+    if context is None:
         return list(gradients)
     first = tf.equal(context.replica_id_in_sync_group, 0)
     return [
         gradient * tf.cast(first, gradient.dtype)
         for gradient in mean(list(gradients))
     ]
+
+
+class EachReplica:
+    """A compiled function that each replica calls with arguments of its own.
+
+    Unlike in training, what a replica has is no part of a batch: it draws and
+    returns what it would on one device.
+
+    Args:
+        strategy: Of R replicas. Where they are of several machines, this one
+            calls the function by itself, on one device.
+        function: Of tensors, or nests of them.
+        input_signature: As in `tf.function`.
+
+    Attributes:
+        count: The number of calls at once: R, or 1 where there are several
+            machines.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        function: Callable[..., Any],
+        *,
+        input_signature: Sequence[tf.TensorSpec] | None = None,
+    ) -> None:
+        alone = has_several_machines(strategy)
+        self.count = 1 if alone else strategy.num_replicas_in_sync
+        self._strategy = strategy
+        self._function = function
+        if self.count > 1:
+            function = self._on_all
+            input_signature = input_signature and [
+                tf.TensorSpec([self.count, *spec.shape], spec.dtype)
+                for spec in input_signature
+            ]
+        self._compiled = tf.function(
+            function,
+            input_signature=input_signature,
+            reduce_retracing=input_signature is None,
+        )
+
+    def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Returns the result for each of at most `count` sets of arguments.
+
+        Args:
+            arguments: Of equal shapes.
+        """
+        if self.count == 1:
+            return [self._compiled(*each) for each in arguments]
+        padding = [arguments[-1]] * (self.count - len(arguments))
+        stacked = tf.nest.map_structure(
+            lambda *values: tf.stack(values), *arguments, *padding
+        )
+        return self._compiled(*stacked)[: len(arguments)]
+
+    def _on_all(self, *stacked: Any) -> list[Any]:
+        def on_replica() -> Any:
+            context = tf.distribute.get_replica_context()
+            index = context.replica_id_in_sync_group
+            own = tf.nest.map_structure(lambda values: values[index], stacked)
+            with _nothing_shared():
+                return self._function(*own)
+
+        results = self._strategy.run(on_replica)
+        return [
+            tf.nest.map_structure(
+                lambda value, i=index: (
+                    self._strategy.experimental_local_results(value)[i]
+                ),
+                results,
+            )
+            for index in range(self.count)
+        ]
+
+
+_SHARED: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "shared", default=True
+)
+
+
+@contextlib.contextmanager
+def _nothing_shared() -> Iterator[None]:
+    token = _SHARED.set(False)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _shared_context() -> tf.distribute.ReplicaContext | None:
+    """Returns the context of a replica that shares a batch with others."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return context if _SHARED.get() else None
 
 
 def _check_tf_config(text: str | None) -> None:

@@ -1,8 +1,9 @@
 """Runs that can be killed at any moment and go on as if they had not been.
 
 Nothing random has hidden state: episodes and seeds are functions of the step,
-so a checkpoint of weights, optimizer and the best bound so far is all there
-is. Files are written beside and renamed: none is ever half there.
+so that a checkpoint of weights, optimizer and metrics, and beside it the best
+bound so far, are all there is. Files are written beside and renamed: none is
+ever half there, whether a run is killed or the disk is full.
 
 A model made within the scope of a `tf.distribute` strategy is trained on all
 of its replicas. Each process calls the same functions; the chief alone writes.
@@ -25,17 +26,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import files
 from vhe_tf import replicas
+from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data.episodes import EpisodeSampler
-from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.label_table import check_nested
+from vhe_tf.data.records import damage_is_told
+from vhe_tf.loop import Loop
 from vhe_tf.models.vhe import VHE
 from vhe_tf.progress import status_line
-from vhe_tf.worker_loop import WorkerLoop
+from vhe_tf.stopping import stop_requests
 
 __all__ = [
     "NonFiniteLossError",
     "Run",
+    "StoppedOnRequest",
     "WorkerLostError",
     "averaged_weights",
     "check_groupings",
@@ -44,6 +50,7 @@ __all__ = [
     "fit",
     "mistakes_end_quietly",
     "save_model",
+    "what_is_kept_is_told",
     "write_json",
 ]
 
@@ -56,11 +63,20 @@ class WorkerLostError(RuntimeError):
     """Another machine of the run stopped."""
 
 
+class StoppedOnRequest(SystemExit):
+    """The run was asked to stop, and did so where it can go on.
+
+    It ends the program, as SIGTERM does, but with status 0.
+    """
+
+
 class Run:
     """A folder that holds one training run.
 
         config.json        what was asked for
-        checkpoints/       weights, optimizer, best bound: to resume from
+        checkpoints/       weights, optimizer, metrics; in epoch.json at which
+                           step an epoch was last ended, and the best bound:
+                           to resume from
         best.keras         the averaged weights with the best validation bound
         last.keras         the averaged weights at the end
         tensorboard/       scalars and pictures over time
@@ -100,6 +116,12 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def latest(self) -> str | None:
+        """The last good checkpoint, or None."""
+        latest: str | None = tf.train.latest_checkpoint(self.checkpoints)
+        return latest
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         """Where TensorBoard's files are."""
         return self.folder / "tensorboard"
@@ -110,7 +132,14 @@ class Run:
         return self.folder / "pictures"
 
     def begin(self) -> None:
-        """Writes the settings, once all that may refuse them has passed."""
+        """Writes the settings, once all that may refuse them has passed.
+
+        What a kill has left half written is removed first.
+        """
+        for folder in (self.folder, self.pictures):
+            for path in folder.glob(".*.partial*"):
+                path.unlink()
+        CheckpointFolder(self.checkpoints).remove_leftovers()
         write_json(self.folder / "config.json", self.config)
 
     def _check_config(self) -> None:
@@ -139,89 +168,169 @@ class Run:
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the best model and checkpoints, and stops at a spoiled loss.
 
+    There is a checkpoint of the last step of an epoch before anything is done
+    at the epoch's end; once all of that is done, `epoch.json` says so. A run
+    that is resumed between them does it again.
+
     Place it after the callback that adds `monitor` to the logs.
 
     Args:
         run: The run.
         model: The compiled model.
         monitor: The name in the epoch's logs of a bound to maximise.
+        steps_per_epoch: Steps in an epoch.
+
+    Attributes:
+        best: The best bound so far.
+        ended_step: The last step at which the end of an epoch was done.
     """
 
-    def __init__(self, run: Run, model: VHE, *, monitor: str) -> None:
+    def __init__(
+        self, run: Run, model: VHE, *, monitor: str, steps_per_epoch: int
+    ) -> None:
         super().__init__()
         self.run = run
         self.monitor = monitor
+        self.steps_per_epoch = steps_per_epoch
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
         self._chief = replicas.is_chief(model.distribute_strategy)
-        self.best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False)
+        self.best = -np.inf
+        self.ended_step = 0
         # Not `optimizer.iterations`, which leaves out the steps that mixed
         # precision skips.
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._state = {
+            "model": model,
+            "optimizer": model.optimizer,
+            "step": self._step,
+        }
+        self._metrics = [
+            variable.value
+            for metric in model.metrics
+            for variable in metric.variables
+        ]
+        self._saved_step = 0
+        self._logs: Mapping[str, Any] = {}
         folder = run.checkpoints
         if not self._chief:
             # To save is to add up the metrics of all workers: all take part.
             self._scratch = tempfile.TemporaryDirectory()
             folder = pathlib.Path(self._scratch.name)
-        self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=model,
-                optimizer=model.optimizer,
-                best=self.best,
-                step=self.step,
-            ),
-            folder,
-            max_to_keep=2,
-        )
+        self._folder = CheckpointFolder(folder)
 
     @property
-    def latest(self) -> str | None:
-        """The last good checkpoint, or None."""
-        latest: str | None = tf.train.latest_checkpoint(self.run.checkpoints)
-        return latest
+    def step(self) -> int:
+        """The number of steps that the run has taken."""
+        return int(self._step.numpy())
 
-    def restore(self, model: VHE) -> int:
-        """Restores the latest checkpoint, if any; returns its step."""
-        if self.latest:
-            status = self._manager.checkpoint.restore(self.latest)
+    def restore(self) -> None:
+        """Restores the latest checkpoint, if any.
+
+        Raises:
+            ValueError: If `epoch.json` has been taken from beside it.
+        """
+        if self.run.latest:
+            status = tf.train.Checkpoint(**self._state).read(self.run.latest)
             status.assert_existing_objects_matched()
-        return int(self.step.numpy())
+            self._saved_step = self.step
+            self._read_epoch()
+        self._write_epoch()
+
+    def position(self) -> tuple[int, int]:
+        """Returns the epoch that the run is in, and how many steps of it."""
+        epoch, taken = divmod(self.step, self.steps_per_epoch)
+        if not taken and self.ended_step < self.step:
+            return epoch - 1, self.steps_per_epoch  # all but its end
+        return epoch, taken
+
+    def save(self) -> None:
+        """Saves a checkpoint of this step, unless there is one.
+
+        Raises:
+            NonFiniteLossError: If the weights are not finite.
+            NotWrittenError: If it cannot be written.
+        """
+        if self.step == self._saved_step:
+            return
+        weights = self.model.get_weights()
+        if not all(np.isfinite(weight).all() for weight in weights):
+            # The last step spoiled them.
+            raise self._not_finite("model", self._logs)
+        checkpoint = tf.train.Checkpoint(**self._state, metrics=self._metrics)
+        self._folder.write(checkpoint, self.step)
+        self._saved_step = self.step
+
+    def on_epoch_begin(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Goes on with the means of an epoch that was left within."""
+        if self.position()[1]:
+            # They have just been reset.
+            checkpoint = tf.train.Checkpoint(metrics=self._metrics)
+            checkpoint.read(self.run.latest).expect_partial()
 
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Counts the step, and stops at a loss that is not finite."""
-        self.step.assign_add(1)
+        """Counts the step, stops at a loss that is not finite, and saves."""
+        self._step.assign_add(1)
+        self._logs = logs or {}
         # The running mean of the epoch, which any bad step spoils.
-        if not np.isfinite(float((logs or {})["loss"])):
-            raise self._not_finite("loss", logs or {})
+        if not np.isfinite(float(self._logs["loss"])):
+            raise self._not_finite("loss", self._logs)
+        if self.step % self.steps_per_epoch == 0:
+            self.save()
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
-        """Saves the model if it is the best, then the checkpoint."""
+        """Saves the model if it is the best; then the epoch's end is done."""
         value = float((logs or {})[self.monitor])
-        weights = self.model.get_weights()
-        if not all(np.isfinite(weight).all() for weight in weights):
-            # The last step of the epoch spoiled them.
-            raise self._not_finite("model", logs or {})
-        if value > float(self.best.numpy()):
+        if value > self.best:
             if self._chief:
                 with averaged_weights(self.model):
                     save_model(self.model, self.run.best)
-            self.best.assign(value)
-        # Last: whatever a kill interrupts before is done again on resume.
-        self._manager.save(int(self.step.numpy()))
+            self.best = value
+        self.ended_step = self.step
+        self._write_epoch()
+
+    def _read_epoch(self) -> None:
+        path = self.run.checkpoints / "epoch.json"
+        if path.exists():
+            epoch = json.loads(path.read_text(encoding="utf-8"))
+            self.ended_step = epoch["step"]
+            self.best = -np.inf if epoch["best"] is None else epoch["best"]
+            return
+        # Earlier versions had it in the checkpoint, saved when all was done.
+        reader = tf.train.load_checkpoint(self.run.latest)
+        key = "best/.ATTRIBUTES/VARIABLE_VALUE"
+        if not reader.has_tensor(key):
+            raise ValueError(
+                f"{path} belongs to the checkpoints beside it and is missing; "
+                "put it back, or delete that folder to begin anew."
+            )
+        self.ended_step = self.step
+        self.best = float(reader.get_tensor(key))
+
+    def _write_epoch(self) -> None:
+        if self._chief:
+            self.run.checkpoints.mkdir(exist_ok=True)
+            best = self.best if np.isfinite(self.best) else None
+            write_json(
+                self.run.checkpoints / "epoch.json",
+                {"step": self.ended_step, "best": best},
+            )
 
     def _not_finite(
         self, what: str, logs: Mapping[str, Any]
     ) -> NonFiniteLossError:
         terms = ", ".join(f"{k}={float(v):.6g}" for k, v in logs.items())
         return NonFiniteLossError(
-            f"The {what} is not finite at step {int(self.step.numpy())}; means "
+            f"The {what} is not finite at step {self.step}; means "
             f"over the epoch so far: {terms}. The last good checkpoint is "
-            f"{self.latest}. Lower the learning rate or the clipping norm, and "
-            "start in another folder."
+            f"{self.run.latest}. Lower the learning rate or the clipping norm, "
+            "and start in another folder."
         )
 
 
@@ -241,17 +350,26 @@ class Progress(keras.callbacks.Callback):
         self._steps_per_epoch = steps_per_epoch
         self._epochs = epochs
         self._epoch = 0
+        self._done_before = 0
         self._start = 0.0
+        self._line = contextlib.ExitStack()
 
     def on_epoch_begin(
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Starts the line of an epoch."""
         self._epoch = epoch
+        self._done_before = -1
         self._start = time.monotonic()
-        self._line = contextlib.ExitStack()
         self._show = self._line.enter_context(status_line())
         self._show(f"epoch {epoch + 1}/{self._epochs}: starting")
+
+    def on_train_batch_begin(
+        self, batch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Sees how many steps an earlier process has taken."""
+        if self._done_before < 0:
+            self._done_before = batch
 
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
@@ -259,7 +377,8 @@ class Progress(keras.callbacks.Callback):
         """Rewrites the line."""
         done = batch + 1
         seconds = time.monotonic() - self._start
-        left = seconds / done * (self._steps_per_epoch - done)
+        seconds_a_step = seconds / (done - self._done_before)
+        left = seconds_a_step * (self._steps_per_epoch - done)
         filled = 20 * done // self._steps_per_epoch
         self._show(
             f"epoch {self._epoch + 1}/{self._epochs} "
@@ -272,7 +391,7 @@ class Progress(keras.callbacks.Callback):
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Writes what the epoch came to."""
-        self._line.close()
+        self.close()
         seconds = time.monotonic() - self._start
         values = ", ".join(
             f"{name} {float(value):.4g}"
@@ -284,6 +403,10 @@ class Progress(keras.callbacks.Callback):
             f"epoch {epoch + 1}/{self._epochs}, {seconds:.0f} s: {values}",
             flush=True,
         )
+
+    def close(self) -> None:
+        """Leaves the line to others."""
+        self._line.close()
 
 
 class Validation(keras.callbacks.Callback):
@@ -327,6 +450,12 @@ def fit(
 ) -> None:
     """Trains a compiled model, from where its run was left.
 
+    On SIGTERM it finishes the step that it is in (at the end of an epoch, the
+    callback), saves a checkpoint of that very step and raises
+    `StoppedOnRequest`; the same `fit` goes on from there. That holds in the
+    main thread of a program; elsewhere SIGTERM does what it always does. Of
+    several machines all stop, together, with a step after one was asked to.
+
     Args:
         model: The compiled model.
         run: The run; its `best` and `last` models are written.
@@ -339,7 +468,11 @@ def fit(
         validation_steps: Batches of the validation episodes.
 
     Raises:
+        DamagedRecordsError: If an image on disk cannot be read.
         NonFiniteLossError: If the loss becomes NaN or infinite.
+        NotWrittenError: If something cannot be written, as on a full disk. The
+            last good checkpoint is whole, and nothing else is half there.
+        StoppedOnRequest: If SIGTERM came.
         ValueError: As `check_groupings` and `check_layout`, and if machines
             do not see the same checkpoints.
         WorkerLostError: If another machine stopped. The same `fit` on all of
@@ -349,78 +482,107 @@ def fit(
     for sampler in (train, validation):
         check_groupings(model, sampler.data)
         check_layout(model, sampler.batch_size)
-    progress = [Progress(steps_per_epoch, epochs)]
-    if replicas.is_chief(strategy):
-        run.begin()
-    else:
-        callbacks, progress = [], []
-    checkpoints = Checkpoints(run, model, monitor="val_elbo")
-    first_step = checkpoints.restore(model)
-    if first_step:
-        print(f"Going on from step {first_step} of {run.folder}.", flush=True)
-    fit_model, evaluate = _loops(model)
-    validate = functools.partial(
-        evaluate,
-        replicas.split(strategy, validation.dataset()),
-        steps=validation_steps,
-    )
-    with _lost_workers_are_told(strategy, checkpoints):
-        _check_all_begin_at(first_step, strategy)
-        fit_model(
-            replicas.split(strategy, train.dataset(first_step)),
-            initial_epoch=first_step // steps_per_epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=[
-                Validation(validate),
-                *callbacks,
-                checkpoints,
-                *progress,
-            ],
+    chief = replicas.is_chief(strategy)
+    with what_is_kept_is_told(run), stop_requests() as asked:
+        if chief:
+            run.begin()
+        checkpoints = Checkpoints(
+            run, model, monitor="val_elbo", steps_per_epoch=steps_per_epoch
         )
-    if replicas.is_chief(strategy):
-        save_model(model, run.last)
-
-
-def _loops(model: VHE) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Returns what fits and what evaluates a model."""
-    if _has_several_machines(model.distribute_strategy):
-        loop = WorkerLoop(model)
-        return loop.fit, loop.evaluate
-    return (
-        functools.partial(model.fit, shuffle=False, verbose=0),
-        functools.partial(model.evaluate, return_dict=True, verbose=0),
-    )
-
-
-def _has_several_machines(strategy: tf.distribute.Strategy) -> bool:
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        checkpoints.restore()
+        loop = Loop(model, asked)
+        validate = functools.partial(
+            loop.evaluate,
+            replicas.split(strategy, validation.dataset),
+            steps=validation_steps,
+        )
+        first_epoch, first_step = checkpoints.position()
+        progress = Progress(steps_per_epoch, epochs)
+        with (
+            _lost_workers_are_told(strategy, run),
+            damage_is_told(),
+            contextlib.closing(progress),
+        ):
+            _check_all_begin_at(checkpoints, strategy)
+            if checkpoints.step:
+                print(
+                    f"Going on from step {checkpoints.step} of {run.folder}.",
+                    flush=True,
+                )
+            done = loop.fit(
+                replicas.split(
+                    strategy, functools.partial(train.dataset, checkpoints.step)
+                ),
+                callbacks=[
+                    Validation(validate),
+                    *(callbacks if chief else []),
+                    checkpoints,
+                    *([progress] if chief else []),
+                ],
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                first_epoch=first_epoch,
+                first_step=first_step,
+            )
+            if not done:
+                checkpoints.save()
+        if done and chief:
+            save_model(model, run.last)
+        if asked() or not done:
+            print(
+                f"Stopped on request at step {checkpoints.step} of "
+                f"{run.folder}; the same command goes on.",
+                flush=True,
+            )
+            raise StoppedOnRequest
 
 
 def _check_all_begin_at(
-    first_step: int, strategy: tf.distribute.Strategy
+    checkpoints: Checkpoints, strategy: tf.distribute.Strategy
 ) -> None:
     """Raises a ValueError if other machines found other checkpoints."""
-    if not _has_several_machines(strategy):
+    if not replicas.has_several_machines(strategy):
         return
+    here = [float(checkpoints.step), float(checkpoints.ended_step)]
 
     @tf.function
     def mean() -> Any:
         return strategy.run(
-            lambda: replicas.mean(tf.constant(first_step, tf.float64))
+            lambda: replicas.mean(tf.constant(here, tf.float64))
         )
 
     found = strategy.experimental_local_results(mean())[0]
-    if float(found) != first_step:
+    if found.numpy().tolist() != here:
         raise ValueError(
             "The machines of a run must all see its folder, on storage that "
-            f"they share. Received: step {first_step} here, another elsewhere."
+            f"they share. Received: step {checkpoints.step} here, another "
+            "elsewhere."
         )
 
 
 @contextlib.contextmanager
+def what_is_kept_is_told(run: Run) -> Iterator[None]:
+    """Adds to a NotWrittenError what is whole, and how to go on.
+
+    Full disks become such errors, whoever finds them full.
+    """
+    try:
+        with files.full_disks_are_told():
+            yield
+    except files.NotWrittenError as error:
+        kept = (
+            f"The last good checkpoint, {run.latest}, is whole: make room (or "
+            "mend what else is wrong), and the same command goes on from there."
+            if run.latest
+            else "There is no checkpoint yet: make room (or mend what else is "
+            "wrong), and the same command begins anew."
+        )
+        raise files.NotWrittenError(f"{error} {kept}") from error
+
+
+@contextlib.contextmanager
 def _lost_workers_are_told(
-    strategy: tf.distribute.Strategy, checkpoints: Checkpoints
+    strategy: tf.distribute.Strategy, run: Run
 ) -> Iterator[None]:
     """Raises a WorkerLostError where another machine of the run stops."""
     try:
@@ -431,16 +593,16 @@ def _lost_workers_are_told(
         tf.errors.DeadlineExceededError,
         tf.errors.UnavailableError,
     ) as error:
-        if not _has_several_machines(strategy):
+        if not replicas.has_several_machines(strategy):
             raise
         raise WorkerLostError(
             "Another machine of this run stopped, or cannot be reached. Start "
             "the same command on all of them: the run goes on from "
-            f"{checkpoints.latest or 'its beginning'}."
+            f"{run.latest or 'its beginning'}."
         ) from error
 
 
-def check_groupings(model: VHE, data: GroupedImages) -> None:
+def check_groupings(model: VHE, data: GroupedData) -> None:
     """Checks that data are grouped as the latents of a model are declared.
 
     Args:
@@ -473,8 +635,9 @@ def check_layout(model: VHE, batch_size: int) -> None:
         batch_size: B, that of all replicas together.
 
     Raises:
-        ValueError: If a batch cannot be split evenly, or XLA is to compile a
-            step of several replicas.
+        ValueError: If a batch cannot be split evenly, among the replicas or
+            into the microbatches of each, or XLA is to compile a step of
+            several replicas.
     """
     count = model.distribute_strategy.num_replicas_in_sync
     if batch_size % count:
@@ -482,6 +645,14 @@ def check_layout(model: VHE, batch_size: int) -> None:
             "Every replica takes as many episodes as the others: the batch "
             f"size must be a multiple of their number, {count}. "
             f"Received: batch_size={batch_size}."
+        )
+    rows = batch_size // count
+    if rows < 0:
+        raise ValueError(
+            "The episodes of a replica are split evenly into `accumulation` "
+            f"microbatches: {rows} must be a multiple of it. Received: "
+            f"accumulation={model.accumulation} with batch_size={batch_size} "
+            f"on {count} replicas."
         )
     if count > 1 and model.jit_compile:
         raise ValueError(
@@ -535,12 +706,14 @@ def save_model(model: VHE, path: pathlib.Path) -> None:
     """Saves a model as a `.keras` file, whole or not at all.
 
     Only what inference needs: neither optimizer nor training settings.
+
+    Raises:
+        NotWrittenError: If it cannot be written.
     """
     bare = VHE.from_config(model.get_config())
     bare.set_weights(model.get_weights())
-    beside = path.with_name(f".{path.stem}.partial.keras")
-    bare.save(beside)
-    os.replace(beside, path)
+    with files.beside(path) as partial:
+        bare.save(partial)
 
 
 def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
@@ -570,14 +743,19 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
     if "skip_unreadable" in run:
         del settings["images"], settings["split"]
         settings["skip_unreadable"] = run["skip_unreadable"]
-    if run.get("image_size"):
+    # Records have a size of their own.
+    if run.get("image_size") and settings["dataset"] != "records":
         height, width = run["image_size"].split("x")
         settings["image_size"] = int(height), int(width)
     return settings
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Writes a JSON file, whole or not at all.
+
+    Raises:
+        NotWrittenError: If it cannot be written.
+    """
+    text = json.dumps(values, indent=2) + "\n"
+    with files.beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")

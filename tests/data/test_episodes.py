@@ -884,6 +884,122 @@ def test_two_steps_share_no_chance_for_want_of_bits():
     assert np.any(one["support"]["character"] != other["support"]["character"])
 
 
+# Parts of a batch -------------------------------------------------------------
+
+
+def joined(parts):
+    """Puts the rows of parts together, as in the whole batch."""
+    seeds = [part.pop("seed") for part in parts]
+    for seed in seeds:
+        np.testing.assert_array_equal(seed, seeds[0])
+    whole = tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    return {**whole, "seed": seeds[0]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resamples": True},
+        {"resamples": False},
+        {"resamples": True, "exclude_query": True},
+        {"resamples": True, "support_size": (1, 3)},
+        {"resamples": True, "group_latents": ["alphabet"]},
+    ],
+)
+@pytest.mark.parametrize("num_parts", [2, 3, 12])
+def test_parts_are_rows_of_the_whole_batch(options, num_parts):
+    # Binarisation draws noise for each pixel.
+    sampler = sampler_of(
+        crossed(), batch_size=12, augmentation=CHANCY, **options
+    )
+    parts = [
+        sampler.dataset(first_step=2, part=part, num_parts=num_parts)
+        for part in range(num_parts)
+    ]
+    for step, episodes in enumerate(tf.data.Dataset.zip(*parts).take(4), 2):
+        rows = len(episodes[0]["query"])
+        assert rows == 12 // num_parts
+        assert_same_episode(joined(episodes), sampler.episode(step))
+
+
+def test_shapes_of_parts_are_static():
+    sampler = sampler_of(numbered(character=MIXED), batch_size=6)
+    spec = sampler.dataset(part=1, num_parts=3).element_spec
+    assert spec["query"] == tf.TensorSpec([2, 1, 1, 1])
+    assert spec["support"]["character"] == tf.TensorSpec([2, 2, 1, 1, 1])
+    assert spec["group_size"]["character"] == tf.TensorSpec([2], tf.int32)
+
+
+class _Watched(GroupedImages):
+    """Counts the images of each reading."""
+
+    counts: list[int]
+
+    def reader(self):
+        read = super().reader()
+        object.__setattr__(self, "counts", [])
+
+        def counted(indices):
+            tf.py_function(
+                lambda indices: self.counts.append(len(indices)), [indices], []
+            )
+            return read(indices)
+
+        return counted
+
+
+@pytest.mark.parametrize(("num_parts", "num_images"), [(1, 36), (4, 9)])
+def test_a_part_reads_its_own_images_alone(num_parts, num_images):
+    data = numbered(character=MIXED)
+    watched = _Watched(data.images, data.labels)
+    sampler = sampler_of(watched, batch_size=12)
+    for _ in sampler.dataset(part=num_parts - 1, num_parts=num_parts).take(3):
+        pass
+    assert set(watched.counts) == {num_images}
+
+
+@pytest.mark.parametrize(("part", "num_parts"), [(0, 5), (3, 3), (-1, 3)])
+def test_a_part_that_there_is_not_is_refused(part, num_parts):
+    sampler = sampler_of(numbered(character=MIXED), batch_size=12)
+    received = (
+        f"Received: part={part}, num_parts={num_parts} with batch_size=12."
+    )
+    with pytest.raises(ValueError, match=re.escape(received)):
+        sampler.dataset(part=part, num_parts=num_parts)
+
+
+# Affine maps ------------------------------------------------------------------
+
+
+def test_affine_maps_are_shared_by_many_images(monkeypatch):
+    augmentation = Augmentation(affine_copies=3, binarization="none")
+    data = patterned([4] * 10)
+    options = {"batch_size": 30, "augmentation": augmentation, "seed": 6}
+    unbounded = sampler_of(data, **options).episode(0)
+    for limit in (30, 1000):
+        monkeypatch.setattr("vhe_tf.data.episodes._MAX_MAPS", limit)
+        assert_same_episode(sampler_of(data, **options).episode(0), unbounded)
+    for limit, num_rows in ((29, 9), (12, 4), (2, 1)):
+        monkeypatch.setattr("vhe_tf.data.episodes._MAX_MAPS", limit)
+        sampler = sampler_of(data, **options)
+        assert sampler._maps.shape == (num_rows, 3, 8)
+        table = affine_table(
+            num_rows, 3, stored_size=(5, 5), image_size=(5, 5), seed=6
+        )
+        expected = {
+            transform(
+                tf.constant(data.images[image : image + 1]),
+                table[image % num_rows, copy][None],
+                (5, 5),
+            )
+            .numpy()
+            .tobytes()
+            for image, copy in np.ndindex(10, 3)
+        }
+        drawn = sampler.episode(0)["query"].numpy()
+        assert {image.tobytes() for image in drawn} == expected
+
+
 # The data set ----------------------------------------------------------------
 
 

@@ -240,7 +240,32 @@ def uniform_data(sizes=(6,) * 8, seed=0, **labels):
     )
 
 
-class NearestNeighbour:
+def assert_alike(value, wanted, *, rtol=2e-5):
+    """Checks that floats are equal to rounding, and all else is equal."""
+    if isinstance(wanted, dict):
+        assert list(value) == list(wanted)
+        for name, item in wanted.items():
+            assert_alike(value[name], item, rtol=rtol)
+    elif isinstance(wanted, list):
+        assert len(value) == len(wanted)
+        for item, wanted_item in zip(value, wanted, strict=True):
+            assert_alike(item, wanted_item, rtol=rtol)
+    elif isinstance(wanted, float):
+        np.testing.assert_allclose(value, wanted, rtol=rtol, atol=1e-6)
+    else:
+        assert value == wanted
+
+
+class OneByOne:
+    """A scorer that has no replicas."""
+
+    def each(self, trials, *, seed):
+        for index, trial in enumerate(trials):
+            scores = self(trial.support, trial.queries, seed=(seed, index))
+            yield trial, scores
+
+
+class NearestNeighbour(OneByOne):
     """A scorer without a model: minus the mean distance to the support."""
 
     group = "character"

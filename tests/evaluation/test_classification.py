@@ -9,6 +9,7 @@ from tests.evaluation.conftest import IMAGE_SHAPE
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
+from tests.evaluation.conftest import OneByOne
 from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
@@ -260,6 +261,7 @@ class Table:
         self.rows = rows
         self.drawn = {}  # by seed
         self.image_shape = IMAGE_SHAPE
+        self.distribute_strategy = tf.distribute.get_strategy()
 
     def infer(self, support, *, seed, num_samples, complete):
         del support, complete
@@ -553,7 +555,7 @@ def test_a_model_that_ignores_the_support_is_at_chance():
     assert result.half_width == 0.0
 
 
-class Fixed:
+class Fixed(OneByOne):
     """A scorer that is told its scores."""
 
     group = "character"

@@ -628,6 +628,34 @@ def test_an_improper_annealing_is_refused(scratch, argument, name, value):
         scratch.compile(**{argument: {name: value}})
 
 
+@pytest.mark.parametrize("accumulation", [0, -2, 2.0])
+def test_an_improper_accumulation_is_refused(scratch, accumulation):
+    with pytest.raises(
+        ValueError, match=rf"Received: accumulation={accumulation}\."
+    ):
+        scratch.compile(accumulation=accumulation)
+
+
+def test_free_nats_need_the_whole_batch(scratch):
+    scratch.compile(free_nats={"character": 0.0}, accumulation=2)
+    with pytest.raises(ValueError, match="mean KL of the whole") as error:
+        scratch.compile(
+            free_nats={"character": 0.0, "element": 3.0}, accumulation=2
+        )
+    assert "Received: free_nats={'element': 3.0}, accumulation=2." in str(
+        error.value
+    )
+
+
+def test_the_microbatches_revive_with_the_compilation(scratch):
+    scratch.compile(accumulation=3)
+    config = scratch.get_compile_config()
+    scratch.compile()
+    assert scratch.accumulation == 1
+    scratch.compile_from_config(config)
+    assert scratch.accumulation == 3
+
+
 # Inference and generation -----------------------------------------------------
 
 

@@ -646,13 +646,22 @@ def _contents(folder):
 
 def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        pathlib.Path(args[1]).mkdir()
+        (pathlib.Path(args[1]) / "saved_model.pb").write_bytes(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
     with pytest.raises(OSError, match="No space"):
         export(tiny_vhe(), tmp_path / "m", num_samples=1, warmup=False)
     assert not list((tmp_path / "m").iterdir())
+
+
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
+    for name in (".1.a.partial", ".2.b.partial"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+    (tmp_path / "1").mkdir()
+    with exporting._lock(tmp_path / ".2.b.partial"):
+        exporting._remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", ".2.b.partial"}
 
 
 def test_warm_up_requests_are_those_that_the_signatures_answer(

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -12,10 +14,14 @@ def trainer(*arguments, script="omniglot.py"):
     return [sys.executable, str(ROOT / "trainers" / script), *arguments]
 
 
-def tiny_trainer(*arguments, script="omniglot.py"):
-    """The trainer itself, but for the number of features."""
+def tiny_trainer(*arguments, script="omniglot.py", num_devices=1):
+    """The trainer itself, but for the number of features, and of devices."""
     launch = (
         "import runpy, sys; from tests.conftest import tiny_sizes; "
+        "import tensorflow as tf; "
+        "tf.config.set_logical_device_configuration("
+        "tf.config.list_physical_devices('CPU')[0], "
+        f"[tf.config.LogicalDeviceConfiguration()] * {num_devices}); "
         f"sys.argv[0] = 'trainers/{script}'; sys.path.insert(0, 'trainers')\n"
         "with tiny_sizes(): runpy.run_path(sys.argv[0], run_name='__main__')"
     )
@@ -32,3 +38,47 @@ def output_of(command, **environment):
         cwd=ROOT,
         check=False,
     )
+
+
+def meanwhile(command, path, act):
+    """Runs a trainer; once it has written a file, acts on the process.
+
+    Returns:
+        Its status and what it wrote, when it has ended.
+    """
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not path.exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        act(process)
+        text, _ = process.communicate()
+    assert path.exists(), text
+    return process.returncode, text
+
+
+def signalled(command, path, number=signal.SIGKILL):
+    """Runs a trainer until it has written a file; returns what it wrote."""
+    status, text = meanwhile(
+        command, path, lambda process: process.send_signal(number)
+    )
+    assert status == (0 if number == signal.SIGTERM else -number), text
+    return text
+
+
+def interrupted(command, run_dir, number=signal.SIGKILL):
+    """Trains, interrupted after the first checkpoint; returns the first text.
+
+    The final evaluation is left out.
+    """
+    first = signalled(command, run_dir / "checkpoints" / "checkpoint", number)
+    assert not (run_dir / "last.keras").exists(), "was not signalled in time"
+    text = signalled(command, run_dir / "last.keras")
+    assert "Going on from step" in text
+    return first

@@ -1,16 +1,20 @@
 import json
+import re
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import vhe_tf
+from tests.evaluation.conftest import assert_alike
+from tests.tiny_run import assert_same_models
 from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import interrupted
+from tests.trainers.conftest import meanwhile
 from tests.trainers.conftest import output_of
+from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
 
@@ -83,34 +87,121 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert not list(folder.rglob("*.partial*"))
 
 
-def test_a_killed_run_ends_with_the_same_weights(
-    image_folder, whole_run, tmp_path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    number, image_folder, whole_run, tmp_path
 ):
-    run_dir = tmp_path / "run"
-    command = trainer(*arguments(image_folder, run_dir))
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
+    command = trainer(*arguments(image_folder, tmp_path))
+    first = interrupted(command, tmp_path, number)
+    if number == signal.SIGTERM:
+        last = first.splitlines()[-1]
+        assert last.startswith("Stopped on request at step ")
+        assert last.endswith(f" of {tmp_path}; the same command goes on.")
+        assert not (tmp_path / "metrics.json").exists()
+    assert_same_models(tmp_path, whole_run[0])
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_with_more_room_it_goes_on(
+    image_folder, tmp_path, small_disk
+):
+    whole, folder = tmp_path / "whole", small_disk.folder / "run"
+    signalled(
+        tiny_trainer(*arguments(image_folder, whole)), whole / "last.keras"
     )
-    deadline = time.monotonic() + 300
-    state = run_dir / "checkpoints" / "checkpoint"
-    while not state.exists():
-        assert process.poll() is None, "ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (run_dir / "last.keras").exists(), "was not killed in time"
+    command = tiny_trainer(*arguments(image_folder, folder))
+    for path, words in [
+        ("checkpoints/checkpoint", r"error: .*ritten.*"),
+        ("pictures/unconditional.png", r"error: \S*metrics\.json could not .*"),
+    ]:
+        status, text = meanwhile(
+            command, folder / path, lambda _: small_disk.fill()
+        )
+        assert status == 1, text
+        [error] = [v for v in text.splitlines() if v.startswith("error: ")]
+        assert re.fullmatch(
+            words
+            + r"the disk is full .* The last good checkpoint, \S*ckpt-\d+, "
+            "is whole: make room .* and the same command goes on from there.",
+            error,
+        )
+        assert "Traceback" not in text
+        assert not list(folder.rglob("*partial*"))
+        small_disk.resize("64m")
+        small_disk.empty()
     done = output_of(command)
     assert done.returncode == 0, done.stdout
-    assert "Going on from step" in done.stdout
-    for name in ("last.keras", "best.keras"):
-        weights = vhe_tf.load_model(run_dir / name).get_weights()
-        expected = vhe_tf.load_model(whole_run[0] / name).get_weights()
-        for value, wanted in zip(weights, expected, strict=True):
-            np.testing.assert_array_equal(value, wanted)
+    assert json.loads((folder / "metrics.json").read_text("utf-8"))
+    assert_same_models(folder, whole)
+
+
+_TELL_REPLICAS = """
+from vhe_tf.evaluation import report
+def told(model, *args, evaluate=report.evaluate, **kwargs):
+    print("replicas:", model.distribute_strategy.num_replicas_in_sync)
+    return evaluate(model, *args, **kwargs)
+report.evaluate = told
+"""
+
+
+def telling_replicas(command):
+    """Has a tiny trainer say on how many replicas it evaluates."""
+    return [
+        *command[:2],
+        command[2].replace("\nwith", f"\n{_TELL_REPLICAS}\nwith"),
+        *command[3:],
+    ]
+
+
+def test_two_devices_train_as_one_does(image_folder, tmp_path):
+    def command(name, *options):
+        return tiny_trainer(
+            *arguments(image_folder, tmp_path / name),
+            "--epochs=1",
+            *options,
+            num_devices=2,
+        )
+
+    refused = output_of(
+        command("no", "--distribution=mirrored", "--batch_size=3")
+    )
+    assert "a multiple of their number, 2." in refused.stdout
+    done = output_of(
+        telling_replicas(
+            command("two", "--distribution=mirrored", "--accumulation=2")
+        )
+    )
+    assert done.returncode == 0, done.stdout
+    assert "replicas: 2" in done.stdout
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text("utf-8"))
+    for num_replicas, distribution in enumerate(("none", "mirrored"), 1):
+        out = tmp_path / f"{distribution}.json"
+        done = output_of(
+            telling_replicas(
+                tiny_trainer(
+                    f"--model={tmp_path / 'two' / 'best.keras'}",
+                    f"--data_dir={image_folder}",
+                    f"--out={out}",
+                    f"--distribution={distribution}",
+                    *("--num_trials=2", "--num_groups=2", "--num_samples=3"),
+                    *("--joint_num_samples=3", "--seed=3"),
+                    script="evaluate.py",
+                    num_devices=2,
+                )
+            )
+        )
+        assert done.returncode == 0, done.stdout
+        assert f"replicas: {num_replicas}" in done.stdout
+        report = json.loads(out.read_text("utf-8"))
+        for name in ("accuracy", "elbo", "joint_nll", "conditional_nll"):
+            assert_alike(report[name], metrics[name], rtol=1e-4)
+    signalled(command("one"), tmp_path / "one" / "last.keras")
+    for value, wanted in zip(
+        vhe_tf.load_model(tmp_path / "two" / "last.keras").get_weights(),
+        vhe_tf.load_model(tmp_path / "one" / "last.keras").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_evaluate_measures_the_model_on_the_data_of_its_run(

@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 
 import vhe_tf
+from tests.tiny_run import assert_same_models
+from tests.trainers.conftest import interrupted
 from tests.trainers.conftest import output_of
+from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
 
@@ -174,6 +177,27 @@ def test_either_structure_is_evaluated_and_exported(name, request, tmp_path):
     )
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("alphabets", []), ("styles", ["--num_styles=4", "--copies=1"])],
+)
+def test_a_killed_run_ends_with_the_same_weights(name, options, tmp_path):
+    def command(folder):
+        return tiny_trainer(
+            f"--run_dir={folder}",
+            *FEW,
+            *options,
+            "--epochs=4",
+            script=f"omniglot_{name}.py",
+        )
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    signalled(command(whole), whole / "last.keras")
+    interrupted(command(killed), killed)
+    assert_same_models(killed, whole)
 
 
 def test_a_recipe_of_grey_drawings_is_none_for_styles(styles):

@@ -359,6 +359,19 @@ def test_a_stopped_row_goes_on_where_it_was(reproduce, workshop):
     assert started == ["evaluate.py"]
 
 
+def test_a_training_that_was_asked_to_stop_is_not_measured(
+    reproduce, workshop, monkeypatch
+):
+    """It ends with status 0, but without metrics.json."""
+    started = []
+    monkeypatch.setattr(
+        reproduce, "execute", lambda command, log: started.append(command[1])
+    )
+    [failure] = reproduce.make([ROW], "cpu", reproduce.Inputs())
+    assert "omniglot.py was asked to stop" in failure
+    assert started == ["trainers/omniglot.py"]
+
+
 def test_a_failed_row_does_not_stop_the_others(reproduce, workshop):
     started, failing = workshop
     failing.add("omniglot.py")

@@ -1,8 +1,5 @@
 import io
 import json
-import signal
-import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -11,8 +8,10 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
 import vhe_tf
-from tests.trainers.conftest import ROOT
+from tests.tiny_run import assert_same_models
+from tests.trainers.conftest import interrupted
 from tests.trainers.conftest import output_of
+from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
 
@@ -61,23 +60,9 @@ def deconvolutional(photos, tmp_path_factory):
     command = tiny_trainer(
         *arguments(photos, folder), script="youtube_faces.py"
     )
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-    )
-    deadline = time.monotonic() + 300
-    while not (folder / "checkpoints" / "checkpoint").exists():
-        assert process.poll() is None, "ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "last.keras").exists(), "was not killed in time"
-    done = output_of(command)
+    interrupted(command, folder)
+    done = output_of(command)  # the final evaluation
     assert done.returncode == 0, done.stdout
-    assert "Going on from step" in done.stdout
     return folder, done.stdout
 
 
@@ -95,6 +80,17 @@ def pixel_cnn(photos, tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(
+    deconvolutional, photos, tmp_path
+):
+    command = tiny_trainer(
+        *arguments(photos, tmp_path), script="youtube_faces.py"
+    )
+    signalled(command, tmp_path / "last.keras")
+    assert_same_models(deconvolutional[0], tmp_path)
 
 
 def metrics_of(path):

@@ -222,7 +222,11 @@ def symmetry(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 
 def binarize(
-    images: tf.Tensor, binarization: str, *, seed: tf.Tensor
+    images: tf.Tensor,
+    binarization: str,
+    *,
+    seed: tf.Tensor,
+    rows: tuple[int | tf.Tensor, int | tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Makes pixels binary, the last of all steps.
 
@@ -230,6 +234,8 @@ def binarize(
         images: Intensities in 0..1, any shape.
         binarization: One of `BINARIZATIONS`.
         seed: `[2]` int, used if `binarization` is `"dynamic"`.
+        rows: `(first, total)`, where the images are those from number `first`
+            on of so many, and get what they would get among all.
 
     Returns:
         float32 of the same shape, in {0, 1} unless `binarization` is
@@ -239,5 +245,8 @@ def binarize(
         return images
     if binarization == "threshold":
         return tf.cast(images >= 0.5, tf.float32)
-    uniform = tf.random.stateless_uniform(tf.shape(images), seed)
+    first, total = (0, tf.shape(images)[0]) if rows is None else rows
+    shape = tf.concat([[total], tf.shape(images)[1:]], axis=0)
+    uniform = tf.random.stateless_uniform(shape, seed)
+    uniform = uniform[first : first + tf.shape(images)[0]]
     return tf.cast(uniform < images, tf.float32)

@@ -1,5 +1,7 @@
 """From grouped images to a `tf.data.Dataset` of training episodes.
 
+The images are in memory (`GroupedImages`) or on disk (`RecordedImages`).
+
 Resampling lives here (Eq. 14): an episode is an element x and, for each group
 latent, a support D drawn without replacement from the group of x. Where the
 objective resamples, D is independent of x, so now and then it holds x: that
@@ -22,7 +24,7 @@ import tensorflow as tf
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
-from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import GroupedData
 
 __all__ = ["EpisodeSampler", "sample_without_replacement"]
 
@@ -30,6 +32,9 @@ __all__ = ["EpisodeSampler", "sample_without_replacement"]
 _SUPPORT, _RENDER, _MODEL, _SIZE = range(1, 5)
 
 _MAX_SEED = 2**63 - 1
+
+# Beyond so many elements, images share affine maps: 32 bytes each.
+_MAX_MAPS = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,7 @@ class _Groups:
     are 0 for them.
 
     Attributes:
-        members: `[L]`, indices of the labelled images, sorted by group.
+        members: `[L]` int, indices of the labelled images, sorted by group.
         start: `[M]`, for each image the position in `members` at which its
             group begins.
         size: `[M]`, for each image the number of images in its group.
@@ -82,7 +87,7 @@ class EpisodeSampler:
 
     def __init__(
         self,
-        data: GroupedImages,
+        data: GroupedData,
         *,
         batch_size: int,
         support_size: int | tuple[int, int],
@@ -92,7 +97,6 @@ class EpisodeSampler:
         exclude_query: bool = False,
         seed: int = 0,
     ) -> None:
-        self.data = data
         self.augmentation = augmentation or Augmentation()
         self.batch_size = _positive("batch_size", batch_size)
         self.min_support, self.max_support = _support_range(support_size)
@@ -105,11 +109,12 @@ class EpisodeSampler:
         self.resamples = resamples
         self.exclude_query = exclude_query
         self.seed = _checked_seed(seed)
+        self.data = data = data.readable()
         names = tuple(data.labels if group_latents is None else group_latents)
         # The input path runs on the CPU, wherever the model does.
         with tf.device("CPU:0"):
             self._groups = {name: self._index_groups(name) for name in names}
-            self._images = tf.constant(data.images)
+            self._read = data.reader()
         height, width, _ = data.image_shape
         self._size = self.augmentation.image_size or (height, width)
         if self._size[0] > height or self._size[1] > width:
@@ -144,7 +149,9 @@ class EpisodeSampler:
         """`(H, W, C)` of the images in episodes."""
         return (*self._size, self.data.image_shape[2])
 
-    def dataset(self, first_step: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self, first_step: int = 0, *, part: int = 0, num_parts: int = 1
+    ) -> tf.data.Dataset:
         """Returns the endless data set of episodes from `first_step` on.
 
         Each element is a mapping with `query` `[B, H, W, C]` float32;
@@ -156,30 +163,54 @@ class EpisodeSampler:
         occurs at all, a further mapping `known` tells, `[B]` bool, which
         elements have a label, by those group latents that some image has no
         label of.
+
+        A part has its rows of the whole batch, and `seed` as it is there; the
+        images of other rows are not read.
+
+        Args:
+            first_step: The step to begin at.
+            part: Which part of every batch to make, from 0.
+            num_parts: Of how many parts of as many rows each.
+
+        Raises:
+            ValueError: If a batch has no such part.
         """
+        if self.batch_size % num_parts or not 0 <= part < num_parts:
+            raise ValueError(
+                "A batch is split into parts of as many rows each, numbered "
+                f"from 0. Received: part={part}, num_parts={num_parts} with "
+                f"batch_size={self.batch_size}."
+            )
+        count = self.batch_size // num_parts
+        rows = range(part * count, (part + 1) * count)
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         return steps.map(
-            self.episode, num_parallel_calls=tf.data.AUTOTUNE
+            lambda step: self._rows(step, rows),
+            num_parallel_calls=tf.data.AUTOTUNE,
         ).prefetch(tf.data.AUTOTUNE)
 
     def episode(self, step: tf.Tensor) -> dict[str, Any]:
         """Returns the batch of episodes of one step; see `dataset`."""
+        return self._rows(step, range(self.batch_size))
+
+    def _rows(self, step: tf.Tensor, rows: range) -> dict[str, Any]:
+        """Returns successive rows of the batch of episodes of one step."""
         step = tf.cast(step, tf.int64)
         seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-        query = self._query_elements(step)  # [B]
+        query = self._query_elements(step)  # [B], the whole batch
         size = self._support_size(seed)
         supports = [
             self._support_elements(groups, query, seed, index)[:, :size]
             for index, groups in enumerate(self._groups.values())
         ]  # [B, N] each
         elements = tf.concat([query[:, None], *supports], axis=1)
+        num_images = 1 + len(supports) * size  # an episode
         images = self._render(
-            tf.reshape(elements, [-1]), seed=_fold_in(seed, _RENDER)
+            tf.reshape(elements[rows.start : rows.stop], [-1]),
+            seed=_fold_in(seed, _RENDER),
+            rows=(rows.start * num_images, self.batch_size * num_images),
         )
-        images = tf.reshape(
-            images,
-            [self.batch_size, 1 + len(supports) * size, *self.image_shape],
-        )
+        images = tf.reshape(images, [len(rows), num_images, *self.image_shape])
         support = {}
         for index, name in enumerate(self._groups):
             begin = 1 + index * size
@@ -189,8 +220,9 @@ class EpisodeSampler:
                 members = tf.concat([images[:, :1], members[:, 1:]], axis=1)
             support[name] = members
             support[name].set_shape(
-                [self.batch_size, self._static_support, *self.image_shape]
+                [len(rows), self._static_support, *self.image_shape]
             )
+        query = query[rows.start : rows.stop]
         model_seed = tf.random.stateless_uniform(
             [2], _fold_in(seed, _MODEL), None, None, tf.int32
         )
@@ -225,14 +257,17 @@ class EpisodeSampler:
         start = np.cumsum(size) - size
         rank = np.empty(len(group), np.int64)
         rank[order] = np.arange(len(group)) - start[group[order]]
+        # Half the memory: no number is larger than that of images.
+        small = len(labels) <= np.iinfo(np.int32).max
+        dtype = np.int32 if small else np.int64
 
         def of_each_image(values: np.ndarray) -> tf.Tensor:
-            whole = np.zeros(len(labels), np.int64)
+            whole = np.zeros(len(labels), dtype)
             whole[labelled] = values
             return tf.constant(whole)
 
         return _Groups(
-            members=tf.constant(labelled[order], tf.int64),
+            members=tf.constant(labelled[order].astype(dtype)),
             start=of_each_image(start[group]),
             size=of_each_image(size[group]),
             rank=of_each_image(rank),
@@ -270,10 +305,11 @@ class EpisodeSampler:
             width,
         ):
             return None
+        copies = self.augmentation.affine_copies
         return tf.constant(
             augmentation_lib.affine_table(
-                len(self.data),
-                self.augmentation.affine_copies,
+                min(len(self.data), max(1, _MAX_MAPS // copies)),
+                copies,
                 stored_size=(height, width),
                 image_size=self._size,
                 seed=self.seed,
@@ -307,7 +343,7 @@ class EpisodeSampler:
         image, _, _ = self._decompose(query)
         return {
             name: tf.cast(
-                tf.gather(groups.size, image) * self.augmentation.affine_copies,
+                _gather(groups.size, image) * self.augmentation.affine_copies,
                 tf.int32,
             )
             for name, groups in self._groups.items()
@@ -330,11 +366,11 @@ class EpisodeSampler:
         """
         copies = self.augmentation.affine_copies
         image, symmetry, copy = self._decompose(query)
-        population = tf.gather(groups.size, image) * copies
+        population = _gather(groups.size, image) * copies
         if not groups.complete:
             # Without a label, any places will do: they are not used.
             population = tf.maximum(population, self._min_group_elements)
-        own = tf.gather(groups.rank, image) * copies + copy
+        own = _gather(groups.rank, image) * copies + copy
         draw_seed = _fold_in(_fold_in(seed, _SUPPORT), index)
         if self.resamples and not self.exclude_query:
             places = sample_without_replacement(
@@ -349,9 +385,9 @@ class EpisodeSampler:
             places = others
             if not self.resamples:
                 places = tf.concat([own[:, None], others], axis=1)
-        member = tf.gather(groups.start, image)[:, None] + places // copies
+        member = _gather(groups.start, image)[:, None] + places // copies
         elements = (
-            tf.gather(groups.members, member) * self.augmentation.symmetries
+            _gather(groups.members, member) * self.augmentation.symmetries
             + symmetry[:, None]
         ) * copies + places % copies
         if groups.complete:
@@ -370,19 +406,29 @@ class EpisodeSampler:
             tf.int32,
         )
 
-    def _render(self, elements: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Makes the images of elements, `[K, H, W, C]` float32."""
+    def _render(
+        self,
+        elements: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        rows: tuple[int | tf.Tensor, int | tf.Tensor],
+    ) -> tf.Tensor:
+        """Makes the images of elements, `[K, H, W, C]` float32.
+
+        They are those from number `first` on of `total`: `rows`.
+        """
         image, symmetry, copy = self._decompose(elements)
-        pixels = _intensities(tf.gather(self._images, image))
+        pixels = _intensities(self._read(image))
         if self._maps is not None:
-            maps = tf.gather_nd(self._maps, tf.stack([image, copy], axis=1))
+            place = image % self._maps.shape[0]
+            maps = tf.gather_nd(self._maps, tf.stack([place, copy], axis=1))
             pixels = augmentation_lib.transform(pixels, maps, self._size)
         if self.augmentation.symmetries == 2:
             pixels = augmentation_lib.mirrored(pixels, symmetry == 1)
         elif self.augmentation.symmetries > 2:
             pixels = augmentation_lib.symmetry(pixels, symmetry)
         return augmentation_lib.binarize(
-            pixels, self.augmentation.binarization, seed=seed
+            pixels, self.augmentation.binarization, seed=seed, rows=rows
         )
 
 
@@ -446,6 +492,10 @@ def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(
         seed, tf.constant(data, tf.int64)
     )
+
+
+def _gather(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.gather(table, indices), tf.int64)
 
 
 def _intensities(images: tf.Tensor) -> tf.Tensor:

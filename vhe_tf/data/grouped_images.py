@@ -1,19 +1,81 @@
 """Images with the groups they belong to, as plain arrays in memory."""
 
+import abc
 import dataclasses
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
+import tensorflow as tf
 
-__all__ = ["MISSING", "GroupedImages"]
+__all__ = ["MISSING", "GroupedData", "GroupedImages", "check_labels"]
 
 MISSING = -1
 """The id of an image that has no label in a grouping."""
 
 
+class GroupedData(abc.ABC):
+    """Images and the groups that they are in, wherever their pixels are.
+
+    Attributes:
+        labels: A mapping from the name of a group latent to `[M]` integers,
+            as in `GroupedImages`.
+        group_names: For some or all keys of `labels`, the name of each group
+            for a human reader, by id.
+    """
+
+    labels: Mapping[str, np.ndarray]
+    group_names: Mapping[str, Mapping[int, str]]
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the stored images."""
+
+    @abc.abstractmethod
+    def where(self, keep: np.ndarray) -> Self:
+        """Returns the images for which the boolean mask `keep` holds."""
+
+    @abc.abstractmethod
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns what reads images, of TensorFlow's own operations.
+
+        It takes indices, `[K]` int, and gives `[K, H, W, C]`, uint8 in 0..255
+        or floating point in 0..1.
+        """
+
+    @abc.abstractmethod
+    def load(self) -> "GroupedImages":
+        """Returns the images in memory."""
+
+    def readable(self) -> Self:
+        """Returns the images that can be read."""
+        return self
+
+    def __len__(self) -> int:
+        return len(next(iter(self.labels.values())))
+
+    def group_ids(self, name: str) -> np.ndarray:
+        """Returns the sorted ids of the groups of one grouping."""
+        ids = np.unique(self.labels[name])
+        return ids[ids != MISSING]
+
+    def describe_group(self, name: str, group_id: int) -> str:
+        """Returns the id of a group, and its name where it has one."""
+        names = self.group_names.get(name, {})
+        if group_id not in names:
+            return str(group_id)
+        return f"{group_id} ({names[group_id]!r})"
+
+    def with_groups(self, name: str, ids: Sequence[int]) -> Self:
+        """Returns the images of the given groups of one grouping."""
+        return self.where(np.isin(self.labels[name], np.asarray(ids)))
+
+
 @dataclasses.dataclass(frozen=True)
-class GroupedImages:
+class GroupedImages(GroupedData):
     """Images and, for each group latent, the group that each image is in.
 
     Attributes:
@@ -47,11 +109,8 @@ class GroupedImages:
             )
         labels = {name: np.asarray(ids) for name, ids in self.labels.items()}
         for name, ids in labels.items():
-            _check_labels(name, ids, len(self.images))
+            check_labels(name, ids, len(self.images))
         object.__setattr__(self, "labels", labels)  # The class is frozen.
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -59,29 +118,22 @@ class GroupedImages:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
-    def group_ids(self, name: str) -> np.ndarray:
-        """Returns the sorted ids of the groups of one grouping."""
-        ids = np.unique(self.labels[name])
-        return ids[ids != MISSING]
-
-    def describe_group(self, name: str, group_id: int) -> str:
-        """Returns the id of a group, and its name where it has one."""
-        names = self.group_names.get(name, {})
-        if group_id not in names:
-            return str(group_id)
-        return f"{group_id} ({names[group_id]!r})"
-
-    def where(self, keep: np.ndarray) -> "GroupedImages":
+    def where(self, keep: np.ndarray) -> Self:
         """Returns the images for which the boolean mask `keep` holds."""
-        return GroupedImages(
-            self.images[keep],
-            {name: ids[keep] for name, ids in self.labels.items()},
-            self.group_names,
+        return dataclasses.replace(
+            self,
+            images=self.images[keep],
+            labels={name: ids[keep] for name, ids in self.labels.items()},
         )
 
-    def with_groups(self, name: str, ids: Sequence[int]) -> "GroupedImages":
-        """Returns the images of the given groups of one grouping."""
-        return self.where(np.isin(self.labels[name], np.asarray(ids)))
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns what reads images; see `GroupedData.reader`."""
+        images = tf.constant(self.images)
+        return lambda indices: tf.gather(images, indices)
+
+    def load(self) -> "GroupedImages":
+        """Returns the images themselves, which are in memory."""
+        return self
 
 
 def _check_images(images: np.ndarray) -> None:
@@ -120,7 +172,8 @@ def _check_images(images: np.ndarray) -> None:
         )
 
 
-def _check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
+def check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
+    """Raises ValueError unless `ids` can be the labels of one grouping."""
     if ids.shape != (num_images,):
         raise ValueError(
             f"`labels[{name!r}]` must hold one group id an image. "

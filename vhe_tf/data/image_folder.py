@@ -12,7 +12,7 @@ from vhe_tf.data.image_file import check_channels
 from vhe_tf.data.image_file import check_image_size
 from vhe_tf.data.image_file import read_image
 
-__all__ = ["image_folder"]
+__all__ = ["class_files", "image_folder"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -59,7 +59,7 @@ def image_folder(
     """
     check_image_size(image_size)
     check_channels(channels)
-    files = _class_files(pathlib.Path(root))
+    files = class_files(pathlib.Path(root))
     pixels = np.stack(
         [
             read_image(path, image_size, channels)
@@ -75,8 +75,12 @@ def image_folder(
     )
 
 
-def _class_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns the sorted image files of each class, by class name."""
+def class_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Returns the sorted image files of each class, by class name.
+
+    Raises:
+        ValueError, OSError: As `image_folder`.
+    """
     if not root.exists():
         raise FileNotFoundError(
             "`root` must be an existing folder with one folder of images for "

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vhe_tf.data.grouped_images import MISSING
+from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.image_file import check_channels
 from vhe_tf.data.image_file import check_image_size
@@ -107,7 +108,7 @@ def from_columns(
     return GroupedImages(images, labels, names)
 
 
-def check_nested(data: GroupedImages, child: str, parent: str) -> None:
+def check_nested(data: GroupedData, child: str, parent: str) -> None:
     """Makes sure that each group of one grouping is within one of another.
 
     A hierarchy of latents, such as of characters in alphabets, takes it for

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
+from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = [
@@ -19,13 +21,18 @@ __all__ = [
     "ready",
 ]
 
+_Images = TypeVar("_Images", bound=GroupedData)
+
 IMAGES = ("binary", "grey")
 
 _IMAGE_SIZE = (28, 28)
+_PHOTO_SIZE = (40, 40)
 _TEST_FRACTION = 0.2
 _MIN_CLASSES = 5
 # Enough of them to see sharing within an alphabet on unseen alphabets.
 _NUM_TEST_ALPHABETS = 8
+# The test set is in memory, even where the others are not.
+_MAX_TEST_GROUPS_OF_RECORDS = 1000
 
 
 class Source(NamedTuple):
@@ -43,8 +50,8 @@ class Source(NamedTuple):
             photographs 1 is bright.
     """
 
-    train: GroupedImages
-    validation: GroupedImages | None
+    train: GroupedData
+    validation: GroupedData | None
     test: GroupedImages
     image_size: tuple[int, int]
     binarization: str
@@ -59,38 +66,47 @@ def load_source(
     split: str = "lake",
     images: str = "binary",
     image_size: tuple[int, int] | None = None,
+    skip_corrupt: bool = False,
     seed: int = 0,
 ) -> Source:
     """Loads a data set of drawings by name.
 
     Args:
-        dataset: `"omniglot"`, `"glyphs"` (embedded), or `"folder"`, a folder
-            `data_dir/class/*.png` of dark ink on a light page.
-        data_dir: Where it is, for omniglot and folder.
+        dataset: `"omniglot"`, `"glyphs"` (embedded), `"folder"`, a folder
+            `data_dir/class/*.png` of dark ink on a light page, or
+            `"records"`, see `RecordedImages`.
+        data_dir: Where it is, for all but glyphs.
         split: For omniglot, see `load_omniglot`. Of glyphs the last 8
             alphabets are for testing, of a folder a random fifth of the
-            classes, at least two.
+            classes, at least two, of records at most 1,000.
         images: `"binary"` for fixed binary images (Tables 3 and 4), `"grey"`
             for grey ones that are binarised at each draw (Tables 1 and 2).
         image_size: For folder, the `(H, W)` to resize to; 28x28 by default.
+        skip_corrupt: For records, see `RecordedImages`.
         seed: Decides random splits.
 
     Returns:
         The data set.
 
     Raises:
-        ValueError: If a name is unknown, a folder has too few classes, or
-            `image_size` is given for other data.
+        ValueError: If a name is unknown, a folder has too few classes,
+            records are of colour images, or `image_size` or `skip_corrupt` is
+            given for other data.
+        DamagedRecordsError: As `RecordedImages`.
         FileNotFoundError: If the data are not there and cannot be fetched.
     """
     _check_recipe(images, IMAGES)
     if image_size is not None and dataset != "folder":
         raise ValueError(
-            "`image_size` is for dataset='folder': the recipes of the others "
-            "are of 28x28 pixels; leave it off. "
-            f"Received: image_size={image_size!r}, dataset={dataset!r}."
+            "`image_size` is for dataset='folder': records are of the size at "
+            "which they are stored and the others of 28x28 pixels; leave it "
+            f"off. Received: image_size={image_size!r}, dataset={dataset!r}."
         )
+    _check_skip_corrupt(dataset, skip_corrupt)
     image_size = image_size or _IMAGE_SIZE
+    train: GroupedData
+    validation: GroupedData | None
+    test: GroupedData
     if dataset == "omniglot":
         train, validation, test = _omniglot(split, images, data_dir, seed)
     elif dataset == "glyphs":
@@ -99,9 +115,14 @@ def load_source(
         train, validation, test = _folder(
             data_dir, "character", seed, image_size=image_size, invert=True
         )
+    elif dataset == "records":
+        train, validation, test = _records(
+            data_dir, "character", seed, channels=1, skip_corrupt=skip_corrupt
+        )
+        image_size = train.image_shape[:2]
     else:
         raise ValueError(
-            "`dataset` must be 'omniglot', 'glyphs' or 'folder'. "
+            "`dataset` must be 'omniglot', 'glyphs', 'folder' or 'records'. "
             f"Received: dataset={dataset!r}."
         )
     return Source(
@@ -184,31 +205,47 @@ def load_photo_source(
     *,
     data_dir: str | None = None,
     manual_dir: str | None = None,
-    image_size: tuple[int, int] = (40, 40),
+    image_size: tuple[int, int] | None = None,
     skip_unreadable: bool = False,
+    skip_corrupt: bool = False,
     seed: int = 0,
 ) -> Source:
     """Loads photographs in colour, of faces or of anything (Section 4.2).
 
     Args:
-        dataset: `"youtube_faces"`, or `"folder"`, a folder
-            `data_dir/class/*.jpg`.
+        dataset: `"youtube_faces"`, `"folder"`, a folder
+            `data_dir/class/*.jpg`, or `"records"`, see `RecordedImages`.
         data_dir: Where youtube_faces is prepared, or the folder.
         manual_dir: For youtube_faces, see `load_youtube_faces`.
-        image_size: `(H, W)` to resize to.
+        image_size: `(H, W)` to resize to, 40x40 by default; records have the
+            size at which they are stored.
         skip_unreadable: For youtube_faces, see there.
+        skip_corrupt: For records, see `RecordedImages`.
         seed: Decides which fifth of the classes of a folder, at least two,
-            are for testing.
+            are for testing; of records at most 1,000.
 
     Returns:
         The data set, images `[M, H, W, 3]`, bright 255 as stored and 1 in the
         test set; the classes are the grouping `"person"`.
 
     Raises:
-        ValueError: If `dataset` is unknown, or a folder has too few classes.
+        ValueError: If `dataset` is unknown, a folder has too few classes,
+            records are of grey images, or `image_size` is given for them, or
+            `skip_corrupt` for other data.
+        DamagedRecordsError: As `RecordedImages`.
         FileNotFoundError: If the data are not there.
     """
     group = "person"
+    _check_skip_corrupt(dataset, skip_corrupt)
+    if image_size is not None and dataset == "records":
+        raise ValueError(
+            "Records are of the size at which they are stored: leave "
+            "`image_size` off, or write them again. "
+            f"Received: image_size={image_size!r}, dataset='records'."
+        )
+    image_size = image_size or _PHOTO_SIZE
+    train: GroupedData
+    test: GroupedData
     if dataset == "youtube_faces":
         from vhe_tf.data.youtube_faces import load_youtube_faces
 
@@ -222,10 +259,15 @@ def load_photo_source(
         train, _, test = _folder(
             data_dir, group, seed, image_size=image_size, channels=3
         )
+    elif dataset == "records":
+        train, _, test = _records(
+            data_dir, group, seed, channels=3, skip_corrupt=skip_corrupt
+        )
+        image_size = train.image_shape[:2]
     else:
         raise ValueError(
-            "`dataset` must be 'youtube_faces' or 'folder', photographs in "
-            f"colour. Received: dataset={dataset!r}."
+            "`dataset` must be 'youtube_faces', 'folder' or 'records', "
+            f"photographs in colour. Received: dataset={dataset!r}."
         )
     return Source(
         train=train,
@@ -239,13 +281,17 @@ def load_photo_source(
 
 
 def load_again(
-    settings: Mapping[str, Any], *, data_dir: str | None = None
+    settings: Mapping[str, Any],
+    *,
+    data_dir: str | None = None,
+    skip_corrupt: bool = False,
 ) -> Source:
     """Loads the data set of a run.
 
     Args:
         settings: What `vhe_tf.training.data_settings` says of the run.
         data_dir: Where the data are.
+        skip_corrupt: For records, see `RecordedImages`.
 
     Returns:
         The data set.
@@ -254,15 +300,17 @@ def load_again(
         ValueError: As the function that loaded it for the run.
         FileNotFoundError: If the data are not there and cannot be fetched.
     """
+    _check_skip_corrupt(settings["dataset"], skip_corrupt)
     if "num_styles" in settings:
         return load_styled_source(data_dir=data_dir, **settings)
-    if "skip_unreadable" in settings:
-        return load_photo_source(data_dir=data_dir, **settings)
-    return load_source(data_dir=data_dir, **settings)
+    load = load_photo_source if "skip_unreadable" in settings else load_source
+    return load(data_dir=data_dir, skip_corrupt=skip_corrupt, **settings)
 
 
-def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
+def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     """Returns images as a model sees them: float32 and, if so, binarised.
+
+    They are in memory from then on.
 
     Args:
         data: The images as stored, of the model's size.
@@ -279,6 +327,7 @@ def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
         ValueError: If `images` is unknown.
     """
     _check_recipe(images, (*IMAGES, "colour"))
+    data = data.load()
     intensities = data.images.astype(np.float32)
     if data.images.dtype == np.uint8:
         intensities /= 255.0
@@ -298,8 +347,8 @@ def ready(data: GroupedImages, images: str, *, seed: int = 0) -> GroupedImages:
 
 
 def hold_out_groups(
-    data: GroupedImages, name: str, num_groups: int, *, seed: int = 0
-) -> tuple[GroupedImages, GroupedImages]:
+    data: _Images, name: str, num_groups: int, *, seed: int = 0
+) -> tuple[_Images, _Images]:
     """Splits off a random choice of groups.
 
     Args:
@@ -329,6 +378,14 @@ def _check_recipe(images: str, known: tuple[str, ...]) -> None:
     if images not in known:
         raise ValueError(
             f"`images` must be one of {known}. Received: images={images!r}."
+        )
+
+
+def _check_skip_corrupt(dataset: str, skip_corrupt: bool) -> None:
+    if skip_corrupt and dataset != "records":
+        raise ValueError(
+            "`skip_corrupt` is for dataset='records'; leave it off. "
+            f"Received: skip_corrupt=True, dataset={dataset!r}."
         )
 
 
@@ -376,6 +433,44 @@ def _folder(
             "images a class. Received: data_dir=None."
         )
     data = image_folder(data_dir, label_name=group, **options)
+    num_test = _num_test_groups(data, group, data_dir)
+    train, test = hold_out_groups(data, group, num_test, seed=seed)
+    return train, None, test
+
+
+def _records(
+    data_dir: str | None,
+    group: str,
+    seed: int,
+    *,
+    channels: int,
+    skip_corrupt: bool,
+) -> tuple[GroupedData, None, GroupedData]:
+    from vhe_tf.data.records import RecordedImages
+
+    if data_dir is None:
+        raise ValueError(
+            "dataset='records' needs `data_dir`, the folder that "
+            "`vhe_tf.data.folder_to_records` or `write_records` wrote. "
+            "Received: data_dir=None."
+        )
+    data = RecordedImages(data_dir, skip_corrupt=skip_corrupt)
+    if data.image_shape[2] != channels or group not in data.labels:
+        raise ValueError(
+            f"These records must be of images of {channels} channels in the "
+            f"grouping {group!r}; use the other trainer, or write them again. "
+            f"Received: images of shape {data.image_shape} in "
+            f"{sorted(data.labels)} in {data_dir}."
+        )
+    num_test = min(
+        _num_test_groups(data, group, data_dir), _MAX_TEST_GROUPS_OF_RECORDS
+    )
+    train, test = hold_out_groups(data, group, num_test, seed=seed)
+    return train, None, test
+
+
+def _num_test_groups(data: GroupedData, group: str, data_dir: str) -> int:
+    """Returns how many classes of a folder are for testing."""
     num_classes = len(data.group_ids(group))
     if num_classes < _MIN_CLASSES:
         raise ValueError(
@@ -383,6 +478,4 @@ def _folder(
             f"validation and testing. Received: {num_classes} in {data_dir}."
         )
     # One class alone could not be told from another.
-    num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
-    train, test = hold_out_groups(data, group, num_test, seed=seed)
-    return train, None, test
+    return max(2, math.floor(_TEST_FRACTION * num_classes))

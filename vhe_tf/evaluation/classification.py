@@ -7,13 +7,17 @@ this" (Section 4.1). A per-element latent z is integrated out by importance
 weighting with q(z; c, x).
 """
 
+import itertools
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import replicas
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.estimates import Estimate
@@ -45,15 +49,16 @@ class ClassScorer:
     errors is the same and cancels between classes.
 
     Args:
-        model: The model. Latents above `group` are inferred from the same
+        model: The model; on each replica of its strategy, one task is scored
+            at a time. Latents above `group` are inferred from the same
             supports, any other is integrated out for each query (see
             `VHE.log_likelihood_given`).
         group: The group latent that tells the classes apart.
         num_samples: S, draws from q(c; D).
         num_element_samples: T, draws of the per-element latents for each.
-        max_decoded: The largest number of images to decode at once, whatever
-            S and Q: what bounds the memory. (T images are decoded at once even
-            if that is more.)
+        max_decoded: The largest number of images that a device decodes at
+            once, whatever S and Q: what bounds the memory. (T images are
+            decoded at once even if that is more.)
     """
 
     def __init__(
@@ -72,7 +77,8 @@ class ClassScorer:
         self.max_decoded = max_decoded
         images = [None, *model.image_shape]
         seed = tf.TensorSpec([2], tf.int32)
-        self._score = tf.function(
+        self._score = replicas.EachReplica(
+            model.distribute_strategy,
             self._score_piece,
             input_signature=[
                 tf.TensorSpec([None, *images]),
@@ -93,6 +99,39 @@ class ClassScorer:
             queries: `[Q, H, W, C]`.
             seed: Two ints, all the chance that is used.
         """
+        [scores] = self._scores([support], [queries], [seed])
+        return scores
+
+    def each(
+        self, trials: Iterable[Trial], *, seed: int
+    ) -> Iterator[tuple[Trial, np.ndarray]]:
+        """Scores tasks, as many at once as the model has replicas.
+
+        Args:
+            trials: The tasks, of equal shapes.
+            seed: Task i is scored with the seed `(seed, i)`.
+
+        Yields:
+            Each task, in their order, and what a call returns for it.
+        """
+        trials = iter(trials)
+        first = 0
+        while at_once := list(itertools.islice(trials, self._score.count)):
+            scores = self._scores(
+                [trial.support for trial in at_once],
+                [trial.queries for trial in at_once],
+                [(seed, first + index) for index in range(len(at_once))],
+            )
+            yield from zip(at_once, scores, strict=True)
+            first += len(at_once)
+
+    def _scores(
+        self,
+        supports: Sequence[np.ndarray],
+        queries: Sequence[np.ndarray],
+        seeds: Sequence[tuple[int, int]],
+    ) -> np.ndarray:
+        """Returns `[R, Q, K]`, for R tasks at once."""
         piece = max(1, self.max_decoded // self.num_element_samples)
         samples_at_once = min(self.num_samples, piece)
         queries_at_once = max(1, piece // samples_at_once)
@@ -100,20 +139,30 @@ class ClassScorer:
         for index, count in enumerate(
             _pieces(self.num_samples, samples_at_once)
         ):
-            draw_seed = _fold_in(seed, index)
+            draw_seeds = [_fold_in(seed, index) for seed in seeds]
             rows = [
                 self._score(
-                    tf.constant(support),
-                    tf.constant(queries[start : start + queries_at_once]),
-                    tf.constant(count),
-                    draw_seed,
-                    _fold_in(draw_seed, start),
+                    [
+                        (
+                            tf.constant(support),
+                            tf.constant(
+                                of_task[start : start + queries_at_once]
+                            ),
+                            tf.constant(count),
+                            draw_seed,
+                            _fold_in(draw_seed, start),
+                        )
+                        for support, of_task, draw_seed in zip(
+                            supports, queries, draw_seeds, strict=True
+                        )
+                    ]
                 )
-                for start in range(0, len(queries), queries_at_once)
+                for start in range(0, len(queries[0]), queries_at_once)
             ]
-            scores.append(np.concatenate(rows, axis=1))  # [K, Q], sums over S
+            # Sums over S, [R, K, Q].
+            scores.append(np.concatenate(rows, axis=2))
         total = np.logaddexp.reduce(np.stack(scores), axis=0)
-        return (total - np.log(self.num_samples)).T
+        return np.swapaxes(total - np.log(self.num_samples), 1, 2)
 
     def _score_piece(
         self,
@@ -291,12 +340,11 @@ def few_shot_accuracy(
         spread=spread,
         seed=seed,
     )
-    for index, trial in enumerate(trials):
-        scores = scorer(trial.support, trial.queries, seed=(seed, index))
+    for trial, scores in scorer.each(trials, seed=seed):
         correct.append(float((scores.argmax(axis=1) == trial.labels).mean()))
         if progress:
             progress(
-                f"{num_ways}-way {num_shots}-shot{by}: task {index + 1} of "
+                f"{num_ways}-way {num_shots}-shot{by}: task {len(correct)} of "
                 f"{num_trials}, {np.mean(correct):.1%} so far"
             )
     return estimate(np.array(correct))

@@ -10,11 +10,14 @@ twenty images make the weights very peaked.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import replicas
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import check_ready
@@ -83,13 +86,17 @@ class JointScorer:
     """Draws the weights of `joint_log_weights`, traced once for many groups.
 
     Args:
-        model: The model. The latents of `group` and of the groups that hold
+        model: The model; on each replica of its strategy, one group is scored
+            at a time. The latents of `group` and of the groups that hold
             it are shared by all of X; any other latent (the style, where
             characters are drawn in several) belongs to each image apart.
         group: The grouping whose groups are the sets X.
         num_element_samples: T.
-        max_decoded: The largest number of images to decode at once, but T for
-            one image and one draw.
+        max_decoded: The largest number of images that a device decodes at
+            once, but T for one image and one draw.
+
+    Attributes:
+        num_at_once: The number of groups scored at once, that of the replicas.
 
     Raises:
         ValueError: If other groups lie within those of `group`: their latents
@@ -114,35 +121,71 @@ class JointScorer:
         self.group = group
         self.num_element_samples = num_element_samples
         self.max_decoded = max_decoded
-        self._draw = tf.function(self._draw_piece, reduce_retracing=True)
-        self._score = tf.function(self._score_piece, reduce_retracing=True)
+        strategy = model.distribute_strategy
+        self._draw = replicas.EachReplica(strategy, self._draw_piece)
+        self._score = replicas.EachReplica(strategy, self._score_piece)
+        self.num_at_once = self._draw.count
 
     def __call__(
         self, images: np.ndarray, num_samples: int, seed: tuple[int, int]
     ) -> np.ndarray:
         """Returns `[num_samples]` log weights of `[n, H, W, C]`, nats."""
+        [log_weights] = self.each([images], num_samples, [seed])
+        return log_weights
+
+    def each(
+        self,
+        groups: Sequence[np.ndarray],
+        num_samples: int,
+        seeds: Sequence[tuple[int, int]],
+    ) -> np.ndarray:
+        """Returns what a call does for each of some groups of equal size.
+
+        Args:
+            groups: `[n, H, W, C]` each, at most `num_at_once` of them.
+            num_samples: k.
+            seeds: Two ints for each.
+
+        Returns:
+            `[R, k]` for R groups.
+        """
+        size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
-        images_at_once = min(len(images), budget)
+        images_at_once = min(size, budget)
         samples_at_once = min(num_samples, budget // images_at_once)
-        key = tf.constant(seed, tf.int32)
+        keys = [tf.constant(seed, tf.int32) for seed in seeds]
         pieces = []
         for start in range(0, num_samples, samples_at_once):
-            piece_key = tf.random.experimental.stateless_fold_in(key, start)
-            samples, log_weight = self._draw(
-                tf.constant(images),
-                tf.constant(min(samples_at_once, num_samples - start)),
-                piece_key,
+            count = tf.constant(min(samples_at_once, num_samples - start))
+            piece_keys = [_fold_in(key, start) for key in keys]
+            drawn = self._draw(
+                [
+                    (tf.constant(images), count, key)
+                    for images, key in zip(groups, piece_keys, strict=True)
+                ]
             )
-            total = log_weight.numpy().astype(np.float64)
-            query_key = tf.random.experimental.stateless_fold_in(piece_key, 1)
-            for first in range(0, len(images), images_at_once):
-                total += self._score(
-                    samples,
-                    tf.constant(images[first : first + images_at_once]),
-                    tf.random.experimental.stateless_fold_in(query_key, first),
-                ).numpy()
+            samples, log_weights = zip(*drawn, strict=True)
+            total = np.stack(log_weights).astype(np.float64)
+            query_keys = [_fold_in(key, 1) for key in piece_keys]
+            for first in range(0, size, images_at_once):
+                total += np.stack(
+                    self._score(
+                        [
+                            (
+                                of_group,
+                                tf.constant(
+                                    images[first : first + images_at_once]
+                                ),
+                                _fold_in(key, first),
+                            )
+                            for of_group, images, key in zip(
+                                samples, groups, query_keys, strict=True
+                            )
+                        ]
+                    )
+                )
             pieces.append(total)
-        return np.concatenate(pieces)
+        return np.concatenate(pieces, axis=1)
 
     def _draw_piece(
         self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
@@ -212,25 +255,31 @@ def joint_nll(
     weights = scorer or JointScorer(
         model, group, num_element_samples, max_decoded
     )
-    nll, sizes, effective = [], [], []
-    for index, group_id in enumerate(ids):
-        images = data.images[data.labels[group] == group_id]
-        log_weights = weights(images, num_samples, (seed, int(group_id)))
-        total = np.logaddexp.reduce(log_weights)
-        nll.append(np.log(num_samples) - total)
-        sizes.append(len(images))
-        effective.append(
-            np.exp(2 * total - np.logaddexp.reduce(2 * log_weights))
+    sizes = np.array([np.sum(data.labels[group] == i) for i in ids])
+    nll, effective = np.zeros(len(ids)), np.zeros(len(ids))
+    done: list[int] = []
+    for at_once in _of_equal_size(sizes, weights.num_at_once):
+        log_weights = weights.each(
+            [data.images[data.labels[group] == ids[i]] for i in at_once],
+            num_samples,
+            [(seed, int(ids[i])) for i in at_once],
+        )  # [R, k]
+        total = np.logaddexp.reduce(log_weights, axis=1)
+        nll[at_once] = np.log(num_samples) - total
+        effective[at_once] = np.exp(
+            2 * total - np.logaddexp.reduce(2 * log_weights, axis=1)
         )
+        done += at_once
         if progress:
             progress(
-                f"joint NLL: group {index + 1} of {len(ids)}, "
-                f"{np.sum(nll) / np.sum(sizes):.2f} nats an image so far"
+                f"joint NLL: group {len(done)} of {len(ids)}, "
+                f"{nll[done].sum() / sizes[done].sum():.2f} nats an image so "
+                "far"
             )
     # Per image over all groups: groups weigh by their size. A ratio of two
     # sums over groups varies as the mean of its residuals does.
     ratio = np.sum(nll) / np.sum(sizes)
-    residuals = (np.array(nll) - ratio * np.array(sizes)) / np.mean(sizes)
+    residuals = (nll - ratio * sizes) / np.mean(sizes)
     return JointNLL(
         nats_per_image=estimate(ratio + residuals),
         effective_sample_size=float(np.mean(effective)),
@@ -270,12 +319,26 @@ def conditional_nll(
         num_trials=num_trials,
         seed=seed,
     )
-    for index, trial in enumerate(trials):
-        score = scorer(trial.support, trial.queries, seed=(seed, index))
-        values.append(-float(score[0, 0]))
+    for _, scores in scorer.each(trials, seed=seed):
+        values.append(-float(scores[0, 0]))
         if progress:
             progress(
-                f"conditional NLL after {num_shots} shots: {index + 1} of "
+                f"conditional NLL after {num_shots} shots: {len(values)} of "
                 f"{num_trials}, {np.mean(values):.2f} nats so far"
             )
     return estimate(np.array(values))
+
+
+def _of_equal_size(sizes: np.ndarray, count: int) -> Iterator[list[int]]:
+    """Yields the groups, by index, as many at once as there are of a size."""
+    waiting: dict[int, list[int]] = {}
+    for index, size in enumerate(sizes.tolist()):
+        same = waiting.setdefault(size, [])
+        same.append(index)
+        if len(same) == count:
+            yield waiting.pop(size)
+    yield from waiting.values()
+
+
+def _fold_in(key: tf.Tensor, data: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(key, data)

@@ -1,5 +1,6 @@
 """All that is measured of a trained model, as one JSON-ready report."""
 
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import replicas
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import omniglot
@@ -294,10 +296,14 @@ def elbo(
         augmentation=Augmentation(binarization="none"),
         seed=seed,
     )
-    terms = tf.function(lambda episode: model(episode).elbo)
+    terms = replicas.EachReplica(
+        model.distribute_strategy, lambda episode: model(episode).elbo
+    )
+    episodes = iter(sampler.dataset().take(num_batches))
     values: list[float] = []
-    for episode in sampler.dataset().take(num_batches):
-        values.append(float(tf.reduce_mean(terms(episode))))
+    while at_once := list(itertools.islice(episodes, terms.count)):
+        bounds = terms([(episode,) for episode in at_once])
+        values += [float(tf.reduce_mean(elbo)) for elbo in bounds]
         if progress:
             progress(
                 f"bound: batch {len(values)} of {num_batches}, "
@@ -520,15 +526,26 @@ def lake_runs(
     Returns:
         The accuracy, a run a trial.
     """
-    correct = []
-    for index, run in enumerate(omniglot.lake_runs(path)):
-        support = omniglot.binary_recipe(run.support).astype(np.float32) / 255
-        queries = omniglot.binary_recipe(run.queries).astype(np.float32) / 255
-        scores = scorer(support[:, np.newaxis], queries, seed=(0, index))
-        correct.append((scores.argmax(axis=1) == run.labels).mean())
+    trials = (
+        classification.Trial(
+            support=_binary(run.support)[:, np.newaxis],
+            queries=_binary(run.queries),
+            labels=run.labels,
+        )
+        for run in omniglot.lake_runs(path)
+    )
+    correct: list[float] = []
+    for trial, scores in scorer.each(trials, seed=0):
+        correct.append((scores.argmax(axis=1) == trial.labels).mean())
         if progress:
-            progress(f"Lake's runs: {index + 1}, {np.mean(correct):.1%} so far")
+            progress(
+                f"Lake's runs: {len(correct)}, {np.mean(correct):.1%} so far"
+            )
     return _as_dict(estimate(np.array(correct)))
+
+
+def _binary(images: np.ndarray) -> np.ndarray:
+    return omniglot.binary_recipe(images).astype(np.float32) / 255
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:

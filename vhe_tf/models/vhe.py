@@ -94,6 +94,7 @@ class VHE(keras.Model):
         self.objective = _checked_objective(objective)
         self.kl_warmup_steps: dict[str, int] = {}
         self.free_nats: dict[str, float] = {}
+        self.accumulation = 1
         self._trackers = {
             name: keras.metrics.Mean(name=name) for name in self._metric_names()
         }
@@ -150,6 +151,7 @@ class VHE(keras.Model):
         *,
         kl_warmup_steps: Mapping[str, int] | None = None,
         free_nats: Mapping[str, float] | None = None,
+        accumulation: int = 1,
         **kwargs: Any,
     ) -> None:
         """Configures training.
@@ -163,17 +165,23 @@ class VHE(keras.Model):
                 batch mean of their KL (before sharing; groups weigh in it by
                 1 / |X|, as in the bound) costs nothing more to use: the loss
                 replaces a smaller mean by this one.
+            accumulation: In how many microbatches to go through the batch of
+                a device, one after the other, their gradients added up before
+                the optimizer's one step: the same step to rounding, in less
+                memory. B is a multiple of it.
             **kwargs: Passed on to `keras.Model.compile`.
 
         Raises:
-            ValueError: If a name is no latent of this model, or a number is
-                negative.
+            ValueError: If a name is no latent of this model, a number is
+                negative, `accumulation` is no positive int, or there are free
+                nats and more than one microbatch.
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.kl_warmup_steps = self._checked_by_latent(
             "kl_warmup_steps", kl_warmup_steps
         )
         self.free_nats = self._checked_by_latent("free_nats", free_nats)
+        self.accumulation = self._checked_accumulation(accumulation)
 
     def loss_of_terms(
         self, terms: objectives.ElboTerms, step: tf.Tensor
@@ -208,15 +216,27 @@ class VHE(keras.Model):
 
     def train_step(self, episode: Episode) -> dict[str, Any]:
         """Takes one step of Algorithm 1 on a minibatch of episodes."""
-        with tf.GradientTape() as tape:
-            terms = self(episode, training=True)
-            loss = self.loss_of_terms(terms, self.optimizer.iterations)
-            scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        gradients = replicas.accumulated(
+            self._gradients,
+            episode,
+            count=self.accumulation,
+            variables=self.trainable_variables,
+        )
         self.optimizer.apply(
             replicas.summed_once(gradients), self.trainable_variables
         )
-        return self._track(terms, loss, episode)
+        return self._results()
+
+    def _gradients(self, episode: Episode) -> list[tf.Tensor | None]:
+        """Returns the share of a microbatch in the gradients, and tracks it."""
+        with tf.GradientTape() as tape:
+            terms = self(episode, training=True)
+            loss = self.loss_of_terms(terms, self.optimizer.iterations)
+            # Divided first, so that no float16 gradient outgrows that of one
+            # batch.
+            scaled_loss = self.optimizer.scale_loss(loss / self.accumulation)
+        self._track(terms, loss, episode)
+        return tape.gradient(scaled_loss, self.trainable_variables)
 
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
         # Built already. Keras would average an episode over the replicas,
@@ -226,7 +246,8 @@ class VHE(keras.Model):
     def test_step(self, episode: Episode) -> dict[str, Any]:
         """Evaluates the bound on a minibatch of episodes."""
         terms = self(episode, training=False)
-        return self._track(terms, -tf.reduce_mean(terms.elbo), episode)
+        self._track(terms, -tf.reduce_mean(terms.elbo), episode)
+        return self._results()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -244,7 +265,7 @@ class VHE(keras.Model):
 
     def _track(
         self, terms: objectives.ElboTerms, loss: tf.Tensor, episode: Episode
-    ) -> dict[str, Any]:
+    ) -> None:
         values = {
             "loss": loss,
             "elbo": terms.elbo,
@@ -257,6 +278,8 @@ class VHE(keras.Model):
             values[f"group_size_{name}"] = tf.cast(size, tf.float32)
         for name, tracker in self._trackers.items():
             tracker.update_state(values[name])
+
+    def _results(self) -> dict[str, Any]:
         return {name: t.result() for name, t in self._trackers.items()}
 
     # Inference ---------------------------------------------------------------
@@ -922,6 +945,23 @@ class VHE(keras.Model):
                 )
         return dict(values or {})
 
+    def _checked_accumulation(self, accumulation: int) -> int:
+        if not isinstance(accumulation, int) or accumulation < 1:
+            raise ValueError(
+                "`accumulation` is the number of microbatches of a step, a "
+                f"positive int. Received: accumulation={accumulation!r}."
+            )
+        free_nats = {k: v for k, v in self.free_nats.items() if v}
+        if accumulation > 1 and free_nats:
+            raise ValueError(
+                "Free nats are decided by the mean KL of the whole batch, "
+                "which none of its microbatches knows: leave `free_nats` or "
+                "`accumulation` out, or anneal with `kl_warmup_steps`. "
+                f"Received: free_nats={free_nats!r}, "
+                f"accumulation={accumulation}."
+            )
+        return accumulation
+
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
@@ -950,6 +990,7 @@ class VHE(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "kl_warmup_steps": dict(self.kl_warmup_steps),
             "free_nats": dict(self.free_nats),
+            "accumulation": self.accumulation,
             "jit_compile": self.jit_compile,
         }
 

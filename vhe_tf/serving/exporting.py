@@ -8,6 +8,7 @@ occur, none that demands XLA; this package is not needed where it is served.
 """
 
 import contextlib
+import fcntl
 import math
 import os
 import pathlib
@@ -23,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import files
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["export", "signatures"]
@@ -62,6 +64,8 @@ def export(
 
     Raises:
         FileExistsError: If that version exists.
+        NotWrittenError: If it cannot be written, as on a full disk. Nothing is
+            left of it.
         ValueError: If `version` is not positive.
         ImportError: If `warmup` is asked for without `vhe_tf[serving]`.
     """
@@ -86,7 +90,6 @@ def export(
     module = tf.Module()
     # Not the model itself, whose optimizer would come along.
     module.variables_of_model = [v.value for v in model.variables]
-    folder.mkdir(parents=True, exist_ok=True)
     with _beside(target) as partial:
         tf.saved_model.save(
             module,
@@ -113,11 +116,36 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a folder beside the target that takes its name at the end."""
     # No number, so that no server takes it for a version.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with files.failures_are_told(target), contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with contextlib.suppress(OSError):  # no locks: none is removed either
+            stack.enter_context(_lock(partial))
+        _remove_abandoned(target.parent)
         yield partial
         partial.rename(target)
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path) -> Iterator[None]:
+    """Locks a folder until the end, or that of the process if it comes first.
+
+    Raises:
+        OSError: If another process holds the lock, or there are no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes what exports that were killed have left half written."""
+    for partial in folder.glob(".*.partial"):
+        with contextlib.suppress(OSError), _lock(partial):
+            shutil.rmtree(partial)
 
 
 def signatures(

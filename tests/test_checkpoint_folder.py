@@ -1,0 +1,135 @@
+import errno
+import os
+
+import pytest
+import tensorflow as tf
+
+from vhe_tf import files
+from vhe_tf.checkpoint_folder import CheckpointFolder
+
+
+def checkpoint(value):
+    """Makes a checkpoint of three pages on a disk, and more for its index."""
+    return tf.train.Checkpoint(a=tf.Variable(tf.fill([3000], float(value))))
+
+
+def write(folder, *steps, **options):
+    for step in steps:
+        CheckpointFolder(folder, **options).write(checkpoint(step), step)
+
+
+def value_of(path):
+    restored = checkpoint(0)
+    restored.read(str(path)).assert_consumed()
+    return float(restored.a.numpy()[0])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def files_of(*names):
+    return [
+        f"{name}{end}"
+        for name in names
+        for end in (".data-00000-of-00001", ".index")
+    ]
+
+
+def test_the_last_few_are_kept_and_found_by_tensorflow(tmp_path):
+    folder = tmp_path / "made" / "here"
+    write(folder, 4, 8, 11)
+    assert tf.train.latest_checkpoint(folder) == str(folder / "ckpt-11")
+    assert names(folder) == ["checkpoint", *files_of("ckpt-11", "ckpt-8")]
+    assert [value_of(folder / f"ckpt-{step}") for step in (8, 11)] == [8, 11]
+    write(folder, 12, max_to_keep=1)
+    assert names(folder) == ["checkpoint", *files_of("ckpt-12")]
+
+
+def test_the_same_step_again_replaces_it(tmp_path):
+    write(tmp_path, 4, 8)
+    CheckpointFolder(tmp_path).write(checkpoint(9), 8)
+    assert value_of(tf.train.latest_checkpoint(tmp_path)) == 9
+    assert names(tmp_path) == ["checkpoint", *files_of("ckpt-4", "ckpt-8")]
+
+
+@pytest.mark.parametrize("leave", range(5))
+def test_a_full_disk_leaves_the_checkpoints_before(leave, small_disk):
+    """Whether it is the data or the index that does not fit."""
+    folder = small_disk.folder / "checkpoints"
+    write(folder, 4, 8)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    small_disk.fill(leave=leave)
+    with pytest.raises(files.NotWrittenError) as error:
+        write(folder, 12)
+    assert str(error.value).startswith(
+        f"{folder / 'ckpt-12'} could not be written, and nothing of it is "
+        "left: the disk is full ("
+    )
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    small_disk.resize("8m")
+    write(folder, 12)
+    assert value_of(tf.train.latest_checkpoint(folder)) == 12
+
+
+def test_a_list_that_cannot_be_written_leaves_the_checkpoints_before(
+    tmp_path, monkeypatch
+):
+    write(tmp_path, 4)
+    kept = names(tmp_path)
+
+    def fail(self, names):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(CheckpointFolder, "_write_names", fail)
+    with pytest.raises(files.NotWrittenError, match=r"ckpt-8 .* disk is full"):
+        write(tmp_path, 8)
+    assert names(tmp_path) == kept
+    assert value_of(tf.train.latest_checkpoint(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_a_kill_between_two_files_leaves_the_checkpoints_before(
+    renamed, tmp_path, monkeypatch
+):
+    write(tmp_path, 4)
+    kept = names(tmp_path)
+    replace = type(tmp_path).replace
+    left = iter(range(renamed))
+
+    class KilledError(BaseException):
+        """Unlike a kill, it is seen; so nothing may be done about it."""
+
+    def kill(self, target):
+        if next(left, None) is None:
+            monkeypatch.setattr(CheckpointFolder, "remove_leftovers", ignore)
+            raise KilledError
+        return replace(self, target)
+
+    def ignore(self):
+        pass
+
+    monkeypatch.setattr(type(tmp_path), "replace", kill)
+    if renamed == 2:
+        monkeypatch.setattr(files.os, "replace", lambda *_: kill(*_))
+    with pytest.raises(KilledError):
+        write(tmp_path, 8)
+    monkeypatch.undo()
+    assert value_of(tf.train.latest_checkpoint(tmp_path)) == 4
+    # A name that is there is that of a whole file.
+    for path in tmp_path.glob("ckpt-8.index"):
+        assert value_of(path.with_suffix("")) == 8
+    CheckpointFolder(tmp_path).remove_leftovers()
+    assert names(tmp_path) == kept
+
+
+def test_what_is_not_a_checkpoint_stays(tmp_path):
+    write(tmp_path, 4)
+    for name in ("epoch.json", "ckpt-3.index.bak", "my-ckpt-3.index"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "ckpt-3").mkdir()
+    kept = names(tmp_path)
+    (tmp_path / "ckpt-3.index").write_text("left")
+    (tmp_path / ".partial").mkdir()
+    CheckpointFolder(tmp_path).remove_leftovers()
+    assert names(tmp_path) == kept

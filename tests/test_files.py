@@ -1,0 +1,143 @@
+import errno
+import os
+
+import pytest
+import tensorflow as tf
+
+from vhe_tf import files
+
+FULL = os.strerror(errno.ENOSPC)
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "best.keras"
+    path.write_text("old")
+    with files.beside(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+        assert partial.suffix == ".keras"  # Keras demands it
+        assert partial.name.startswith(".")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_half(path, error):
+    with files.beside(path) as partial:
+        partial.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("no JSON")])
+def test_a_file_that_is_not_finished_leaves_nothing(error, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("leave", [0, 1, 3])
+def test_a_full_disk_is_named_and_nothing_is_left(leave, small_disk):
+    path = small_disk.folder / "metrics.json"
+    path.write_text("old")
+    small_disk.fill(leave=leave)
+    with (
+        pytest.raises(files.NotWrittenError) as error,
+        files.beside(path) as partial,
+    ):
+        partial.write_bytes(bytes(4096 * 4))
+    assert str(error.value) == (
+        f"{path} could not be written, and nothing of it is left: the disk is "
+        f"full ({FULL})."
+    )
+    assert path.read_text() == "old"
+    assert {p.name for p in small_disk.folder.iterdir()} == {
+        "metrics.json",
+        ".filler",
+    }
+
+
+def test_another_reason_of_the_system_is_told(tmp_path):
+    path = tmp_path / "missing" / "metrics.json"
+    with (
+        pytest.raises(
+            files.NotWrittenError, match=r"json could .*: No such file or dir"
+        ),
+        files.beside(path) as partial,
+    ):
+        partial.write_text("whole")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, FULL, "/a/b"), "/a/b could not be written: the"),
+        (OSError(errno.ENOSPC, FULL), "A file could not be written: the disk"),
+        (
+            OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+            r"the disk is full \(Disk quota exceeded\)\.",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(
+                None,
+                None,
+                "{{function_node f}} runs/a; b/events.v2; "
+                f"{FULL}\n\tFailed to flush 11 events to runs/a; b/events.v2",
+            ),
+            r"^runs/a; b/events.v2 could not be written: the disk is full",
+        ),
+    ],
+)
+def test_whoever_finds_a_disk_full_is_understood(error, told):
+    with (
+        pytest.raises(files.NotWrittenError, match=told),
+        files.full_disks_are_told(),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file", "/a"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+        tf.errors.UnavailableError(None, None, "worker 1"),
+        files.NotWrittenError("told before"),
+    ],
+)
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as raised, files.full_disks_are_told():
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("kind", ["AbortedError", "UnavailableError"])
+def test_a_lost_machine_is_not_a_failure_to_write(kind, tmp_path):
+    error = getattr(tf.errors, kind)(None, None, "worker 1")
+    with pytest.raises(type(error)), files.failures_are_told(tmp_path):
+        raise error
+
+
+def test_there_must_be_room_for_what_is_to_come(small_disk):
+    small_disk.fill(leave=3)
+    files.check_room(small_disk.folder, 3 * 4096)
+    with pytest.raises(files.NotWrittenError) as error:
+        files.check_room(small_disk.folder, 3 * 4096 + 1)
+    assert str(error.value) == (
+        f"Nothing more could be written to {small_disk.folder}: the disk is "
+        f"full ({FULL})."
+    )
+    files.check_room(small_disk.folder, 3 * 4096)  # it took none
+    with pytest.raises(files.NotWrittenError, match="No such file"):
+        files.check_room(small_disk.folder / "missing", 1)
+
+
+def test_tensorflow_s_own_words_are_understood(small_disk):
+    small_disk.fill()
+    path = small_disk.folder / "a"
+    with (
+        pytest.raises(files.NotWrittenError, match=f"^{path} .* disk is full"),
+        files.full_disks_are_told(),
+    ):
+        tf.io.write_file(str(path), "much")

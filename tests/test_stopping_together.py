@@ -1,0 +1,60 @@
+"""SIGTERM to one of several machines, and to a run on several devices."""
+
+import re
+import signal
+import time
+
+import pytest
+import tensorflow as tf
+
+from tests import replica_run
+from tests.test_replicas import assert_same_run
+from tests.test_replicas import end
+from tests.test_replicas import start
+from tests.test_replicas import start_two_workers
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_device")
+    replica_run.train("none", folder)
+    return folder
+
+
+def ask_after_a_checkpoint(processes, asked, folder):
+    """Sends SIGTERM to a process; returns the step at which all stopped."""
+    deadline = time.monotonic() + 300
+    try:
+        while not (folder / "checkpoints" / "checkpoint").exists():
+            assert all(process.poll() is None for process in processes)
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        asked.send_signal(signal.SIGTERM)
+    texts = end(processes)
+    [step] = {
+        int(re.search(r"Stopped on request at step (\d+) of", text)[1])
+        for text in texts
+    }
+    assert not (folder / "last.keras").exists(), "was not asked in time"
+    latest = tf.train.latest_checkpoint(folder / "checkpoints")
+    assert latest == str(folder / "checkpoints" / f"ckpt-{step}")
+    return step
+
+
+def test_two_devices_stop_and_go_on(one_device, tmp_path):
+    process = start("mirrored", tmp_path, pace=0.3)
+    step = ask_after_a_checkpoint([process], process, tmp_path)
+    [text] = end([start("mirrored", tmp_path)])
+    assert f"Going on from step {step} " in text
+    assert_same_run(tmp_path, one_device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 1])
+def test_two_workers_stop_together_and_go_on(asked, one_device, tmp_path):
+    workers = start_two_workers(tmp_path, tmp_path, pace=0.3)
+    step = ask_after_a_checkpoint(workers, workers[asked], tmp_path)
+    for text in end(start_two_workers(tmp_path, tmp_path)):
+        assert f"Going on from step {step} " in text
+    assert_same_run(tmp_path, one_device)

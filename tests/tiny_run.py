@@ -1,0 +1,108 @@
+"""A run of a tiny model, quick to trace, to be stopped, killed and resumed."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import vhe_tf
+from vhe_tf import training
+from vhe_tf.data import Augmentation
+from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import GroupedImages
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+
+EPOCHS, STEPS = 3, 4
+
+
+def sampler():
+    generator = np.random.default_rng(0)
+    data = GroupedImages(
+        (generator.random((40, 8, 8, 1)) < 0.3).astype(np.float32),
+        {"character": np.arange(40) // 10},
+    )
+    return EpisodeSampler(
+        data,
+        batch_size=4,
+        support_size=(1, 3),
+        resamples=True,
+        augmentation=Augmentation(affine_copies=2, symmetries=8),
+    )
+
+
+def tiny_model():
+    """Makes a model of a class latent of two numbers."""
+    keras.utils.set_random_seed(0)
+    return vhe_tf.VHE(
+        [
+            vhe_tf.Latent(
+                "character",
+                prior=heads.StandardNormal(2),
+                posterior=inference.SupportPosterior(
+                    keras.layers.Flatten(), latent_size=2, units=3
+                ),
+            )
+        ],
+        inference.ImageLikelihood(
+            keras.Sequential(
+                [keras.layers.Dense(64), keras.layers.Reshape((8, 8, 1))]
+            ),
+            heads.BernoulliImageHead(),
+        ),
+        image_shape=(8, 8, 1),
+    )
+
+
+def compiled_model(*, use_ema=True):
+    model = tiny_model()
+    model.compile(
+        keras.optimizers.Adam(1e-2, use_ema=use_ema, ema_momentum=0.5)
+    )
+    return model
+
+
+def train(folder, sampler, *, model=None, callbacks=(), epochs=EPOCHS):
+    model = model or compiled_model()
+    run = training.Run(folder, {"seed": 0})
+    training.fit(
+        model,
+        run,
+        sampler,
+        sampler,
+        epochs=epochs,
+        steps_per_epoch=STEPS,
+        callbacks=callbacks,
+        validation_steps=1,
+    )
+    return run, model
+
+
+def resume(folder, sampler, *, callbacks=(), epochs=EPOCHS):
+    """Goes on with a run, in a model that knows nothing of it."""
+    model = compiled_model()
+    keras.utils.set_random_seed(99)  # nothing may depend on global chance
+    if latest(folder):
+        model.set_weights([w + 1 for w in model.get_weights()])
+    run, _ = train(
+        folder, sampler, model=model, callbacks=callbacks, epochs=epochs
+    )
+    return run
+
+
+def latest(folder):
+    """Returns the name of the checkpoint to go on from, if any."""
+    path = tf.train.latest_checkpoint(folder / "checkpoints")
+    return path and pathlib.Path(path).name
+
+
+def assert_same_models(folder, expected, names=("last.keras", "best.keras")):
+    """Checks that the models of two runs are equal, bit for bit."""
+    for name in names:
+        for value, wanted in zip(
+            vhe_tf.load_model(folder / name).get_weights(),
+            vhe_tf.load_model(expected / name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(value, wanted)

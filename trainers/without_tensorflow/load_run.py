@@ -1,0 +1,149 @@
+# mypy: disable-error-code="import-not-found"
+"""Makes a run of this project of what train.py brought back.
+
+    python trainers/without_tensorflow/load_run.py --exported=DIR \
+        --trained=OUT --run_dir=runs/x
+
+The folder of the run is then that of a run of trainers/omniglot.py, for
+trainers/evaluate.py, export.py and compare.py: best.keras holds the averaged
+weights with the best validation bound, last.keras those at the end. metrics.csv
+and progress.json are the run over time. The bound of a fixed batch must be the
+same by Keras here, by JAX there, and by JAX here if it is installed.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import weight_files
+from absl import app
+from absl import flags
+from absl import logging
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_EXPORTED = flags.DEFINE_string(
+    "exported", None, "The folder of export_run.py.", required=True
+)
+_TRAINED = flags.DEFINE_string(
+    "trained", None, "The last folder of train.py.", required=True
+)
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", None, "The folder of the run, made here.", required=True
+)
+
+_TOLERANCE = 1e-3
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads, checks and writes."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    from vhe_tf import training
+
+    exported = pathlib.Path(_EXPORTED.value)
+    trained = pathlib.Path(_TRAINED.value)
+    with training.mistakes_end_quietly():
+        settings = json.loads((exported / "export.json").read_text("utf-8"))
+        progress = json.loads((trained / "progress.json").read_text("utf-8"))
+        best, last = _vectors(trained, settings["fingerprint"])
+        run = training.Run(_RUN_DIR.value, _config(settings, progress))
+        run.begin()
+        _save_checked(exported, best, progress["check"]["best"], run.best)
+        _save_checked(exported, last, progress["check"]["average"], run.last)
+        for name in ("metrics.csv", "progress.json"):
+            shutil.copy(trained / name, run.folder / name)
+    print(
+        f"Made {run.best}, of step {progress['best_step']}: validation bound "
+        f"{progress['best_elbo']:.2f} nats, after {progress['step']} of "
+        f"{progress['num_steps']} steps."
+    )
+
+
+def _vectors(
+    trained: pathlib.Path, fingerprint: str
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Returns the best averaged weights and the last ones."""
+    import numpy as np
+
+    best, of_best = weight_files.read(trained, "best")
+    state, of_state = weight_files.read(trained, "state")
+    for scalars in (of_best, of_state):
+        if scalars["fingerprint"] != fingerprint:
+            raise ValueError(
+                f"{trained} holds a run of another export than "
+                f"{_EXPORTED.value}."
+            )
+    _, average, _, _ = np.split(state, 4)
+    return best, average
+
+
+def _config(
+    settings: Mapping[str, Any], progress: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the flags of the run, with the number of steps that it took."""
+    names = ("epochs", "steps_per_epoch")
+    return settings["flags"] | {name: progress[name] for name in names}
+
+
+def _save_checked(
+    exported: pathlib.Path,
+    vector: "np.ndarray",
+    there: float,
+    path: pathlib.Path,
+) -> None:
+    """Saves a model with these weights, if it is what was trained."""
+    import lowering
+    import numpy as np
+
+    import vhe_tf
+    from vhe_tf import training
+
+    model = vhe_tf.load_model(exported / "model.keras")
+    lowering.assign_vector(model, vector)
+    with np.load(exported / "check.npz") as file:
+        episode = dict(file)
+    here = lowering.keras_bound(model, episode)
+    bounds = {"by JAX there": there} | _by_jax(exported, vector, episode)
+    said = ", ".join(f"{value:.4f} {name}" for name, value in bounds.items())
+    print(f"{path.name}: bound of the fixed batch {here:.4f} by Keras, {said}")
+    for value in bounds.values():
+        if not abs(value - here) <= _TOLERANCE * abs(here):
+            raise ValueError(
+                "The bounds of the fixed batch must agree to one in "
+                f"{1 / _TOLERANCE:.0f}. Received: {here} by Keras, {bounds}."
+            )
+    training.save_model(model, path)
+
+
+def _by_jax(
+    exported: pathlib.Path,
+    vector: "np.ndarray",
+    episode: Mapping[str, "np.ndarray"],
+) -> dict[str, float]:
+    """Returns the bound by the lowered function, where that can be run."""
+    size = episode["support"].shape[1]
+    path = exported / f"bound_{size}.cpu"
+    try:
+        import jax.export
+    except ImportError:
+        return {}
+    if not path.exists():
+        return {}
+    jax.config.update("jax_platforms", "cpu")
+    bound = jax.export.deserialize(bytearray(path.read_bytes())).call
+    measured = bound(vector, dict(episode))
+    settings = json.loads((exported / "export.json").read_text("utf-8"))
+    return {"by JAX here": float(measured[settings["metrics"].index("elbo")])}
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,79 @@
+"""A folder of checkpoints that are never half there."""
+
+import pathlib
+import re
+import shutil
+
+import tensorflow as tf
+
+from vhe_tf import files
+
+__all__ = ["CheckpointFolder"]
+
+_PARTIAL = ".partial"
+# Files of a checkpoint, and what others than this module leave of a failed one.
+_OURS = re.compile(
+    r"(?P<name>ckpt-\d+)(\.index|\.data-\d+-of-\d+|_temp)|\.(.*\.)?partial(\..*)?"
+)
+
+
+class CheckpointFolder:
+    """Writes checkpoints and keeps the last few, in TensorFlow's own layout.
+
+    `tf.train.latest_checkpoint` finds them. Unlike `tf.train.CheckpointManager`
+    it writes in a folder aside: TensorFlow writes a checkpoint's index under
+    its final name, where a kill or a full disk leaves half of it.
+
+    Args:
+        folder: The folder, made where missing.
+        max_to_keep: How many checkpoints.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, max_to_keep: int = 2) -> None:
+        self._folder = folder
+        self._max_to_keep = max_to_keep
+
+    def write(self, checkpoint: tf.train.Checkpoint, step: int) -> None:
+        """Writes a checkpoint, `ckpt-{step}`, and removes the oldest.
+
+        Raises:
+            NotWrittenError: If it cannot be written; those before it stay.
+        """
+        name = f"ckpt-{step}"
+        partial = self._folder / _PARTIAL
+        with files.failures_are_told(self._folder / name):
+            try:
+                partial.mkdir(parents=True, exist_ok=True)
+                checkpoint.write(str(partial / name))
+                for path in sorted(partial.glob(f"{name}.*")):
+                    path.replace(self._folder / path.name)  # the index last
+                names = [n for n in self._names() if n != name]
+                self._write_names([*names, name][-self._max_to_keep :])
+            finally:
+                self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Removes checkpoints that are not kept, and parts of any."""
+        if not self._folder.is_dir():
+            return
+        kept = self._names()
+        for path in self._folder.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if not match or match["name"] in kept:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _names(self) -> list[str]:
+        """Returns the names of the checkpoints that are kept, oldest first."""
+        state = tf.train.get_checkpoint_state(str(self._folder))
+        paths = state.all_model_checkpoint_paths if state else []
+        return [pathlib.Path(path).name for path in paths]
+
+    def _write_names(self, names: list[str]) -> None:
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        with files.beside(self._folder / "checkpoint") as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,124 @@
+"""Files that are whole or not there, and what to say where there is no room."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+__all__ = [
+    "NotWrittenError",
+    "beside",
+    "check_room",
+    "failures_are_told",
+    "full_disks_are_told",
+]
+
+# What the system says of a full disk, and of a person's full share of it.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+
+# TensorFlow's names for failures to write. Those of lost machines are others.
+_FAILURES = (
+    OSError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnknownError,
+)
+
+
+class NotWrittenError(OSError):
+    """A file could not be written."""
+
+
+@contextlib.contextmanager
+def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path to write to, which takes the name of `path` at the end.
+
+    Where that fails nothing is left of it, and what had the name keeps it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        NotWrittenError: If the file cannot be written.
+    """
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    with failures_are_told(path):
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def check_room(folder: pathlib.Path, size: int) -> None:
+    """Raises a NotWrittenError where a folder has no room for so many bytes.
+
+    For TensorBoard's event files: their writer says nothing of the first
+    record that does not fit, and none after a torn one can be read.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        _, reason = _place_and_reason(error)
+        raise NotWrittenError(
+            f"Nothing more could be written to {folder}: {reason}."
+        ) from error
+
+
+@contextlib.contextmanager
+def failures_are_told(path: pathlib.Path) -> Iterator[None]:
+    """Raises a NotWrittenError, with the reason, where writing fails.
+
+    Args:
+        path: What is being written; whatever there is of it is removed within.
+    """
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except _FAILURES as error:
+        _, reason = _place_and_reason(error)
+        raise NotWrittenError(
+            f"{path} could not be written, and nothing of it is left: {reason}."
+        ) from error
+
+
+@contextlib.contextmanager
+def full_disks_are_told() -> Iterator[None]:
+    """Raises a NotWrittenError where anything within finds the disk full.
+
+    For what others write, such as TensorBoard's event files.
+    """
+    try:
+        yield
+    except NotWrittenError:
+        raise
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        if not any(words in str(error) for words in _FULL):
+            raise
+        place, reason = _place_and_reason(error)
+        raise NotWrittenError(
+            f"{place or 'A file'} could not be written: {reason}."
+        ) from error
+
+
+def _place_and_reason(
+    error: OSError | tf.errors.OpError,
+) -> tuple[str | None, str]:
+    if isinstance(error, OSError):
+        place, reason = error.filename, error.strerror or str(error)
+    else:
+        # "{{where in the graph}} FILE; REASON [Op:NAME]", and more lines.
+        line = (error.message.splitlines() or [type(error).__name__])[0]
+        line = re.sub(r"^{{.*?}} | \[Op:\w+\]$", "", line)
+        place, _, reason = line.rpartition("; ")
+    if reason in _FULL:
+        reason = f"the disk is full ({reason})"
+    return place, reason
