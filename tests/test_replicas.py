@@ -121,12 +121,12 @@ def test_a_microbatch_draws_its_rows_of_what_xla_draws(make):
 
     @tf.function(jit_compile=True)
     def draw_part(loc, index):
-        with replicas._microbatch(index, 3):
+        with replicas._microbatch(index, 4):
             return draw(loc)
 
     drawn = [
-        draw_part(tf.constant(LOC[4 * i : 4 * i + 4]), tf.constant(i))
-        for i in range(3)
+        draw_part(tf.constant(LOC[3 * i : 3 * i + 3]), tf.constant(i))
+        for i in range(4)
     ]
     whole = tf.function(draw, jit_compile=True)(tf.constant(LOC))
     np.testing.assert_allclose(

@@ -647,7 +647,7 @@ def check_layout(model: VHE, batch_size: int) -> None:
             f"Received: batch_size={batch_size}."
         )
     rows = batch_size // count
-    if rows < 0:
+    if rows % model.accumulation:
         raise ValueError(
             "The episodes of a replica are split evenly into `accumulation` "
             f"microbatches: {rows} must be a multiple of it. Received: "
