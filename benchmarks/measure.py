@@ -20,7 +20,7 @@ from absl import flags
 _JSON = flags.DEFINE_string(
     "json", None, "Write the figures to this file too, for bench.py."
 )
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, of which the best counts.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds, of which the best counts.")
 
 _MATMUL_SIZE = 1024
 

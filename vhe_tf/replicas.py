@@ -369,7 +369,7 @@ _SHARED: contextvars.ContextVar[bool] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def _nothing_shared() -> Iterator[None]:
-    token = _SHARED.set(True)
+    token = _SHARED.set(False)
     try:
         yield
     finally:
