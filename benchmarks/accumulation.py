@@ -44,29 +44,23 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps(_measured(_HERE.value, int(accumulation))))
         return
     for architecture in small_models.MAKE:
+        counts = _ACCUMULATION.value
+        measured = [_in_a_process(architecture, count) for count in counts]
         figures = []
-        first = None
-        for count in _ACCUMULATION.value:
-            mebibytes, seconds = _in_a_process(architecture, count)
-            first = first or (mebibytes, seconds)
-            what = f"{count} microbatch" + ("es" if count != "1" else "")
-            yardstick = f"{_ACCUMULATION.value[0]} microbatch"
-            figures += [
-                Figure(
-                    f"{what}, memory",
-                    mebibytes,
-                    "MiB",
-                    yardstick,
-                    mebibytes / first[0],
-                ),
-                Figure(
-                    f"{what}, time",
-                    seconds,
-                    "s a step",
-                    yardstick,
-                    first[1] / seconds,
-                ),
-            ]
+        for count, (mebibytes, seconds) in zip(counts, measured, strict=True):
+            memory = Figure(f"memory, accumulation {count}", mebibytes, "MiB")
+            rate = Figure(
+                f"speed, accumulation {count}", 1 / seconds, "steps a second"
+            )
+            if figures:
+                yardstick = f"accumulation {counts[0]}"
+                memory = memory._replace(
+                    yardstick=yardstick, ratio=mebibytes / measured[0][0]
+                )
+                rate = rate._replace(
+                    yardstick=yardstick, ratio=measured[0][1] / seconds
+                )
+            figures += [memory, rate]
         measure.report(
             f"The small {architecture} model, steps of {_BATCH_SIZE.value} "
             "episodes",

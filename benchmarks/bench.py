@@ -24,6 +24,8 @@ import measure
 from absl import app
 from absl import flags
 
+from vhe_tf import files
+
 _ONLY = flags.DEFINE_list(
     "only", [], "Only the benchmarks whose commands contain one of these."
 )
@@ -63,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
     ]
     lines = _heading()
     failed = []
+    out = pathlib.Path(_OUT.value or ROOT / "docs" / "benchmarks.md")
     for index, command in enumerate(commands):
         shown = f"python benchmarks/{' '.join(command)}"
         print(f"[{index + 1}/{len(commands)}] {shown}", flush=True)
@@ -79,10 +82,9 @@ def main(argv: Sequence[str]) -> None:
         ]
         for table in tables:
             lines += _table(table)
-    out = pathlib.Path(_OUT.value or ROOT / "docs" / "benchmarks.md")
-    beside = out.with_name(f".{out.name}.partial")
-    beside.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    os.replace(beside, out)
+        # After each: a run that is stopped leaves what it has.
+        with files.beside(out) as beside:
+            beside.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
     print(f"Made {out}")
     if failed:
         raise SystemExit(f"error: failed: {'; '.join(failed)}")

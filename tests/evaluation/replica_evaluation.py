@@ -24,7 +24,7 @@ from vhe_tf.evaluation.classification import few_shot_trials
 
 # Of no size is there an even number of groups.
 SIZES = (7, 8, 7, 9, 7, 7, 7)
-MAX_DECODED = 24
+MAX_DECODED = 12
 
 
 def data():
@@ -80,7 +80,7 @@ def measure(strategy, path):
     )
     decoded.clear()  # the bound's batches are larger
     scorer = ClassScorer(
-        model, group="character", num_samples=4, max_decoded=MAX_DECODED
+        model, group="character", num_samples=20, max_decoded=MAX_DECODED
     )
     trials = few_shot_trials(
         images, group="character", num_ways=3, num_shots=2, num_trials=5
