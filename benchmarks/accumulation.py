@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     for architecture in small_models.MAKE:
         counts = _ACCUMULATION.value
         measured = [_in_a_process(architecture, count) for count in counts]
-        figures = []
+        figures: list[Figure] = []
         for count, (mebibytes, seconds) in zip(counts, measured, strict=True):
             memory = Figure(f"memory, accumulation {count}", mebibytes, "MiB")
             rate = Figure(

@@ -126,9 +126,10 @@ def _table(table: dict[str, Any]) -> list[str]:
     ]
     for row in table["figures"]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        what = row["what"].replace("|", "\\|")
         lines.append(
-            f"| {row['what']} | {measure.shown(row['value'])} {row['unit']} "
-            f"| {row['yardstick']} | {ratio} |".replace("|D|", "\\|D\\|")
+            f"| {what} | {measure.shown(row['value'])} {row['unit']} "
+            f"| {row['yardstick']} | {ratio} |"
         )
     return [*lines, ""]
 

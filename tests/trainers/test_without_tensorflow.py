@@ -584,6 +584,7 @@ def test_a_run_leaves_what_it_promises(whole_run, weight_files):
         np.testing.assert_allclose(float(row["elbo"]), bound, rtol=1e-4)
         assert bool(row["val_elbo"]) == (int(row["step"]) % STEPS == 0)
     progress = json.loads((folder / "progress.json").read_text())
+    assert (progress["ended"], progress["step"]) == ("done", num_steps)
     held_out = {int(r["step"]): float(r["val_elbo"] or "-inf") for r in rows}
     assert progress["best_elbo"] == max(held_out.values())
     assert held_out[progress["best_step"]] == progress["best_elbo"]
@@ -662,6 +663,23 @@ def test_the_number_of_steps_may_follow_from_the_time(
     expected = max(1, int(0.1 * speed / 2))
     assert abs(scalars["epochs"] - expected) <= 1
     assert f"of {2 * scalars['epochs']} steps" in done.stdout
+
+
+def test_a_run_of_another_export_is_not_resumed(
+    exported, whole_run, environment, tmp_path
+):
+    other = tmp_path / "export"
+    shutil.copytree(exported, other)
+    settings = json.loads((other / "export.json").read_text())
+    settings["fingerprint"] = "0"
+    (other / "export.json").write_text(json.dumps(settings))
+    done = output_of(
+        train_command(other, tmp_path / "out", f"--resume={whole_run[0]}"),
+        **environment,
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stdout
+    assert "another export" in done.stdout
 
 
 def test_a_resumed_run_keeps_its_number_of_steps(
@@ -813,12 +831,14 @@ def test_the_other_trainers_take_it_for_a_run_of_theirs(loaded, tmp_path):
     assert "character" in report["training_kl"]
 
 
-def test_weights_of_another_bound_are_refused(exported, whole_run, tmp_path):
+def test_weights_of_another_bound_are_refused(
+    exported, whole_run, weight_files, tmp_path
+):
     trained = tmp_path / "trained"
     shutil.copytree(whole_run[0], trained)
-    progress = json.loads((trained / "progress.json").read_text())
-    progress["check"]["best"] *= 1.01
-    (trained / "progress.json").write_text(json.dumps(progress))
+    best, scalars = weight_files.read(trained, "best")
+    scalars["check"] *= 1.01
+    weight_files.write(trained, "best", best, **scalars)
     done = load(exported, trained, tmp_path / "run")
     assert done.returncode == 1
     assert "must agree to one in 1000" in done.stdout

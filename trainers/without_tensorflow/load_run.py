@@ -6,8 +6,8 @@
 
 The folder of the run is then that of a run of trainers/omniglot.py, for
 trainers/evaluate.py, export.py and compare.py: best.keras holds the averaged
-weights with the best validation bound, last.keras those at the end. metrics.csv
-and progress.json are the run over time. The bound of a fixed batch must be the
+weights with the best validation bound, last.keras those at the end, and
+metrics.csv the run over time. The bound of a fixed batch must be the
 same by Keras here, by JAX there, and by JAX here if it is installed.
 """
 
@@ -53,45 +53,36 @@ def main(argv: Sequence[str]) -> None:
     trained = pathlib.Path(_TRAINED.value)
     with training.mistakes_end_quietly():
         settings = json.loads((exported / "export.json").read_text("utf-8"))
-        progress = json.loads((trained / "progress.json").read_text("utf-8"))
-        best, last = _vectors(trained, settings["fingerprint"])
-        run = training.Run(_RUN_DIR.value, _config(settings, progress))
+        best, of_best = weight_files.read(trained, "best")
+        state, of_state = weight_files.read(trained, "state")
+        for scalars in (of_best, of_state):
+            _check_export(trained, scalars, settings)
+        # With the number of steps that it took.
+        names = ("epochs", "steps_per_epoch")
+        config = settings["flags"] | {name: of_state[name] for name in names}
+        run = training.Run(_RUN_DIR.value, config)
         run.begin()
-        _save_checked(exported, best, progress["check"]["best"], run.best)
-        _save_checked(exported, last, progress["check"]["average"], run.last)
-        for name in ("metrics.csv", "progress.json"):
-            shutil.copy(trained / name, run.folder / name)
+        _save_checked(exported, best, of_best["check"], run.best)
+        average = state.reshape(4, -1)[1]
+        _save_checked(exported, average, of_state["check"], run.last)
+        shutil.copy(trained / "metrics.csv", run.folder)
+    num_steps = of_state["epochs"] * of_state["steps_per_epoch"]
     print(
-        f"Made {run.best}, of step {progress['best_step']}: validation bound "
-        f"{progress['best_elbo']:.2f} nats, after {progress['step']} of "
-        f"{progress['num_steps']} steps."
+        f"Made {run.best}, of step {of_best['step']}: validation bound "
+        f"{of_best['elbo']:.2f} nats, after {of_state['step']} of {num_steps} "
+        "steps."
     )
 
 
-def _vectors(
-    trained: pathlib.Path, fingerprint: str
-) -> tuple["np.ndarray", "np.ndarray"]:
-    """Returns the best averaged weights and the last ones."""
-    import numpy as np
-
-    best, of_best = weight_files.read(trained, "best")
-    state, of_state = weight_files.read(trained, "state")
-    for scalars in (of_best, of_state):
-        if scalars["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{trained} holds a run of another export than "
-                f"{_EXPORTED.value}."
-            )
-    _, average, _, _ = np.split(state, 4)
-    return best, average
-
-
-def _config(
-    settings: Mapping[str, Any], progress: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns the flags of the run, with the number of steps that it took."""
-    names = ("epochs", "steps_per_epoch")
-    return settings["flags"] | {name: progress[name] for name in names}
+def _check_export(
+    trained: pathlib.Path,
+    scalars: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    if scalars["fingerprint"] != settings["fingerprint"]:
+        raise ValueError(
+            f"{trained} holds a run of another export than {_EXPORTED.value}."
+        )
 
 
 def _save_checked(

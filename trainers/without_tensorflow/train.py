@@ -11,7 +11,7 @@ a run that is resumed goes on as if it had not stopped. OUT then holds
     state-*.npz      weights, averages, Adam's moments: to resume from
     best-*.npz       the averaged weights with the best validation bound
     metrics.csv      means over the steps since the row before
-    progress.json    how far the run is, for load_run.py and for people
+    progress.json    how far the run is, for people
 """
 
 import argparse
@@ -79,13 +79,14 @@ def resumed(
     """Returns a run as it was left and its schedule.
 
     Raises:
-        SystemExit: If it is a run of another export.
+        FileNotFoundError: If there is none.
+        ValueError: If it is a run of another export, or its files do not
+            belong together.
     """
     vector, scalars = weight_files.read(folder, "state")
     if scalars["fingerprint"] != exported.settings["fingerprint"]:
-        raise SystemExit(
-            f"error: {folder} holds a run of another export than "
-            f"{exported.folder}."
+        raise ValueError(
+            f"{folder} holds a run of another export than {exported.folder}."
         )
     state = adam.State(*map(jnp.asarray, np.split(vector, 4)))
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -118,7 +119,10 @@ def save(
     schedule: adam.Schedule,
     **progress: Any,
 ) -> None:
-    """Writes a run, what it is resumed from last but for what people read."""
+    """Writes a run; what it is resumed from comes last but one.
+
+    With weights goes the bound that they have of the fixed batch.
+    """
     fingerprint = programs.exported.settings["fingerprint"]
     if run.best is not None:
         weight_files.write(
@@ -127,6 +131,7 @@ def save(
             run.best,
             step=run.best_step,
             elbo=run.best_elbo,
+            check=programs.check(run.best),
             fingerprint=fingerprint,
         )
     _write_rows(out / "metrics.csv", run.rows)
@@ -134,29 +139,14 @@ def save(
         "step": run.step,
         "epochs": schedule.epochs,
         "steps_per_epoch": schedule.steps_per_epoch,
+        "check": programs.check(run.state.average),
         "fingerprint": fingerprint,
     }
-    weight_files.write(
-        out, "state", np.concatenate([np.asarray(v) for v in run.state]),
-        **scalars,
-    )  # fmt: skip
-    checks = {"average": programs.check(run.state.average)}
-    if run.best is not None:
-        checks["best"] = programs.check(run.best)
-    _write_json(
-        out / "progress.json",
-        {
-            **scalars,
-            "num_steps": schedule.num_steps,
-            "best_step": run.best_step,
-            "best_elbo": run.best_elbo if run.best_step else None,
-            "check": checks,
-            "precision": programs.exported.precision,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            **progress,
-        },
-    )
+    state = np.concatenate([np.asarray(vector) for vector in run.state])
+    weight_files.write(out, "state", state, **scalars)
+    best = {"best_step": run.best_step, "best_elbo": run.best_elbo}
+    progress = scalars | (best if run.best_step else {}) | progress
+    _write_json(out / "progress.json", progress)
 
 
 def _write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -206,8 +196,17 @@ def train(
 
     def keep(ended: str) -> str:
         speed = (run.step - first_step) / (time.monotonic() - begin)
-        progress = {"ended": ended, "steps_a_second": speed}
-        save(out, run, programs, schedule=schedule, **progress)
+        save(
+            out,
+            run,
+            programs,
+            schedule=schedule,
+            ended=ended,
+            steps_a_second=speed,
+            precision=programs.exported.precision,
+            device=jax.devices()[0].device_kind,
+            jax=jax.__version__,
+        )
         return ended
 
     while run.step < schedule.num_steps:
@@ -335,13 +334,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     arguments = _arguments(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    exported = Exported(arguments.exported, arguments.precision)
-    if arguments.resume:
-        run, schedule = resumed(exported, arguments.resume)
-    else:
-        run, schedule = begun(
-            exported, arguments.epochs, arguments.steps_per_epoch
+    try:
+        exported = Exported(arguments.exported, arguments.precision)
+        run, schedule = (
+            resumed(exported, arguments.resume)
+            if arguments.resume
+            else begun(exported, arguments.epochs, arguments.steps_per_epoch)
         )
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     programs = Programs(exported, run.state, schedule)
     print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
     check_start(programs)
