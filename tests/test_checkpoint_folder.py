@@ -123,6 +123,38 @@ def test_a_kill_between_two_files_leaves_the_checkpoints_before(
     assert names(tmp_path) == kept
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_kill_while_the_oldest_is_removed_leaves_no_half_of_it(
+    backwards, tmp_path, monkeypatch
+):
+    write(tmp_path, 4, 8)
+    path_type = type(tmp_path)
+    listed, unlink = path_type.iterdir, path_type.unlink
+    removed = []
+
+    class KilledError(BaseException):
+        """Unlike a kill, it is seen; nothing is done about it."""
+
+    def kill(self, **options):
+        unlink(self, **options)
+        if self.name.startswith("ckpt-4"):
+            removed.append(self.name)
+            raise KilledError
+
+    # A folder lists its files in any order.
+    monkeypatch.setattr(
+        path_type, "iterdir", lambda p: sorted(listed(p), reverse=backwards)
+    )
+    monkeypatch.setattr(path_type, "unlink", kill)
+    with pytest.raises(KilledError):
+        write(tmp_path, 12)
+    monkeypatch.undo()
+    assert removed == ["ckpt-4.index"]
+    assert value_of(tf.train.latest_checkpoint(tmp_path)) == 12
+    CheckpointFolder(tmp_path).remove_leftovers()
+    assert names(tmp_path) == ["checkpoint", *files_of("ckpt-12", "ckpt-8")]
+
+
 def test_what_is_not_a_checkpoint_stays(tmp_path):
     write(tmp_path, 4)
     for name in ("epoch.json", "ckpt-3.index.bak", "my-ckpt-3.index"):

@@ -57,7 +57,10 @@ class CheckpointFolder:
         if not self._folder.is_dir():
             return
         kept = self._names()
-        for path in self._folder.iterdir():
+        # Its index makes it a checkpoint: that comes last, and goes first.
+        for path in sorted(
+            self._folder.iterdir(), key=lambda path: path.suffix != ".index"
+        ):
             match = _OURS.fullmatch(path.name)
             if not match or match["name"] in kept:
                 continue
