@@ -22,7 +22,7 @@ from vhe_tf import monitoring
 from vhe_tf import training
 from vhe_tf.serving import export
 
-EPOCHS = 40
+EPOCHS = 120  # more than there is time for before the last kill
 STOPPED = 3  # the status of a process that was asked to stop
 
 # What a process has said before its last seconds begin, how many seconds these
@@ -30,7 +30,7 @@ STOPPED = 3  # the status of a process that was asked to stop
 # before they are killed.
 KILLS = [
     ("", 4.0, 4, False),
-    (": starting", 3.0, 5, False),
+    (": starting", 2.5, 5, False),
     ("val_elbo", 0.6, 8, False),
     ("val_elbo", 0.3, 3, True),
 ]
