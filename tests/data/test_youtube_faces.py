@@ -120,7 +120,7 @@ def complete_at(num_training, num_test, num_frames):
 
 
 def assert_equal(first, second):
-    for one, other in zip(first, second, strict=True):
+    for one, other in zip(first[:2], second[:2], strict=True):
         np.testing.assert_array_equal(one.images, other.images)
         assert one.group_names == other.group_names
         for name in ("person", "video"):
@@ -136,7 +136,7 @@ def assert_nothing_is_prepared(tmp_path):
 def test_every_frame_keeps_its_person_video_and_place(tmp_path, store):
     parts = load(tmp_path, store(tmp_path / "manual", small_faces()))
     assert len(parts.train) + len(parts.test) == 18
-    for images in parts:
+    for images in parts[:2]:
         assert images.images.dtype == np.uint8
         assert images.image_shape == (40, 40, 3)
         assert images.group_names["person"] == dict(enumerate(PEOPLE))
@@ -177,7 +177,7 @@ def test_frames_and_videos_are_in_the_order_of_their_numbers(tmp_path):
         for number in (10, 9, 100 // 5, 2)
     }
     parts = load(tmp_path, packed(tmp_path / "manual", files))
-    for images in parts:
+    for images in parts[:2]:
         assert numbers(images) == [2, 9, 10, 20] * 2
         assert [name.split("/")[1] for name in videos(images)] == ["2", "10"]
 
@@ -201,7 +201,7 @@ def test_images_are_the_area_averages_of_the_central_half(tmp_path):
     parts = load(
         tmp_path, packed(tmp_path / "manual", files), image_size=(25, 10)
     )
-    for images in parts:
+    for images in parts[:2]:
         assert images.image_shape == (25, 10, 3)
         # Pillow rounds after each of the two axes.
         np.testing.assert_allclose(images.images[0], expected, atol=1.0)
@@ -220,7 +220,7 @@ def test_odd_sizes_keep_the_centre(tmp_path, size, box):
         for person in ("Ann_Lee", "Bo_Ek")
     }
     parts = load(tmp_path, packed(tmp_path / "manual", files))
-    for images in parts:
+    for images in parts[:2]:
         np.testing.assert_array_equal(
             images.images, np.broadcast_to([0, 0, 255], (1, 40, 40, 3))
         )
@@ -252,6 +252,7 @@ def test_another_archive_than_was_prepared_is_refused(tmp_path, caplog):
         assert_equal(load(tmp_path, first), faces)
     (record,) = [r for r in caplog.records if "not comparable" in r.message]
     assert "youtube_faces" in record.message
+    assert not faces.is_complete
 
 
 @pytest.mark.parametrize("image_size", [40, (40,), (0, 40), (40.0, 40)])
@@ -269,7 +270,7 @@ def test_grey_images_become_rgb(tmp_path):
         frame_name(person, 0, 0): jpeg(77) for person in ("Ann_Lee", "Bo_Ek")
     }
     parts = load(tmp_path, packed(tmp_path / "manual", files))
-    for images in parts:
+    for images in parts[:2]:
         np.testing.assert_array_equal(
             images.images, np.full((1, 40, 40, 3), 77)
         )
@@ -284,10 +285,11 @@ def test_complete_archive_is_split_as_in_the_paper(tmp_path, caplog):
     with complete_at(3, 2, 3), caplog.at_level(logging.WARNING):
         parts = load(tmp_path, packed(tmp_path / "manual", files))
     assert "not comparable" not in caplog.text
+    assert parts.is_complete
     order = [name for name in shuffled(PEOPLE) if name != "Bo_Ek"]
     assert people(parts.train) == sorted(order[:3])
     assert people(parts.test) == sorted(order[3:])
-    for images in parts:
+    for images in parts[:2]:
         for person in people(images):
             group = next(
                 index
@@ -321,7 +323,7 @@ def test_otherwise_all_frames_are_used_and_a_warning_says_so(
     assert "aligned_images_DB.tar.gz" in record.message
     assert people(parts.train) == sorted(shuffled(PEOPLE)[:3])
     assert people(parts.test) == sorted(shuffled(PEOPLE)[3:])
-    for images in parts:
+    for images in parts[:2]:
         assert len(images) == 9
         assert len(videos(images)) == 6
     metadata = Builder(data_dir=tmp_path / "tfds").info.metadata
@@ -748,7 +750,7 @@ def test_real_subset_has_three_frames_of_each_video(tmp_path):
     assert not set(people(parts.train)) & set(people(parts.test))
     assert len(parts.train) + len(parts.test) == 3462
     assert len(videos(parts.train)) + len(videos(parts.test)) == 1154
-    for images in parts:
+    for images in parts[:2]:
         counts = np.unique(images.labels["video"], return_counts=True)[1]
         np.testing.assert_array_equal(counts, 3)
         # Skin is red before green before blue.

@@ -590,6 +590,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     lines += _probe_lines(report.get("probes", {}))
     lines += _transfer_lines(report.get("transfer"))
     lines += [f"left out: {reason}" for reason in report["left_out"]]
+    if "caveat" in report:
+        lines.append(report["caveat"])
     return lines
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from vhe_tf.data import records
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.image_file import check_image_size
 from vhe_tf.data.youtube_faces.archive import Video
@@ -31,10 +32,12 @@ class YouTubeFacesSplit(NamedTuple):
     Attributes:
         train: The images to train on.
         test: The images to report numbers on.
+        is_complete: Whether they were split by the paper's rule.
     """
 
     train: GroupedImages
     test: GroupedImages
+    is_complete: bool
 
 
 class _Frames(NamedTuple):
@@ -117,7 +120,9 @@ def load_youtube_faces(
             len(unreadable),
             unreadable[0],
         )
-    return _grouped(_read(builder, "train"), _read(builder, "test"))
+    train, test = _grouped(_read(builder, "train"), _read(builder, "test"))
+    is_complete = builder.info.metadata["rule"] == "paper"
+    return YouTubeFacesSplit(train, test, is_complete)
 
 
 def _config(image_size: tuple[int, int]) -> YouTubeFacesConfig:
@@ -177,7 +182,7 @@ def _read(builder: Builder, part: str) -> _Frames:
     )
     images, numbers = [], []
     videos: list[Video] = []
-    for batch in tfds.as_numpy(dataset):
+    for batch in records.read_whole(tfds.as_numpy(dataset), builder.data_dir):
         images.append(batch["image"])
         numbers.append(batch["frame"])
         videos += [
@@ -189,7 +194,7 @@ def _read(builder: Builder, part: str) -> _Frames:
     return _Frames(np.concatenate(images), videos, np.concatenate(numbers))
 
 
-def _grouped(*parts: _Frames) -> YouTubeFacesSplit:
+def _grouped(*parts: _Frames) -> list[GroupedImages]:
     videos = sorted({video for part in parts for video in part.videos})
     people = sorted({video.person for video in videos})
     video_ids = {video: index for index, video in enumerate(videos)}
@@ -208,4 +213,4 @@ def _grouped(*parts: _Frames) -> YouTubeFacesSplit:
         person_of_video = np.array([person_ids[v.person] for v in videos])
         labels = {"person": person_of_video[ids[order]], "video": ids[order]}
         grouped.append(GroupedImages(part.images[order], labels, names))
-    return YouTubeFacesSplit(*grouped)
+    return grouped
