@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, 5 GiB each. The files of a folder in turn: fixtures are theirs.
+PARALLEL := -n 2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help setup quickstart results-check test test-slow check format tensorboard bench clean
 
@@ -23,10 +25,10 @@ results-check: setup  ## measure the shipped models again; Omniglot in DATA_DIR=
 	$(BIN)/python trainers/reproduce.py --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
 test: setup check  ## lint, check types and run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: setup  ## run the slow tests: whole trainings, killed and resumed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 check: setup  ## lint and check types
 	$(BIN)/ruff check .
@@ -40,7 +42,7 @@ format: setup  ## format the code
 tensorboard: setup  ## follow the runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
-bench: setup  ## measure speed and memory into docs/benchmarks.md, half an hour
+bench: setup  ## measure speed and memory into docs/benchmarks.md, eleven minutes
 	$(BIN)/python benchmarks/bench.py
 
 clean:  ## delete the virtual environment and caches; runs/ stays

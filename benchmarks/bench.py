@@ -4,7 +4,7 @@
     python benchmarks/bench.py --only=models,ladders
 
 Each runs in a process of its own, whose largest resident memory stands in the
-table. About half an hour on two cores; leave the machine alone meanwhile.
+table. Eleven minutes on two cores; leave the machine alone meanwhile.
 docs/performance.md says what the figures mean.
 """
 
@@ -73,15 +73,11 @@ def main(argv: Sequence[str]) -> None:
         if tables is None:
             failed.append(shown)
             lines += [f"## `{shown}`", "", "Failed.", ""]
-            continue
-        lines += [
-            f"## `{shown}`",
-            "",
-            f"{seconds:.0f} s; at most {mebibytes:,.0f} MiB resident.",
-            "",
-        ]
-        for table in tables:
-            lines += _table(table)
+        else:
+            memory = f"at most {mebibytes:,.0f} MiB resident."
+            lines += [f"## `{shown}`", "", f"{seconds:.0f} s; {memory}", ""]
+            for table in tables:
+                lines += _table(table)
         # After each: a run that is stopped leaves what it has.
         with files.beside(out) as beside:
             beside.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
