@@ -53,6 +53,7 @@ setuptools.setup(
             _PLOTS,
             "mypy==2.4.*",
             "pytest>=9",
+            "pytest-xdist>=3.8",
             "ruff==0.17.*",
             "scipy>=1.15",
             _SERVING_API,

@@ -27,6 +27,11 @@ from vhe_tf.models import architectures
 IMAGE_SHAPE = (8, 8, 1)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that two processes end together."""
+    items.sort(key=lambda item: "trainers" not in item.path.parts)
+
+
 def assert_distribution_shape(d, *, batch, event):
     """Checks the shapes a float32 distribution declares and those it gives."""
     assert isinstance(d, tfd.Distribution)

@@ -3,9 +3,9 @@
 Run as
 
     python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE
-        [ACCUMULATION]]
+        [ACCUMULATION [SEED]]]
 
-where a run in microbatches has no free nats.
+where a run in microbatches has no free nats, and the seed is a setting alone.
 """
 
 import json
@@ -123,7 +123,7 @@ class History(keras.callbacks.Callback):
         self._path.write_text(json.dumps(self._rows))
 
 
-def train(distribution, folder, pace=0.0, **options):
+def train(distribution, folder, pace=0.0, seed=0, **options):
     strategy = replicas.make_strategy(distribution)
     with strategy.scope():
         model = compiled_model(**options)
@@ -131,7 +131,7 @@ def train(distribution, folder, pace=0.0, **options):
         assert strategy.num_replicas_in_sync == 2
     training.fit(
         model,
-        training.Run(folder, {"seed": 0}),
+        training.Run(folder, {"seed": seed}),
         sampler(),
         sampler(seed=1),
         epochs=EPOCHS,
@@ -142,17 +142,38 @@ def train(distribution, folder, pace=0.0, **options):
     return model
 
 
-def main(distribution, folder, pace="0", accumulation="1"):
+def fit_as_keras_does(distribution, path):
+    """Trains by `keras.Model.fit`, and saves the metrics and the weights."""
+    strategy = replicas.make_strategy(distribution)
+    with strategy.scope():
+        model = compiled_model()
+    history = model.fit(
+        replicas.split(strategy, sampler().dataset),
+        epochs=2,
+        steps_per_epoch=STEPS,
+        shuffle=False,
+        verbose=0,
+    ).history
+    with open(path, "wb") as file:
+        np.savez(file, *model.get_weights(), **history)
+
+
+def two_devices():
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+def main(distribution, folder, pace="0", accumulation="1", seed="0"):
     if distribution == "mirrored":
-        [cpu] = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
+        two_devices()
     try:
         train(
             distribution,
             folder,
             float(pace),
+            int(seed),
             accumulation=int(accumulation),
             free_nats=accumulation == "1",
         )

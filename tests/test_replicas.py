@@ -180,6 +180,20 @@ def test_what_has_no_gradient_in_a_microbatch_has_a_zero_one():
     np.testing.assert_array_equal(sums[1], 0.0)
 
 
+@pytest.mark.parametrize(("replica", "expected"), [(0, 6.0), (1, 0.0)])
+def test_what_has_no_gradient_on_replicas_has_none(replica, expected):
+    context = types.SimpleNamespace(
+        replica_id_in_sync_group=tf.constant(replica)
+    )
+    with (
+        mock.patch.object(replicas, "_shared_context", return_value=context),
+        mock.patch.object(replicas, "mean", lambda values: values),
+    ):
+        first, none = replicas.summed_once([tf.constant([6.0]), None])
+    np.testing.assert_array_equal(first, [expected])
+    assert none is None
+
+
 def test_one_microbatch_is_in_memory_at_a_time():
     model = tiny_vhe()
     seen = []
@@ -261,7 +275,9 @@ def one_device(tmp_path_factory):
     return folder
 
 
-def start(distribution, folder, *, workers=(), pace=0.0, accumulation=1):
+def start(
+    distribution, folder, *, workers=(), pace=0.0, accumulation=1, seed=0
+):
     """Starts a process of a tiny run; `workers` are (ports, index)."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     if workers:
@@ -274,7 +290,8 @@ def start(distribution, folder, *, workers=(), pace=0.0, accumulation=1):
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.replica_run"),
-            *(distribution, str(folder), str(pace), str(accumulation)),
+            *(distribution, str(folder)),
+            *(str(pace), str(accumulation), str(seed)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -284,15 +301,15 @@ def start(distribution, folder, *, workers=(), pace=0.0, accumulation=1):
     )
 
 
-def start_two_workers(*folders, pace=0.0):
+def start_two_workers(*folders, pace=0.0, seeds=(0, 0)):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in folders]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         ports = [one.getsockname()[1] for one in sockets]
     return [
-        start("multi_worker", folder, workers=(ports, index), pace=pace)
-        for index, folder in enumerate(folders)
+        start("multi_worker", folder, workers=(ports, i), pace=pace, seed=seed)
+        for i, (folder, seed) in enumerate(zip(folders, seeds, strict=True))
     ]
 
 
@@ -334,6 +351,27 @@ def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
     assert_same_run(tmp_path, one_device)
 
 
+def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
+    replica_run.fit_as_keras_does("none", tmp_path / "one")
+    program = (
+        "import sys; from tests import replica_run; replica_run.two_devices(); "
+        "replica_run.fit_as_keras_does('mirrored', sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "two")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    one, two = (np.load(tmp_path / name) for name in ("one", "two"))
+    assert one.files == two.files
+    for name in one.files:
+        np.testing.assert_allclose(two[name], one[name], **ROUNDING)
+
+
 @pytest.fixture(scope="module")
 def without_free_nats(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_free_nats")
@@ -366,6 +404,14 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
     # The other sees none of the chief's checkpoints: they must not part ways.
     for text in end(start_two_workers(chief, other), returncode=1):
         assert "must all see its folder" in text
+
+
+def test_workers_of_other_settings_do_not_train_together(tmp_path):
+    workers = start_two_workers(tmp_path, tmp_path, seeds=(0, 1))
+    for index, text in enumerate(end(workers, returncode=1)):
+        assert "must all have the same settings" in text
+        assert f'the settings here are {{"seed": {index}}}' in text
+    assert not list((tmp_path / "checkpoints").glob("ckpt*"))
 
 
 def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):

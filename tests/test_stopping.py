@@ -2,6 +2,8 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -88,3 +90,32 @@ def test_a_write_goes_on_after_a_request():
     assert written == 4096
     os.close(read)
     os.close(write)
+
+
+def test_before_and_after_training_a_request_ends_the_program():
+    program = (
+        "import os, signal, time\n"
+        "from vhe_tf import stopping\n"
+        "stopping.stop_at_once()\n"
+        "with stopping.stop_requests() as asked:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('asked', asked(), flush=True)\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "finally:\n"
+        "    print('removed what was half written')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "asked True",
+        "",
+        "Stopped on request; the same command goes on.",
+        "removed what was half written",
+    ]

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import signal
 
@@ -19,6 +20,7 @@ from tests.tiny_run import compiled_model
 from tests.tiny_run import latest
 from tests.tiny_run import resume
 from tests.tiny_run import train
+from vhe_tf import files
 from vhe_tf import training
 from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import EpisodeSampler
@@ -256,6 +258,88 @@ def test_progress_within_an_epoch_counts_the_steps_before(monkeypatch):
     ]
 
 
+# Damage -----------------------------------------------------------------------
+
+
+def _last_bytes_flipped(path):
+    data = bytearray(path.read_bytes())
+    data[-8:] = bytes(255 - byte for byte in data[-8:])
+    path.write_bytes(data)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _emptied(path):
+    path.write_bytes(b"")
+
+
+def _left_within_an_epoch(folder, sampler):
+    """Leaves the checkpoints of the first epoch and of a later step."""
+    with pytest.raises(training.StoppedOnRequest):
+        train(folder, sampler, callbacks=[_Ask(("step", STEPS + 2))])
+    names = [path.name for path in (folder / "checkpoints").glob("*.index")]
+    assert sorted(names) == [f"ckpt-{STEPS}.index", f"ckpt-{STEPS + 2}.index"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil"),
+    [
+        (".index", pathlib.Path.unlink),
+        (".index", _cut),
+        (".data-00000-of-00001", pathlib.Path.unlink),
+        (".data-00000-of-00001", _cut),
+        (".data-00000-of-00001", _last_bytes_flipped),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
+    suffix, spoil, tmp_path, sampler, whole_run, capsys
+):
+    _left_within_an_epoch(tmp_path, sampler)
+    damaged = tmp_path / "checkpoints" / f"ckpt-{STEPS + 2}"
+    spoil(damaged.with_name(damaged.name + suffix))
+    resume(tmp_path, sampler)
+    text = capsys.readouterr().out
+    assert f"{damaged} cannot be read (" in text
+    assert f"Going on from step {STEPS} of" in text
+    assert_same_models(tmp_path, whole_run[0].folder)
+    assert not list(damaged.parent.glob(f"{damaged.name}.*"))
+
+
+@pytest.mark.parametrize("spoil", [pathlib.Path.unlink, _emptied])
+def test_without_their_list_checkpoints_are_found(
+    spoil, tmp_path, sampler, whole_run, capsys
+):
+    _left_within_an_epoch(tmp_path, sampler)
+    spoil(tmp_path / "checkpoints" / "checkpoint")
+    resume(tmp_path, sampler)
+    assert f"Going on from step {STEPS + 2} of" in capsys.readouterr().out
+    assert_same_models(tmp_path, whole_run[0].folder)
+
+
+def test_where_no_checkpoint_can_be_read_nothing_is_lost(tmp_path, sampler):
+    _left_within_an_epoch(tmp_path, sampler)
+    for path in (tmp_path / "checkpoints").glob("*.data*"):
+        _cut(path)
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    with pytest.raises(
+        training.RunError, match=r"ckpt-6 .*ckpt-4 .*copies.* or delete"
+    ):
+        train(tmp_path, sampler)
+    after = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert after == before
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, sampler):
+    with (
+        files.locked(tmp_path),
+        pytest.raises(training.RunError, match="Another process trains"),
+    ):
+        train(tmp_path, sampler)
+    train(tmp_path, sampler, epochs=1)
+
+
 # What earlier versions left ---------------------------------------------------
 
 
@@ -381,7 +465,7 @@ def test_without_an_average_the_weights_stay(tmp_path, sampler):
 def _begun(folder, config):
     training.Run(folder, config).begin()
     (folder / "checkpoints").mkdir(exist_ok=True)
-    (folder / "checkpoints" / "checkpoint").touch()
+    (folder / "checkpoints" / "ckpt-1.index").touch()
 
 
 def test_a_run_refuses_the_folder_of_another(tmp_path):

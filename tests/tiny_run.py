@@ -83,7 +83,7 @@ def resume(folder, sampler, *, callbacks=(), epochs=EPOCHS):
     """Goes on with a run, in a model that knows nothing of it."""
     model = compiled_model()
     keras.utils.set_random_seed(99)  # nothing may depend on global chance
-    if latest(folder):
+    if list((folder / "checkpoints").glob("*.index")):
         model.set_weights([w + 1 for w in model.get_weights()])
     run, _ = train(
         folder, sampler, model=model, callbacks=callbacks, epochs=epochs

@@ -3,13 +3,11 @@
 Each trainer adds its data, its model, what it measures and its pictures.
 """
 
-import contextlib
 import functools
 import os
 import re
 import sys
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -182,8 +180,10 @@ def new_run() -> "training.Run":
     """Returns the run of the flags, and sets Keras up for it."""
     import keras
 
+    from vhe_tf import stopping
     from vhe_tf import training
 
+    stopping.stop_at_once()  # but while it trains
     strategy()  # before TensorFlow does anything else
     run = training.Run(RUN_DIR.value, config())
     keras.utils.set_random_seed(SEED.value)  # the initial weights
@@ -382,7 +382,7 @@ def train_model(
     from vhe_tf import replicas
     from vhe_tf import training
 
-    with _failures_end_quietly():
+    with training.failures_end_quietly():
         with training.what_is_kept_is_told(run):  # they open files
             callbacks = monitors() if replicas.is_chief(strategy()) else []
         training.fit(
@@ -394,24 +394,6 @@ def train_model(
             epochs=EPOCHS.value,
             steps_per_epoch=STEPS_PER_EPOCH.value,
         )
-
-
-@contextlib.contextmanager
-def _failures_end_quietly() -> Iterator[None]:
-    """Ends the program with the message alone where a run cannot go on."""
-    from vhe_tf import files
-    from vhe_tf import training
-    from vhe_tf.data.records import DamagedRecordsError
-
-    try:
-        yield
-    except (
-        DamagedRecordsError,
-        files.NotWrittenError,
-        training.NonFiniteLossError,
-        training.WorkerLostError,
-    ) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 def finish(
@@ -453,7 +435,7 @@ def finish(
     else:
         with strategy().scope():
             model = vhe_tf.load_model(run.best)
-    with _failures_end_quietly(), training.what_is_kept_is_told(run):
+    with training.failures_end_quietly(), training.what_is_kept_is_told(run):
         for name, grid in draw(model).items():
             pictures.save_png(
                 run.pictures / f"{name}.png", grid, ink=source.ink
@@ -472,6 +454,8 @@ def finish(
             )
             if source.binarization == "none":
                 metrics = report.with_bits(metrics, model.image_shape)
+            if source.caveat:
+                metrics["caveat"] = source.caveat
             if measure:
                 metrics |= measure(model, progress)
         training.write_json(run.folder / "metrics.json", metrics)

@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )
-    with status_line() as progress:
+    with training.failures_end_quietly(), status_line() as progress:
         metrics = report.evaluate(
             model,
             source.test,
@@ -164,9 +164,11 @@ def main(argv: Sequence[str]) -> None:
                 seed=_SEED.value,
                 progress=progress,
             )
-    metrics["model"] = str(path)
-    out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
-    training.write_json(out, metrics)
+        if source.caveat:
+            metrics["caveat"] = source.caveat
+        metrics["model"] = str(path)
+        out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
+        training.write_json(out, metrics)
     for line in report.summary_lines(metrics):
         print(line)
     print(f"written to {out}")

@@ -7,10 +7,14 @@
 A copy of this file is where to begin: a column of the table is a latent. Here
 characters lie within alphabets and drawers go across both; a cell may be
 empty, and then that image takes the latent's prior. At the end a linear probe
-says which latent knows which column, on alphabets that were never seen.
+says which latent knows which column, on alphabets that were never seen. To
+train on several GPUs, make and compile the model within
+`vhe_tf.replicas.make_strategy("mirrored").scope()`.
 """
 
 import sys
+
+import keras
 
 import vhe_tf
 from vhe_tf import training
@@ -46,6 +50,7 @@ def main() -> None:
     """Trains and probes."""
     data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
     train, test = sources.hold_out_groups(data, "alphabet", 6)
+    keras.utils.set_random_seed(0)  # the weights at the start
     model = vhe_tf.VHE(
         latents=[
             latent("alphabet"),
@@ -72,7 +77,7 @@ def main() -> None:
     ]
     training.fit(
         model,
-        training.Run("runs/own_structure", {"structure": "three latents"}),
+        training.Run("runs/own_structure", {"table": sys.argv[1:]}),
         *samplers,
         epochs=EPOCHS,
         steps_per_epoch=STEPS_PER_EPOCH,

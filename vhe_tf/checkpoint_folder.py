@@ -33,8 +33,14 @@ class CheckpointFolder:
         self._folder = folder
         self._max_to_keep = max_to_keep
 
+    def paths(self) -> list[str]:
+        """Returns the checkpoints that are kept, newest first."""
+        return [str(self._folder / name) for name in reversed(self._names())]
+
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> None:
         """Writes a checkpoint, `ckpt-{step}`, and removes the oldest.
+
+        And later ones, from which a run did not go on: they could not be read.
 
         Raises:
             NotWrittenError: If it cannot be written; those before it stay.
@@ -46,9 +52,12 @@ class CheckpointFolder:
                 partial.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(str(partial / name))
                 for path in sorted(partial.glob(f"{name}.*")):
+                    files.settle(path)
                     path.replace(self._folder / path.name)  # the index last
-                names = [n for n in self._names() if n != name]
+                files.settle(self._folder)
+                names = [n for n in self._names() if _step(n) < step]
                 self._write_names([*names, name][-self._max_to_keep :])
+                files.settle(self._folder)
             finally:
                 self.remove_leftovers()
 
@@ -71,12 +80,24 @@ class CheckpointFolder:
 
     def _names(self) -> list[str]:
         """Returns the names of the checkpoints that are kept, oldest first."""
-        state = tf.train.get_checkpoint_state(str(self._folder))
-        paths = state.all_model_checkpoint_paths if state else []
-        return [pathlib.Path(path).name for path in paths]
+        try:
+            state = tf.train.get_checkpoint_state(str(self._folder))
+        except ValueError:  # an empty list
+            state = None
+        if state and state.all_model_checkpoint_paths:
+            paths = map(pathlib.Path, state.all_model_checkpoint_paths)
+            return [path.name for path in paths]
+        # Without a list, all that have an index: nothing is lost with it.
+        indexes = self._folder.glob("ckpt-*.index")
+        names = [path.stem for path in indexes if _OURS.fullmatch(path.name)]
+        return sorted(names, key=_step)
 
     def _write_names(self, names: list[str]) -> None:
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
         with files.beside(self._folder / "checkpoint") as partial:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("ckpt-"))

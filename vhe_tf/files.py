@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import re
@@ -16,6 +17,8 @@ __all__ = [
     "check_room",
     "failures_are_told",
     "full_disks_are_told",
+    "locked",
+    "settle",
 ]
 
 # What the system says of a full disk, and of a person's full share of it.
@@ -51,9 +54,39 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with failures_are_told(path):
         try:
             yield partial
+            settle(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def settle(path: pathlib.Path) -> None:
+    """Waits until a file, or which files a folder has, is on the disk.
+
+    Before a file takes its name: else a machine that loses its power may keep
+    the name and not what it stands for.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Locks a folder until the end, or that of the process if it comes first.
+
+    Raises:
+        BlockingIOError: If another process holds the lock.
+        OSError: If the file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_room(folder: pathlib.Path, size: int) -> None:

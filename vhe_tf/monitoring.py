@@ -291,7 +291,7 @@ class Scalars(keras.callbacks.Callback):
     ) -> None:
         """Writes the scalars; `validation/` beside `train/`."""
         files.check_room(self._folder, _SCALARS_SIZE)
-        step = _step(self.model)
+        step = _step(self, epoch)
         with self._writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
                 tf.summary.scalar(_tag(name), value, step=step)
@@ -340,7 +340,7 @@ class ImageGrids(keras.callbacks.Callback):
         files.check_room(self._folder, size)
         with self._writer.as_default(), tf.summary.record_if(True):
             pictures.write_summaries(
-                grids, step=_step(self.model), ink=self._ink
+                grids, step=_step(self, epoch), ink=self._ink
             )
         self._writer.flush()
 
@@ -354,5 +354,9 @@ def _tag(name: str) -> str:
     return f"train/{name}"
 
 
-def _step(model: VHE) -> int:
-    return int(model.optimizer.iterations.numpy())
+def _step(callback: keras.callbacks.Callback, epoch: int) -> int:
+    """Returns the number of steps that a run has taken at an epoch's end.
+
+    Those of the optimizer leave out what mixed precision skips.
+    """
+    return (epoch + 1) * int(callback.params["steps"])

@@ -268,7 +268,9 @@ def mean(values: Any) -> Any:
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
 
-def summed_once(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def summed_once(
+    gradients: Sequence[tf.Tensor | None],
+) -> list[tf.Tensor | None]:
     """Returns gradients whose sum over the replicas is their mean.
 
     Keras' optimizers clip on each replica and sum afterwards. For the mean
@@ -276,15 +278,17 @@ def summed_once(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     even a number, if it is not finite: then all must see that.
 
     Args:
-        gradients: Of the mean loss over this replica's rows.
+        gradients: Of the mean loss over this replica's rows; None of a
+            variable on which it does not depend.
     """
     context = _shared_context()
     if context is None:
         return list(gradients)
     first = tf.equal(context.replica_id_in_sync_group, 0)
+    means = iter(mean([g for g in gradients if g is not None]))
     return [
-        gradient * tf.cast(first, gradient.dtype)
-        for gradient in mean(list(gradients))
+        None if g is None else next(means) * tf.cast(first, g.dtype)
+        for g in gradients
     ]
 
 

@@ -1,13 +1,29 @@
 """SIGTERM as a request, to be met at the next good moment."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["stop_requests"]
+__all__ = ["stop_at_once", "stop_requests"]
+
+
+def stop_at_once() -> None:
+    """From now on SIGTERM ends the program, with status 0.
+
+    For what comes before and after training, and is done again by the same
+    command. Call it in the main thread.
+    """
+
+    def stop(*_: Any) -> None:
+        # Not `print`, within which the signal may have come.
+        os.write(1, b"\nStopped on request; the same command goes on.\n")
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import os
 import pathlib
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data.episodes import EpisodeSampler
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.label_table import check_nested
+from vhe_tf.data.records import DamagedRecordsError
 from vhe_tf.data.records import damage_is_told
 from vhe_tf.loop import Loop
 from vhe_tf.models.vhe import VHE
@@ -41,12 +43,14 @@ from vhe_tf.stopping import stop_requests
 __all__ = [
     "NonFiniteLossError",
     "Run",
+    "RunError",
     "StoppedOnRequest",
     "WorkerLostError",
     "averaged_weights",
     "check_groupings",
     "check_layout",
     "data_settings",
+    "failures_end_quietly",
     "fit",
     "mistakes_end_quietly",
     "save_model",
@@ -59,15 +63,19 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-class WorkerLostError(RuntimeError):
-    """Another machine of the run stopped."""
-
-
 class StoppedOnRequest(SystemExit):
     """The run was asked to stop, and did so where it can go on.
 
     It ends the program, as SIGTERM does, but with status 0.
     """
+
+
+class RunError(ValueError):
+    """A run cannot begin or go on in its folder as it was started."""
+
+
+class WorkerLostError(RuntimeError):
+    """Another machine of the run stopped."""
 
 
 class Run:
@@ -117,9 +125,8 @@ class Run:
 
     @property
     def latest(self) -> str | None:
-        """The last good checkpoint, or None."""
-        latest: str | None = tf.train.latest_checkpoint(self.checkpoints)
-        return latest
+        """The last checkpoint, or None."""
+        return next(iter(CheckpointFolder(self.checkpoints).paths()), None)
 
     @property
     def tensorboard(self) -> pathlib.Path:
@@ -143,7 +150,7 @@ class Run:
         write_json(self.folder / "config.json", self.config)
 
     def _check_config(self) -> None:
-        if not (self.checkpoints / "checkpoint").exists():
+        if not self.latest:
             return
         path = self.folder / "config.json"
         if not path.exists():
@@ -211,6 +218,7 @@ class Checkpoints(keras.callbacks.Callback):
             for variable in metric.variables
         ]
         self._saved_step = 0
+        self._restored: str | None = None
         self._logs: Mapping[str, Any] = {}
         folder = run.checkpoints
         if not self._chief:
@@ -227,15 +235,43 @@ class Checkpoints(keras.callbacks.Callback):
     def restore(self) -> None:
         """Restores the latest checkpoint, if any.
 
+        One that is damaged is named, and the one before it is restored.
+
         Raises:
-            ValueError: If `epoch.json` has been taken from beside it.
+            RunError: If there are checkpoints and none can be read, or
+                `epoch.json` has been taken from beside them.
         """
-        if self.run.latest:
-            status = tf.train.Checkpoint(**self._state).read(self.run.latest)
-            status.assert_existing_objects_matched()
+        damage = []
+        for path in CheckpointFolder(self.run.checkpoints).paths():
+            try:
+                self._read(path)
+            except (tf.errors.OpError, IndexError) as error:
+                reason = str(error).partition("\n")[0]
+                damage.append(f"{path} cannot be read ({reason}).")
+                continue
+            for line in damage:
+                print(f"{line} The one before it can.", flush=True)
+            self._restored = path
             self._saved_step = self.step
-            self._read_epoch()
+            self._read_epoch(path)
+            break
+        else:
+            if damage:
+                raise RunError(
+                    f"No checkpoint can be read: {' '.join(damage)} Put back "
+                    "copies of these files, or delete "
+                    f"{self.run.checkpoints} to begin anew."
+                )
         self._write_epoch()
+
+    def _read(self, path: str) -> None:
+        status = tf.train.Checkpoint(**self._state).read(path)
+        status.assert_existing_objects_matched()
+        self._read_metrics(path)
+
+    def _read_metrics(self, path: str) -> None:
+        checkpoint = tf.train.Checkpoint(metrics=self._metrics)
+        checkpoint.read(path).expect_partial()
 
     def position(self) -> tuple[int, int]:
         """Returns the epoch that the run is in, and how many steps of it."""
@@ -265,10 +301,9 @@ class Checkpoints(keras.callbacks.Callback):
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Goes on with the means of an epoch that was left within."""
-        if self.position()[1]:
+        if self._restored and self.position()[1]:
             # They have just been reset.
-            checkpoint = tf.train.Checkpoint(metrics=self._metrics)
-            checkpoint.read(self.run.latest).expect_partial()
+            self._read_metrics(self._restored)
 
     def on_train_batch_end(
         self, batch: int, logs: Mapping[str, Any] | None = None
@@ -295,7 +330,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.ended_step = self.step
         self._write_epoch()
 
-    def _read_epoch(self) -> None:
+    def _read_epoch(self, checkpoint: str) -> None:
         path = self.run.checkpoints / "epoch.json"
         if path.exists():
             epoch = json.loads(path.read_text(encoding="utf-8"))
@@ -303,10 +338,10 @@ class Checkpoints(keras.callbacks.Callback):
             self.best = -np.inf if epoch["best"] is None else epoch["best"]
             return
         # Earlier versions had it in the checkpoint, saved when all was done.
-        reader = tf.train.load_checkpoint(self.run.latest)
+        reader = tf.train.load_checkpoint(checkpoint)
         key = "best/.ATTRIBUTES/VARIABLE_VALUE"
         if not reader.has_tensor(key):
-            raise ValueError(
+            raise RunError(
                 f"{path} belongs to the checkpoints beside it and is missing; "
                 "put it back, or delete that folder to begin anew."
             )
@@ -473,8 +508,10 @@ def fit(
         NotWrittenError: If something cannot be written, as on a full disk. The
             last good checkpoint is whole, and nothing else is half there.
         StoppedOnRequest: If SIGTERM came.
-        ValueError: As `check_groupings` and `check_layout`, and if machines
-            do not see the same checkpoints.
+        RunError: If another process trains in the folder; if there are
+            checkpoints and none can be read; if machines do not see the same
+            checkpoints, or have other settings or data.
+        ValueError: As `check_groupings` and `check_layout`.
         WorkerLostError: If another machine stopped. The same `fit` on all of
             them goes on from the last checkpoint.
     """
@@ -483,8 +520,13 @@ def fit(
         check_groupings(model, sampler.data)
         check_layout(model, sampler.batch_size)
     chief = replicas.is_chief(strategy)
-    with what_is_kept_is_told(run), stop_requests() as asked:
+    with (
+        contextlib.ExitStack() as stack,
+        what_is_kept_is_told(run),
+        stop_requests() as asked,
+    ):
         if chief:
+            stack.enter_context(_alone_in(run.folder))
             run.begin()
         checkpoints = Checkpoints(
             run, model, monitor="val_elbo", steps_per_epoch=steps_per_epoch
@@ -503,7 +545,7 @@ def fit(
             damage_is_told(),
             contextlib.closing(progress),
         ):
-            _check_all_begin_at(checkpoints, strategy)
+            _check_all_agree(checkpoints, [train, validation], strategy)
             if checkpoints.step:
                 print(
                     f"Going on from step {checkpoints.step} of {run.folder}.",
@@ -537,13 +579,35 @@ def fit(
             raise StoppedOnRequest
 
 
-def _check_all_begin_at(
-    checkpoints: Checkpoints, strategy: tf.distribute.Strategy
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Raises a RunError if another process trains in a folder."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder))
+        except BlockingIOError as error:
+            raise RunError(
+                f"Another process trains in {folder}; wait for its end, end "
+                "it, or name another folder."
+            ) from error
+        except OSError:
+            pass  # a file system without locks: nobody can tell
+        yield
+
+
+def _check_all_agree(
+    checkpoints: Checkpoints,
+    samplers: Sequence[EpisodeSampler],
+    strategy: tf.distribute.Strategy,
 ) -> None:
-    """Raises a ValueError if other machines found other checkpoints."""
+    """Raises a RunError if other machines have another run."""
     if not replicas.has_several_machines(strategy):
         return
-    here = [float(checkpoints.step), float(checkpoints.ended_step)]
+    here = [
+        float(checkpoints.step),
+        float(checkpoints.ended_step),
+        float(_checksum(checkpoints.run.config, samplers)),
+    ]
 
     @tf.function
     def mean() -> Any:
@@ -551,13 +615,32 @@ def _check_all_begin_at(
             lambda: replicas.mean(tf.constant(here, tf.float64))
         )
 
-    found = strategy.experimental_local_results(mean())[0]
-    if found.numpy().tolist() != here:
-        raise ValueError(
+    found = strategy.experimental_local_results(mean())[0].numpy().tolist()
+    if found[:2] != here[:2]:
+        raise RunError(
             "The machines of a run must all see its folder, on storage that "
             f"they share. Received: step {checkpoints.step} here, another "
             "elsewhere."
         )
+    if found != here:
+        raise RunError(
+            "The machines of a run must all have the same settings and the "
+            "same data. Received: others here than elsewhere; the settings "
+            f"here are {json.dumps(checkpoints.run.config)}, and there are "
+            f"{len(samplers[0].data):,} images to train on."
+        )
+
+
+def _checksum(
+    config: Mapping[str, Any], samplers: Sequence[EpisodeSampler]
+) -> int:
+    """Returns a number that tells settings and data of a run from others."""
+    value = zlib.crc32(json.dumps(config, sort_keys=True).encode("utf-8"))
+    for sampler in samplers:
+        for name, labels in sorted(sampler.data.labels.items()):
+            value = zlib.crc32(name.encode("utf-8"), value)
+            value = zlib.crc32(labels.tobytes(), value)
+    return value
 
 
 @contextlib.contextmanager
@@ -699,6 +782,25 @@ def mistakes_end_quietly() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+@contextlib.contextmanager
+def failures_end_quietly() -> Iterator[None]:
+    """Ends the program with the message alone where a run cannot go on.
+
+    For the work of a script, in which any other error is ours.
+    """
+    try:
+        with damage_is_told():
+            yield
+    except (
+        DamagedRecordsError,
+        NonFiniteLossError,
+        RunError,
+        WorkerLostError,
+        files.NotWrittenError,
+    ) as error:
         raise SystemExit(f"error: {error}") from error
 
 

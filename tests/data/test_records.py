@@ -795,3 +795,31 @@ def test_mistakes_end_quietly(pages, tmp_path):
     with pytest.raises(SystemExit) as usage:
         folder_to_records.main([*arguments, "--image_size=large"])
     assert usage.value.code == 2
+
+
+# Data sets of others ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("spoil", ["cut", "flipped"])
+def test_damage_of_what_others_wrote_is_told(spoil, tmp_path):
+    path = tmp_path / "omniglot.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for index in range(3):
+            writer.write(b"%d" % index * 50)
+
+    def read():
+        dataset = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        return list(records.read_whole(dataset, tmp_path))
+
+    assert [data[:1] for data in read()] == [b"0", b"1", b"2"]
+    data = bytearray(path.read_bytes())
+    if spoil == "cut":
+        data = data[:-9]
+    else:
+        data[90] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        DamagedRecordsError,
+        match=f"A file in {re.escape(str(tmp_path))} is damaged.*Delete",
+    ):
+        read()

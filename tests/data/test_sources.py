@@ -177,6 +177,23 @@ def test_the_test_set_of_records_stays_small(tmp_path, monkeypatch):
     assert len(source.train.group_ids("character")) == 17
 
 
+def test_large_classes_of_records_are_tested_in_part(tmp_path, monkeypatch):
+    image_bytes = 4 * 12 * 10
+    monkeypatch.setattr(sources, "_MIN_TEST_IMAGES_A_GROUP", 2)
+    monkeypatch.setattr(sources, "_MAX_TEST_BYTES_OF_RECORDS", 8 * image_bytes)
+    recorded(tmp_path, 20)
+    source = sources.load_source("records", data_dir=str(tmp_path))
+    ids, counts = np.unique(source.test.labels["character"], return_counts=True)
+    assert len(ids) == 4
+    np.testing.assert_array_equal(counts, 2)
+    assert len(source.train) == 3 * 16
+    # Where there is no room for so many classes, there are fewer.
+    monkeypatch.setattr(sources, "_MAX_TEST_BYTES_OF_RECORDS", 5 * image_bytes)
+    source = sources.load_source("records", data_dir=str(tmp_path))
+    assert len(source.test.group_ids("character")) == 2
+    assert len(source.test) == 4
+
+
 def test_damaged_records_are_left_out_on_request(tmp_path, capsys):
     recorded(tmp_path, 20)
     [path] = tmp_path.glob("*.tfrecord")
@@ -413,12 +430,13 @@ def test_photographs_of_a_folder_keep_their_colours(photos):
         np.testing.assert_array_equal(stored[0], expected)
 
 
-def test_youtube_faces_come_from_their_loader(monkeypatch):
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
     seen = {}
 
     def load_youtube_faces(**options):
         seen.update(options)
-        return faces(6), faces(4)
+        return faces(6), faces(4), is_complete
 
     def faces(num_people):
         pixels = np.arange(num_people, dtype=np.uint8)[:, None, None, None]
@@ -448,6 +466,7 @@ def test_youtube_faces_come_from_their_loader(monkeypatch):
     assert source.train.images.dtype == np.uint8
     assert source.validation is None
     assert source.test.images.dtype == np.float32
+    assert ("not comparable" in (source.caveat or "")) is not is_complete
     np.testing.assert_array_equal(
         source.test.images[:, 0, 0, 0], np.float32([0, 1, 2, 3]) / 255
     )

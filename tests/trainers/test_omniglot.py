@@ -1,6 +1,10 @@
+import contextlib
 import json
+import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 
 import numpy as np
@@ -153,14 +157,34 @@ def telling_replicas(command):
     ]
 
 
-def test_two_devices_train_as_one_does(image_folder, tmp_path):
+def one_epoch(image_folder, folder, *options, num_devices=1):
+    return tiny_trainer(
+        *arguments(image_folder, folder),
+        "--epochs=1",
+        *options,
+        num_devices=num_devices,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_device(image_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_device")
+    signalled(one_epoch(image_folder, folder), folder / "last.keras")
+    return folder
+
+
+def assert_close_models(folder, expected):
+    for value, wanted in zip(
+        vhe_tf.load_model(folder / "last.keras").get_weights(),
+        vhe_tf.load_model(expected / "last.keras").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_two_devices_train_as_one_does(image_folder, one_device, tmp_path):
     def command(name, *options):
-        return tiny_trainer(
-            *arguments(image_folder, tmp_path / name),
-            "--epochs=1",
-            *options,
-            num_devices=2,
-        )
+        return one_epoch(image_folder, tmp_path / name, *options, num_devices=2)
 
     refused = output_of(
         command("no", "--distribution=mirrored", "--batch_size=3")
@@ -195,13 +219,41 @@ def test_two_devices_train_as_one_does(image_folder, tmp_path):
         report = json.loads(out.read_text("utf-8"))
         for name in ("accuracy", "elbo", "joint_nll", "conditional_nll"):
             assert_alike(report[name], metrics[name], rtol=1e-4)
-    signalled(command("one"), tmp_path / "one" / "last.keras")
-    for value, wanted in zip(
-        vhe_tf.load_model(tmp_path / "two" / "last.keras").get_weights(),
-        vhe_tf.load_model(tmp_path / "one" / "last.keras").get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
+    assert_close_models(tmp_path / "two", one_device)
+
+
+def test_two_machines_train_as_one_does(image_folder, one_device, tmp_path):
+    folder = tmp_path / "two"
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        hosts = ["{}:{}".format(*one.getsockname()) for one in sockets]
+    command = one_epoch(image_folder, folder, "--distribution=multi_worker")
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for index in range(2):
+            task = {"type": "worker", "index": index}
+            layout = {"cluster": {"worker": hosts}, "task": task}
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env={**os.environ, "TF_CONFIG": json.dumps(layout)},
+                    cwd=ROOT,
+                )
+            )
+            stack.callback(process.kill)
+            processes.append(process)
+        texts = [p.communicate(timeout=300)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], texts
+    # The chief alone measures and tells.
+    assert [f"Made in {folder}:" in text for text in texts] == [True, False]
+    assert (folder / "metrics.json").exists()
+    assert (folder / "pictures" / "conditional.png").exists()
+    assert_close_models(folder, one_device)
 
 
 def test_evaluate_measures_the_model_on_the_data_of_its_run(

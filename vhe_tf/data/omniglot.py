@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from vhe_tf.data import records
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = [
@@ -345,7 +346,7 @@ def _read(directory: str, tfds_split: str, recipe: str) -> GroupedImages:
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     images, characters, alphabets = [], [], []
-    for batch in tfds.as_numpy(dataset):
+    for batch in records.read_whole(tfds.as_numpy(dataset), builder.data_dir):
         images.append(_RECIPES[recipe](255 - batch["image"][..., :1]))
         characters.append(batch["label"])
         alphabets.append(batch["alphabet"])

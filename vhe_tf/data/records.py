@@ -17,10 +17,12 @@ import math
 import pathlib
 import re
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from os import PathLike
 from typing import NamedTuple
 from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +35,14 @@ from vhe_tf.data.record_index import compact
 from vhe_tf.data.record_index import shard_name
 from vhe_tf.progress import status_line
 
-__all__ = ["DamagedRecordsError", "RecordedImages", "damage_is_told"]
+__all__ = [
+    "DamagedRecordsError",
+    "RecordedImages",
+    "damage_is_told",
+    "read_whole",
+]
+
+_Batch = TypeVar("_Batch")
 
 # At once, for one batch: most of the time goes by in waiting.
 _NUM_PARALLEL_READS = 32
@@ -325,3 +334,22 @@ def damage_is_told() -> Iterator[None]:
         # Assertions put backslashes before quotes and backslashes.
         text = re.sub(r"\\(.)", r"\1", told[0])
         raise DamagedRecordsError(text) from error
+
+
+def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
+    """Yields what TensorFlow Datasets reads of a data set that it prepared.
+
+    Args:
+        batches: What it reads.
+        place: The folder of the data set.
+
+    Raises:
+        DamagedRecordsError: If a file there is damaged.
+    """
+    try:
+        yield from batches
+    except tf.errors.DataLossError as error:
+        raise DamagedRecordsError(
+            f"A file in {place} is damaged ({error.message}). Delete that "
+            "folder, and the data set is prepared again; or put back a copy."
+        ) from error

@@ -31,8 +31,10 @@ _TEST_FRACTION = 0.2
 _MIN_CLASSES = 5
 # Enough of them to see sharing within an alphabet on unseen alphabets.
 _NUM_TEST_ALPHABETS = 8
-# The test set is in memory, even where the others are not.
+# The test set is in memory, as float32, even where the others are not.
 _MAX_TEST_GROUPS_OF_RECORDS = 1000
+_MAX_TEST_BYTES_OF_RECORDS = 2**28
+_MIN_TEST_IMAGES_A_GROUP = 20
 
 
 class Source(NamedTuple):
@@ -48,6 +50,7 @@ class Source(NamedTuple):
         group: The grouping whose groups are the classes.
         ink: Whether 1 is ink and 0 paper, to be shown as black on white. In
             photographs 1 is bright.
+        caveat: What must stand beside numbers measured on it, if anything.
     """
 
     train: GroupedData
@@ -57,6 +60,7 @@ class Source(NamedTuple):
     binarization: str
     group: str = "character"
     ink: bool = True
+    caveat: str | None = None
 
 
 def load_source(
@@ -78,7 +82,8 @@ def load_source(
         data_dir: Where it is, for all but glyphs.
         split: For omniglot, see `load_omniglot`. Of glyphs the last 8
             alphabets are for testing, of a folder a random fifth of the
-            classes, at least two, of records at most 1,000.
+            classes, at least two, of records at most 1,000 (and of each, no
+            more images than a test set of 256 MiB has room for).
         images: `"binary"` for fixed binary images (Tables 3 and 4), `"grey"`
             for grey ones that are binarised at each draw (Tables 1 and 2).
         image_size: For folder, the `(H, W)` to resize to; 28x28 by default.
@@ -222,7 +227,8 @@ def load_photo_source(
         skip_unreadable: For youtube_faces, see there.
         skip_corrupt: For records, see `RecordedImages`.
         seed: Decides which fifth of the classes of a folder, at least two,
-            are for testing; of records at most 1,000.
+            are for testing; of records at most 1,000 (and of each, no more
+            images than a test set of 256 MiB has room for).
 
     Returns:
         The data set, images `[M, H, W, 3]`, bright 255 as stored and 1 in the
@@ -244,17 +250,20 @@ def load_photo_source(
             f"Received: image_size={image_size!r}, dataset='records'."
         )
     image_size = image_size or _PHOTO_SIZE
+    caveat = None
     train: GroupedData
     test: GroupedData
     if dataset == "youtube_faces":
         from vhe_tf.data.youtube_faces import load_youtube_faces
 
-        train, test = load_youtube_faces(
+        train, test, is_complete = load_youtube_faces(
             data_dir=data_dir,
             manual_dir=manual_dir,
             image_size=image_size,
             skip_unreadable=skip_unreadable,
         )
+        if not is_complete:
+            caveat = "a subset of YouTube Faces, not comparable with Table 5"
     elif dataset == "folder":
         train, _, test = _folder(
             data_dir, group, seed, image_size=image_size, channels=3
@@ -277,6 +286,7 @@ def load_photo_source(
         binarization="none",
         group=group,
         ink=False,
+        caveat=caveat,
     )
 
 
@@ -462,11 +472,29 @@ def _records(
             f"Received: images of shape {data.image_shape} in "
             f"{sorted(data.labels)} in {data_dir}."
         )
+    room = _MAX_TEST_BYTES_OF_RECORDS // (4 * math.prod(data.image_shape))
     num_test = min(
-        _num_test_groups(data, group, data_dir), _MAX_TEST_GROUPS_OF_RECORDS
+        _num_test_groups(data, group, data_dir),
+        _MAX_TEST_GROUPS_OF_RECORDS,
+        max(2, room // _MIN_TEST_IMAGES_A_GROUP),
     )
     train, test = hold_out_groups(data, group, num_test, seed=seed)
-    return train, None, test
+    most = max(_MIN_TEST_IMAGES_A_GROUP, room // num_test)
+    return train, None, _at_most(most, test, group, seed)
+
+
+def _at_most(
+    most: int, data: GroupedData, group: str, seed: int
+) -> GroupedData:
+    """Returns data with so many images of each group at most, any of them."""
+    chance = np.random.default_rng(seed).random(len(data))
+    order = np.lexsort([chance, data.labels[group]])
+    _, starts, counts = np.unique(
+        data.labels[group][order], return_index=True, return_counts=True
+    )
+    rank = np.empty(len(data), np.int64)
+    rank[order] = np.arange(len(data)) - starts.repeat(counts)
+    return data.where(rank < most)
 
 
 def _num_test_groups(data: GroupedData, group: str, data_dir: str) -> int:

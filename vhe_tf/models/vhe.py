@@ -239,9 +239,11 @@ class VHE(keras.Model):
         return tape.gradient(scaled_loss, self.trainable_variables)
 
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
-        # Built already. Keras would average an episode over the replicas,
-        # `known` and all, only to see its shapes.
-        return
+        # Built already, but for the optimizer. Keras would average an episode
+        # over the replicas, `known` and all, only to see its shapes.
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def test_step(self, episode: Episode) -> dict[str, Any]:
         """Evaluates the bound on a minibatch of episodes."""

@@ -8,7 +8,6 @@ occur, none that demands XLA; this package is not needed where it is served.
 """
 
 import contextlib
-import fcntl
 import math
 import os
 import pathlib
@@ -120,31 +119,18 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with contextlib.suppress(OSError):  # no locks: none is removed either
-            stack.enter_context(_lock(partial))
+            stack.enter_context(files.locked(partial))
         _remove_abandoned(target.parent)
         yield partial
+        for path in [*partial.rglob("*"), partial]:
+            files.settle(path)
         partial.rename(target)
-
-
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[None]:
-    """Locks a folder until the end, or that of the process if it comes first.
-
-    Raises:
-        OSError: If another process holds the lock, or there are no locks.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _remove_abandoned(folder: pathlib.Path) -> None:
     """Removes what exports that were killed have left half written."""
     for partial in folder.glob(".*.partial"):
-        with contextlib.suppress(OSError), _lock(partial):
+        with contextlib.suppress(OSError), files.locked(partial):
             shutil.rmtree(partial)
 
 
