@@ -406,11 +406,13 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
         assert "must all see its folder" in text
 
 
-def test_workers_of_other_settings_do_not_train_together(tmp_path):
-    workers = start_two_workers(tmp_path, tmp_path, seeds=(0, 1))
-    for index, text in enumerate(end(workers, returncode=1)):
+@pytest.mark.parametrize("other", [1, "labels"])
+def test_workers_of_another_run_do_not_train_together(other, tmp_path):
+    workers = start_two_workers(tmp_path, tmp_path, seeds=(0, other))
+    for seed, text in zip((0, other), end(workers, returncode=1), strict=True):
         assert "must all have the same settings" in text
-        assert f'the settings here are {{"seed": {index}}}' in text
+        shown = json.dumps({"seed": 0 if seed == "labels" else seed})
+        assert f"the settings here are {shown}" in text
     assert not list((tmp_path / "checkpoints").glob("ckpt*"))
 
 

@@ -333,7 +333,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_lost(tmp_path, sampler):
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, sampler):
     with (
-        files.locked(tmp_path),
+        files.locked(tmp_path / ".lock"),
         pytest.raises(training.RunError, match="Another process trains"),
     ):
         train(tmp_path, sampler)

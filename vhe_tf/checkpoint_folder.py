@@ -40,8 +40,6 @@ class CheckpointFolder:
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> None:
         """Writes a checkpoint, `ckpt-{step}`, and removes the oldest.
 
-        And later ones, from which a run did not go on: they could not be read.
-
         Raises:
             NotWrittenError: If it cannot be written; those before it stay.
         """
@@ -55,11 +53,21 @@ class CheckpointFolder:
                     files.settle(path)
                     path.replace(self._folder / path.name)  # the index last
                 files.settle(self._folder)
-                names = [n for n in self._names() if _step(n) < step]
+                names = [n for n in self._names() if n != name]
                 self._write_names([*names, name][-self._max_to_keep :])
                 files.settle(self._folder)
             finally:
                 self.remove_leftovers()
+
+    def forget_later(self, step: int) -> None:
+        """Keeps no checkpoint of a later step, since a run goes on from this.
+
+        Their files are removed with the leftovers, the next time.
+
+        Raises:
+            NotWrittenError: If the list cannot be written.
+        """
+        self._write_names([n for n in self._names() if _step(n) <= step])
 
     def remove_leftovers(self) -> None:
         """Removes checkpoints that are not kept, and parts of any."""

@@ -24,6 +24,15 @@ __all__ = [
 # What the system says of a full disk, and of a person's full share of it.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
+# What file systems say that know no fsync of folders, or of what is only read.
+_CANNOT_SETTLE = (
+    errno.EACCES,
+    errno.EBADF,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+)
+
 # TensorFlow's names for failures to write. Those of lost machines are others.
 _FAILURES = (
     OSError,
@@ -64,24 +73,33 @@ def settle(path: pathlib.Path) -> None:
     """Waits until a file, or which files a folder has, is on the disk.
 
     Before a file takes its name: else a machine that loses its power may keep
-    the name and not what it stands for.
+    the name and not what it stands for. Where a file system cannot tell,
+    nothing is waited for.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SETTLE:
+            raise
     finally:
         os.close(descriptor)
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks a folder until the end, or that of the process if it comes first.
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Locks a folder or file until the end, or that of the process before it.
+
+    A file is made where missing, and stays. Between machines, on storage that
+    they share, only files can be locked.
 
     Raises:
         BlockingIOError: If another process holds the lock.
         OSError: If the file system has no locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(
+        path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -357,6 +357,10 @@ def _tag(name: str) -> str:
 def _step(callback: keras.callbacks.Callback, epoch: int) -> int:
     """Returns the number of steps that a run has taken at an epoch's end.
 
-    Those of the optimizer leave out what mixed precision skips.
+    Those of the optimizer, which leave out what mixed precision skips, only
+    where nobody knows how many there are in an epoch.
     """
-    return (epoch + 1) * int(callback.params["steps"])
+    steps = callback.params["steps"]
+    if steps is None:
+        return int(callback.model.optimizer.iterations.numpy())
+    return (epoch + 1) * int(steps)

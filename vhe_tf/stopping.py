@@ -20,7 +20,8 @@ def stop_at_once() -> None:
 
     def stop(*_: Any) -> None:
         # Not `print`, within which the signal may have come.
-        os.write(1, b"\nStopped on request; the same command goes on.\n")
+        with contextlib.suppress(OSError):  # nobody reads any more
+            os.write(1, b"\nStopped on request; the same command goes on.\n")
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, stop)

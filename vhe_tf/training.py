@@ -59,6 +59,17 @@ __all__ = [
 ]
 
 
+# What may be said of a checkpoint that is whole, on a bad day.
+_NOT_DAMAGE = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+)
+
+
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
 
@@ -245,12 +256,17 @@ class Checkpoints(keras.callbacks.Callback):
         for path in CheckpointFolder(self.run.checkpoints).paths():
             try:
                 self._read(path)
+            except _NOT_DAMAGE:
+                raise
             except (tf.errors.OpError, IndexError) as error:
                 reason = str(error).partition("\n")[0]
                 damage.append(f"{path} cannot be read ({reason}).")
                 continue
-            for line in damage:
-                print(f"{line} The one before it can.", flush=True)
+            if damage:
+                for line in damage:
+                    print(f"{line} The one before it can.", flush=True)
+                if self._chief:
+                    self._folder.forget_later(self.step)
             self._restored = path
             self._saved_step = self.step
             self._read_epoch(path)
@@ -584,7 +600,7 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
     """Raises a RunError if another process trains in a folder."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder))
+            stack.enter_context(files.locked(folder / ".lock"))
         except BlockingIOError as error:
             raise RunError(
                 f"Another process trains in {folder}; wait for its end, end "

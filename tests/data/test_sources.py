@@ -192,6 +192,7 @@ def test_large_classes_of_records_are_tested_in_part(tmp_path, monkeypatch):
     source = sources.load_source("records", data_dir=str(tmp_path))
     assert len(source.test.group_ids("character")) == 2
     assert len(source.test) == 4
+    assert len(source.train) == 3 * 16  # as before: no run has other classes
 
 
 def test_damaged_records_are_left_out_on_request(tmp_path, capsys):

@@ -82,8 +82,8 @@ def load_source(
         data_dir: Where it is, for all but glyphs.
         split: For omniglot, see `load_omniglot`. Of glyphs the last 8
             alphabets are for testing, of a folder a random fifth of the
-            classes, at least two, of records at most 1,000 (and of each, no
-            more images than a test set of 256 MiB has room for).
+            classes, at least two, of records at most 1,000 (and no more
+            images than 256 MiB have room for, but 20 of two classes).
         images: `"binary"` for fixed binary images (Tables 3 and 4), `"grey"`
             for grey ones that are binarised at each draw (Tables 1 and 2).
         image_size: For folder, the `(H, W)` to resize to; 28x28 by default.
@@ -227,8 +227,8 @@ def load_photo_source(
         skip_unreadable: For youtube_faces, see there.
         skip_corrupt: For records, see `RecordedImages`.
         seed: Decides which fifth of the classes of a folder, at least two,
-            are for testing; of records at most 1,000 (and of each, no more
-            images than a test set of 256 MiB has room for).
+            are for testing; of records at most 1,000 (and no more
+            images than 256 MiB have room for, but 20 of two classes).
 
     Returns:
         The data set, images `[M, H, W, 3]`, bright 255 as stored and 1 in the
@@ -472,21 +472,27 @@ def _records(
             f"Received: images of shape {data.image_shape} in "
             f"{sorted(data.labels)} in {data_dir}."
         )
-    room = _MAX_TEST_BYTES_OF_RECORDS // (4 * math.prod(data.image_shape))
     num_test = min(
-        _num_test_groups(data, group, data_dir),
-        _MAX_TEST_GROUPS_OF_RECORDS,
-        max(2, room // _MIN_TEST_IMAGES_A_GROUP),
+        _num_test_groups(data, group, data_dir), _MAX_TEST_GROUPS_OF_RECORDS
     )
     train, test = hold_out_groups(data, group, num_test, seed=seed)
-    most = max(_MIN_TEST_IMAGES_A_GROUP, room // num_test)
-    return train, None, _at_most(most, test, group, seed)
+    return train, None, _that_fits(test, group, seed)
 
 
-def _at_most(
-    most: int, data: GroupedData, group: str, seed: int
-) -> GroupedData:
-    """Returns data with so many images of each group at most, any of them."""
+def _that_fits(data: GroupedData, group: str, seed: int) -> GroupedData:
+    """Returns as many images for testing as there is room for, any of them.
+
+    Of as many groups as may have `_MIN_TEST_IMAGES_A_GROUP` each, if not two.
+    """
+    room = _MAX_TEST_BYTES_OF_RECORDS // (4 * math.prod(data.image_shape))
+    ids = data.group_ids(group)
+    num_groups = max(2, room // _MIN_TEST_IMAGES_A_GROUP)
+    if num_groups < len(ids):
+        data, _ = hold_out_groups(
+            data, group, len(ids) - num_groups, seed=seed + 1
+        )
+        ids = data.group_ids(group)
+    most = max(_MIN_TEST_IMAGES_A_GROUP, room // len(ids))
     chance = np.random.default_rng(seed).random(len(data))
     order = np.lexsort([chance, data.labels[group]])
     _, starts, counts = np.unique(

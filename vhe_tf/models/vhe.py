@@ -241,7 +241,7 @@ class VHE(keras.Model):
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
         # Built already, but for the optimizer. Keras would average an episode
         # over the replicas, `known` and all, only to see its shapes.
-        if not self.optimizer.built:
+        if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
