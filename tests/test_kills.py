@@ -1,9 +1,8 @@
-import subprocess
 import sys
 
 import pytest
 
-from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import output_of
 
 
 @pytest.mark.slow
@@ -12,13 +11,8 @@ def test_whatever_is_killed_leaves_only_what_is_whole_and_goes_on(
     what, tmp_path
 ):
     """What is killed when, and what is checked, is in killed_run.py."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_run", what, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        check=False,
+    done = output_of(
+        [sys.executable, "-m", "tests.killed_run", what, str(tmp_path)]
     )
     assert done.returncode == 0, done.stdout
     assert " kills" in done.stdout.splitlines()[-1]

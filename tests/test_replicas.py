@@ -2,7 +2,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
 from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import layouts
+from tests.trainers.conftest import output_of
 from vhe_tf import replicas
 from vhe_tf import training
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
@@ -276,17 +277,12 @@ def one_device(tmp_path_factory):
 
 
 def start(
-    distribution, folder, *, workers=(), pace=0.0, accumulation=1, seed=0
+    distribution, folder, *, layout=None, pace=0.0, accumulation=1, seed=0
 ):
-    """Starts a process of a tiny run; `workers` are (ports, index)."""
+    """Starts a process of a tiny run; `layout` is its TF_CONFIG, if any."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    if workers:
-        ports, index = workers
-        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-        task = {"type": "worker", "index": index}
-        environment["TF_CONFIG"] = json.dumps(
-            {"cluster": cluster, "task": task}
-        )
+    if layout:
+        environment["TF_CONFIG"] = layout
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.replica_run"),
@@ -302,14 +298,11 @@ def start(
 
 
 def start_two_workers(*folders, pace=0.0, seeds=(0, 0)):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in folders]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
     return [
-        start("multi_worker", folder, workers=(ports, i), pace=pace, seed=seed)
-        for i, (folder, seed) in enumerate(zip(folders, seeds, strict=True))
+        start("multi_worker", folder, layout=layout, pace=pace, seed=seed)
+        for folder, seed, layout in zip(
+            folders, seeds, layouts(len(folders)), strict=True
+        )
     ]
 
 
@@ -357,14 +350,7 @@ def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
         "import sys; from tests import replica_run; replica_run.two_devices(); "
         "replica_run.fit_as_keras_does('mirrored', sys.argv[1])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "two")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = output_of([sys.executable, "-c", program, str(tmp_path / "two")])
     assert done.returncode == 0, done.stdout
     one, two = (np.load(tmp_path / name) for name in ("one", "two"))
     assert one.files == two.files

@@ -1,8 +1,11 @@
 """How the tests run a trainer: as a person does, by its command."""
 
+import contextlib
+import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +41,24 @@ def output_of(command, **environment):
         cwd=ROOT,
         check=False,
     )
+
+
+def layouts(count):
+    """Returns TF_CONFIG for each of several processes, as if on machines."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        workers = ["{}:{}".format(*one.getsockname()) for one in sockets]
+    return [
+        json.dumps(
+            {
+                "cluster": {"worker": workers},
+                "task": {"type": "worker", "index": index},
+            }
+        )
+        for index in range(count)
+    ]
 
 
 def meanwhile(command, path, act):

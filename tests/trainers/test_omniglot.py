@@ -3,7 +3,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from tests.evaluation.conftest import assert_alike
 from tests.tiny_run import assert_same_models
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import interrupted
+from tests.trainers.conftest import layouts
 from tests.trainers.conftest import meanwhile
 from tests.trainers.conftest import output_of
 from tests.trainers.conftest import signalled
@@ -224,24 +224,17 @@ def test_two_devices_train_as_one_does(image_folder, one_device, tmp_path):
 
 def test_two_machines_train_as_one_does(image_folder, one_device, tmp_path):
     folder = tmp_path / "two"
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        hosts = ["{}:{}".format(*one.getsockname()) for one in sockets]
     command = one_epoch(image_folder, folder, "--distribution=multi_worker")
     with contextlib.ExitStack() as stack:
         processes = []
-        for index in range(2):
-            task = {"type": "worker", "index": index}
-            layout = {"cluster": {"worker": hosts}, "task": task}
+        for layout in layouts(2):
             process = stack.enter_context(
                 subprocess.Popen(
                     command,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    env={**os.environ, "TF_CONFIG": json.dumps(layout)},
+                    env={**os.environ, "TF_CONFIG": layout},
                     cwd=ROOT,
                 )
             )
