@@ -594,6 +594,31 @@ def test_parameters_are_those_of_every_component():
         assert pixels.num_parameters(channels) == 7 * size
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("num_components", [1, 2, 5])
+def test_at_first_the_components_share_the_levels(channels, num_components):
+    pixels = DiscretizedLogisticPixels(num_components)
+    initial = tf.constant(pixels.initial_parameters(channels))
+    assert initial.shape == [pixels.num_parameters(channels)]
+    # Channels are alike and independent: components lie in the middle of as
+    # many parts of [-1, 1].
+    edges = np.linspace(-1.0, 1.0, num_components + 1)
+    centres = (edges[1:] + edges[:-1]) / 2.0
+    masses = _mass(np.arange(256.0)[:, np.newaxis], centres, np.exp(-2.0))
+    images = _with_every_level(np.zeros([1, 1, channels]), 0)
+    found = pixels.log_prob(
+        tf.broadcast_to(initial, [256, 1, 1, len(initial)]), images, ONE
+    )
+    np.testing.assert_allclose(
+        found[:, 0, 0, 0], np.log(masses.mean(axis=1)), rtol=1e-4
+    )
+    # Wherever the first channel is, the others do not know.
+    others = np.array(found[:, 0, 0, 1:])
+    if num_components == 1:
+        np.testing.assert_allclose(others, others[:1].repeat(256, 0))
+    assert found.numpy().min() > np.log(1e-4 / 256)
+
+
 def test_equal_families_are_equal():
     pixels = DiscretizedLogisticPixels(3)
     assert pixels == DiscretizedLogisticPixels(3)

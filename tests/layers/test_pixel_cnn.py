@@ -379,6 +379,7 @@ def test_a_network_survives_a_round_trip():
             conditioning_filters=(3, 2),
             conditioning_kernel_size=3,
             dropout=0.5,
+            bias_initializer=keras.initializers.Constant([1.0, -2.0, 0.5]),
             dtype="mixed_float16",
         ),
         images,

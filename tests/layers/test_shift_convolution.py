@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -192,3 +193,13 @@ def test_convolutions_survive_a_round_trip():
     )
     assert_survives_round_trip(Pointwise(3), images)
     assert_survives_round_trip(Pointwise(3, use_bias=False), images)
+
+
+def test_a_bias_begins_where_it_is_told_to():
+    bias = [1.0, -2.0, 0.5]
+    layer = Pointwise(3, bias_initializer=keras.initializers.Constant(bias))
+    np.testing.assert_array_equal(layer(tf.zeros([1, 1, 1, 2])), [[[bias]]])
+    revived = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(layer)
+    )
+    np.testing.assert_array_equal(revived(tf.zeros([1, 1, 1, 2])), [[[bias]]])

@@ -12,6 +12,7 @@ from tests.conftest import perturb
 from tests.conftest import tiny_alphabet_vhe
 from tests.conftest import tiny_deconvolutional_sizes
 from tests.conftest import tiny_episode
+from tests.conftest import tiny_pixel_cnn_sizes
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from vhe_tf import alphabet_vhe
@@ -575,6 +576,14 @@ def test_a_saved_model_of_8_bit_images_revives_the_same_numbers(
     episode = episode_of(model, group_sizes=(5,))
     assert_equal(revived(episode, training=True), model(episode, training=True))
     assert json.dumps(revived.get_config()) == json.dumps(model.get_config())
+
+
+def test_a_pixel_of_8_bits_begins_with_components_that_share_the_levels():
+    with tiny_pixel_cnn_sizes():
+        likelihood = pixel_cnn_vhe("small", **COLOUR).likelihood
+    initial = np.float32(likelihood.pixels.initial_parameters(3))
+    assert len(set(initial)) > 2
+    np.testing.assert_array_equal(likelihood.network.parameters.bias, initial)
 
 
 @pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])

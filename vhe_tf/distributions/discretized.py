@@ -27,6 +27,9 @@ __all__ = ["DiscretizedLogisticPixels", "bits_per_dimension", "pixels_of"]
 _MIN_LOG_SCALE = -7.0
 _MAX_LOG_SCALE = 7.0
 
+# Of a component before anything is learned: a tenth of what levels span.
+_INITIAL_LOG_SCALE = -2.0
+
 # What a uniform number is kept from 0 and 1 by: float32 has none closer to 1.
 _TINY = 2.0**-24
 
@@ -103,6 +106,22 @@ class DiscretizedLogisticPixels(Pixels):
     def num_parameters(self, channels: int) -> int:
         """Returns P."""
         return self.num_components * sum(_rows(channels))
+
+    def initial_parameters(self, channels: int) -> list[float]:
+        """Returns parameters whose components share the levels evenly.
+
+        From all at 0, components alike and wider than the levels, it takes a
+        network hundreds of steps to learn that pixels have a place.
+        """
+        count = self.num_components
+        centres = [(2 * k + 1) / count - 1.0 for k in range(count)]
+        kinds = [[0.0] * count, centres, [_INITIAL_LOG_SCALE] * count]
+        kinds.append([0.0] * count)
+        return [
+            value
+            for kind, rows in zip(kinds, _rows(channels), strict=True)
+            for value in kind * rows
+        ]
 
     def log_prob(
         self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor

@@ -39,6 +39,10 @@ class Pixels(abc.ABC):
     def num_parameters(self, channels: int) -> int:
         """Returns P, the number of parameters of a pixel."""
 
+    def initial_parameters(self, channels: int) -> list[float]:
+        """Returns the P parameters that a network does well to begin with."""
+        return [0.0] * self.num_parameters(channels)
+
     @abc.abstractmethod
     def log_prob(
         self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor

@@ -36,6 +36,9 @@ class GatedPixelCNN(keras.layers.Layer):
         conditioning_kernel_size: Size of the convolutions by which it then
             enters each gate.
         dropout: Rate, in every block.
+        bias_initializer: As in Keras's own layers; of the parameters of a
+            pixel, before any image tells more. See
+            `Pixels.initial_parameters`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -60,6 +63,7 @@ class GatedPixelCNN(keras.layers.Layer):
         conditioning_filters: Sequence[int] = (),
         conditioning_kernel_size: int = 1,
         dropout: float = 0.0,
+        bias_initializer: Any = "zeros",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -113,7 +117,9 @@ class GatedPixelCNN(keras.layers.Layer):
             for _ in range(num_blocks)
         ]
         self.hidden = Pointwise(filters, dtype=policy)
-        self.parameters = Pointwise(num_parameters, dtype=policy)
+        self.parameters = Pointwise(
+            num_parameters, bias_initializer=bias_initializer, dtype=policy
+        )
 
     @property
     def receptive_field(self) -> int:
@@ -262,6 +268,9 @@ class GatedPixelCNN(keras.layers.Layer):
             "conditioning_filters": list(self.conditioning_filters),
             "conditioning_kernel_size": self.conditioning_kernel_size,
             "dropout": self.rate,
+            "bias_initializer": keras.initializers.serialize(
+                self.parameters.bias_initializer
+            ),
         }
 
 

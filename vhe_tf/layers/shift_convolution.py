@@ -118,6 +118,7 @@ class ShiftConvolution(keras.layers.Layer):
         padding: See `convolve`; default that which keeps the image centred
             and its size.
         use_bias: Bool.
+        bias_initializer: As in Keras's own layers.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -134,6 +135,7 @@ class ShiftConvolution(keras.layers.Layer):
         *,
         padding: Sequence[Sequence[int]] | None = None,
         use_bias: bool = True,
+        bias_initializer: Any = "zeros",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -144,6 +146,7 @@ class ShiftConvolution(keras.layers.Layer):
         (above, below), (left, right) = padding
         self.padding: Padding = ((above, below), (left, right))
         self.use_bias = use_bias
+        self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape: Sequence[Any]) -> None:
         self.kernel = self.add_weight(
@@ -153,7 +156,9 @@ class ShiftConvolution(keras.layers.Layer):
         )
         self.bias = (
             self.add_weight(
-                shape=(self.filters,), initializer="zeros", name="bias"
+                shape=(self.filters,),
+                initializer=self.bias_initializer,
+                name="bias",
             )
             if self.use_bias
             else None
@@ -184,6 +189,9 @@ class ShiftConvolution(keras.layers.Layer):
             "kernel_size": list(self.kernel_size),
             "padding": [list(pads) for pads in self.padding],
             "use_bias": self.use_bias,
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
         }
 
 
@@ -193,14 +201,11 @@ class Pointwise(ShiftConvolution):
 
     Args:
         filters: F.
-        use_bias: Bool.
-        **kwargs: Passed on to `keras.layers.Layer`.
+        **kwargs: Passed on to `ShiftConvolution`.
     """
 
-    def __init__(
-        self, filters: int, *, use_bias: bool = True, **kwargs: Any
-    ) -> None:
-        super().__init__(filters, (1, 1), use_bias=use_bias, **kwargs)
+    def __init__(self, filters: int, **kwargs: Any) -> None:
+        super().__init__(filters, (1, 1), **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -403,14 +403,16 @@ def _decoder(
     s: _PixelCNNSize, image_shape: Sequence[int], num_levels: int
 ) -> pixel_cnn.GatedPixelCNN:
     pixels = discretized.pixels_of(num_levels, s.num_components)
+    initial = pixels.initial_parameters(image_shape[2])
     return pixel_cnn.GatedPixelCNN(
-        pixels.num_parameters(image_shape[2]),
+        len(initial),
         filters=s.filters,
         num_blocks=s.num_blocks,
         kernel_size=s.kernel_size,
         conditioning_filters=s.conditioning_filters,
         conditioning_kernel_size=s.conditioning_kernel_size,
         dropout=s.dropout,
+        bias_initializer=keras.initializers.Constant(initial),
     )
 
 
