@@ -550,7 +550,8 @@ def machine() -> str:
             if line.startswith("model name"):
                 processor = line.partition(":")[2].strip()
                 break
-    text = f"{len(os.sched_getaffinity(0))} cores of {processor}"
+    count = len(os.sched_getaffinity(0))
+    text = f"{count} core{'s' * (count != 1)} of {processor}"
     gpu = gpu_name()
     return f"{gpu}, {text}" if gpu else text
 

@@ -800,8 +800,15 @@ def test_mistakes_end_quietly(pages, tmp_path):
 # Data sets of others ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("spoil", ["cut", "flipped"])
-def test_damage_of_what_others_wrote_is_told(spoil, tmp_path):
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        ("cut", "truncated record at .*"),
+        ("flipped", "corrupted record at [0-9]+"),
+        ("gone", ".*omniglot.tfrecord; No such file or directory"),
+    ],
+)
+def test_damage_of_what_others_wrote_is_told(spoil, what, tmp_path):
     path = tmp_path / "omniglot.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for index in range(3):
@@ -818,8 +825,11 @@ def test_damage_of_what_others_wrote_is_told(spoil, tmp_path):
     else:
         data[90] ^= 1
     path.write_bytes(data)
+    if spoil == "gone":
+        path.unlink()
     with pytest.raises(
         DamagedRecordsError,
-        match=f"A file in {re.escape(str(tmp_path))} is damaged.*Delete",
+        match=f"A file in {re.escape(str(tmp_path))} is damaged or missing "
+        rf"\({what}\)\. Delete",
     ):
         read()

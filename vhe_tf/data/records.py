@@ -344,12 +344,15 @@ def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
         place: The folder of the data set.
 
     Raises:
-        DamagedRecordsError: If a file there is damaged.
+        DamagedRecordsError: If a file there is damaged or missing.
     """
     try:
         yield from batches
-    except tf.errors.DataLossError as error:
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        # Without the names of the operations that found it.
+        what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
         raise DamagedRecordsError(
-            f"A file in {place} is damaged ({error.message}). Delete that "
-            "folder, and the data set is prepared again; or put back a copy."
+            f"A file in {place} is damaged or missing ({what}). "
+            "Delete that folder, and the data set is prepared again; or put "
+            "back a copy."
         ) from error
