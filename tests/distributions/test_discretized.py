@@ -600,23 +600,25 @@ def test_at_first_the_components_share_the_levels(channels, num_components):
     pixels = DiscretizedLogisticPixels(num_components)
     initial = tf.constant(pixels.initial_parameters(channels))
     assert initial.shape == [pixels.num_parameters(channels)]
-    # Channels are alike and independent: components lie in the middle of as
-    # many parts of [-1, 1].
+    # They lie in the middle of as many parts of [-1, 1], in all channels: what
+    # those before tell of a channel is which component it may be.
     edges = np.linspace(-1.0, 1.0, num_components + 1)
     centres = (edges[1:] + edges[:-1]) / 2.0
     masses = _mass(np.arange(256.0)[:, np.newaxis], centres, np.exp(-2.0))
-    images = _with_every_level(np.zeros([1, 1, channels]), 0)
+    images = _with_every_level(np.full([1, 1, channels], 0.2), 0)
     found = pixels.log_prob(
         tf.broadcast_to(initial, [256, 1, 1, len(initial)]), images, ONE
     )
-    np.testing.assert_allclose(
-        found[:, 0, 0, 0], np.log(masses.mean(axis=1)), rtol=1e-4
-    )
-    # Wherever the first channel is, the others do not know.
-    others = np.array(found[:, 0, 0, 1:])
-    if num_components == 1:
-        np.testing.assert_allclose(others, others[:1].repeat(256, 0))
-    assert found.numpy().min() > np.log(1e-4 / 256)
+    joint = np.full([256, num_components], 1.0 / num_components)
+    for channel in range(channels):
+        before = joint.sum(axis=1)
+        joint *= masses if channel == 0 else masses[51]  # 0.2 of 255
+        np.testing.assert_allclose(
+            found[:, 0, 0, channel],
+            np.log(joint.sum(axis=1) / before),
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_equal_families_are_equal():

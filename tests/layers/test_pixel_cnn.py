@@ -387,6 +387,20 @@ def test_a_network_survives_a_round_trip():
     )
 
 
+def test_the_parameters_of_a_pixel_begin_where_they_are_told_to():
+    bias = [1.0, -2.0, 0.5]
+    network = GatedPixelCNN(
+        3,
+        filters=4,
+        num_blocks=1,
+        bias_initializer=keras.initializers.Constant(bias),
+    )
+    revived = GatedPixelCNN.from_config(network.get_config())
+    for begun in (network, revived):
+        begun.build((None, 5, 6, 1))
+        np.testing.assert_array_equal(begun.parameters.bias, bias)
+
+
 def test_a_network_is_revived_with_the_weights_that_it_had_built():
     network = _network(conditioned=2, conditioning_filters=(3,))
     revived = keras.saving.deserialize_keras_object(

@@ -223,7 +223,7 @@ def test_a_run_is_evaluated_and_compared_on_its_own_data(
 
 
 def test_numbers_on_a_subset_of_the_archive_say_so(tmp_path):
-    """Its frames are of twice the size; the rest of each is cut away."""
+    """Of each frame its central half is used, so they are of twice the size."""
     size = (2 * WIDTH, 2 * HEIGHT)
     for person in range(10):
         folder = tmp_path / f"aligned_images_DB/person{person}/0"

@@ -349,6 +349,10 @@ def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
     try:
         yield from batches
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        if isinstance(error, tf.errors.NotFoundError) and (
+            "No such file" not in error.message
+        ):
+            raise  # another thing that was not found
         # Without the names of the operations that found it.
         what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
         raise DamagedRecordsError(

@@ -27,7 +27,7 @@ __all__ = ["DiscretizedLogisticPixels", "bits_per_dimension", "pixels_of"]
 _MIN_LOG_SCALE = -7.0
 _MAX_LOG_SCALE = 7.0
 
-# Of a component before anything is learned: a tenth of what levels span.
+# Of a component before anything is learned: a fifteenth of what levels span.
 _INITIAL_LOG_SCALE = -2.0
 
 # What a uniform number is kept from 0 and 1 by: float32 has none closer to 1.
@@ -110,13 +110,14 @@ class DiscretizedLogisticPixels(Pixels):
     def initial_parameters(self, channels: int) -> list[float]:
         """Returns parameters whose components share the levels evenly.
 
+        A component has one centre in all channels: colours begin near grey.
         From all at 0, components alike and wider than the levels, it takes a
         network hundreds of steps to learn that pixels have a place.
         """
         count = self.num_components
+        zeros = [0.0] * count
         centres = [(2 * k + 1) / count - 1.0 for k in range(count)]
-        kinds = [[0.0] * count, centres, [_INITIAL_LOG_SCALE] * count]
-        kinds.append([0.0] * count)
+        kinds = [zeros, centres, [_INITIAL_LOG_SCALE] * count, zeros]
         return [
             value
             for kind, rows in zip(kinds, _rows(channels), strict=True)

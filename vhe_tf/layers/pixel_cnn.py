@@ -36,8 +36,8 @@ class GatedPixelCNN(keras.layers.Layer):
         conditioning_kernel_size: Size of the convolutions by which it then
             enters each gate.
         dropout: Rate, in every block.
-        bias_initializer: As in Keras's own layers; of the parameters of a
-            pixel, before any image tells more. See
+        bias_initializer: As in Keras's own layers; of the last layer, the
+            parameters of a pixel before anything is learned. See
             `Pixels.initial_parameters`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
