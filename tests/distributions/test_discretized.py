@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.discretized import bits_per_dimension
+from vhe_tf.distributions.pixel_cnn import BernoulliPixels
+from vhe_tf.distributions.pixel_cnn import NormalPixels
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 
 ONE = tf.constant(1.0)
@@ -619,6 +621,12 @@ def test_at_first_the_components_share_the_levels(channels, num_components):
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("family", [BernoulliPixels, NormalPixels])
+def test_other_families_begin_at_zero(family):
+    pixels = family()
+    assert pixels.initial_parameters(3) == [0.0] * pixels.num_parameters(3)
 
 
 def test_equal_families_are_equal():
