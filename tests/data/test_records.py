@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from tests.conftest import tiny_vhe
+from tests.data.conftest import assert_same_images
+from tests.data.conftest import assert_same_labels
 from tests.trainers.conftest import ROOT
 from vhe_tf import files
 from vhe_tf import training
@@ -19,8 +20,6 @@ from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import RecordedImages
-from vhe_tf.data import folder_to_records
-from vhe_tf.data import image_folder
 from vhe_tf.data import records
 from vhe_tf.data import sources
 from vhe_tf.data import write_records
@@ -72,21 +71,6 @@ def record_sizes(path):
             sizes.append(int.from_bytes(length, "little") + FRAME_BYTES)
             file.seek(sizes[-1] - 8, 1)
     return sizes
-
-
-def assert_same_images(one, other):
-    assert one.images.dtype == other.images.dtype
-    np.testing.assert_array_equal(one.images, other.images)
-    assert_same_labels(one, other)
-
-
-def assert_same_labels(one, other):
-    assert list(one.labels) == list(other.labels)
-    for name, ids in one.labels.items():
-        np.testing.assert_array_equal(ids, other.labels[name])
-    assert one.group_names == other.group_names
-    assert one.image_shape == other.image_shape
-    assert len(one) == len(other)
 
 
 def assert_same_episodes(one, other, *, num_steps=3):
@@ -738,63 +722,6 @@ def test_an_index_of_another_version_is_refused(folder):
     with pytest.raises(ValueError, match="must be of version 1") as error:
         RecordedImages(folder)
     assert str(error.value).endswith("Received: version 7.")
-
-
-# From a folder of images ------------------------------------------------------
-
-
-@pytest.fixture
-def pages(tmp_path):
-    generator = np.random.default_rng(0)
-    root = tmp_path / "pages"
-    for name, count in (("beta", 3), ("alpha", 2)):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = generator.integers(0, 256, (12, 9, 3), np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("flags", "options"),
-    [
-        ([], {}),
-        (
-            ["--channels=3", "--image_size=10x8"],
-            {"channels": 3, "image_size": (10, 8), "label_name": "person"},
-        ),
-        (
-            ["--invert", "--grouping=letter"],
-            {"invert": True, "label_name": "letter"},
-        ),
-    ],
-)
-def test_a_folder_becomes_the_records_of_its_images(
-    pages, tmp_path, flags, options, capsys
-):
-    to = tmp_path / "written"
-    folder_to_records.main([f"--from_folder={pages}", f"--to={to}", *flags])
-    assert_same_images(
-        RecordedImages(to).load(), image_folder.image_folder(pages, **options)
-    )
-    assert capsys.readouterr().out == (
-        f"5 images of 2 classes written to {to}\n"
-    )
-
-
-def test_mistakes_end_quietly(pages, tmp_path):
-    arguments = [f"--from_folder={pages}", f"--to={tmp_path / 'written'}"]
-    (pages / "beta" / "2.png").write_bytes(b"no image")
-    for mistake, words in [
-        ([f"--from_folder={pages / 'none'}"], "existing folder"),
-        (["--image_size=0x5"], "two positive ints"),
-        ([], "2.png' cannot be read"),
-    ]:
-        with pytest.raises(SystemExit, match=f"error: .*{words}"):
-            folder_to_records.main([*arguments, *mistake])
-    with pytest.raises(SystemExit) as usage:
-        folder_to_records.main([*arguments, "--image_size=large"])
-    assert usage.value.code == 2
 
 
 # Data sets of others ----------------------------------------------------------

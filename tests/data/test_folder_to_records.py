@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.conftest import assert_same_images
+from vhe_tf.data import RecordedImages
+from vhe_tf.data import folder_to_records
+from vhe_tf.data import image_folder
+
+
+@pytest.fixture
+def pages(tmp_path):
+    generator = np.random.default_rng(0)
+    root = tmp_path / "pages"
+    for name, count in (("beta", 3), ("alpha", 2)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 256, (12, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], {}),
+        (
+            ["--channels=3", "--image_size=10x8"],
+            {"channels": 3, "image_size": (10, 8), "label_name": "person"},
+        ),
+        (
+            ["--invert", "--grouping=letter"],
+            {"invert": True, "label_name": "letter"},
+        ),
+    ],
+)
+def test_a_folder_becomes_the_records_of_its_images(
+    pages, tmp_path, flags, options, capsys
+):
+    to = tmp_path / "written"
+    folder_to_records.main([f"--from_folder={pages}", f"--to={to}", *flags])
+    assert_same_images(
+        RecordedImages(to).load(), image_folder.image_folder(pages, **options)
+    )
+    assert capsys.readouterr().out == (
+        f"5 images of 2 classes written to {to}\n"
+    )
+
+
+def test_mistakes_end_quietly(pages, tmp_path):
+    arguments = [f"--from_folder={pages}", f"--to={tmp_path / 'written'}"]
+    (pages / "beta" / "2.png").write_bytes(b"no image")
+    for mistake, words in [
+        ([f"--from_folder={pages / 'none'}"], "existing folder"),
+        (["--image_size=0x5"], "two positive ints"),
+        ([], "2.png' cannot be read"),
+    ]:
+        with pytest.raises(SystemExit, match=f"error: .*{words}"):
+            folder_to_records.main([*arguments, *mistake])
+    with pytest.raises(SystemExit) as usage:
+        folder_to_records.main([*arguments, "--image_size=large"])
+    assert usage.value.code == 2
