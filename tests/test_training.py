@@ -641,8 +641,23 @@ _DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
         ({**_PLAIN, "seed": 3}, {**_PLAIN, "seed": 3}),
         ({**_STYLED, "seed": 3}, {**_STYLED, "seed": 3}),
         (
-            {**_PHOTOS, "seed": 3, "split": "lake", "image_size": "48x32"},
-            {**_PHOTOS, "seed": 3, "image_size": (48, 32)},
+            {
+                **_PHOTOS,
+                "group": "video",
+                "seed": 3,
+                "split": "lake",
+                "image_size": "48x32",
+            },
+            {
+                **_PHOTOS,
+                "group": "video",
+                "seed": 3,
+                "image_size": (48, 32),
+            },
+        ),
+        (
+            {**_PHOTOS, "seed": 3},
+            {**_PHOTOS, "group": "person", "seed": 3},
         ),
         (
             {**_PLAIN, "seed": 3, "image_size": "12x10"},

@@ -455,8 +455,10 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
         data_dir="there",
         manual_dir="here",
         image_size=(4, 3),
+        group="video",
         skip_unreadable=True,
     )
+    assert source.group == "video"
     assert seen == {
         "data_dir": "there",
         "manual_dir": "here",

@@ -138,16 +138,26 @@ def test_a_report_holds_what_the_estimators_return():
     )
 
 
-def test_shots_that_leave_no_query_are_skipped():
-    metrics = evaluate(uniform_data((6, 3, 6)), shots=(1, 2, 3, 5))
+def test_shots_are_lowered_to_leave_a_query():
+    metrics = evaluate(uniform_data((6, 3, 6)), shots=(1, 3, 5))
     assert list(metrics["accuracy"]) == ["3way_1shot", "3way_2shot"]
     assert list(metrics["conditional_nll"]) == ["unit", "1shot", "2shot"]
-    assert metrics["left_out"][:1] == [
-        "3-shot tasks: the smallest class has 3 images, one of them the query",
+    assert metrics["left_out"][:2] == [
+        f"{num_shots}-shot tasks: the smallest class has 3 images, one of them "
+        "the query, so 2-shot instead"
+        for num_shots in (3, 5)
     ]
     assert metrics["left_out"][-1] == (
         "NLL after 19 shots: the smallest class has 3 images, one of them the "
         "query"
+    )
+
+
+def test_no_task_where_a_class_has_one_image():
+    metrics = evaluate(uniform_data((3, 1, 3)), shots=(1,))
+    assert metrics["accuracy"] == {}
+    assert metrics["left_out"][0] == (
+        "1-shot tasks: the smallest class has 1 images, one of them the query"
     )
 
 
@@ -524,9 +534,9 @@ def test_what_small_groups_do_not_allow_is_left_out(hierarchical):
     ]
     assert metrics["left_out"] == [
         "2-shot tasks by alphabet: the smallest alphabet has images of 2 "
-        "characters, one of them the query",
+        "characters, one of them the query, so 1-shot instead",
         "4-shot tasks by alphabet: the smallest alphabet has images of 2 "
-        "characters, one of them the query",
+        "characters, one of them the query, so 1-shot instead",
         *(
             f"NLL after {num_shots} shots: the smallest class has 5 images, "
             "one of them the query"

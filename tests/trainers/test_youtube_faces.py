@@ -14,6 +14,8 @@ from tests.trainers.conftest import output_of
 from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
+from vhe_tf import training
+from vhe_tf.data import sources
 
 HEIGHT, WIDTH = 12, 10
 
@@ -222,37 +224,59 @@ def test_a_run_is_evaluated_and_compared_on_its_own_data(
     assert_is_no_negative(grid[: 3 * HEIGHT, : 3 * WIDTH])
 
 
-def test_numbers_on_a_subset_of_the_archive_say_so(tmp_path):
+def test_videos_of_a_subset_of_the_archive_as_classes(tmp_path):
     """Of each frame its central half is used, so they are of twice the size."""
     size = (2 * WIDTH, 2 * HEIGHT)
     for person in range(10):
-        folder = tmp_path / f"aligned_images_DB/person{person}/0"
-        folder.mkdir(parents=True)
-        for number in range(7):
-            Image.new("RGB", size, (200, 20 * person, 10 * number)).save(
-                folder / f"aligned_detect_0.{number}.jpg"
-            )
+        for video in range(2):
+            folder = tmp_path / f"aligned_images_DB/person{person}/{video}"
+            folder.mkdir(parents=True)
+            for number in range(3):
+                colour = (200 - 90 * video, 20 * person, 10 * number)
+                Image.new("RGB", size, colour).save(
+                    folder / f"aligned_detect_{video}.{number}.jpg"
+                )
+    run_dir = tmp_path / "run"
+    data = [
+        "--dataset=youtube_faces",
+        f"--data_dir={tmp_path / 'tfds'}",
+        f"--run_dir={run_dir}",
+    ]
     done = output_of(
         tiny_trainer(
-            *arguments(tmp_path / "tfds", tmp_path / "run"),
-            "--dataset=youtube_faces",
+            *arguments(tmp_path, run_dir),
+            *data,
             f"--manual_dir={tmp_path}",
+            "--group=video",
             "--epochs=1",
             script="youtube_faces.py",
         )
     )
     assert done.returncode == 0, done.stdout
-    metrics = metrics_of(tmp_path / "run" / "metrics.json")
-    assert len(metrics["groups"]) == 4  # of ten people, as 641 are of 1,595
+    model = vhe_tf.load_model(run_dir / "best.keras")
+    assert [v.name for v in model.latents] == ["video", "element"]
+    metrics = metrics_of(run_dir / "metrics.json")
+    # Of four of ten people, as 641 are of 1,595.
+    assert len(metrics["groups"]) == 8
+    assert list(metrics["accuracy"]) == ["8way_1shot", "8way_2shot"]
     caveat = "a subset of YouTube Faces, not comparable with Table 5"
     assert metrics["caveat"] == caveat
     assert caveat in done.stdout
+    again = sources.load_again(
+        training.data_settings(run_dir / "best.keras"),
+        data_dir=str(tmp_path / "tfds"),
+    )
+    assert again.group == "video"
+    np.testing.assert_array_equal(
+        again.test.group_ids("video"), metrics["groups"]
+    )
 
 
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
         ("--image_size=40", "must be HEIGHTxWIDTH in pixels"),
+        ("--group=video", "must be one of ['person'] for dataset='folder'"),
         ("--symmetries=4", "pass symmetries=2, to mirror only"),
     ],
 )

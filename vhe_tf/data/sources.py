@@ -211,6 +211,7 @@ def load_photo_source(
     data_dir: str | None = None,
     manual_dir: str | None = None,
     image_size: tuple[int, int] | None = None,
+    group: str = "person",
     skip_unreadable: bool = False,
     skip_corrupt: bool = False,
     seed: int = 0,
@@ -224,6 +225,9 @@ def load_photo_source(
         manual_dir: For youtube_faces, see `load_youtube_faces`.
         image_size: `(H, W)` to resize to, 40x40 by default; records have the
             size at which they are stored.
+        group: The grouping whose groups are the classes: `"person"`, or, of
+            youtube_faces, `"video"`, in which one image says far more of
+            another; people are apart all the same.
         skip_unreadable: For youtube_faces, see there.
         skip_corrupt: For records, see `RecordedImages`.
         seed: Decides which fifth of the classes of a folder, at least two,
@@ -232,16 +236,21 @@ def load_photo_source(
 
     Returns:
         The data set, images `[M, H, W, 3]`, bright 255 as stored and 1 in the
-        test set; the classes are the grouping `"person"`.
+        test set.
 
     Raises:
-        ValueError: If `dataset` is unknown, a folder has too few classes,
-            records are of grey images, or `image_size` is given for them, or
-            `skip_corrupt` for other data.
+        ValueError: If `dataset` is unknown or has no such `group`, a folder
+            has too few classes, records are of grey images, or `image_size`
+            is given for them, or `skip_corrupt` for other data.
         DamagedRecordsError: As `RecordedImages`.
         FileNotFoundError: If the data are not there.
     """
-    group = "person"
+    groups = ["person"] + ["video"] * (dataset == "youtube_faces")
+    if group not in groups:
+        raise ValueError(
+            f"`group` must be one of {groups} for dataset={dataset!r}. "
+            f"Received: group={group!r}."
+        )
     _check_skip_corrupt(dataset, skip_corrupt)
     if image_size is not None and dataset == "records":
         raise ValueError(

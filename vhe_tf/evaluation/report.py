@@ -78,7 +78,8 @@ def evaluate(
         group: The grouping whose groups are classes and sets.
         ways: For classification, each K; lowered where there are fewer
             classes to draw a task from.
-        shots: For classification, each N.
+        shots: For classification, each N; lowered where the smallest class
+            has fewer images beside a query.
         num_trials: Few-shot tasks of each kind. Those of the smallest K have
             one query a class, the others as many queries as these. Ten times
             as many queries for the conditional NLL.
@@ -112,6 +113,7 @@ def evaluate(
         max_decoded=max_decoded,
     )
     sizes = _sizes(data, group)
+    most_shots = int(sizes.min()) - 1
     accuracies: dict[str, Any] = {}
     left_out = []
     for coarser in [None] if within is None else [None, within]:
@@ -124,35 +126,37 @@ def evaluate(
             if num_ways > most
         ]
         left_out += [
-            f"{num_shots}-shot tasks: the smallest class has {sizes.min()} "
-            "images, one of them the query"
+            f"{num_shots}-shot tasks{inside}: the smallest class has "
+            f"{sizes.min()} images, one of them the query"
+            + _shots_instead(most_shots)
             for num_shots in shots
-            if num_shots >= sizes.min()
+            if num_shots > most_shots
         ]
         accuracies |= _accuracies(
             scorer,
             data,
             ways=sorted({min(num_ways, most) for num_ways in ways}),
-            shots=[num_shots for num_shots in shots if num_shots < sizes.min()],
+            shots=_lowered(shots, most_shots),
             num_trials=num_trials,
             within=coarser,
             seed=seed,
             progress=progress,
         )
     for other in _other_groupings(model, data, group):
-        most = _least_spread(data, other, group)
+        most_shots = _least_spread(data, other, group) - 1
         left_out += [
             f"{num_shots}-shot tasks by {other}: the smallest {other} has "
-            f"images of {most} {group}s, one of them the query"
+            f"images of {most_shots + 1} {group}s, one of them the query"
+            + _shots_instead(most_shots)
             for num_shots in shots
-            if num_shots >= most
+            if num_shots > most_shots
         ]
         accuracies |= _accuracies_by_other(
             model,
             data,
             other,
             group=group,
-            shots=[num_shots for num_shots in shots if num_shots < most],
+            shots=_lowered(shots, most_shots),
             num_trials=num_trials,
             num_samples=num_samples,
             num_element_samples=num_element_samples,
@@ -618,6 +622,15 @@ def _transfer_lines(transfer: dict[str, Any] | None) -> list[str]:
         f"the style {form['style_changed']}; another content keeps the style "
         f"{form['style_kept']}",
     ]
+
+
+def _lowered(shots: Sequence[int], most: int) -> list[int]:
+    """Returns each number of shots, or the most that leave a query."""
+    return sorted({min(num_shots, most) for num_shots in shots} - {0})
+
+
+def _shots_instead(most: int) -> str:
+    return f", so {most}-shot instead" if most else ""
 
 
 def _sizes(data: GroupedImages, group: str) -> np.ndarray:
