@@ -246,6 +246,7 @@ def samplers(
             augmentation=Augmentation(
                 symmetries=SYMMETRIES.value,
                 affine_copies=AFFINE_COPIES.value,
+                repeat_edges=not source.ink,
                 binarization=source.binarization,
                 image_size=source.image_size,
             ),

@@ -254,6 +254,7 @@ def training_kl(
         augmentation=Augmentation(
             symmetries=run["symmetries"],
             affine_copies=run["affine_copies"],
+            repeat_edges=not source.ink,
             binarization=source.binarization,
             image_size=source.image_size,
         ),

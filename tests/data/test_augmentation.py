@@ -182,7 +182,7 @@ def square_table(num_images, num_copies, size=28, seed=0):
     )
 
 
-def scipy_affine(image, row, size, order):
+def scipy_affine(image, row, size, order, mode="grid-constant"):
     """Resamples `image[H0, W0]` by one row of a table; zeros beyond it."""
     xx, xy, x, yx, yy, y = row[:6].astype(np.float64)
     return scipy.ndimage.affine_transform(
@@ -191,7 +191,7 @@ def scipy_affine(image, row, size, order):
         offset=[y, x],
         output_shape=size,
         order=order,
-        mode="grid-constant",
+        mode=mode,
         cval=0.0,
     )
 
@@ -205,14 +205,19 @@ def test_the_first_copy_is_the_image_itself():
     np.testing.assert_array_equal(copies, images)
 
 
+@pytest.mark.parametrize(
+    ("repeat_edges", "mode"), [(False, "grid-constant"), (True, "nearest")]
+)
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (20, 31)])
-def test_affine_copies_agree_with_scipy(height, width):
+def test_affine_copies_agree_with_scipy(height, width, repeat_edges, mode):
     images = noise(20, height, width, 1)
     size = (height, width)
     table = affine_table(20, 2, stored_size=size, image_size=size, seed=4)
-    copies = transform(tf.constant(images), table[:, 1], size).numpy()
+    copies = transform(
+        tf.constant(images), table[:, 1], size, repeat_edges=repeat_edges
+    ).numpy()
     for image, row, copy in zip(images, table[:, 1], copies, strict=True):
-        expected = scipy_affine(image[..., 0], row, size, order=1)
+        expected = scipy_affine(image[..., 0], row, size, order=1, mode=mode)
         # Coordinates up to 31 in float32 are off by 1e-5 at most, and pixels
         # in 0..1 change by at most 2 a pixel's distance.
         np.testing.assert_allclose(copy[..., 0], expected, atol=1e-4)
@@ -283,6 +288,19 @@ def test_maps_reach_beyond_the_border_into_zeros():
     table = np.array([[1, 0, 100, 0, 1, 0, 0, 0]], np.float32)
     moved = transform(tf.ones([1, 28, 28, 1]), table, (28, 28))
     np.testing.assert_array_equal(moved, np.zeros((1, 28, 28, 1)))
+
+
+@pytest.mark.parametrize(("repeat_edges", "darkest"), [(False, 0), (True, 1)])
+def test_copies_of_a_white_image_are_white_where_edges_are_repeated(
+    repeat_edges, darkest
+):
+    sampler = sampler_of(
+        np.ones((1, 9, 9, 3), np.float32),
+        affine_copies=20,
+        repeat_edges=repeat_edges,
+        binarization="none",
+    )
+    assert queries(sampler).min() == pytest.approx(darkest, abs=1e-6)
 
 
 # Decimation ------------------------------------------------------------------

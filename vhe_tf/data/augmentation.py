@@ -34,6 +34,9 @@ class Augmentation:
         affine_copies: The number of elements made of one image, itself
             included; the others are small random affine maps of it, the same
             ones throughout a run. They multiply the size of every group.
+        repeat_edges: Whether affine copies go on beyond the border of an image
+            with its last pixels, as photographs had better, instead of zeros,
+            which are paper.
         binarization: `"dynamic"` draws each pixel from a Bernoulli of its
             value, `"threshold"` compares it with one half, `"none"` keeps it.
         image_size: `(H, W)` to make of larger stored images, by taking the
@@ -45,6 +48,7 @@ class Augmentation:
 
     symmetries: int = 1
     affine_copies: int = 1
+    repeat_edges: bool = False
     binarization: str = "dynamic"
     image_size: tuple[int, int] | None = None
 
@@ -157,9 +161,13 @@ def _sampling_grid(
 
 
 def transform(
-    images: tf.Tensor, maps: tf.Tensor, image_size: tuple[int, int]
+    images: tf.Tensor,
+    maps: tf.Tensor,
+    image_size: tuple[int, int],
+    *,
+    repeat_edges: bool = False,
 ) -> tf.Tensor:
-    """Applies one projective map an image, zeros beyond the border.
+    """Applies one projective map an image.
 
     Bilinear at equal sizes; nearest where the image shrinks, so that a binary
     original stays binary.
@@ -168,6 +176,8 @@ def transform(
         images: `[B, H0, W0, C]` float32.
         maps: `[B, 8]`, rows of `affine_table`.
         image_size: `(H, W)`.
+        repeat_edges: Whether the last pixels go on beyond the border, where
+            there are zeros otherwise.
 
     Returns:
         `[B, H, W, C]` float32.
@@ -178,6 +188,7 @@ def transform(
         transforms=maps,
         output_shape=image_size,
         fill_value=0.0,
+        fill_mode="NEAREST" if repeat_edges else "CONSTANT",
         interpolation="BILINEAR" if same_size else "NEAREST",
     )
 

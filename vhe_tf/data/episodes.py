@@ -422,7 +422,12 @@ class EpisodeSampler:
         if self._maps is not None:
             place = image % self._maps.shape[0]
             maps = tf.gather_nd(self._maps, tf.stack([place, copy], axis=1))
-            pixels = augmentation_lib.transform(pixels, maps, self._size)
+            pixels = augmentation_lib.transform(
+                pixels,
+                maps,
+                self._size,
+                repeat_edges=self.augmentation.repeat_edges,
+            )
         if self.augmentation.symmetries == 2:
             pixels = augmentation_lib.mirrored(pixels, symmetry == 1)
         elif self.augmentation.symmetries > 2:
