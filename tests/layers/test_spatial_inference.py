@@ -38,8 +38,10 @@ def _with_random_weights(layer, *inputs, **named_inputs):
     return layer
 
 
-def _template_posterior(filters=(4,), channels=2):
-    return TemplatePosterior(channels, filters, kernel_size=3, units=5)
+def _template_posterior(filters=(4,), channels=2, **options):
+    return TemplatePosterior(
+        channels, filters, kernel_size=3, units=5, **options
+    )
 
 
 def _pose_posterior():
@@ -89,6 +91,24 @@ def test_the_published_sizes_are_the_default():
         (5, 5, 1, 10),
         (5, 5, 10, 4),
     ]
+
+
+@pytest.mark.parametrize("filters", SCALES)
+def test_a_blank_template_has_the_initial_scale(filters):
+    blank = np.zeros((1, 2, 8, 8, 1), np.float32)
+    d = _template_posterior(filters, initial_scale=0.2)(blank)
+    np.testing.assert_array_equal(d.mean(), np.zeros((1, 8, 8, 2)))
+    np.testing.assert_allclose(
+        d.stddev(), np.full((1, 8, 8, 2), 0.2), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("initial_scale", [0.001, 0.0, -1.0, float("nan")])
+def test_an_initial_scale_must_be_one_that_the_posterior_can_have(
+    initial_scale,
+):
+    with pytest.raises(ValueError, match=r"must be above 0\.001\. Received"):
+        _template_posterior(initial_scale=initial_scale)
 
 
 @pytest.mark.parametrize("filters", SCALES)
@@ -434,7 +454,9 @@ def test_gradients_of_a_styled_likelihood_reach_every_weight_and_latent():
 def test_spatial_layers_survive_a_round_trip():
     support = _random(3, 2, 7, 6, 1)
     for filters in SCALES:
-        assert_survives_round_trip(_template_posterior(filters), support)
+        assert_survives_round_trip(
+            _template_posterior(filters, initial_scale=0.3), support
+        )
     assert_survives_round_trip(PixelCNNPrior((3, 4, 2), 3, 1))
     query, template = _random(3, 5, 6, 1), _random(4, 3, 5, 6, 2)
     assert_survives_round_trip(_pose_posterior(), query, template)

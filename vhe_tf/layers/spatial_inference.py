@@ -3,6 +3,7 @@
 Their class latent c is a template: an image of several channels.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from typing import Self
@@ -45,6 +46,10 @@ class TemplatePosterior(lazy.LazyLayer):
             height and width. The published model has one scale.
         kernel_size: Of all convolutions.
         units: Width of the hidden layer between an image and its pose.
+        initial_scale: The standard deviation of the posterior before anything
+            is learned. Where it is as wide as the prior, a template is noise
+            at first, and a decoder that has neighbouring pixels to go by
+            learns to ignore it.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -53,6 +58,9 @@ class TemplatePosterior(lazy.LazyLayer):
     Returns:
         A `tfd.Independent` Normal, batch shape `[B]`, event shape
         `[H, W, L]`.
+
+    Raises:
+        ValueError: If `initial_scale` is not above the smallest scale, 0.001.
     """
 
     def __init__(
@@ -61,13 +69,20 @@ class TemplatePosterior(lazy.LazyLayer):
         filters: Sequence[int] = (10,),
         kernel_size: int = 5,
         units: int = 32,
+        initial_scale: float = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not initial_scale > _MIN_SCALE:
+            raise ValueError(
+                f"`initial_scale` must be above {_MIN_SCALE}. "
+                f"Received: initial_scale={initial_scale!r}."
+            )
         self.channels = channels
         self.filters = tuple(filters)
         self.kernel_size = kernel_size
         self.units = units
+        self.initial_scale = initial_scale
         self.localisation = spatial_transformer.Localisation(
             dtype=self.dtype_policy
         )
@@ -83,13 +98,21 @@ class TemplatePosterior(lazy.LazyLayer):
             (self._convolution(size, 1), self._convolution(size))
             for size in self.filters[-2::-1]
         ]
-        self.parameters = self._convolution(2 * channels)
+        raw_scale = math.log(math.expm1(initial_scale - _MIN_SCALE))
+        self.parameters = self._convolution(
+            2 * channels,
+            bias_initializer=keras.initializers.Constant(
+                [0.0] * channels + [raw_scale] * channels
+            ),
+        )
 
     def _convolution(
-        self, filters: int, kernel_size: int | None = None
+        self, filters: int, kernel_size: int | None = None, **options: Any
     ) -> ShiftConvolution:
         size = kernel_size or self.kernel_size
-        return ShiftConvolution(filters, (size, size), dtype=self.dtype_policy)
+        return ShiftConvolution(
+            filters, (size, size), dtype=self.dtype_policy, **options
+        )
 
     def _halving(self, filters: int) -> keras.layers.Layer:
         return keras.layers.Conv2D(
@@ -133,6 +156,7 @@ class TemplatePosterior(lazy.LazyLayer):
             "filters": list(self.filters),
             "kernel_size": self.kernel_size,
             "units": self.units,
+            "initial_scale": self.initial_scale,
         }
 
 
