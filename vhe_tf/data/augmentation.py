@@ -34,13 +34,13 @@ class Augmentation:
         affine_copies: The number of elements made of one image, itself
             included; the others are small random affine maps of it, the same
             ones throughout a run. They multiply the size of every group.
-        repeat_edges: Whether affine copies go on beyond the border of an image
-            with its last pixels, as photographs had better, instead of zeros,
-            which are paper.
         binarization: `"dynamic"` draws each pixel from a Bernoulli of its
             value, `"threshold"` compares it with one half, `"none"` keeps it.
         image_size: `(H, W)` to make of larger stored images, by taking the
             stored pixel at `floor(k * stored / wanted)`; None keeps the size.
+        repeat_edges: Whether affine copies go on beyond the border of an image
+            with its last pixels, as photographs had better, instead of zeros,
+            which are paper.
 
     Raises:
         ValueError: If a value is none of those named.
@@ -48,9 +48,9 @@ class Augmentation:
 
     symmetries: int = 1
     affine_copies: int = 1
-    repeat_edges: bool = False
     binarization: str = "dynamic"
     image_size: tuple[int, int] | None = None
+    repeat_edges: bool = False
 
     def __post_init__(self) -> None:
         if self.symmetries not in SYMMETRIES:

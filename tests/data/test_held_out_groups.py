@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from tests.data.conftest import data_of
+from vhe_tf.data import sources
+
+
+def numbered(ids):
+    images = np.arange(len(ids), dtype=np.float32) / len(ids)
+    return data_of(images.reshape(-1, 1, 1, 1), character=np.asarray(ids))
+
+
+def test_held_out_groups_are_whole_and_the_rest_stays():
+    data = numbered([3, 5, 3, 8, 5, 11, 3])
+    rest, held_out = sources.hold_out_groups(data, "character", 2, seed=0)
+    assert len(held_out.group_ids("character")) == 2
+    assert len(rest.group_ids("character")) == 2
+    assert not set(rest.group_ids("character")) & set(
+        held_out.group_ids("character")
+    )
+    together = np.concatenate([rest.images, held_out.images]).ravel()
+    np.testing.assert_array_equal(np.sort(together), data.images.ravel())
+
+
+def test_the_seed_chooses_the_held_out_groups():
+    data = numbered(np.arange(20))
+
+    def chosen(seed):
+        _, held_out = sources.hold_out_groups(data, "character", 5, seed=seed)
+        return held_out.images.ravel().tolist()
+
+    assert chosen(1) == chosen(1)
+    assert chosen(1) != chosen(2)
+
+
+@pytest.mark.parametrize("num_groups", [-1, 0, 3, 4])
+def test_a_group_is_left_on_each_side(num_groups):
+    with pytest.raises(ValueError, match=rf"1 to 2 of 3.*: {num_groups}\."):
+        sources.hold_out_groups(numbered([0, 1, 2]), "character", num_groups)

@@ -1,0 +1,89 @@
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.conftest import data_of
+from vhe_tf.data import sources
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 10 classes, all red above and blue below."""
+    for name in "abcdefghij":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.zeros((8, 6, 3), np.uint8)
+            pixels[:4, :, 0], pixels[4:, :, 2] = 200 + number, 100
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_photographs_of_a_folder_keep_their_colours(photos):
+    source = sources.load_photo_source(
+        "folder", data_dir=str(photos), image_size=(4, 6), seed=1
+    )
+    assert source.validation is None
+    assert source.image_size == (4, 6)
+    assert source.binarization == "none"
+    assert source.group == "person"
+    assert not source.ink
+    assert len(source.test.group_ids("person")) == 2
+    assert set(source.test.group_ids("person")).isdisjoint(
+        source.train.group_ids("person")
+    )
+    assert source.train.images.dtype == np.uint8
+    assert source.test.images.dtype == np.float32
+    for data, scale in ((source.train, 1), (source.test, 255)):
+        assert data.image_shape == (4, 6, 3)
+        stored = data.images * scale
+        np.testing.assert_array_equal(stored, np.rint(stored))  # of 8 bits
+        red, blue = [200, 0, 0], [0, 0, 100]
+        expected = np.tile([[red], [red], [blue], [blue]], (1, 6, 1))
+        np.testing.assert_array_equal(stored[0], expected)
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
+    seen = {}
+
+    def load_youtube_faces(**options):
+        seen.update(options)
+        return faces(6), faces(4), is_complete
+
+    def faces(num_people):
+        pixels = np.arange(num_people, dtype=np.uint8)[:, None, None, None]
+        return data_of(
+            np.broadcast_to(pixels, (num_people, 4, 3, 3)),
+            person=np.arange(num_people),
+            video=np.arange(num_people),
+        )
+
+    loader = types.ModuleType("vhe_tf.data.youtube_faces")
+    loader.load_youtube_faces = load_youtube_faces
+    monkeypatch.setitem(sys.modules, "vhe_tf.data.youtube_faces", loader)
+    source = sources.load_photo_source(
+        "youtube_faces",
+        data_dir="there",
+        manual_dir="here",
+        image_size=(4, 3),
+        group="video",
+        skip_unreadable=True,
+    )
+    assert source.group == "video"
+    assert seen == {
+        "data_dir": "there",
+        "manual_dir": "here",
+        "image_size": (4, 3),
+        "skip_unreadable": True,
+    }
+    assert len(source.train) == 6
+    assert source.train.images.dtype == np.uint8
+    assert source.validation is None
+    assert source.test.images.dtype == np.float32
+    assert ("not comparable" in (source.caveat or "")) is not is_complete
+    np.testing.assert_array_equal(
+        source.test.images[:, 0, 0, 0], np.float32([0, 1, 2, 3]) / 255
+    )
