@@ -586,6 +586,16 @@ def test_a_pixel_of_8_bits_begins_with_components_that_share_the_levels():
     np.testing.assert_array_equal(likelihood.network.parameters.bias, initial)
 
 
+@pytest.mark.parametrize(("num_levels", "scale"), [(2, 0.694), (256, 0.05)])
+def test_templates_of_photographs_begin_narrow(num_levels, scale):
+    with tiny_pixel_cnn_sizes():
+        model = pixel_cnn_vhe("small", num_levels=num_levels)
+    [template] = [v for v in model.latents if not v.per_element]
+    blank = np.zeros((1, 2, 28, 28, 1), np.float32)
+    stddev = template.posterior(blank).stddev()
+    np.testing.assert_allclose(stddev, scale, atol=1e-3)
+
+
 @pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])
 def test_images_of_one_level_are_refused(architecture):
     with pytest.raises(ValueError, match=r"2 or more.*num_levels=1\."):

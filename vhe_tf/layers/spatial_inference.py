@@ -47,9 +47,8 @@ class TemplatePosterior(lazy.LazyLayer):
         kernel_size: Of all convolutions.
         units: Width of the hidden layer between an image and its pose.
         initial_scale: The standard deviation of the posterior before anything
-            is learned. Where it is as wide as the prior, a template is noise
-            at first, and a decoder that has neighbouring pixels to go by
-            learns to ignore it.
+            is learned, when the mean is near zero: a template is noise unless
+            it is small. By default log 2, of zero biases.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -69,11 +68,11 @@ class TemplatePosterior(lazy.LazyLayer):
         filters: Sequence[int] = (10,),
         kernel_size: int = 5,
         units: int = 32,
-        initial_scale: float = 0.05,
+        initial_scale: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not initial_scale > _MIN_SCALE:
+        if initial_scale is not None and not initial_scale > _MIN_SCALE:
             raise ValueError(
                 f"`initial_scale` must be above {_MIN_SCALE}. "
                 f"Received: initial_scale={initial_scale!r}."
@@ -98,7 +97,9 @@ class TemplatePosterior(lazy.LazyLayer):
             (self._convolution(size, 1), self._convolution(size))
             for size in self.filters[-2::-1]
         ]
-        raw_scale = math.log(math.expm1(initial_scale - _MIN_SCALE))
+        raw_scale = 0.0
+        if initial_scale is not None:
+            raw_scale = math.log(math.expm1(initial_scale - _MIN_SCALE))
         self.parameters = self._convolution(
             2 * channels,
             bias_initializer=keras.initializers.Constant(

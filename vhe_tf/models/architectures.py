@@ -274,7 +274,14 @@ def pixel_cnn_vhe(
     s = _checked_size(size, _PIXEL_CNN_SIZES)
     return VHE(
         latents=[
-            _template(group, s, image_shape),
+            _template(
+                group,
+                s,
+                image_shape,
+                # Of photographs the next pixels tell so much that a decoder
+                # shuts out a template that begins as noise.
+                initial_scale=None if num_levels == 2 else 0.05,
+            ),
             _pose(s, template=group),
         ],
         likelihood=spatial_inference.PoseLikelihood(
@@ -367,7 +374,11 @@ def style_vhe(
 
 
 def _template(
-    name: str, s: _PixelCNNSize, image_shape: Sequence[int]
+    name: str,
+    s: _PixelCNNSize,
+    image_shape: Sequence[int],
+    *,
+    initial_scale: float | None = None,
 ) -> Latent:
     height, width, _ = image_shape
     return Latent(
@@ -378,7 +389,10 @@ def _template(
             s.prior_blocks,
         ),
         posterior=spatial_inference.TemplatePosterior(
-            s.template_channels, s.encoder_filters, s.encoder_kernel_size
+            s.template_channels,
+            s.encoder_filters,
+            s.encoder_kernel_size,
+            initial_scale=initial_scale,
         ),
         divergence="one_sample",
     )
