@@ -644,6 +644,7 @@ _DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
             {
                 **_PHOTOS,
                 "group": "video",
+                "num_levels": 8,
                 "seed": 3,
                 "split": "lake",
                 "image_size": "48x32",
@@ -651,13 +652,14 @@ _DEFAULT = {"dataset": "omniglot", "split": "lake", "images": "binary"}
             {
                 **_PHOTOS,
                 "group": "video",
+                "num_levels": 8,
                 "seed": 3,
                 "image_size": (48, 32),
             },
         ),
         (
             {**_PHOTOS, "seed": 3},
-            {**_PHOTOS, "group": "person", "seed": 3},
+            {**_PHOTOS, "group": "person", "num_levels": 256, "seed": 3},
         ),
         (
             {**_PLAIN, "seed": 3, "image_size": "12x10"},

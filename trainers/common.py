@@ -222,7 +222,6 @@ def samplers(
             the data have no validation set of their own.
     """
     from vhe_tf import Objective
-    from vhe_tf.data import Augmentation
     from vhe_tf.data import EpisodeSampler
     from vhe_tf.data import sources
 
@@ -243,12 +242,8 @@ def samplers(
             support_size=support_size(SUPPORT_SIZE.value),
             resamples=Objective(OBJECTIVE.value).resamples,
             group_latents=groups,
-            augmentation=Augmentation(
-                symmetries=SYMMETRIES.value,
-                affine_copies=AFFINE_COPIES.value,
-                repeat_edges=not source.ink,
-                binarization=source.binarization,
-                image_size=source.image_size,
+            augmentation=source.augmentation(
+                symmetries=SYMMETRIES.value, affine_copies=AFFINE_COPIES.value
             ),
             exclude_query=EXCLUDE_QUERY.value,
             seed=seed,

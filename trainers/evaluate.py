@@ -51,7 +51,11 @@ _IMAGES = flags.DEFINE_enum(
     "images", None, ["binary", "grey"], "Default: that of the model's run."
 )
 _NUM_WAYS = flags.DEFINE_integer("num_ways", 20, "Classes in a task.")
-_SHOTS = flags.DEFINE_list("shots", ["1", "5"], "Images a class in a task.")
+_SHOTS = flags.DEFINE_list(
+    "shots",
+    ["1", "5"],
+    "Images a class in a task; fewer where a class has no more and a query.",
+)
 _NUM_TRIALS = flags.DEFINE_integer(
     "num_trials", 200, "Tasks, with one query a class."
 )
@@ -226,7 +230,6 @@ def training_kl(
     import numpy as np
     import tensorflow as tf
 
-    from vhe_tf.data import Augmentation
     from vhe_tf.data import EpisodeSampler
     from vhe_tf.data import sources
     from vhe_tf.evaluation.estimates import estimate
@@ -251,12 +254,8 @@ def training_kl(
         support_size=(int(low), int(high)) if dash else int(low),
         resamples=model.objective.resamples,
         group_latents=latents,
-        augmentation=Augmentation(
-            symmetries=run["symmetries"],
-            affine_copies=run["affine_copies"],
-            repeat_edges=not source.ink,
-            binarization=source.binarization,
-            image_size=source.image_size,
+        augmentation=source.augmentation(
+            symmetries=run["symmetries"], affine_copies=run["affine_copies"]
         ),
         exclude_query=run["exclude_query"],
         seed=seed,

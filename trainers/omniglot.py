@@ -140,9 +140,11 @@ def monitors(
     import numpy as np
 
     from vhe_tf import monitoring
+    from vhe_tf.evaluation import classification
 
     _, sizes = np.unique(source.test.labels[_GROUP], return_counts=True)
-    shots = [num_shots for num_shots in (1, 5) if num_shots < sizes.min()]
+    # One image is the query.
+    shots = classification.lowered_shots((1, 5), int(sizes.min()) - 1)
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.

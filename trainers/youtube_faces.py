@@ -15,8 +15,9 @@ or, where they do not fit in memory, as records (vhe_tf/data/records.py):
     python trainers/youtube_faces.py --dataset=records --data_dir=DIR \
         --run_dir=runs/mine
 
-Pixels have 256 levels a channel: those of the PixelCNN are a distribution over
-levels, and those of the deconvolutional model Gaussian, a density in levels.
+Pixels have 256 levels a channel, or --num_levels: those of the PixelCNN are a
+distribution over levels, and those of the deconvolutional model Gaussian, a
+density in levels.
 See omniglot.py for runs that are stopped and go on.
 """
 
@@ -58,6 +59,12 @@ _GROUP = flags.DEFINE_enum(
     "person says much of another of its frames, and little of other videos: "
     "the paper has one video of each. No person is in training and test.",
 )
+_NUM_LEVELS = flags.DEFINE_integer(
+    "num_levels",
+    256,
+    "Levels of a channel, to which images are rounded. With few, such as 8, a "
+    "PixelCNN learns to use c far sooner; likelihoods are of coarser images.",
+)
 _SKIP_UNREADABLE = flags.DEFINE_bool(
     "skip_unreadable",
     False,
@@ -84,7 +91,6 @@ _ARCHITECTURE = flags.DEFINE_enum(
 flags.set_default(common.SYMMETRIES, 2)
 flags.set_default(common.AFFINE_COPIES, 1)
 
-_NUM_LEVELS = 256
 _WAYS = (20, 200)
 
 
@@ -106,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
                 _ARCHITECTURE.value,
                 train.image_shape,
                 group=group,
-                num_levels=_NUM_LEVELS,
+                num_levels=_NUM_LEVELS.value,
             )
         cues = monitoring.fixed_cues(
             source.test, group=group, seed=common.SEED.value
@@ -150,6 +156,7 @@ def load_data() -> "sources.Source":
         manual_dir=_MANUAL_DIR.value,
         image_size=common.image_size(_IMAGE_SIZE.value) if sized else None,
         group=_GROUP.value,
+        num_levels=_NUM_LEVELS.value,
         skip_unreadable=_SKIP_UNREADABLE.value,
         skip_corrupt=_SKIP_CORRUPT.value,
         seed=common.SEED.value,
@@ -186,9 +193,9 @@ def monitors(
     import numpy as np
 
     from vhe_tf import monitoring
+    from vhe_tf.evaluation import classification
 
     _, sizes = np.unique(source.test.labels[source.group], return_counts=True)
-    most_shots = int(sizes.min()) - 1  # one image is the query
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
@@ -198,7 +205,8 @@ def monitors(
             source.test,
             group=source.group,
             num_ways=min(20, len(sizes)),
-            shots=sorted({min(shots, most_shots) for shots in (1, 5)} - {0}),
+            # One image is the query.
+            shots=classification.lowered_shots((1, 5), int(sizes.min()) - 1),
             **few_tasks,
         ),
         monitoring.Scalars(run.tensorboard, run.config),

@@ -843,8 +843,9 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         `dataset`, `split`, `images` and `seed`: which classes are unseen; for
-        styled images `num_styles` and `copies`, for photographs `group` and
-        `skip_unreadable` instead of a recipe; `image_size` where it was given.
+        styled images `num_styles` and `copies`, for photographs `group`,
+        `num_levels` and `skip_unreadable` instead of a recipe; `image_size`
+        where it was given.
     """
     config = pathlib.Path(model).with_name("config.json")
     run = json.loads(config.read_text("utf-8")) if config.exists() else {}
@@ -861,7 +862,9 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
     if "skip_unreadable" in run:
         del settings["images"], settings["split"]
         settings["skip_unreadable"] = run["skip_unreadable"]
-        settings["group"] = run.get("group", "person")  # once the only one
+        # Older runs had no choice.
+        settings["group"] = run.get("group", "person")
+        settings["num_levels"] = run.get("num_levels", 256)
     # Records have a size of their own.
     if run.get("image_size") and settings["dataset"] != "records":
         height, width = run["image_size"].split("x")

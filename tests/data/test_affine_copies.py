@@ -28,7 +28,7 @@ def square_table(num_images, num_copies, size=28, seed=0):
 
 
 def scipy_affine(image, row, size, order, mode="grid-constant"):
-    """Resamples `image[H0, W0]` by one row of a table; zeros beyond it."""
+    """Resamples `image[H0, W0]` by one row of a table."""
     xx, xy, x, yx, yy, y = row[:6].astype(np.float64)
     return scipy.ndimage.affine_transform(
         image.astype(np.float64),
@@ -179,15 +179,22 @@ def test_decimation_takes_the_pixel_at_floor_of_k_stored_over_wanted(
     }
 
 
-def test_decimated_affine_copies_agree_with_scipy():
+@pytest.mark.parametrize(
+    ("repeat_edges", "mode"), [(False, "grid-constant"), (True, "nearest")]
+)
+def test_decimated_affine_copies_agree_with_scipy(repeat_edges, mode):
     images = noise(20, 105, 105, 1)
     table = affine_table(
         20, 2, stored_size=(105, 105), image_size=(28, 28), seed=2
     )[:, 1]
-    copies = transform(tf.constant(images), table, (28, 28)).numpy()
+    copies = transform(
+        tf.constant(images), table, (28, 28), repeat_edges=repeat_edges
+    ).numpy()
     x, y = np.meshgrid(np.arange(28.0), np.arange(28.0))
     for image, row, copy in zip(images, table, copies, strict=True):
-        expected = scipy_affine(image[..., 0], row, (28, 28), order=0)
+        expected = scipy_affine(
+            image[..., 0], row, (28, 28), order=0, mode=mode
+        )
         where = np.stack([row[0] * x + row[1] * y + row[2],
                           row[3] * x + row[4] * y + row[5]])  # fmt: skip
         # Float32 decides coordinates close to halfway either way.

@@ -231,6 +231,39 @@ def test_bytes_and_floating_point_images_give_the_same_episodes(
     )
 
 
+@pytest.mark.parametrize("num_levels", [2, 8, 256])
+def test_pixels_are_rounded_to_the_nearest_level(num_levels):
+    image = noise(1, 9, 9, 3)
+    [drawn] = queries(
+        sampler_of(image, num_levels=num_levels, binarization="none")
+    )
+    levels = np.linspace(0, 1, num_levels)
+    distances = np.abs(image[0][..., np.newaxis] - levels)
+    nearest = levels[distances.argmin(axis=-1)]
+    np.testing.assert_allclose(drawn, nearest, atol=1e-6)
+
+
+def test_bytes_are_256_levels_already():
+    image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    options = {"binarization": "none"}
+    np.testing.assert_array_equal(
+        queries(sampler_of(image, num_levels=256, **options)),
+        queries(sampler_of(image, **options)),
+    )
+
+
+def test_affine_copies_are_rounded_too():
+    drawn = queries(
+        sampler_of(
+            noise(2, 9, 9, 3),
+            affine_copies=5,
+            num_levels=8,
+            binarization="none",
+        )
+    )
+    np.testing.assert_allclose(7 * drawn, np.rint(7 * drawn), atol=1e-5)
+
+
 # Options ---------------------------------------------------------------------
 
 
@@ -247,6 +280,8 @@ def test_multiplicity_counts_symmetries_and_copies():
         {"affine_copies": 0},
         {"affine_copies": -4},
         {"affine_copies": 2.5},
+        {"num_levels": 1},
+        {"num_levels": 8.0},
         {"binarization": "bernoulli"},
         {"binarization": None},
         {"image_size": (0, 28)},

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import data_of
+from vhe_tf.data import Augmentation
 from vhe_tf.data import sources
 
 
@@ -57,7 +58,7 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
         pixels = np.arange(num_people, dtype=np.uint8)[:, None, None, None]
         return data_of(
             np.broadcast_to(pixels, (num_people, 4, 3, 3)),
-            person=np.arange(num_people),
+            person=np.arange(num_people) // 2,
             video=np.arange(num_people),
         )
 
@@ -70,9 +71,19 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
         manual_dir="here",
         image_size=(4, 3),
         group="video",
+        num_levels=86,
         skip_unreadable=True,
     )
     assert source.group == "video"
+    augmentation = source.augmentation(symmetries=2, affine_copies=3)
+    assert augmentation == Augmentation(
+        symmetries=2,
+        affine_copies=3,
+        binarization="none",
+        image_size=(4, 3),
+        repeat_edges=True,
+        num_levels=86,
+    )
     assert seen == {
         "data_dir": "there",
         "manual_dir": "here",
@@ -84,6 +95,23 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
     assert source.validation is None
     assert source.test.images.dtype == np.float32
     assert ("not comparable" in (source.caveat or "")) is not is_complete
-    np.testing.assert_array_equal(
-        source.test.images[:, 0, 0, 0], np.float32([0, 1, 2, 3]) / 255
+    # 85 of 255: the nearest of 0 and 3, twice each.
+    np.testing.assert_allclose(
+        source.test.images[:, 0, 0, 0], np.float32([0, 0, 3, 3]) / 255
     )
+    assert "pixels of 86 levels, not 256" in (source.caveat or "")
+
+
+@pytest.mark.parametrize("num_levels", [1, 257])
+def test_photographs_have_2_to_256_levels(num_levels):
+    with pytest.raises(ValueError, match=f"Received: num_levels={num_levels}"):
+        sources.load_photo_source("folder", num_levels=num_levels)
+
+
+def test_photographs_keep_their_8_bits(photos):
+    source = sources.load_photo_source("folder", data_dir=str(photos))
+    assert source.num_levels == 256
+    assert source.caveat is None
+    kept = source.test.images * 255
+    np.testing.assert_allclose(kept, np.rint(kept), atol=1e-4)
+    assert {200, 201, 202} <= set(np.rint(kept).astype(int).ravel())

@@ -546,6 +546,22 @@ def test_what_small_groups_do_not_allow_is_left_out(hierarchical):
     assert "elbo" in metrics
 
 
+def test_a_group_without_any_class_allows_no_task(hierarchical):
+    data = hierarchical_data()
+    character = data.labels["character"].copy()
+    character[data.labels["alphabet"] == data.labels["alphabet"][0]] = -1
+    metrics = evaluate_hierarchical(
+        hierarchical,
+        GroupedImages(data.images, {**data.labels, "character": character}),
+        shots=(1,),
+    )
+    assert list(metrics["accuracy"]) == ["3way_1shot"]
+    assert metrics["left_out"][0] == (
+        "1-shot tasks by alphabet: the smallest alphabet has images of 0 "
+        "characters, one of them the query"
+    )
+
+
 def test_a_bound_of_too_few_images_is_left_out(hierarchical):
     data = hierarchical_data(4)
     metrics = evaluate_hierarchical(hierarchical, data)

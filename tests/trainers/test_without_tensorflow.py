@@ -339,6 +339,15 @@ def test_images_without_a_label_are_refused(module):
         module("lowering").images_of(sampler, "character")
 
 
+@pytest.mark.parametrize("option", [{"repeat_edges": True}, {"num_levels": 8}])
+def test_copies_of_photographs_are_refused(option, module):
+    sampler = numbered_sampler(
+        augmentation=Augmentation(affine_copies=2, **option), batch_size=1
+    )
+    with pytest.raises(ValueError, match="Only drawings can be made there"):
+        module("lowering").images_of(sampler, "character")
+
+
 def test_too_many_elements_are_refused(module):
     sampler = numbered_sampler(
         augmentation=Augmentation(affine_copies=2), batch_size=1

@@ -248,6 +248,7 @@ def test_videos_of_a_subset_of_the_archive_as_classes(tmp_path):
             *data,
             f"--manual_dir={tmp_path}",
             "--group=video",
+            "--num_levels=8",
             "--epochs=1",
             script="youtube_faces.py",
         )
@@ -256,17 +257,22 @@ def test_videos_of_a_subset_of_the_archive_as_classes(tmp_path):
     model = vhe_tf.load_model(run_dir / "best.keras")
     assert [v.name for v in model.latents] == ["video", "element"]
     metrics = metrics_of(run_dir / "metrics.json")
-    # Of four of ten people, as 641 are of 1,595.
     assert len(metrics["groups"]) == 8
     assert list(metrics["accuracy"]) == ["8way_1shot", "8way_2shot"]
     caveat = "a subset of YouTube Faces, not comparable with Table 5"
+    caveat += "; pixels of 8 levels, not 256"
     assert metrics["caveat"] == caveat
     assert caveat in done.stdout
+    assert model.likelihood.head.num_levels == 8
     again = sources.load_again(
         training.data_settings(run_dir / "best.keras"),
         data_dir=str(tmp_path / "tfds"),
     )
     assert again.group == "video"
+    assert again.num_levels == 8
+    people = [set(data.labels["person"]) for data in (again.train, again.test)]
+    assert [len(part) for part in people] == [6, 4]
+    assert not people[0] & people[1]
     np.testing.assert_array_equal(
         again.test.group_ids("video"), metrics["groups"]
     )

@@ -135,9 +135,15 @@ def images_of(sampler: EpisodeSampler, group: str) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: If the images are not in memory, one has no label, or
-            there are too many elements.
+            there are too many elements, or they are made as photographs are.
     """
     data, recipe = sampler.data, sampler.augmentation
+    if recipe.repeat_edges or recipe.num_levels:
+        raise ValueError(
+            "Only drawings can be made there, with zeros beyond the border "
+            f"and no levels. Received: repeat_edges={recipe.repeat_edges}, "
+            f"num_levels={recipe.num_levels}."
+        )
     if not isinstance(data, GroupedImages):
         raise ValueError(
             "The images must fit in memory, there as well as here. "

@@ -41,6 +41,8 @@ class Augmentation:
         repeat_edges: Whether affine copies go on beyond the border of an image
             with its last pixels, as photographs had better, instead of zeros,
             which are paper.
+        num_levels: Rounds each channel to the nearest of so many levels, even
+            from 0 to 1, last of all; None keeps it.
 
     Raises:
         ValueError: If a value is none of those named.
@@ -51,6 +53,7 @@ class Augmentation:
     binarization: str = "dynamic"
     image_size: tuple[int, int] | None = None
     repeat_edges: bool = False
+    num_levels: int | None = None
 
     def __post_init__(self) -> None:
         if self.symmetries not in SYMMETRIES:
@@ -67,6 +70,12 @@ class Augmentation:
             raise ValueError(
                 f"`binarization` must be one of {BINARIZATIONS}. "
                 f"Received: binarization={self.binarization!r}."
+            )
+        levels = self.num_levels
+        if levels is not None and not (is_positive_int(levels) and levels > 1):
+            raise ValueError(
+                "`num_levels` must be an int of at least 2, or None. "
+                f"Received: num_levels={levels!r}."
             )
         size = self.image_size
         if size is not None and not (
@@ -230,6 +239,19 @@ def symmetry(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     images = where(odd != (index >= 4), tf.transpose(images, [0, 2, 1, 3]))
     images = where((turns == 1) | (turns == 2), tf.reverse(images, [1]))
     return where((turns == 2) | (turns == 3), tf.reverse(images, [2]))
+
+
+def rounded(images: tf.Tensor, num_levels: int) -> tf.Tensor:
+    """Rounds intensities to levels.
+
+    Args:
+        images: Intensities in 0..1, any shape.
+        num_levels: L.
+
+    Returns:
+        The nearest of 0, 1 / (L - 1), ..., 1; float32 of the same shape.
+    """
+    return tf.round(images * (num_levels - 1.0)) / (num_levels - 1.0)
 
 
 def binarize(

@@ -432,9 +432,14 @@ class EpisodeSampler:
             pixels = augmentation_lib.mirrored(pixels, symmetry == 1)
         elif self.augmentation.symmetries > 2:
             pixels = augmentation_lib.symmetry(pixels, symmetry)
-        return augmentation_lib.binarize(
+        pixels = augmentation_lib.binarize(
             pixels, self.augmentation.binarization, seed=seed, rows=rows
         )
+        if self.augmentation.num_levels is not None:
+            pixels = augmentation_lib.rounded(
+                pixels, self.augmentation.num_levels
+            )
+        return pixels
 
 
 def sample_without_replacement(

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from vhe_tf.data.augmentation import Augmentation
+from vhe_tf.data.augmentation import rounded
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 
@@ -24,6 +26,8 @@ __all__ = [
 _Images = TypeVar("_Images", bound=GroupedData)
 
 IMAGES = ("binary", "grey")
+
+NUM_LEVELS = 256  # of photographs as they are stored
 
 _IMAGE_SIZE = (28, 28)
 _PHOTO_SIZE = (40, 40)
@@ -51,6 +55,8 @@ class Source(NamedTuple):
         ink: Whether 1 is ink and 0 paper, to be shown as black on white. In
             photographs 1 is bright.
         caveat: What must stand beside numbers measured on it, if anything.
+        num_levels: Of each channel, to which images are rounded; None where
+            they are not.
     """
 
     train: GroupedData
@@ -61,6 +67,20 @@ class Source(NamedTuple):
     group: str = "character"
     ink: bool = True
     caveat: str | None = None
+    num_levels: int | None = None
+
+    def augmentation(
+        self, *, symmetries: int, affine_copies: int
+    ) -> Augmentation:
+        """Returns what is done to training images; see `Augmentation`."""
+        return Augmentation(
+            symmetries=symmetries,
+            affine_copies=affine_copies,
+            binarization=self.binarization,
+            image_size=self.image_size,
+            repeat_edges=not self.ink,
+            num_levels=self.num_levels,
+        )
 
 
 def load_source(
@@ -212,6 +232,7 @@ def load_photo_source(
     manual_dir: str | None = None,
     image_size: tuple[int, int] | None = None,
     group: str = "person",
+    num_levels: int = NUM_LEVELS,
     skip_unreadable: bool = False,
     skip_corrupt: bool = False,
     seed: int = 0,
@@ -228,6 +249,9 @@ def load_photo_source(
         group: The grouping whose groups are the classes: `"person"`, or, of
             youtube_faces, `"video"`, in which one image says far more of
             another; people are apart all the same.
+        num_levels: Of each channel, to which images are rounded: 256 keeps
+            the 8 bits of photographs. The noise of the lower bits is most of
+            what a PixelCNN learns; without it the rest is learned far sooner.
         skip_unreadable: For youtube_faces, see there.
         skip_corrupt: For records, see `RecordedImages`.
         seed: Decides which fifth of the classes of a folder, at least two,
@@ -239,9 +263,10 @@ def load_photo_source(
         test set.
 
     Raises:
-        ValueError: If `dataset` is unknown or has no such `group`, a folder
-            has too few classes, records are of grey images, or `image_size`
-            is given for them, or `skip_corrupt` for other data.
+        ValueError: If `dataset` is unknown or has no such `group`,
+            `num_levels` is not between 2 and 256, a folder has too few
+            classes, records are of grey images, or `image_size` is given for
+            them, or `skip_corrupt` for other data.
         DamagedRecordsError: As `RecordedImages`.
         FileNotFoundError: If the data are not there.
     """
@@ -251,6 +276,11 @@ def load_photo_source(
             f"`group` must be one of {groups} for dataset={dataset!r}. "
             f"Received: group={group!r}."
         )
+    if not 2 <= num_levels <= NUM_LEVELS:
+        raise ValueError(
+            f"`num_levels` must be between 2 and {NUM_LEVELS}. "
+            f"Received: num_levels={num_levels!r}."
+        )
     _check_skip_corrupt(dataset, skip_corrupt)
     if image_size is not None and dataset == "records":
         raise ValueError(
@@ -259,7 +289,7 @@ def load_photo_source(
             f"Received: image_size={image_size!r}, dataset='records'."
         )
     image_size = image_size or _PHOTO_SIZE
-    caveat = None
+    caveats = []
     train: GroupedData
     test: GroupedData
     if dataset == "youtube_faces":
@@ -272,7 +302,9 @@ def load_photo_source(
             skip_unreadable=skip_unreadable,
         )
         if not is_complete:
-            caveat = "a subset of YouTube Faces, not comparable with Table 5"
+            caveats.append(
+                "a subset of YouTube Faces, not comparable with Table 5"
+            )
     elif dataset == "folder":
         train, _, test = _folder(
             data_dir, group, seed, image_size=image_size, channels=3
@@ -287,15 +319,20 @@ def load_photo_source(
             "`dataset` must be 'youtube_faces', 'folder' or 'records', "
             f"photographs in colour. Received: dataset={dataset!r}."
         )
+    if num_levels < NUM_LEVELS:
+        caveats.append(f"pixels of {num_levels} levels, not {NUM_LEVELS}")
+    test = ready(test, "colour")
+    images = rounded(test.images, num_levels).numpy()
     return Source(
         train=train,
         validation=None,
-        test=ready(test, "colour"),
+        test=GroupedImages(images, test.labels, test.group_names),
         image_size=image_size,
         binarization="none",
         group=group,
         ink=False,
-        caveat=caveat,
+        caveat="; ".join(caveats) or None,
+        num_levels=num_levels,
     )
 
 

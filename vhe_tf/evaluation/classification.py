@@ -24,7 +24,26 @@ from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["ClassScorer", "Trial", "few_shot_accuracy", "few_shot_trials"]
+__all__ = [
+    "ClassScorer",
+    "Trial",
+    "few_shot_accuracy",
+    "few_shot_trials",
+    "lowered_shots",
+]
+
+
+def lowered_shots(shots: Sequence[int], most: int) -> list[int]:
+    """Lowers numbers of shots to the most that small classes leave.
+
+    Args:
+        shots: Numbers of support images.
+        most: The largest that leaves a query of every class.
+
+    Returns:
+        The numbers, each once, none above `most`; none at all if that is 0.
+    """
+    return sorted({min(num_shots, most) for num_shots in shots if most > 0})
 
 
 class Trial(NamedTuple):

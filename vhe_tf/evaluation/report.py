@@ -79,7 +79,8 @@ def evaluate(
         ways: For classification, each K; lowered where there are fewer
             classes to draw a task from.
         shots: For classification, each N; lowered where the smallest class
-            has fewer images beside a query.
+            has fewer images beside a query, or a group of another latent
+            images of fewer `group`s.
         num_trials: Few-shot tasks of each kind. Those of the smallest K have
             one query a class, the others as many queries as these. Ten times
             as many queries for the conditional NLL.
@@ -136,7 +137,7 @@ def evaluate(
             scorer,
             data,
             ways=sorted({min(num_ways, most) for num_ways in ways}),
-            shots=_lowered(shots, most_shots),
+            shots=classification.lowered_shots(shots, most_shots),
             num_trials=num_trials,
             within=coarser,
             seed=seed,
@@ -156,7 +157,7 @@ def evaluate(
             data,
             other,
             group=group,
-            shots=_lowered(shots, most_shots),
+            shots=classification.lowered_shots(shots, most_shots),
             num_trials=num_trials,
             num_samples=num_samples,
             num_element_samples=num_element_samples,
@@ -624,13 +625,8 @@ def _transfer_lines(transfer: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _lowered(shots: Sequence[int], most: int) -> list[int]:
-    """Returns each number of shots, or the most that leave a query."""
-    return sorted({min(num_shots, most) for num_shots in shots} - {0})
-
-
 def _shots_instead(most: int) -> str:
-    return f", so {most}-shot instead" if most else ""
+    return f", so {most}-shot instead" if most > 0 else ""
 
 
 def _sizes(data: GroupedImages, group: str) -> np.ndarray:
