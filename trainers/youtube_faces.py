@@ -19,6 +19,9 @@ Pixels have 256 levels a channel, or --num_levels: those of the PixelCNN are a
 distribution over levels, and those of the deconvolutional model Gaussian, a
 density in levels.
 See omniglot.py for runs that are stopped and go on.
+
+--group=video makes classes of the videos of YouTube Faces; where each has few
+frames, as in a subset, --affine_copies makes the large sets that VHE needs.
 """
 
 from collections.abc import Callable
@@ -57,7 +60,9 @@ _GROUP = flags.DEFINE_enum(
     ["person", "video"],
     "What a class is: a person, or, of youtube_faces, a video. A video of a "
     "person says much of another of its frames, and little of other videos: "
-    "the paper has one video of each. No person is in training and test.",
+    "the paper has one video of each. No person is in both training and test; "
+    "those held out to choose the best epoch are classes, so that of videos "
+    "others of the person may be trained on.",
 )
 _NUM_LEVELS = flags.DEFINE_integer(
     "num_levels",
@@ -127,7 +132,8 @@ def main(argv: Sequence[str]) -> None:
         draw,
         group=group,
         ways=_WAYS,
-        made_pictures="conditional.png: 1 cue and images, 5 and images (as in\n"
+        made_pictures="conditional.png: 1 cue and images, "
+        f"{cues.support.shape[1]} and images (as in\n"
         "                 Figure 6; of the deconvolutional model, samples.png\n"
         "                 is, with the noise); reconstruction.png;\n"
         "                 unconditional.png",

@@ -273,8 +273,8 @@ def load_photo_source(
     groups = ["person"] + ["video"] * (dataset == "youtube_faces")
     if group not in groups:
         raise ValueError(
-            f"`group` must be one of {groups} for dataset={dataset!r}. "
-            f"Received: group={group!r}."
+            f"`group` must be one of {groups} for dataset={dataset!r}: only "
+            f"YouTube Faces has videos. Received: group={group!r}."
         )
     if not 2 <= num_levels <= NUM_LEVELS:
         raise ValueError(

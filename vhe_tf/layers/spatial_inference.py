@@ -46,9 +46,10 @@ class TemplatePosterior(lazy.LazyLayer):
             height and width. The published model has one scale.
         kernel_size: Of all convolutions.
         units: Width of the hidden layer between an image and its pose.
-        initial_scale: The standard deviation of the posterior before anything
-            is learned, when the mean is near zero: a template is noise unless
-            it is small. By default log 2, of zero biases.
+        initial_scale: The standard deviation of the posterior of blank images
+            before anything is learned, and about that of any others, when the
+            mean is near zero: a template is noise unless it is small. By
+            default log 2, of zero biases.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:

@@ -252,7 +252,8 @@ def pixel_cnn_vhe(
     c is a template, an image of several channels, with a PixelCNN prior and a
     spatial transformer averaged over D as posterior; z, with prior N(0, I),
     says in which pose the template appears; x is a gated PixelCNN given the
-    template in that pose, STN(c, z).
+    template in that pose, STN(c, z). Of images of many levels the posterior
+    begins narrow (`TemplatePosterior.initial_scale`).
 
     Args:
         size: `"published"`, after a later configuration by the paper's
