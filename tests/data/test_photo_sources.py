@@ -46,8 +46,9 @@ def test_photographs_of_a_folder_keep_their_colours(photos):
         np.testing.assert_array_equal(stored[0], expected)
 
 
+@pytest.mark.parametrize("group", ["person", "video"])
 @pytest.mark.parametrize("is_complete", [True, False])
-def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
+def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
     seen = {}
 
     def load_youtube_faces(**options):
@@ -70,11 +71,11 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete):
         data_dir="there",
         manual_dir="here",
         image_size=(4, 3),
-        group="video",
+        group=group,
         num_levels=86,
         skip_unreadable=True,
     )
-    assert source.group == "video"
+    assert source.group == group
     augmentation = source.augmentation(symmetries=2, affine_copies=3)
     assert augmentation == Augmentation(
         symmetries=2,
