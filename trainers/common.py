@@ -211,29 +211,21 @@ def config() -> dict[str, Any]:
 
 
 def samplers(
-    source: "sources.Source", *, groups: Sequence[str], held_out: str
+    source: "sources.Source", *, groups: Sequence[str]
 ) -> tuple["EpisodeSampler", "EpisodeSampler"]:
     """Returns the episodes to train and to validate on.
 
     Args:
         source: The data.
-        groups: The groupings to give supports for.
-        held_out: The grouping of which some groups are for validation, where
-            the data have no validation set of their own.
+        groups: The groupings to give supports for; some groups of the first
+            are for validation, where the data have no validation set.
     """
     from vhe_tf import Objective
     from vhe_tf.data import EpisodeSampler
-    from vhe_tf.data import sources
 
-    train, validation = source.train, source.validation
-    if validation is None:
-        num_groups = min(
-            NUM_VALIDATION_GROUPS.value,
-            max(1, len(train.group_ids(held_out)) // 4),
-        )
-        train, validation = sources.hold_out_groups(
-            train, held_out, num_groups, seed=SEED.value
-        )
+    train, validation = source.training_parts(
+        groups[0], NUM_VALIDATION_GROUPS.value, seed=SEED.value
+    )
 
     def sampler(data: "GroupedData", seed: int) -> EpisodeSampler:
         return EpisodeSampler(

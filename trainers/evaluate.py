@@ -231,23 +231,14 @@ def training_kl(
     import tensorflow as tf
 
     from vhe_tf.data import EpisodeSampler
-    from vhe_tf.data import sources
     from vhe_tf.evaluation.estimates import estimate
 
     run = json.loads(path.with_name("config.json").read_text("utf-8"))
-    train = source.train
-    if source.validation is None:
-        train, _ = sources.hold_out_groups(
-            train,
-            source.group,
-            min(
-                run["num_validation_groups"],
-                max(1, len(train.group_ids(source.group)) // 4),
-            ),
-            seed=run["seed"],
-        )
-    low, dash, high = str(run["support_size"]).partition("-")
     latents = [v.name for v in model.latents if not v.per_element]
+    train, _ = source.training_parts(
+        latents[0], run["num_validation_groups"], seed=run["seed"]
+    )
+    low, dash, high = str(run["support_size"]).partition("-")
     episodes = EpisodeSampler(
         train,
         batch_size=run["batch_size"],

@@ -86,9 +86,7 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         run = common.new_run()
         source = load_data()
-        train, validation = common.samplers(
-            source, groups=[_GROUP], held_out=_GROUP
-        )
+        train, validation = common.samplers(source, groups=[_GROUP])
         with common.strategy().scope():
             model = common.image_model(
                 _ARCHITECTURE.value, train.image_shape, group=_GROUP

@@ -64,9 +64,7 @@ def main(argv: Sequence[str]) -> None:
             images=_IMAGES.value,
             seed=common.SEED.value,
         )
-        train, validation = common.samplers(
-            source, groups=_GROUPS, held_out=_GROUPS[0]
-        )
+        train, validation = common.samplers(source, groups=_GROUPS)
         with common.strategy().scope():
             model = vhe_tf.alphabet_vhe(
                 common.SIZE.value,

@@ -109,9 +109,7 @@ def main(argv: Sequence[str]) -> None:
         run = common.new_run()
         source = load_data()
         group = source.group
-        train, validation = common.samplers(
-            source, groups=[group], held_out=group
-        )
+        train, validation = common.samplers(source, groups=[group])
         with common.strategy().scope():
             model = common.image_model(
                 _ARCHITECTURE.value,

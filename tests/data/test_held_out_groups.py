@@ -37,3 +37,32 @@ def test_the_seed_chooses_the_held_out_groups():
 def test_a_group_is_left_on_each_side(num_groups):
     with pytest.raises(ValueError, match=rf"1 to 2 of 3.*: {num_groups}\."):
         sources.hold_out_groups(numbered([0, 1, 2]), "character", num_groups)
+
+
+def source_of(train, validation=None):
+    return sources.Source(train, validation, train, (1, 1), "none")
+
+
+@pytest.mark.parametrize(("asked", "given"), [(2, 2), (5, 5), (6, 5)])
+def test_at_most_a_quarter_is_for_validation(asked, given):
+    data = numbered(np.arange(20))
+    train, validation = source_of(data).training_parts(
+        "character", asked, seed=3
+    )
+    assert len(validation.group_ids("character")) == given
+    rest, held_out = sources.hold_out_groups(data, "character", given, seed=3)
+    np.testing.assert_array_equal(train.images, rest.images)
+    np.testing.assert_array_equal(validation.images, held_out.images)
+
+
+def test_of_two_groups_one_is_for_validation():
+    parts = source_of(numbered([4, 4, 9])).training_parts(
+        "character", 50, seed=0
+    )
+    assert [len(part.group_ids("character")) for part in parts] == [1, 1]
+
+
+def test_data_with_a_validation_set_keep_it():
+    train, validation = numbered([0, 1, 2]), numbered([3, 4])
+    parts = source_of(train, validation).training_parts("character", 1, seed=0)
+    assert parts == (train, validation)

@@ -453,13 +453,17 @@ run = {
 }
 folder = pathlib.Path(sys.argv[1])
 (folder / "config.json").write_text(json.dumps(run))
-labels = {"character": np.repeat(np.arange(12), 6)}
+labels = {
+    "character": np.repeat(np.arange(12), 6),
+    "alphabet": np.repeat(np.arange(6), 12),
+}
 images = np.random.default_rng(0).integers(0, 2, (72, 8, 8, 1))
 images = images.astype(np.float32)
 data = GroupedImages(images, labels)
-_, held_out = sources.hold_out_groups(data, "character", 3, seed=5)
-held_out = np.isin(labels["character"], held_out.group_ids("character"))
-model = tiny_vhe()
+structure, name, num_groups = sys.argv[2:]
+_, held_out = sources.hold_out_groups(data, name, int(num_groups), seed=5)
+held_out = np.isin(labels[name], held_out.group_ids(name))
+model = tiny_vhe(structure)
 
 def measure(images, num_batches):
     data = GroupedImages(images, labels)
@@ -483,10 +487,20 @@ print(json.dumps([
 """
 
 
-def test_training_kl_is_of_the_groups_that_were_trained_on(tmp_path):
+@pytest.mark.parametrize(
+    ("structure", "held_out", "latents"),
+    [
+        ("flat", ("character", "3"), {"character"}),
+        # A quarter of the alphabets is one.
+        ("hierarchical", ("alphabet", "1"), {"alphabet", "character"}),
+    ],
+)
+def test_training_kl_is_of_the_groups_that_were_trained_on(
+    tmp_path, structure, held_out, latents
+):
     """Other images of the others change nothing."""
     done = subprocess.run(
-        [sys.executable, "-c", KL_PROGRAM, str(tmp_path)],
+        [sys.executable, "-c", KL_PROGRAM, str(tmp_path), structure, *held_out],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -496,7 +510,7 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(tmp_path):
     several, held_out, trained, one = json.loads(done.stdout.splitlines()[-1])
     assert held_out == several
     assert trained != several
-    assert set(several) == {"character"}
+    assert set(several) == latents
     assert several["character"]["mean"] > 0
     assert several["character"]["half_width_95"] > 0
     assert several["character"]["num_trials"] == 5

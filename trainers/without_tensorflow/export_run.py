@@ -115,9 +115,7 @@ def _load() -> tuple["VHE", "EpisodeSampler", "EpisodeSampler"]:
 
     keras.utils.set_random_seed(common.SEED.value)  # the initial weights
     source = omniglot.load_data()
-    train, validation = common.samplers(
-        source, groups=[_GROUP], held_out=_GROUP
-    )
+    train, validation = common.samplers(source, groups=[_GROUP])
     return _model(train.image_shape), train, validation
 
 

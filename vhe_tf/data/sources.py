@@ -82,6 +82,27 @@ class Source(NamedTuple):
             num_levels=self.num_levels,
         )
 
+    def training_parts(
+        self, held_out: str, num_groups: int, *, seed: int
+    ) -> tuple[GroupedData, GroupedData]:
+        """Returns the images to train on, and those to choose the best by.
+
+        Args:
+            held_out: The grouping of which some groups are for validation,
+                where the data have no validation set of their own.
+            num_groups: How many; a quarter of all at most.
+            seed: Decides which.
+
+        Raises:
+            ValueError: If there is only one group.
+        """
+        if self.validation is not None:
+            return self.train, self.validation
+        most = max(1, len(self.train.group_ids(held_out)) // 4)
+        return hold_out_groups(
+            self.train, held_out, min(num_groups, most), seed=seed
+        )
+
 
 def load_source(
     dataset: str,
