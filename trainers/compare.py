@@ -5,16 +5,20 @@
 
 Five cues of unseen characters (or people), then a block of columns for each
 model, in the order in which they are named. The data are those of the first
-model's run.
+model's run; the others must be of images and classes like these.
 """
 
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import app
 from absl import flags
 from absl import logging
+
+if TYPE_CHECKING:
+    from vhe_tf import VHE
 
 _MODELS = flags.DEFINE_list("models", None, "The .keras files.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The PNG to write.", required=True)
@@ -51,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )
+        _check_alike(models, source.group)
         cues = monitoring.fixed_cues(
             source.test, group=source.group, seed=_SEED.value
         )
@@ -63,6 +68,17 @@ def main(argv: Sequence[str]) -> None:
         )
         pictures.save_png(out, grid, ink=source.ink)
     print(f"written to {out}")
+
+
+def _check_alike(models: Sequence["VHE"], group: str) -> None:
+    for path, model in zip(_MODELS.value, models, strict=True):
+        latents = [latent.name for latent in model.latents]
+        if group not in latents or model.image_shape != models[0].image_shape:
+            raise ValueError(
+                f"--models must all have the latent {group!r} and images of "
+                f"shape {models[0].image_shape}, as the first. Received: "
+                f"{path}, of shape {model.image_shape}, with {latents}."
+            )
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def test_no_task_where_a_class_has_one_image():
     metrics = evaluate(uniform_data((3, 1, 3)), shots=(1,))
     assert metrics["accuracy"] == {}
     assert metrics["left_out"][0] == (
-        "1-shot tasks: the smallest class has 1 images, one of them the query"
+        "1-shot tasks: the smallest class has 1 image, one of them the query"
     )
 
 

@@ -4,6 +4,7 @@ import os
 import numpy as np
 
 import vhe_tf
+from tests.conftest import tiny_vhe
 from tests.trainers.conftest import output_of
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
@@ -99,6 +100,20 @@ def test_photographs_are_trained_on_from_records(tmp_path):
     )
     assert compared.returncode == 0, compared.stdout
     assert (tmp_path / "grid.png").is_file()
+    drawings = tmp_path / "drawings.keras"
+    tiny_vhe().save(drawings)
+    refused = output_of(
+        trainer(
+            f"--models={run / 'best.keras'},{drawings}",
+            f"--out={tmp_path / 'refused.png'}",
+            f"--data_dir={folder}",
+            script="compare.py",
+        )
+    )
+    assert refused.returncode == 1
+    assert "must all have the latent 'person'" in refused.stdout
+    assert str(drawings) in refused.stdout
+    assert "Traceback" not in refused.stdout
     resized = output_of(
         tiny_trainer(
             *arguments(folder, tmp_path / "other"),

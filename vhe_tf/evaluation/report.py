@@ -128,7 +128,7 @@ def evaluate(
         ]
         left_out += [
             f"{num_shots}-shot tasks{inside}: the smallest class has "
-            f"{sizes.min()} images, one of them the query"
+            f"{_counted(sizes.min(), 'image')}, one of them the query"
             + _shots_instead(most_shots)
             for num_shots in shots
             if num_shots > most_shots
@@ -147,8 +147,8 @@ def evaluate(
         most_shots = _least_spread(data, other, group) - 1
         left_out += [
             f"{num_shots}-shot tasks by {other}: the smallest {other} has "
-            f"images of {most_shots + 1} {group}s, one of them the query"
-            + _shots_instead(most_shots)
+            f"images of {_counted(most_shots + 1, group)}, one of them the "
+            "query" + _shots_instead(most_shots)
             for num_shots in shots
             if num_shots > most_shots
         ]
@@ -180,8 +180,8 @@ def evaluate(
         )
         bound = {"elbo": {**_as_dict(value), "unit": "nats an image"}}
     left_out += [
-        f"NLL after {num_shots} shots: the smallest class has {sizes.min()} "
-        "images, one of them the query"
+        f"NLL after {_counted(num_shots, 'shot')}: the smallest class has "
+        f"{_counted(sizes.min(), 'image')}, one of them the query"
         for num_shots in _CONDITIONAL_SHOTS
         if num_shots >= sizes.min()
     ]
@@ -656,7 +656,7 @@ def _why_no_bound(model: VHE, data: GroupedImages) -> str | None:
         if smallest < _BOUND_SHOTS:
             return (
                 f"the bound with {_BOUND_SHOTS} shots: the smallest "
-                f"{latent.name} has {smallest} images"
+                f"{latent.name} has {_counted(smallest, 'image')}"
             )
     return None
 
@@ -669,6 +669,10 @@ def _most_classes(data: GroupedImages, group: str, coarser: str | None) -> int:
         len(data.with_groups(coarser, [int(i)]).group_ids(group))
         for i in data.group_ids(coarser)
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_dict(value: Estimate) -> dict[str, Any]:
