@@ -297,6 +297,29 @@ def test_accuracies_are_in_the_logs_of_their_epochs():
     assert 0.0 <= watcher.logs[1][name] <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "ways", "shots"),
+    [((6, 3, 4), 3, (1, 2)), ((6, 1, 4), 3, ()), ((9, 9), 2, (1, 8))],
+)
+def test_small_data_have_smaller_tasks(sizes, ways, shots):
+    watcher = Watcher()
+    few = {"group": "character", "shots": (1, 50), "num_trials": 1}
+    train(
+        compiled_vhe(),
+        [
+            monitoring.FewShotAccuracy(data(sizes), **few),
+            monitoring.Likelihoods(data(sizes), num_samples=2, **few),
+            watcher,
+        ],
+        epochs=1,
+    )
+    names = [name for name in watcher.logs[0] if "shot" in name]
+    assert names == [
+        *(f"accuracy_{ways}way_{num_shots}shot" for num_shots in shots),
+        *(f"conditional_nll_{num_shots}shot" for num_shots in shots),
+    ]
+
+
 def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
     settings = []
 

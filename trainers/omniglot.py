@@ -135,27 +135,15 @@ def monitors(
     run: "training.Run", source: "sources.Source", cues: "monitoring.Cues"
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    import numpy as np
-
     from vhe_tf import monitoring
-    from vhe_tf.evaluation import classification
 
-    _, sizes = np.unique(source.test.labels[_GROUP], return_counts=True)
-    # One image is the query.
-    shots = classification.lowered_shots((1, 5), int(sizes.min()) - 1)
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
         few_tasks = {"num_trials": 4, "num_samples": 3}
     return [
-        monitoring.FewShotAccuracy(
-            source.test,
-            group=_GROUP,
-            num_ways=min(20, len(sizes)),
-            shots=shots,
-            **few_tasks,
-        ),
-        monitoring.Likelihoods(source.test, group=_GROUP, shots=shots, every=5),
+        monitoring.FewShotAccuracy(source.test, group=_GROUP, **few_tasks),
+        monitoring.Likelihoods(source.test, group=_GROUP, every=5),
         monitoring.Scalars(run.tensorboard, run.config),
         # Apart: TensorBoard follows one event file a folder.
         monitoring.ImageGrids(run.tensorboard / "pictures", cues.grids),

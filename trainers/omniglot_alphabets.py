@@ -140,7 +140,7 @@ def monitors(
             source.test,
             group=alphabet,
             spread=character,
-            num_ways=min(_WAYS, len(source.test.group_ids(alphabet))),
+            num_ways=_WAYS,
             shots=[_SHOTS],
         ),
         monitoring.Scalars(run.tensorboard, run.config),

@@ -172,7 +172,6 @@ def monitors(
         monitoring.FewShotAccuracy(
             source.test,
             group=_GROUPS[0],
-            num_ways=min(20, len(source.test.group_ids(_GROUPS[0]))),
             shots=[1],
             num_trials=4,
             num_samples=3,

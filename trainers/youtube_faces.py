@@ -194,24 +194,15 @@ def monitors(
     draw: Callable[["VHE"], dict[str, "np.ndarray"]],
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    import numpy as np
-
     from vhe_tf import monitoring
-    from vhe_tf.evaluation import classification
 
-    _, sizes = np.unique(source.test.labels[source.group], return_counts=True)
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
         few_tasks = {"num_trials": 2, "num_samples": 2}
     return [
         monitoring.FewShotAccuracy(
-            source.test,
-            group=source.group,
-            num_ways=min(20, len(sizes)),
-            # One image is the query.
-            shots=classification.lowered_shots((1, 5), int(sizes.min()) - 1),
-            **few_tasks,
+            source.test, group=source.group, **few_tasks
         ),
         monitoring.Scalars(run.tensorboard, run.config),
         monitoring.ImageGrids(

@@ -17,6 +17,7 @@ from vhe_tf import files
 from vhe_tf import pictures
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.evaluation import classification
 from vhe_tf.models.vhe import VHE
 from vhe_tf.training import averaged_weights
 
@@ -125,8 +126,9 @@ class FewShotAccuracy(keras.callbacks.Callback):
     Args:
         data: Images of unseen groups, ready for the model.
         group: The grouping whose groups are the classes.
-        num_ways: K.
-        shots: For each N, a metric `accuracy_{K}way_{N}shot`.
+        num_ways: K; fewer where there are fewer classes.
+        shots: For each N, a metric `accuracy_{K}way_{N}shot`; fewer where a
+            class has fewer images.
         spread: As in `few_shot_trials`; with it, the metric's name ends in
             `_by_{group}`.
         num_trials: Tasks an evaluation, the same ones each time.
@@ -149,8 +151,10 @@ class FewShotAccuracy(keras.callbacks.Callback):
         super().__init__()
         self._data = data
         self._group = group
-        self._num_ways = num_ways
-        self._shots = tuple(shots)
+        self._num_ways = min(num_ways, len(data.group_ids(group)))
+        self._shots = classification.lowered_shots(
+            shots, classification.most_shots(data, group)
+        )
         self._spread = spread
         self._num_trials = num_trials
         self._num_samples = num_samples
@@ -192,7 +196,8 @@ class Likelihoods(keras.callbacks.Callback):
     Args:
         data: Images of unseen groups, ready for the model.
         group: The grouping whose groups are the sets X.
-        shots: For each N, a conditional likelihood.
+        shots: For each N, a conditional likelihood; fewer where a group has
+            fewer images.
         num_groups: Groups in the joint likelihood, the same ones each time.
         num_trials: Images in a conditional likelihood.
         num_samples: Draws from q(c; D).
@@ -213,7 +218,9 @@ class Likelihoods(keras.callbacks.Callback):
         super().__init__()
         self._data = data
         self._group = group
-        self._shots = tuple(shots)
+        self._shots = classification.lowered_shots(
+            shots, classification.most_shots(data, group)
+        )
         self._num_groups = num_groups
         self._num_trials = num_trials
         self._num_samples = num_samples

@@ -51,19 +51,23 @@ def test_symmetries_make_groups_and_affine_copies_make_elements():
     assert seen == set(elements.values())
 
 
-def test_support_is_uniform_over_images_and_copies():
+def episode_of_copies(**options):
+    """Draws an episode from two copies each of two images of one group.
+
+    Returns:
+        The episode, and the four elements by their pixels.
+    """
     data = patterned([4, 4])
     augmentation = Augmentation(affine_copies=2, binarization="none")
-    elements = elements_by_pixels(data, augmentation, seed=0)
-    members = list(elements.values())
     sampler = EpisodeSampler(
-        data,
-        batch_size=2000,
-        support_size=2,
-        resamples=True,
-        augmentation=augmentation,
+        data, resamples=True, augmentation=augmentation, **options
     )
-    episode = sampler.episode(0)
+    return sampler.episode(0), elements_by_pixels(data, augmentation, seed=0)
+
+
+def test_support_is_uniform_over_images_and_copies():
+    episode, elements = episode_of_copies(batch_size=2000, support_size=2)
+    members = list(elements.values())
     supports = episode["support"]["character"].numpy()
     assert_uniform(
         zip(
@@ -76,19 +80,10 @@ def test_support_is_uniform_over_images_and_copies():
 
 
 def test_d_without_x_may_hold_other_copies_of_its_image():
-    data = patterned([4, 4])
-    augmentation = Augmentation(affine_copies=2, binarization="none")
-    elements = elements_by_pixels(data, augmentation, seed=0)
-    members = list(elements.values())
-    sampler = EpisodeSampler(
-        data,
-        batch_size=1000,
-        support_size=1,
-        resamples=True,
-        augmentation=augmentation,
-        exclude_query=True,
+    episode, elements = episode_of_copies(
+        batch_size=1000, support_size=1, exclude_query=True
     )
-    episode = sampler.episode(0)
+    members = list(elements.values())
     pairs = zip(
         identified(episode["query"], elements),
         identified(episode["support"]["character"][:, 0], elements),

@@ -30,6 +30,7 @@ __all__ = [
     "few_shot_accuracy",
     "few_shot_trials",
     "lowered_shots",
+    "most_shots",
 ]
 
 
@@ -44,6 +45,13 @@ def lowered_shots(shots: Sequence[int], most: int) -> list[int]:
         The numbers, each once, none above `most`; none at all if that is 0.
     """
     return sorted({min(num_shots, most) for num_shots in shots if most > 0})
+
+
+def most_shots(data: GroupedImages, group: str) -> int:
+    """Returns the number of shots that leaves one query of every class."""
+    ids = data.labels[group]
+    _, sizes = np.unique(ids[ids != MISSING], return_counts=True)
+    return int(sizes.min()) - 1
 
 
 class Trial(NamedTuple):

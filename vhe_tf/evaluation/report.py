@@ -113,8 +113,8 @@ def evaluate(
         num_element_samples=num_element_samples,
         max_decoded=max_decoded,
     )
-    sizes = _sizes(data, group)
-    most_shots = int(sizes.min()) - 1
+    most_shots = classification.most_shots(data, group)
+    smallest = _counted(most_shots + 1, "image")
     accuracies: dict[str, Any] = {}
     left_out = []
     for coarser in [None] if within is None else [None, within]:
@@ -128,8 +128,7 @@ def evaluate(
         ]
         left_out += [
             f"{num_shots}-shot tasks{inside}: the smallest class has "
-            f"{_counted(sizes.min(), 'image')}, one of them the query"
-            + _shots_instead(most_shots)
+            f"{smallest}, one of them the query" + _shots_instead(most_shots)
             for num_shots in shots
             if num_shots > most_shots
         ]
@@ -144,20 +143,20 @@ def evaluate(
             progress=progress,
         )
     for other in _other_groupings(model, data, group):
-        most_shots = _least_spread(data, other, group) - 1
+        most = _least_spread(data, other, group) - 1
         left_out += [
             f"{num_shots}-shot tasks by {other}: the smallest {other} has "
-            f"images of {_counted(most_shots + 1, group)}, one of them the "
-            "query" + _shots_instead(most_shots)
+            f"images of {_counted(most + 1, group)}, one of them the "
+            "query" + _shots_instead(most)
             for num_shots in shots
-            if num_shots > most_shots
+            if num_shots > most
         ]
         accuracies |= _accuracies_by_other(
             model,
             data,
             other,
             group=group,
-            shots=classification.lowered_shots(shots, most_shots),
+            shots=classification.lowered_shots(shots, most),
             num_trials=num_trials,
             num_samples=num_samples,
             num_element_samples=num_element_samples,
@@ -181,9 +180,9 @@ def evaluate(
         bound = {"elbo": {**_as_dict(value), "unit": "nats an image"}}
     left_out += [
         f"NLL after {_counted(num_shots, 'shot')}: the smallest class has "
-        f"{_counted(sizes.min(), 'image')}, one of them the query"
+        f"{smallest}, one of them the query"
         for num_shots in _CONDITIONAL_SHOTS
-        if num_shots >= sizes.min()
+        if num_shots > most_shots
     ]
     conditional = {
         f"{num_shots}shot": _as_dict(
@@ -197,7 +196,7 @@ def evaluate(
             )
         )
         for num_shots in _CONDITIONAL_SHOTS
-        if num_shots < sizes.min()
+        if num_shots <= most_shots
     }
     joint = likelihood.joint_nll(
         model,
@@ -629,12 +628,6 @@ def _shots_instead(most: int) -> str:
     return f", so {most}-shot instead" if most > 0 else ""
 
 
-def _sizes(data: GroupedImages, group: str) -> np.ndarray:
-    """Returns the number of images of each group."""
-    ids = data.labels[group]
-    return np.unique(ids[ids != MISSING], return_counts=True)[1]
-
-
 def _least_spread(data: GroupedImages, group: str, finer: str) -> int:
     """Returns of how many groups of `finer` each group has images at least."""
     pairs = np.stack([data.labels[group], data.labels[finer]], axis=1)
@@ -652,7 +645,7 @@ def _why_no_bound(model: VHE, data: GroupedImages) -> str | None:
             continue
         if latent.name not in data.labels:
             return f"the bound: the data have no grouping {latent.name!r}"
-        smallest = _sizes(data, latent.name).min()
+        smallest = classification.most_shots(data, latent.name) + 1
         if smallest < _BOUND_SHOTS:
             return (
                 f"the bound with {_BOUND_SHOTS} shots: the smallest "
