@@ -72,6 +72,18 @@ class Figure(NamedTuple):
     others: tuple[tuple[str, str], ...] = ()
 
 
+class Check(NamedTuple):
+    """How a shipped model is measured again.
+
+    Attributes:
+        results: Its files in docs/results, without ".json".
+        evaluate: The flags of evaluate.py.
+    """
+
+    results: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+
 TABLES = {
     "1": "Table 1: KL of c and accuracy by objective",
     "2": "Table 2: accuracy, beside previous work",
@@ -393,24 +405,31 @@ FIGURES = (
     ),
 )
 
-# How `--check` measures the shipped models again: as docs/results/{model}.json
-# was, or on fewer characters. Under half an hour on two cores.
+# How `--check` measures the shipped models again, in saved_models/{key}: as the
+# results were, or on fewer tasks and characters.
 CHECKS = {
-    "omniglot_pixel_cnn_small": (
-        "--within=",
-        "--num_trials=20",
-        "--num_groups=1",
-        "--joint_num_samples=1",
+    "omniglot_pixel_cnn_small": Check(
+        ("omniglot_pixel_cnn_small", "omniglot_pixel_cnn_small_within"),
+        ("--num_trials=10", "--num_groups=1", "--joint_num_samples=1"),
     ),
-    "omniglot_deconvolutional_small": (
-        "--num_trials=60",
-        "--num_groups=20",
-        "--joint_num_samples=500",
+    "omniglot_deconvolutional_small": Check(
+        (
+            "omniglot_deconvolutional_small",
+            "omniglot_deconvolutional_small_all_characters",
+        ),
+        ("--num_trials=20", "--num_groups=20", "--joint_num_samples=500"),
     ),
-    "omniglot_pixel_cnn_small_likelihood": (
-        "--shots=",
-        "--within=",
-        "--num_trials=1",
-        "--joint_num_samples=20",
+    "omniglot_pixel_cnn_small_likelihood": Check(
+        (
+            "omniglot_pixel_cnn_small_likelihood",
+            "omniglot_pixel_cnn_small_likelihood_conditional",
+            "omniglot_pixel_cnn_small_likelihood_k500",
+        ),
+        (
+            "--shots=",
+            "--within=",
+            "--num_trials=5",
+            "--joint_num_samples=20",
+        ),
     ),
 }
