@@ -328,7 +328,15 @@ def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
         return evaluation.Estimate(0.5, 0.0, 1)
 
     monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
-    callback = accuracy_callback(num_ways=2, shots=(1, 2), spread="drawer")
+    images = data()
+    drawers = np.tile([0, 0, 0, 1, 1, 2], 4)  # one of the three draws the query
+    callback = monitoring.FewShotAccuracy(
+        GroupedImages(images.images, {**images.labels, "drawer": drawers}),
+        group="character",
+        num_ways=2,
+        shots=(1, 5),
+        spread="drawer",
+    )
     callback.set_model(compiled_vhe())
     logs = {}
     callback.on_epoch_end(0, logs)

@@ -217,8 +217,9 @@ def samplers(
 
     Args:
         source: The data.
-        groups: The groupings to give supports for; some groups of the first
-            are for validation, where the data have no validation set.
+        groups: The groupings to give supports for, in the order of the model's
+            latents; some groups of the first are for validation, where the
+            data have no validation set.
     """
     from vhe_tf import Objective
     from vhe_tf.data import EpisodeSampler

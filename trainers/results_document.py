@@ -17,15 +17,21 @@ Written by `python trainers/reproduce.py`; change nothing here by hand. \
 "Paper" is what Hewitt et al. (UAI 2018) printed; of methods of others, which \
 are not implemented here, what they cite. Intervals are 95%, over tasks, \
 characters, images or batches, whichever "measured on" names; "-" is no \
-interval: a single trial, or none was kept. A joint NLL is an upper bound (<=) \
-with k draws of c; ESS is the effective number of these.
+interval: a single trial, or none was kept; they say nothing of another \
+training run, of which each model has had one. A joint NLL is an upper bound \
+(<=) with k draws of c; ESS is the effective number of these. Steps are those \
+trained; the weights are of the epoch with the best validation bound.
 
 Budgets: `gpu` is the published size and has no number where none was run; \
 `cpu` is the small size for few steps, far below the paper's budget. The other \
 lines are of models that were not made for this document and depart from its \
 protocols as they say: `shipped`, those in `saved_models/`; `from scratch`, \
 a model for likelihood that began with random weights; and `mechanism`, four \
-that differ in the objective alone, trained for a few minutes. DIR is a \
+that differ in the objective alone, trained for a few minutes. Their numbers \
+were entered from the reports of `evaluate.py` and, for the KL of `mechanism`, \
+from the log of training; those of the deconvolutional `shipped` model and of \
+`from scratch` were measured before classes shared their draws, so that their \
+commands draw otherwise now. DIR is a \
 TensorFlow Datasets folder with `omniglot/3.0.0`; `--data_dir=DIR` goes with \
 each command of `reproduce.py`, and `--lake_runs=all_runs.zip` for Lake's \
 runs."""

@@ -128,7 +128,7 @@ class FewShotAccuracy(keras.callbacks.Callback):
         group: The grouping whose groups are the classes.
         num_ways: K; fewer where there are fewer classes.
         shots: For each N, a metric `accuracy_{K}way_{N}shot`; fewer where a
-            class has fewer images.
+            class has fewer images (with `spread`, groups of that).
         spread: As in `few_shot_trials`; with it, the metric's name ends in
             `_by_{group}`.
         num_trials: Tasks an evaluation, the same ones each time.
@@ -153,7 +153,7 @@ class FewShotAccuracy(keras.callbacks.Callback):
         self._group = group
         self._num_ways = min(num_ways, len(data.group_ids(group)))
         self._shots = classification.lowered_shots(
-            shots, classification.most_shots(data, group)
+            shots, classification.most_shots(data, group, spread=spread)
         )
         self._spread = spread
         self._num_trials = num_trials

@@ -18,6 +18,7 @@ from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
 from vhe_tf.evaluation.classification import few_shot_trials
+from vhe_tf.evaluation.classification import most_shots
 from vhe_tf.evaluation.estimates import estimate
 
 SEED = (1, 2)
@@ -488,6 +489,34 @@ def spread_data(drawers, num_classes=3):
     data = telling_data((len(drawers),) * num_classes)
     labels = {**data.labels, "drawer": np.tile(drawers, num_classes)}
     return GroupedImages(data.images, labels)
+
+
+@pytest.mark.parametrize(
+    ("spread", "drawers", "most"),
+    [
+        (None, [0, 0, 0, 0], 3),
+        ("drawer", [0, 0, 0, 0], 0),
+        ("drawer", [7, 7, 2, 5], 2),
+        ("drawer", [7, 2, 5, -1, -1, 5], 2),
+    ],
+)
+def test_the_most_shots_leave_a_query_of_every_class(spread, drawers, most):
+    data = spread_data(drawers)
+    assert most_shots(data, "character", spread=spread) == most
+    if most:
+        trials(data, spread=spread, num_shots=most)
+    with pytest.raises(ValueError, match="ask for fewer shots"):
+        trials(data, spread=spread, num_shots=most + 1)
+
+
+def test_the_smallest_class_decides_the_most_shots():
+    ids = np.array([4, 4, 4, 9, 9, -1])
+    data = GroupedImages(
+        np.zeros((6, 2, 2, 1), np.float32),
+        {"character": ids, "drawer": np.array([-1, -1, -1, 5, 5, 5])},
+    )
+    assert most_shots(data, "character") == 1
+    assert most_shots(data, "character", spread="drawer") == -1
 
 
 def test_spread_draws_the_images_of_a_class_from_different_drawers():

@@ -47,11 +47,26 @@ def lowered_shots(shots: Sequence[int], most: int) -> list[int]:
     return sorted({min(num_shots, most) for num_shots in shots if most > 0})
 
 
-def most_shots(data: GroupedImages, group: str) -> int:
-    """Returns the number of shots that leaves one query of every class."""
-    ids = data.labels[group]
-    _, sizes = np.unique(ids[ids != MISSING], return_counts=True)
-    return int(sizes.min()) - 1
+def most_shots(
+    data: GroupedImages, group: str, *, spread: str | None = None
+) -> int:
+    """Returns the number of shots that leaves one query of every class.
+
+    Args:
+        data: The images.
+        group: The grouping whose groups are the classes.
+        spread: As in `few_shot_trials`: shots and query are of different
+            groups of this grouping.
+
+    Returns:
+        At least 0; -1 where a class has no image with a label of `spread`.
+    """
+    labels = data.labels[group]
+    if spread:
+        pairs = np.stack([labels, data.labels[spread]], axis=1)
+        labels = np.unique(pairs[pairs[:, 1] != MISSING], axis=0)[:, 0]
+    counts = [np.sum(labels == class_id) for class_id in data.group_ids(group)]
+    return int(min(counts)) - 1
 
 
 class Trial(NamedTuple):

@@ -14,7 +14,6 @@ from vhe_tf import replicas
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import omniglot
-from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.sources import Source
 from vhe_tf.data.sources import ready
@@ -143,7 +142,7 @@ def evaluate(
             progress=progress,
         )
     for other in _other_groupings(model, data, group):
-        most = _least_spread(data, other, group) - 1
+        most = classification.most_shots(data, other, spread=group)
         left_out += [
             f"{num_shots}-shot tasks by {other}: the smallest {other} has "
             f"images of {_counted(most + 1, group)}, one of them the "
@@ -626,16 +625,6 @@ def _transfer_lines(transfer: dict[str, Any] | None) -> list[str]:
 
 def _shots_instead(most: int) -> str:
     return f", so {most}-shot instead" if most > 0 else ""
-
-
-def _least_spread(data: GroupedImages, group: str, finer: str) -> int:
-    """Returns of how many groups of `finer` each group has images at least."""
-    pairs = np.stack([data.labels[group], data.labels[finer]], axis=1)
-    pairs = np.unique(pairs[np.all(pairs != MISSING, axis=1)], axis=0)
-    return min(
-        int(np.sum(pairs[:, 0] == group_id))
-        for group_id in data.group_ids(group)
-    )
 
 
 def _why_no_bound(model: VHE, data: GroupedImages) -> str | None:
