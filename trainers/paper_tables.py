@@ -410,14 +410,14 @@ FIGURES = (
 CHECKS = {
     "omniglot_pixel_cnn_small": Check(
         ("omniglot_pixel_cnn_small", "omniglot_pixel_cnn_small_within"),
-        ("--num_trials=10", "--num_groups=1", "--joint_num_samples=1"),
+        ("--num_trials=6", "--num_groups=1", "--joint_num_samples=1"),
     ),
     "omniglot_deconvolutional_small": Check(
         (
             "omniglot_deconvolutional_small",
             "omniglot_deconvolutional_small_all_characters",
         ),
-        ("--num_trials=20", "--num_groups=20", "--joint_num_samples=500"),
+        ("--num_trials=10", "--num_groups=20", "--joint_num_samples=500"),
     ),
     "omniglot_pixel_cnn_small_likelihood": Check(
         (
