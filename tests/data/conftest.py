@@ -15,18 +15,19 @@ from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import symmetry
 from vhe_tf.data.augmentation import transform
 
-AS_STORED = Augmentation(binarization="none")
-
-# Groups of 5 and 3 images, not stored in order, with ids that have gaps.
-MIXED = np.array([42, 7, 42, 42, 7, 42, 7, 42])
-
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/tfds"
+SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL = SHARED / "tfds"
 
 needs_omniglot = pytest.mark.skipif(
     not (REAL / "omniglot" / "3.0.0").exists(),
     reason="needs Omniglot as prepared by TensorFlow Datasets in "
     "../shared/data/tfds",
 )
+
+AS_STORED = Augmentation(binarization="none")
+
+# Groups of 5 and 3 images, not stored in order, with ids that have gaps.
+MIXED = np.array([42, 7, 42, 42, 7, 42, 7, 42])
 
 
 def assert_same_images(one, other):

@@ -66,3 +66,8 @@ def test_data_with_a_validation_set_keep_it():
     train, validation = numbered([0, 1, 2]), numbered([3, 4])
     parts = source_of(train, validation).training_parts("character", 1, seed=0)
     assert parts == (train, validation)
+
+
+def test_of_one_group_none_is_for_validation():
+    with pytest.raises(ValueError, match=r"Can hold out .* of 1 groups"):
+        source_of(numbered([4, 4])).training_parts("character", 1, seed=0)
