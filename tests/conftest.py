@@ -146,7 +146,7 @@ def tiny_pixel_cnn_sizes():
 
     They have dropout in either size.
     """
-    sizes = architectures._PIXEL_CNN_SIZES
+    sizes = architectures.PIXEL_CNN_SIZES
     fewer = {
         "template_channels": 3,
         "prior_filters": 4,
@@ -200,7 +200,7 @@ def tiny_sizes():
         tiny_deconvolutional_sizes(),
         tiny_style_sizes(),
         # Linear probes of wider templates take minutes.
-        _fewer(architectures._PIXEL_CNN_SIZES, template_channels=1),
+        _fewer(architectures.PIXEL_CNN_SIZES, template_channels=1),
     ):
         yield
 

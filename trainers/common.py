@@ -211,7 +211,10 @@ def config() -> dict[str, Any]:
 
 
 def samplers(
-    source: "sources.Source", *, groups: Sequence[str]
+    source: "sources.Source",
+    *,
+    groups: Sequence[str],
+    training_seed: int | None = None,
 ) -> tuple["EpisodeSampler", "EpisodeSampler"]:
     """Returns the episodes to train and to validate on.
 
@@ -220,6 +223,7 @@ def samplers(
         groups: The groupings to give supports for, in the order of the model's
             latents; some groups of the first are for validation, where the
             data have no validation set.
+        training_seed: Decides the episodes to train on; `--seed` by default.
     """
     from vhe_tf import Objective
     from vhe_tf.data import EpisodeSampler
@@ -242,7 +246,9 @@ def samplers(
             seed=seed,
         )
 
-    return sampler(train, SEED.value), sampler(validation, SEED.value + 1)
+    if training_seed is None:
+        training_seed = SEED.value
+    return sampler(train, training_seed), sampler(validation, SEED.value + 1)
 
 
 def support_size(text: str) -> int | tuple[int, int]:

@@ -144,19 +144,33 @@ class GatedPixelCNN(keras.layers.Layer):
     def call(
         self, images: tf.Tensor, conditioning: tf.Tensor | None = None
     ) -> tf.Tensor:
-        conditioning = self._embedded(conditioning)
+        conditioning = self.embedded(conditioning)
+        above, left = self.first(images)
+        for block in self.blocks:
+            above, left = block(above, left, conditioning)
+        return self.last(left)
+
+    def first(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what both stacks begin with, `[N, H, W, F]` each.
+
+        A row of the vertical one has seen the rows above it, a pixel of the
+        horizontal one those to its left.
+        """
         above = self.first_above(
             tf.pad(images[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
         )
         left = self.first_left(
             tf.pad(images[:, :, :-1], [(0, 0), (0, 0), (1, 0), (0, 0)])
         )
-        for block in self.blocks:
-            above, left = block(above, left, conditioning)
+        return above, left
+
+    def last(self, left: tf.Tensor) -> tf.Tensor:
+        """Returns the parameters `[N, H, W, P]`, from the horizontal stack."""
         parameters = self.parameters(tf.nn.elu(self.hidden(tf.nn.elu(left))))
         return tf.cast(parameters, tf.float32)
 
-    def _embedded(self, conditioning: tf.Tensor | None) -> tf.Tensor | None:
+    def embedded(self, conditioning: tf.Tensor | None) -> tf.Tensor | None:
+        """Returns the conditioning as the gates see it, `[N, H, W, L']`."""
         if conditioning is not None:
             for convolution in self.embedding:
                 conditioning = tf.nn.elu(convolution(conditioning))
@@ -248,7 +262,7 @@ class GatedPixelCNN(keras.layers.Layer):
             image_shape: `(N, H, W, C)`.
         """
         return _IncrementalPixelCNN(
-            self, self._embedded(self.cast(conditioning)), image_shape
+            self, self.embedded(self.cast(conditioning)), image_shape
         )
 
     def cast(self, values: Any) -> Any:

@@ -130,14 +130,14 @@ class TemplatePosterior(lazy.LazyLayer):
         images = tf.reshape(support, [-1, *support.shape[2:]])
         theta = self.pose(self.localisation(images))
         features = spatial_transformer.affine_transform(images, theta)
-        scales = []
+        scales: list[tf.Tensor] = []
         for convolutions in self.down:
             for convolution in convolutions:
                 features = tf.nn.elu(convolution(features))
             by_group = tf.reshape(
                 features, [shape[0], shape[1], *features.shape[1:]]
             )
-            scales.append(tf.reduce_mean(by_group, axis=1))
+            scales.append(self.average(by_group, scale=len(scales)))
         features = scales.pop()
         for project, convolution in self.up:
             finer = scales.pop()
@@ -150,6 +150,19 @@ class TemplatePosterior(lazy.LazyLayer):
             tfd.Normal(loc, scale),
             reinterpreted_batch_ndims=3,  # [H, W, L]
         )
+
+    def average(self, features: tf.Tensor, *, scale: int) -> tf.Tensor:
+        """Averages the features of a scale over the support.
+
+        Args:
+            features: `[B, N, H, W, F]`.
+            scale: Which scale they are of, the full one 0.
+
+        Returns:
+            `[B, H, W, F]`.
+        """
+        del scale  # all alike
+        return tf.reduce_mean(features, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -23,7 +23,14 @@ from vhe_tf.layers import spatial_transformer
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["alphabet_vhe", "deconvolutional_vhe", "pixel_cnn_vhe", "style_vhe"]
+__all__ = [
+    "PIXEL_CNN_SIZES",
+    "PixelCNNSize",
+    "alphabet_vhe",
+    "deconvolutional_vhe",
+    "pixel_cnn_vhe",
+    "style_vhe",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,11 +193,35 @@ def _deconvolutional_likelihood(
 
 
 @dataclasses.dataclass(frozen=True)
-class _PixelCNNSize:
+class PixelCNNSize:
+    """The numbers that `pixel_cnn_vhe` is made of.
+
+    A size of your own is one of `PIXEL_CNN_SIZES` with some of them replaced:
+    `dataclasses.replace(PIXEL_CNN_SIZES["small"], filters=48)`.
+
+    Attributes:
+        template_channels: Of the template c.
+        encoder_filters: Of each scale of q(c; D); see `TemplatePosterior`.
+        encoder_kernel_size: Of its convolutions.
+        pose_filters: Of the convolutions of q(z; c, x); where there are none,
+            q(z; x) by the published localisation network.
+        pose_size: Of z.
+        prior_filters: Of the gated PixelCNN of p(c).
+        prior_blocks: Of the same.
+        filters: Of the gated PixelCNN of p(x | c, z); see `GatedPixelCNN` for
+            this and those below.
+        num_blocks: Of the same.
+        kernel_size: Of its blocks.
+        conditioning_filters: Of the 3x3 convolutions before its gates.
+        conditioning_kernel_size: Of the convolutions into its gates.
+        dropout: Of its blocks.
+        num_components: Of the mixture of a pixel of many levels.
+    """
+
     template_channels: int
     encoder_filters: tuple[int, ...]
     encoder_kernel_size: int
-    pose_filters: tuple[int, ...]  # empty: the published localisation network
+    pose_filters: tuple[int, ...]
     pose_size: int
     prior_filters: int
     prior_blocks: int
@@ -200,11 +231,11 @@ class _PixelCNNSize:
     conditioning_filters: tuple[int, ...]
     conditioning_kernel_size: int
     dropout: float
-    num_components: int  # of the mixture of a pixel of many levels
+    num_components: int
 
 
-_PIXEL_CNN_SIZES = {
-    "published": _PixelCNNSize(
+PIXEL_CNN_SIZES = {
+    "published": PixelCNNSize(
         template_channels=10,
         encoder_filters=(10,),
         encoder_kernel_size=5,
@@ -220,7 +251,7 @@ _PIXEL_CNN_SIZES = {
         dropout=0.5,
         num_components=10,
     ),
-    "small": _PixelCNNSize(
+    "small": PixelCNNSize(
         template_channels=8,
         encoder_filters=(16, 32, 48),
         encoder_kernel_size=3,
@@ -240,7 +271,7 @@ _PIXEL_CNN_SIZES = {
 
 
 def pixel_cnn_vhe(
-    size: str = "published",
+    size: str | PixelCNNSize = "published",
     *,
     image_shape: Sequence[int] = (28, 28, 1),
     objective: objectives.Objective | str = objectives.Objective.VHE,
@@ -257,8 +288,9 @@ def pixel_cnn_vhe(
 
     Args:
         size: `"published"`, after a later configuration by the paper's
-            authors; or `"small"`, which trains on two CPU cores, encodes at
-            three scales, and infers z from x and c, not x alone.
+            authors; `"small"`, which trains on two CPU cores, encodes at
+            three scales, and infers z from x and c, not x alone; or a size of
+            your own.
         image_shape: `(H, W, C)`.
         objective: The bound to train.
         group: The name of the grouping, and so of the group latent.
@@ -272,7 +304,10 @@ def pixel_cnn_vhe(
     Raises:
         ValueError: If `size` is unknown or `num_levels` less than 2.
     """
-    s = _checked_size(size, _PIXEL_CNN_SIZES)
+    if isinstance(size, PixelCNNSize):
+        s = size
+    else:
+        s = _checked_size(size, PIXEL_CNN_SIZES)
     return VHE(
         latents=[
             _template(
@@ -344,7 +379,7 @@ def style_vhe(
         ValueError: If `size` is unknown.
     """
     s = _checked_size(size, _STYLE_SIZES)
-    c = _PIXEL_CNN_SIZES[size]
+    c = PIXEL_CNN_SIZES[size]
     content, style = groups
     return VHE(
         latents=[
@@ -376,7 +411,7 @@ def style_vhe(
 
 def _template(
     name: str,
-    s: _PixelCNNSize,
+    s: PixelCNNSize,
     image_shape: Sequence[int],
     *,
     initial_scale: float | None = None,
@@ -399,7 +434,7 @@ def _template(
     )
 
 
-def _pose(s: _PixelCNNSize, template: str) -> Latent:
+def _pose(s: PixelCNNSize, template: str) -> Latent:
     return Latent(
         "pose",
         prior=heads.StandardNormal(s.pose_size),
@@ -415,7 +450,7 @@ def _pose(s: _PixelCNNSize, template: str) -> Latent:
 
 
 def _decoder(
-    s: _PixelCNNSize, image_shape: Sequence[int], num_levels: int
+    s: PixelCNNSize, image_shape: Sequence[int], num_levels: int
 ) -> pixel_cnn.GatedPixelCNN:
     pixels = discretized.pixels_of(num_levels, s.num_components)
     initial = pixels.initial_parameters(image_shape[2])

@@ -1,0 +1,325 @@
+"""The changes that are tried in the small PixelCNN VHE, one at a time."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import tiny_pixel_cnn_sizes
+from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import output_of
+from tests.trainers.conftest import tiny_trainer
+from vhe_tf.layers.spatial_inference import TemplatePosterior
+from vhe_tf.models import architectures
+
+
+@pytest.fixture(autouse=True)
+def trainers_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "trainers")
+
+
+@pytest.fixture
+def layers():
+    import ablation_layers
+
+    return ablation_layers
+
+
+def _random(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return tf.constant(rng.normal(size=shape), tf.float32)
+
+
+def _randomised(layer):
+    layer.set_weights(
+        [0.5 * _random(*w.shape, seed=i) for i, w in enumerate(layer.weights)]
+    )
+    return layer
+
+
+def _model():
+    keras.utils.set_random_seed(0)
+    with tiny_pixel_cnn_sizes():
+        return architectures.pixel_cnn_vhe("small", image_shape=(8, 8, 1))
+
+
+def _episode():
+    return {
+        "query": tf.round(tf.sigmoid(_random(2, 8, 8, 1))),
+        "support": {
+            "character": tf.round(tf.sigmoid(_random(2, 3, 8, 8, 1, seed=1)))
+        },
+        "group_size": {"character": tf.constant([20, 20])},
+        "seed": tf.constant([0, 1]),
+    }
+
+
+# Decoders --------------------------------------------------------------------
+
+
+def _network(kind, conditioned):
+    network = kind(2, filters=4, num_blocks=1, first_kernel_size=3, dropout=0.0)
+    network.build((None, 7, 8, 1), conditioned and (None, 7, 8, conditioned))
+    return _randomised(network)
+
+
+def _seen(network, *, height=7, width=8):
+    """Returns which pixels change which, `[H, W, H, W]`, by changing each."""
+    image = _random(1, height, width, 1)
+    changed = tf.repeat(image, height * width, axis=0) + tf.reshape(
+        tf.eye(height * width), [-1, height, width, 1]
+    )
+    differences = np.abs(network(changed) - network(image)).max(axis=-1)
+    return differences.reshape(height, width, height, width) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["AttentiveGatedPixelCNN", "DownsamplingGatedPixelCNN"]
+)
+def test_a_decoder_sees_pixels_before_each_alone(layers, name):
+    seen = _seen(_network(getattr(layers, name), None)).reshape(56, 56)
+    assert not np.tril(seen).any()  # of a pixel, itself and those before
+    assert np.triu(seen, 1).any()
+
+
+def test_attention_sees_what_every_pixel_before_has_seen(layers):
+    plain = _network(architectures.pixel_cnn.GatedPixelCNN, None)
+    first = _seen(plain).reshape(56, 56)  # [seen, by]
+    expected = np.logical_or.accumulate(first, axis=1)
+    seen = _seen(_network(layers.AttentiveGatedPixelCNN, None))
+    np.testing.assert_array_equal(seen.reshape(56, 56), expected)
+    assert expected[0, 2:].all()  # the first pixel, by all the others
+
+
+def test_attention_is_that_of_keras(layers):
+    network = _network(layers.AttentiveGatedPixelCNN, None)
+    features = _random(3, 7, 8, 4)
+    sequence = tf.reshape(features + network.where, [3, 56, 4])
+    reference = keras.layers.MultiHeadAttention(4, 1)
+    reference.build((3, 56, 4), (3, 56, 4))
+    kernel = tf.split(network.attend.kernel[0, 0], 3, axis=1)
+    bias = tf.split(network.attend.bias, 3)
+    reference.set_weights(
+        [
+            *[
+                tf.reshape(v, shape)
+                for pair in zip(kernel, bias, strict=True)
+                for v, shape in zip(pair, [(4, 4, 1), (4, 1)], strict=True)
+            ],
+            tf.reshape(tf.eye(4), [4, 1, 4]),
+            tf.zeros(4),
+        ]
+    )
+    expected = reference(sequence, sequence, use_causal_mask=True)
+    np.testing.assert_allclose(
+        network._attention(features),
+        tf.reshape(expected, features.shape),
+        atol=1e-5,
+    )
+
+
+def test_downsampling_reaches_further_up(layers):
+    plain = _network(architectures.pixel_cnn.GatedPixelCNN, None)
+    sees = _network(layers.DownsamplingGatedPixelCNN, None)
+    assert _seen(sees)[0, :, 6].any()  # the first row is seen in the last
+    assert not _seen(plain)[0, :, 6].any()
+
+
+@pytest.mark.parametrize(
+    "name", ["AttentiveGatedPixelCNN", "DownsamplingGatedPixelCNN"]
+)
+def test_a_decoder_takes_the_place_of_the_plain_one(layers, name):
+    model = layers.with_decoder(_model(), getattr(layers, name))
+    assert type(model.likelihood.network).__name__ == name
+    assert model.likelihood.network.filters == 4
+    terms = model(_episode())
+    assert np.all(np.isfinite(terms.elbo))
+
+
+# q(c; D) ---------------------------------------------------------------------
+
+
+def test_attention_over_the_support_begins_as_the_mean(layers):
+    options = {"filters": (4, 8), "kernel_size": 3, "units": 5}
+    plain = TemplatePosterior(2, **options)
+    attentive = layers.AttentiveTemplatePosterior(2, **options)
+    support = _random(2, 3, 8, 8, 1)
+    expected = plain(support).mean()
+    before = attentive(support).mean()
+    attentive.set_weights(
+        plain.get_weights() + attentive.get_weights()[len(plain.weights) :]
+    )
+    assert np.abs(before - expected).max() > 1e-3
+    np.testing.assert_allclose(attentive(support).mean(), expected, atol=1e-5)
+
+
+def test_attention_over_the_support_weighs_each_head(layers):
+    attentive = layers.AttentiveTemplatePosterior(
+        2, filters=(8,), kernel_size=3, units=5
+    )
+    attentive(_random(1, 2, 4, 4, 1))
+    _randomised(attentive)
+    features = _random(1, 3, 4, 4, 8)
+    [score] = attentive.score
+    kernel, bias = np.asarray(score.kernel), np.asarray(score.bias)
+    expected = np.zeros((1, 4, 4, 8))
+    for i in range(4):
+        for j in range(4):
+            of_support = np.asarray(features)[0, :, i, j]  # [3, 8]
+            both = np.concatenate(
+                [of_support, np.tile(of_support.mean(0), (3, 1))], axis=1
+            )
+            weights = np.exp(both @ kernel + bias)
+            weights /= weights.sum(0)  # [3, heads]
+            for head in range(4):
+                part = slice(2 * head, 2 * head + 2)
+                expected[0, i, j, part] = weights[:, head] @ of_support[:, part]
+    np.testing.assert_allclose(
+        attentive.average(features, scale=0), expected, atol=1e-5
+    )
+
+
+def test_attention_over_the_support_does_not_see_its_order(layers):
+    model = layers.with_attention_over_support(_model())
+    posterior = _randomised(model.latents[0].posterior)
+    support = _episode()["support"]["character"]
+    np.testing.assert_allclose(
+        posterior(support).mean(),
+        posterior(support[:, ::-1]).mean(),
+        atol=1e-5,
+    )
+    assert np.all(np.isfinite(model(_episode()).elbo))
+
+
+# The other changes -----------------------------------------------------------
+
+
+def test_a_pose_that_shows_moves_the_template_from_the_start(layers):
+    plain = _model().likelihood.affine_map
+    z = _random(5, 2)
+    assert np.ptp(plain(z), axis=0).max() == 0.0
+    shows = layers.with_pose_that_shows(_model()).likelihood.affine_map
+    assert np.all(np.ptp(shows(z), axis=0) > 1e-3)
+
+
+def test_a_size_of_ones_own_is_that_of_the_model():
+    import dataclasses
+
+    with tiny_pixel_cnn_sizes():
+        size = dataclasses.replace(
+            architectures.PIXEL_CNN_SIZES["small"], filters=6, num_blocks=2
+        )
+    model = architectures.pixel_cnn_vhe(size, image_shape=(8, 8, 1))
+    assert model.likelihood.network.filters == 6
+    assert model.likelihood.network.num_blocks == 2
+
+
+def test_every_change_has_words_and_changes_something(monkeypatch):
+    import ablation_document
+    import ablations
+
+    assert list(ablations.CHANGES) == list(ablation_document._WHAT)
+    baseline = ablations.Change()
+    assert ablations.CHANGES["baseline"] == baseline
+    assert list(ablations.CHANGES.values()).count(baseline) == 1
+    fields = vars(architectures.PIXEL_CNN_SIZES["small"])
+    for change in ablations.CHANGES.values():
+        assert all(fields[k] != v for k, v in change.size.items())
+
+
+# The document ----------------------------------------------------------------
+
+
+def _result(change, repeat, elbo, **more):
+    return {
+        "change": change,
+        "repeat": repeat,
+        "steps": 3000,
+        "parameters": 1234,
+        "minutes": 5.0,
+        "elbo": elbo,
+        "kl": {"character": 40.0, "pose": 0.5},
+        "accuracy": {"1": [0.5, 0.7], "5": [0.9, 0.9]},
+        **more,
+    }
+
+
+def test_a_change_is_compared_batch_by_batch_to_its_own_baseline():
+    import ablation_document
+
+    text = ablation_document.render(
+        [
+            _result("dropout", 1, [-60.0, -70.0, -80.0], minutes=None),
+            _result("baseline", 0, [0.0, 0.0, 0.0]),
+            _result("baseline", 1, [-61.0, -72.0, -83.0]),
+        ]
+    )
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "`baseline`",
+        "`baseline`",
+        "`dropout`",
+    ]
+    # Differences 1, 2, 3: 1.96 standard errors of the mean are 1.13.
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells[2:] == [
+        "1",
+        "1,234",
+        "-",
+        "-70.00 ± 11.32",
+        "+2.00 ± 1.13",
+        "40.0 / 0.50",
+        "60.0 / 90.0",
+    ]
+    assert " of 3,000 steps" in text
+
+
+def test_the_document_is_that_of_its_results():
+    import ablation_document
+
+    results = [
+        json.loads(path.read_text())
+        for path in sorted((ROOT / "docs" / "ablations").glob("*.json"))
+    ]
+    assert results
+    document = (ROOT / "docs" / "ablations.md").read_text()
+    assert document == ablation_document.render(results)
+
+
+# The command -----------------------------------------------------------------
+
+
+def _command(tmp_path, *arguments):
+    return tiny_trainer(
+        "--dataset=glyphs",
+        "--support_size=1-2",
+        "--symmetries=1",
+        "--affine_copies=1",
+        "--batch_size=2",
+        "--epochs=1",
+        "--steps_per_epoch=2",
+        f"--run_dir={tmp_path / 'runs'}",
+        f"--out={tmp_path}",
+        *arguments,
+        script="ablations.py",
+    )
+
+
+@pytest.mark.parametrize("change", ["constant_rate", "free_pose"])
+def test_a_change_is_trained_measured_and_tabled(tmp_path, change):
+    result = output_of(_command(tmp_path, f"--change={change}", "--repeat=2"))
+    assert result.returncode == 0, result.stdout
+    made = json.loads((tmp_path / "ablations" / f"{change}_2.json").read_text())
+    assert made["flags"]["change"] == change
+    assert made["steps"] == 2
+    assert len(made["elbo"]) == 100
+    assert all(len(made["accuracy"][shots]) == 10 for shots in ("1", "5"))
+    assert f"`{change}`" in (tmp_path / "ablations.md").read_text()
+
+
+def test_an_unknown_change_is_refused(tmp_path):
+    result = output_of(_command(tmp_path, "--change=nothing"))
+    assert result.returncode == 1
+    assert "baseline" in result.stdout
