@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -22,6 +23,7 @@ from vhe_tf import objectives
 from vhe_tf import pixel_cnn_vhe
 from vhe_tf import style_vhe
 from vhe_tf.layers import spatial_transformer
+from vhe_tf.models import architectures
 
 SEED = (5, 6)
 OBJECTIVES = [str(objective) for objective in objectives.Objective]
@@ -160,6 +162,17 @@ def test_the_published_sizes_of_the_pixel_cnn_are_the_defaults():
     assert decoder.rate == 0.5
     assert decoder.conditioning_kernel_size == 5
     assert decoder.conditioning_filters == ()
+
+
+def test_a_size_of_ones_own_is_that_of_the_model(tmp_path):
+    with tiny_pixel_cnn_sizes():
+        size = dataclasses.replace(
+            architectures.PIXEL_CNN_SIZES["small"], filters=6, num_blocks=2
+        )
+    model = pixel_cnn_vhe(size, image_shape=(8, 8, 1))
+    model.save(tmp_path / "own.keras")
+    decoder = load_model(tmp_path / "own.keras").likelihood.network
+    assert (decoder.filters, decoder.num_blocks) == (6, 2)
 
 
 def test_the_template_and_the_pose_are_latents(tinies):

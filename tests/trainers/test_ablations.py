@@ -204,18 +204,6 @@ def test_a_pose_that_shows_moves_the_template_from_the_start(layers):
     assert np.all(np.ptp(shows(z), axis=0) > 1e-3)
 
 
-def test_a_size_of_ones_own_is_that_of_the_model():
-    import dataclasses
-
-    with tiny_pixel_cnn_sizes():
-        size = dataclasses.replace(
-            architectures.PIXEL_CNN_SIZES["small"], filters=6, num_blocks=2
-        )
-    model = architectures.pixel_cnn_vhe(size, image_shape=(8, 8, 1))
-    assert model.likelihood.network.filters == 6
-    assert model.likelihood.network.num_blocks == 2
-
-
 def test_every_change_has_words_and_changes_something(monkeypatch):
     import ablation_document
     import ablations
