@@ -1,4 +1,10 @@
-"""The table of what single changes of the small PixelCNN VHE do."""
+"""The table of what single changes of the small PixelCNN VHE do.
+
+    python trainers/ablation_document.py
+
+writes docs/ablations.md from docs/ablations/; `ablations.py` does so too, at
+the end of each run.
+"""
 
 import json
 import pathlib
@@ -10,57 +16,34 @@ import numpy as np
 
 _BASELINE = "baseline"
 
-_WHAT = {
-    "baseline": "none",
-    "constant_rate": "no cosine: the learning rate stays at its peak",
-    "higher_rate": "learning rate 2e-3, not 1e-3",
-    "no_averaged_weights": "weights not averaged",
-    "dropout": "dropout of 0.2 in the decoder",
-    "wider_decoder": "48 filters in the decoder, not 32",
-    "deeper_decoder": "8 blocks in the decoder, not 5",
-    "published_conditioning": (
-        "the template enters the gates by 5x5 convolutions, as published"
-    ),
-    "attention_in_decoder": "causal self-attention after the decoder's blocks",
-    "downsampling_in_decoder": (
-        "a path at half the size in the decoder's vertical stack"
-    ),
-    "attention_over_support": "attention over D in q(c; D), not a mean",
-    "deeper_prior": "4 blocks of 32 filters in p(c), not 2 of 16",
-    "pose_that_shows": (
-        "the map from z to the template's pose does not begin with zeros"
-    ),
-    "free_pose": "2 free nats of z",
-    "pose_warmup": "KL of z annealed over 1,500 steps",
-}
-
 _INTRODUCTION = """\
 # Changes of the small PixelCNN VHE, one at a time
 
 Written by `python trainers/ablations.py`; change nothing here by hand. Each \
-row is a run of its own{steps}, by
+row is a run of its own, measured on the 1,000 images of 50 characters that \
+were held out from training, with the weights of the last step; "averaged" \
+is the bound with the running average of the weights in their place. "Above \
+the baseline" is the mean difference from the baseline of the same repeat, \
+batch by batch, nats an image. Intervals are 95%, over 63 batches of 16 \
+episodes, the same for all; they say nothing of other characters or of \
+another training run, of which the repeats show something. Minutes are of \
+training, a core each beside other work."""
 
-    python trainers/ablations.py --flagfile=trainers/flagfiles/ablations.flags \
---change=CHANGE --repeat=REPEAT --data_dir=DIR
-
-All is measured on characters held out from training, with the averaged \
-weights of the last step: the bound on 100 batches of 16 episodes, the same \
-for all; 20-way accuracy on 10 tasks (200 queries), the same for all, 3 draws \
-of c. "Above the baseline" is the mean difference from the baseline of the \
-same repeat over those batches, nats an image, with its 95% interval; that \
-says nothing of another training run, of which the repeats show something. \
-Minutes are of training, a core each beside other work."""
+_COMMAND = """\
+    python trainers/ablations.py --flagfile=trainers/flagfiles/{flagfile} \
+--change=CHANGE --repeat=REPEAT --data_dir=DIR"""
 
 _HEADINGS = (
     "change",
     "",
     "repeat",
+    "steps",
     "parameters",
     "minutes",
     "bound (nats an image)",
     "above the baseline",
+    "averaged",
     "KL of c / z",
-    "1-shot / 5-shot (%)",
 )
 
 
@@ -85,46 +68,69 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         Markdown.
     """
-    steps = sorted({result["steps"] for result in results})
-    of_steps = f" of {steps[0]:,} steps" if len(steps) == 1 else ""
-    baselines = {
-        result["repeat"]: result
-        for result in results
-        if result["change"] == _BASELINE
-    }
-    order = list(_WHAT)
+    parts = [_INTRODUCTION]
+    for begun in sorted({result["flags"]["init"] or "" for result in results}):
+        title, flagfile = "From random weights", "ablations.flags"
+        if begun:
+            title = f"Begun with the weights of `{begun}`"
+            flagfile = "ablations_continued.flags"
+        of_start = [r for r in results if (r["flags"]["init"] or "") == begun]
+        parts += [
+            f"## {title}",
+            _COMMAND.format(flagfile=flagfile),
+            _table(of_start),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(results: Sequence[Mapping[str, Any]]) -> str:
+    def order(result: Mapping[str, Any]) -> Any:
+        flags = result["flags"]
+        return flags["change"] != _BASELINE, flags["change"], flags["repeat"]
+
     lines = [_row(_HEADINGS), _row(["---"] * len(_HEADINGS))]
-    for result in sorted(
-        results, key=lambda r: (order.index(r["change"]), r["repeat"])
-    ):
-        lines.append(_row(_cells(result, baselines.get(result["repeat"]))))
+    for result in sorted(results, key=order):
+        alike = [r for r in results if _differ_in_the_change_alone(result, r)]
+        lines.append(_row(_cells(result, alike[0] if alike else None)))
+    return "\n".join(lines)
+
+
+def _differ_in_the_change_alone(
+    result: Mapping[str, Any], baseline: Mapping[str, Any]
+) -> bool:
+    """Tells whether a run can be compared with a baseline."""
+    here, there = result["flags"], baseline["flags"]
+    own = {"change", *here["changed_flags"]}
     return (
-        "\n\n".join([_INTRODUCTION.format(steps=of_steps), "\n".join(lines)])
-        + "\n"
+        here["change"] != there["change"] == _BASELINE
+        and here["repeat"] == there["repeat"]
+        and all(
+            here[name] == there[name]
+            for name in here
+            if name not in own and not name.startswith("changed_")
+        )
     )
 
 
 def _cells(
     result: Mapping[str, Any], baseline: Mapping[str, Any] | None
 ) -> list[str]:
+    flags, minutes = result["flags"], result["minutes"]
     elbo = np.array(result["elbo"])
     difference = "-"
-    if baseline is not None and result["change"] != _BASELINE:
+    if baseline is not None:
         difference = _with_interval(elbo - np.array(baseline["elbo"]), "+.2f")
-    minutes = result["minutes"]
     return [
-        f"`{result['change']}`",
-        _WHAT[result["change"]],
-        str(result["repeat"]),
+        f"`{flags['change']}`",
+        flags["changed_what"],
+        str(flags["repeat"]),
+        f"{result['steps']:,}",
         f"{result['parameters']:,}",
         "-" if minutes is None else f"{minutes:.1f}",
         _with_interval(elbo, ".2f"),
         difference,
+        f"{np.mean(result['averaged_elbo']):.2f}",
         f"{result['kl']['character']:.1f} / {result['kl']['pose']:.2f}",
-        " / ".join(
-            f"{100 * np.mean(values):.1f}"
-            for values in result["accuracy"].values()
-        ),
     ]
 
 
@@ -137,3 +143,7 @@ def _with_interval(values: np.ndarray, form: str) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    write(pathlib.Path("docs"))

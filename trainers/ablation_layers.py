@@ -1,9 +1,10 @@
 """Layers that `ablations.py` tries in the small PixelCNN VHE.
 
-They train and score; images are not drawn by them.
+The decoders train and score, and refuse to draw images.
 """
 
 from typing import Any
+from typing import NoReturn
 
 import keras
 import tensorflow as tf
@@ -19,17 +20,30 @@ __all__ = [
     "AttentiveGatedPixelCNN",
     "AttentiveTemplatePosterior",
     "DownsamplingGatedPixelCNN",
+    "with_attention_in_decoder",
     "with_attention_over_support",
-    "with_decoder",
+    "with_downsampling_in_decoder",
     "with_pose_that_shows",
 ]
 
 _HEADS = 4
+_COARSE_BLOCKS = 3
 _POSE_SCALE = 0.05
 
 
+class _ScoringGatedPixelCNN(GatedPixelCNN):
+    """A gated PixelCNN that is not made to draw a pixel at a time."""
+
+    def incremental(self, *_: Any) -> NoReturn:
+        """Refuses: it would draw by another network."""
+        raise NotImplementedError(
+            f"{type(self).__name__} scores images and does not draw them; a "
+            "network that does needs the same steps a pixel at a time."
+        )
+
+
 @keras.saving.register_keras_serializable(package="vhe_tf_trainers")
-class AttentiveGatedPixelCNN(GatedPixelCNN):
+class AttentiveGatedPixelCNN(_ScoringGatedPixelCNN):
     """A gated PixelCNN with causal self-attention after its blocks.
 
     As in PixelSNAIL (Chen et al. 2018), but once: a pixel sees what every
@@ -43,8 +57,8 @@ class AttentiveGatedPixelCNN(GatedPixelCNN):
         self.attend.build((None, None, None, self.filters))
         self.attended = Pointwise(self.filters, dtype=self.dtype_policy)
         self.attended.build((None, None, None, self.filters))
-        self.where = self.add_weight(
-            (1, height, width, self.filters), name="where"
+        self.positions = self.add_weight(
+            (1, height, width, self.filters), name="positions"
         )
 
     def call(
@@ -64,7 +78,7 @@ class AttentiveGatedPixelCNN(GatedPixelCNN):
         shape = tf.shape(features)
         pixels = features.shape[1] * features.shape[2]
         projected = tf.reshape(
-            self.attend(features + self.where),
+            self.attend(features + self.positions),
             [-1, pixels, 3, _HEADS, self.filters // _HEADS],
         )
         query, key, value = tf.unstack(
@@ -79,7 +93,7 @@ class AttentiveGatedPixelCNN(GatedPixelCNN):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf_trainers")
-class DownsamplingGatedPixelCNN(GatedPixelCNN):
+class DownsamplingGatedPixelCNN(_ScoringGatedPixelCNN):
     """A gated PixelCNN whose vertical stack has a path at half the size.
 
     Rows are averaged two by two, and columns too; gated blocks of the vertical
@@ -87,15 +101,13 @@ class DownsamplingGatedPixelCNN(GatedPixelCNN):
     seen, so that the reach upwards grows by 4 rows a block instead of 1.
     """
 
-    num_coarse_blocks = 3
-
     def build(self, images_shape: Any, conditioning_shape: Any = None) -> None:
         super().build(images_shape, conditioning_shape)
         self.coarse = [
             gated_residual.vertical(
                 2 * self.filters, 5, dtype=self.dtype_policy
             )
-            for _ in range(self.num_coarse_blocks)
+            for _ in range(_COARSE_BLOCKS)
         ]
         self.finer = Pointwise(self.filters, dtype=self.dtype_policy)
         for layer in (*self.coarse, self.finer):
@@ -152,8 +164,17 @@ class AttentiveTemplatePosterior(spatial_inference.TemplatePosterior):
         return tf.reduce_sum(weights * features, axis=1)
 
 
-def with_decoder(model: VHE, decoder: type[GatedPixelCNN]) -> VHE:
-    """Returns the model with another kind of network as its decoder."""
+def with_attention_in_decoder(model: VHE) -> VHE:
+    """Returns the model with another network as its decoder."""
+    return _with_decoder(model, AttentiveGatedPixelCNN)
+
+
+def with_downsampling_in_decoder(model: VHE) -> VHE:
+    """Returns the model with another network as its decoder."""
+    return _with_decoder(model, DownsamplingGatedPixelCNN)
+
+
+def _with_decoder(model: VHE, decoder: type[GatedPixelCNN]) -> VHE:
     likelihood = model.likelihood
     network = decoder.from_config(likelihood.network.get_config())
     config = likelihood.get_config()

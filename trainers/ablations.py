@@ -7,10 +7,13 @@ trains with one change (`--change=baseline`: with none), in a folder of its own
 under --run_dir; a run that was stopped goes on when the same command is started
 again. What it measures is in docs/ablations/, a file a run, and in the table of
 docs/ablations.md, on characters held out from training: those to be tested on
-take no part. `--repeat=1` is the same with other chance.
+take no part. `--repeat=1` is the same with other chance. With
+ablations_continued.flags runs begin with the weights of a trained model, which
+changes of the layers do not have.
 """
 
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -26,22 +29,21 @@ from absl import app
 from absl import flags
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vhe_tf import VHE
     from vhe_tf import training
     from vhe_tf.data import EpisodeSampler
-    from vhe_tf.data import GroupedData
-    from vhe_tf.data import GroupedImages
-    from vhe_tf.data import sources
 
 _GROUP = "character"
-_NUM_BATCHES = 100  # for the bound
-_WAYS = 20
-_SHOTS = (1, 5)
-_NUM_TRIALS = 10
-_NUM_SAMPLES = 3  # draws of c, to classify
-_MAX_DECODED = 200  # at once: attention takes memory
+_NUM_BATCHES = 63  # of 16: every image held out, once
+
+# What stays as it is, and is not in the tables.
+_FIXED = {
+    "architecture": "pixel_cnn",
+    "size": "small",
+    "objective": "vhe",
+    "precision": "float32",
+    "distribution": "none",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,66 +51,64 @@ class Change:
     """One respect in which a model or its training differs.
 
     Attributes:
-        size: Of the model: fields of `PixelCNNSize`.
-        flags: Of the trainer.
-        compiled: Of the pose, arguments of `VHE.compile`, each a number.
-        revised: Returns another model, given the one of that size.
+        what: In words.
+        size: Fields of the model's `PixelCNNSize`.
+        flags: Flags of the trainer.
+        layers: The function of `ablation_layers` that makes the model, of the
+            one of that size.
         constant_rate: Whether the learning rate stays at its peak.
     """
 
+    what: str
     size: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    compiled: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    revised: Callable[["VHE"], "VHE"] | None = None
+    layers: str | None = None
     constant_rate: bool = False
 
 
-def _attention_over_support(model: "VHE") -> "VHE":
-    import ablation_layers
-
-    return ablation_layers.with_attention_over_support(model)
-
-
-def _attention_in_decoder(model: "VHE") -> "VHE":
-    import ablation_layers
-
-    return ablation_layers.with_decoder(
-        model, ablation_layers.AttentiveGatedPixelCNN
-    )
-
-
-def _downsampling_in_decoder(model: "VHE") -> "VHE":
-    import ablation_layers
-
-    return ablation_layers.with_decoder(
-        model, ablation_layers.DownsamplingGatedPixelCNN
-    )
-
-
-def _pose_that_shows(model: "VHE") -> "VHE":
-    import ablation_layers
-
-    return ablation_layers.with_pose_that_shows(model)
-
-
 CHANGES = {
-    "baseline": Change(),
-    "constant_rate": Change(constant_rate=True),
-    "higher_rate": Change(flags={"learning_rate": 2e-3}),
-    "no_averaged_weights": Change(flags={"ema": 0.0}),
-    "dropout": Change(size={"dropout": 0.2}),
-    "wider_decoder": Change(size={"filters": 48}),
-    "deeper_decoder": Change(size={"num_blocks": 8}),
-    "published_conditioning": Change(
-        size={"conditioning_filters": (), "conditioning_kernel_size": 5}
+    "baseline": Change("none"),
+    "constant_rate": Change(
+        "no cosine: the learning rate stays at its peak", constant_rate=True
     ),
-    "attention_in_decoder": Change(revised=_attention_in_decoder),
-    "downsampling_in_decoder": Change(revised=_downsampling_in_decoder),
-    "attention_over_support": Change(revised=_attention_over_support),
-    "deeper_prior": Change(size={"prior_filters": 32, "prior_blocks": 4}),
-    "pose_that_shows": Change(revised=_pose_that_shows),
-    "free_pose": Change(compiled={"free_nats": 2.0}),
-    "pose_warmup": Change(compiled={"kl_warmup_steps": 1500}),
+    "dropout": Change("dropout of 0.2 in the decoder", size={"dropout": 0.2}),
+    "symmetries": Change(
+        "8 rotations and reflections as classes", flags={"symmetries": 8}
+    ),
+    "wider_decoder": Change(
+        "48 filters in the decoder, not 32", size={"filters": 48}
+    ),
+    "deeper_decoder": Change(
+        "8 blocks in the decoder, not 5", size={"num_blocks": 8}
+    ),
+    "published_conditioning": Change(
+        "the template enters the gates by 5x5 convolutions, as published, not "
+        "by two of 3x3 and then 1x1",
+        size={"conditioning_filters": (), "conditioning_kernel_size": 5},
+    ),
+    "attention_in_decoder": Change(
+        "causal self-attention, with learned positions, after the decoder's "
+        "blocks",
+        layers="with_attention_in_decoder",
+    ),
+    "downsampling_in_decoder": Change(
+        "three blocks at half the size, which do not see the template, in the "
+        "decoder's vertical stack",
+        layers="with_downsampling_in_decoder",
+    ),
+    "attention_over_support": Change(
+        "attention over D in q(c; D), not a mean",
+        layers="with_attention_over_support",
+    ),
+    "larger_prior": Change(
+        "4 blocks of 32 filters in p(c), not 2 of 16",
+        size={"prior_filters": 32, "prior_blocks": 4},
+    ),
+    "pose_that_shows": Change(
+        "the map from z to the template's pose begins with random weights, "
+        "not zeros",
+        layers="with_pose_that_shows",
+    ),
 }
 
 _CHANGE = flags.DEFINE_enum(
@@ -129,53 +129,82 @@ def main(argv: Sequence[str]) -> None:
 
     with training.mistakes_end_quietly():
         change = CHANGES[_CHANGE.value]
+        check_flags(change)
+        source = omniglot.load_data()
+        # Measured alike in every run, whatever its chance and its flags.
+        _, validation = common.samplers(source, groups=[_GROUP])
         for name, value in change.flags.items():
             flags.FLAGS[name].value = value
-        run = new_run()
-        source = omniglot.load_data()
-        # Held out alike in every run, whatever its chance.
-        train, validation = common.samplers(
+        run = new_run(change)
+        train, _ = common.samplers(
             source, groups=[_GROUP], training_seed=_seed()
         )
         model = make_model(change, train.image_shape)
-    resumed = bool(run.latest)
-    start = time.monotonic()
+    name = _CHANGE.value + ("_continued" if common.INIT.value else "")
+    out = pathlib.Path(_OUT.value)
+    path = out / "ablations" / f"{name}_{_REPEAT.value}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    minutes = minutes_of(path) if run.latest else None
+    start = None if run.latest else time.monotonic()
     common.train_model(model, run, train, validation, list)
-    minutes = round((time.monotonic() - start) / 60, 1)
+    if start is not None:
+        minutes = round((time.monotonic() - start) / 60, 1)
     with training.failures_end_quietly():
         result = {
-            "change": _CHANGE.value,
-            "repeat": _REPEAT.value,
             "flags": run.config,
             "steps": int(model.optimizer.iterations),
             "parameters": model.count_params(),
-            "minutes": None if resumed else minutes,
-            **measure(model, source, validation),
+            "minutes": minutes,
+            **measure(model, run, validation),
         }
-        folder = pathlib.Path(_OUT.value)
-        (folder / "ablations").mkdir(parents=True, exist_ok=True)
-        name = f"{_CHANGE.value}_{_REPEAT.value}.json"
-        training.write_json(folder / "ablations" / name, result)
-        ablation_document.write(folder)
-    print(f"Made {folder / 'ablations' / name} and {folder / 'ablations.md'}")
+        training.write_json(path, result)
+        ablation_document.write(out)
+    print(f"Made {path} and {out / 'ablations.md'}")
+
+
+def check_flags(change: Change) -> None:
+    """Refuses what is not varied here.
+
+    Raises:
+        ValueError: If a flag has another value than the tables are of, or a
+            change of the layers is to begin with the weights of others.
+    """
+    for name, value in _FIXED.items():
+        if flags.FLAGS[name].value != value:
+            raise ValueError(
+                f"--{name} must be {value} here; see "
+                "trainers/flagfiles/ablations.flags. "
+                f"Received: {flags.FLAGS[name].value}."
+            )
+    if common.INIT.value and change.layers:
+        raise ValueError(
+            f"--change={_CHANGE.value} must begin with random weights, without "
+            f"--init. Received: --init={common.INIT.value}."
+        )
 
 
 def _seed() -> int:
     return common.SEED.value + 1000 * _REPEAT.value
 
 
-def new_run() -> "training.Run":
-    """Returns the run of the change, and sets Keras up for it."""
+def new_run(change: Change) -> "training.Run":
+    """Returns the run of a change, and sets Keras up for it."""
     import keras
 
     from vhe_tf import stopping
     from vhe_tf import training
 
     stopping.stop_at_once()
-    change = {"change": _CHANGE.value, "repeat": _REPEAT.value}
+    config: dict[str, Any] = {
+        **common.config(),
+        "change": _CHANGE.value,
+        "repeat": _REPEAT.value,
+        **{f"changed_{k}": v for k, v in dataclasses.asdict(change).items()},
+    }
     folder = f"{_CHANGE.value}_{_REPEAT.value}"
     run = training.Run(
-        pathlib.Path(common.RUN_DIR.value) / folder, common.config() | change
+        pathlib.Path(common.RUN_DIR.value) / folder,
+        json.loads(json.dumps(config)),  # lists, as it is read again
     )
     keras.utils.set_random_seed(_seed())
     return run
@@ -183,6 +212,7 @@ def new_run() -> "training.Run":
 
 def make_model(change: Change, image_shape: tuple[int, int, int]) -> "VHE":
     """Builds and compiles the small PixelCNN VHE with a change."""
+    import ablation_layers
     import keras
 
     from vhe_tf.models import architectures
@@ -194,98 +224,74 @@ def make_model(change: Change, image_shape: tuple[int, int, int]) -> "VHE":
         image_shape=image_shape,
         group=_GROUP,
     )
-    if change.revised:
-        model = change.revised(model)
+    if change.layers:
+        model = getattr(ablation_layers, change.layers)(model)
     common.compile_model(model, character=_GROUP)
-    optimizer = model.optimizer
     if change.constant_rate:
-        rate = keras.optimizers.schedules.CosineDecay(
+        model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(
             0.0,
             decay_steps=1,
             alpha=1.0,
             warmup_target=common.LEARNING_RATE.value,
             warmup_steps=common.WARMUP_STEPS.value,
         )
-        optimizer = keras.optimizers.Adam.from_config(
-            {**optimizer.get_config(), "learning_rate": rate}
-        )
-    pose: Any = {k: {"pose": value} for k, value in change.compiled.items()}
-    model.compile(optimizer, **pose)
     return model
 
 
+def minutes_of(path: pathlib.Path) -> float | None:
+    """Returns how long a run took that was measured before, if known."""
+    if not path.exists():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))["minutes"]
+
+
 def measure(
-    model: "VHE", source: "sources.Source", validation: "EpisodeSampler"
+    model: "VHE", run: "training.Run", validation: "EpisodeSampler"
 ) -> dict[str, Any]:
-    """Measures the averaged weights on the characters held out.
+    """Measures the weights of the last step on the characters held out.
 
     Returns:
         `elbo`, nats an image, a number for each of the same batches of
-        episodes whatever the model; `kl`, the mean KL of each latent over
-        these; `accuracy` by shots, a number for each of the same tasks.
+        episodes whatever the model; `averaged_elbo`, the same of the averaged
+        weights; `kl`, the mean KL of each latent over the batches.
     """
     import tensorflow as tf
 
     from vhe_tf import training
-    from vhe_tf.evaluation import classification
     from vhe_tf.progress import status_line
 
     bound = tf.function(model, reduce_retracing=True)
-    elbo, kls = [], []
-    data = ready(validation.data, source)
-    accuracy: dict[str, list[float]] = {}
-    with training.averaged_weights(model), status_line() as progress:
-        batches = validation.dataset().take(_NUM_BATCHES)
-        for index, episode in enumerate(batches):
-            terms = bound(episode)
-            elbo.append(float(tf.reduce_mean(terms.elbo)))
-            kls.append(
-                {k: float(tf.reduce_mean(v)) for k, v in terms.kl.items()}
-            )
-            progress(f"bound: batch {index + 1} of {_NUM_BATCHES}")
-        scorer = classification.ClassScorer(
-            model,
-            group=_GROUP,
-            num_samples=_NUM_SAMPLES,
-            max_decoded=_MAX_DECODED,
-        )
-        for shots in _SHOTS:
-            trials = classification.few_shot_trials(
-                data,
-                group=_GROUP,
-                num_ways=min(_WAYS, len(data.group_ids(_GROUP))),
-                num_shots=shots,
-                num_trials=_NUM_TRIALS,
-                seed=0,
-            )
-            accuracy[str(shots)] = []
-            for trial, scores in scorer.each(trials, seed=0):
-                right = scores.argmax(axis=1) == trial.labels
-                accuracy[str(shots)].append(float(right.mean()))
-                progress(f"{shots}-shot: task {len(accuracy[str(shots)])}")
-    mean = {k: sum(kl[k] for kl in kls) / len(kls) for k in kls[0]}
-    return {"elbo": elbo, "kl": mean, "accuracy": accuracy}
 
+    def terms(progress: Callable[[str], None]) -> list[Any]:
+        batches = []
+        for episode in validation.dataset().take(_NUM_BATCHES):
+            batches.append(bound(episode))
+            progress(f"bound: batch {len(batches)} of {_NUM_BATCHES}")
+        return batches
 
-def ready(data: "GroupedData", source: "sources.Source") -> "GroupedImages":
-    """Returns stored images as a model sees them, none augmented."""
-    from vhe_tf.data import sources
+    def mean(values: tf.Tensor) -> float:
+        return float(tf.reduce_mean(values))
 
-    data = data.load()
-    height, width = source.image_size
-    rows = _kept(data.images.shape[1], height)
-    columns = _kept(data.images.shape[2], width)
-    return sources.ready(
-        dataclasses.replace(data, images=data.images[:, rows][:, :, columns]),
-        "binary",
-    )
-
-
-def _kept(stored: int, wanted: int) -> "np.ndarray":
-    """Returns which rows are left, as `Augmentation.image_size` says."""
-    import numpy as np
-
-    return np.arange(wanted) * stored // wanted
+    # Training ends with the averaged weights assigned; those of the last step
+    # are in its checkpoint.
+    training.Checkpoints(
+        run,
+        model,
+        monitor="val_elbo",
+        steps_per_epoch=common.STEPS_PER_EPOCH.value,
+    ).restore()
+    with status_line() as progress:
+        last = terms(progress)
+        with training.averaged_weights(model):
+            averaged = terms(progress)
+    return {
+        "elbo": [mean(of_batch.elbo) for of_batch in last],
+        "averaged_elbo": [mean(of_batch.elbo) for of_batch in averaged],
+        "kl": {
+            name: mean(tf.stack([of_batch.kl[name] for of_batch in last]))
+            for name in last[0].kl
+        },
+    }
 
 
 if __name__ == "__main__":

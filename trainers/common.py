@@ -96,7 +96,10 @@ CLIP_NORM = flags.DEFINE_float(
     "clip_norm", 10.0, "Largest norm of the whole gradient, nats."
 )
 EMA = flags.DEFINE_float(
-    "ema", 0.998, "Momentum of the running average of weights; 0 for none."
+    "ema",
+    0.998,
+    "Momentum of the running average of weights, reached as steps are taken "
+    "(vhe_tf/averaging.py); 0 for none.",
 )
 INIT = flags.DEFINE_string(
     "init",
@@ -324,6 +327,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
     import keras
 
     import vhe_tf
+    from vhe_tf import averaging
     from vhe_tf import training
 
     if INIT.value:
@@ -338,7 +342,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
     num_steps = EPOCHS.value * STEPS_PER_EPOCH.value
     warmup_steps = min(WARMUP_STEPS.value, num_steps // 2)
     model.compile(
-        keras.optimizers.Adam(
+        averaging.AveragingAdam(
             keras.optimizers.schedules.CosineDecay(
                 0.0,
                 decay_steps=num_steps - warmup_steps,

@@ -1,13 +1,16 @@
 """The changes that are tried in the small PixelCNN VHE, one at a time."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from tests.conftest import tiny_pixel_cnn_sizes
+from tests.conftest import tiny_sizes
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import output_of
 from tests.trainers.conftest import tiny_trainer
@@ -59,8 +62,8 @@ def _episode():
 # Decoders --------------------------------------------------------------------
 
 
-def _network(kind, conditioned):
-    network = kind(2, filters=4, num_blocks=1, first_kernel_size=3, dropout=0.0)
+def _network(kind, *, conditioned=None):
+    network = kind(2, filters=4, num_blocks=1, first_kernel_size=3)
     network.build((None, 7, 8, 1), conditioned and (None, 7, 8, conditioned))
     return _randomised(network)
 
@@ -79,24 +82,24 @@ def _seen(network, *, height=7, width=8):
     "name", ["AttentiveGatedPixelCNN", "DownsamplingGatedPixelCNN"]
 )
 def test_a_decoder_sees_pixels_before_each_alone(layers, name):
-    seen = _seen(_network(getattr(layers, name), None)).reshape(56, 56)
+    seen = _seen(_network(getattr(layers, name))).reshape(56, 56)
     assert not np.tril(seen).any()  # of a pixel, itself and those before
     assert np.triu(seen, 1).any()
 
 
 def test_attention_sees_what_every_pixel_before_has_seen(layers):
-    plain = _network(architectures.pixel_cnn.GatedPixelCNN, None)
+    plain = _network(architectures.pixel_cnn.GatedPixelCNN)
     first = _seen(plain).reshape(56, 56)  # [seen, by]
     expected = np.logical_or.accumulate(first, axis=1)
-    seen = _seen(_network(layers.AttentiveGatedPixelCNN, None))
+    seen = _seen(_network(layers.AttentiveGatedPixelCNN))
     np.testing.assert_array_equal(seen.reshape(56, 56), expected)
     assert expected[0, 2:].all()  # the first pixel, by all the others
 
 
 def test_attention_is_that_of_keras(layers):
-    network = _network(layers.AttentiveGatedPixelCNN, None)
+    network = _network(layers.AttentiveGatedPixelCNN)
     features = _random(3, 7, 8, 4)
-    sequence = tf.reshape(features + network.where, [3, 56, 4])
+    sequence = tf.reshape(features + network.positions, [3, 56, 4])
     reference = keras.layers.MultiHeadAttention(4, 1)
     reference.build((3, 56, 4), (3, 56, 4))
     kernel = tf.split(network.attend.kernel[0, 0], 3, axis=1)
@@ -121,8 +124,8 @@ def test_attention_is_that_of_keras(layers):
 
 
 def test_downsampling_reaches_further_up(layers):
-    plain = _network(architectures.pixel_cnn.GatedPixelCNN, None)
-    sees = _network(layers.DownsamplingGatedPixelCNN, None)
+    plain = _network(architectures.pixel_cnn.GatedPixelCNN)
+    sees = _network(layers.DownsamplingGatedPixelCNN)
     assert _seen(sees)[0, :, 6].any()  # the first row is seen in the last
     assert not _seen(plain)[0, :, 6].any()
 
@@ -130,8 +133,24 @@ def test_downsampling_reaches_further_up(layers):
 @pytest.mark.parametrize(
     "name", ["AttentiveGatedPixelCNN", "DownsamplingGatedPixelCNN"]
 )
-def test_a_decoder_takes_the_place_of_the_plain_one(layers, name):
-    model = layers.with_decoder(_model(), getattr(layers, name))
+def test_a_decoder_sees_its_conditioning_and_does_not_draw(layers, name):
+    network = _network(getattr(layers, name), conditioned=3)
+    images, conditioning = _random(1, 7, 8, 1), _random(1, 7, 8, 3, seed=1)
+    difference = network(images, conditioning) - network(images, -conditioning)
+    assert np.all(np.abs(difference).max(axis=-1) > 1e-4)
+    with pytest.raises(NotImplementedError, match="does not draw"):
+        network.incremental(conditioning, (1, 7, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        ("with_attention_in_decoder", "AttentiveGatedPixelCNN"),
+        ("with_downsampling_in_decoder", "DownsamplingGatedPixelCNN"),
+    ],
+)
+def test_a_decoder_takes_the_place_of_the_plain_one(layers, make, name):
+    model = getattr(layers, make)(_model())
     assert type(model.likelihood.network).__name__ == name
     assert model.likelihood.network.filters == 4
     terms = model(_episode())
@@ -204,34 +223,76 @@ def test_a_pose_that_shows_moves_the_template_from_the_start(layers):
     assert np.all(np.ptp(shows(z), axis=0) > 1e-3)
 
 
-def test_every_change_has_words_and_changes_something(monkeypatch):
-    import ablation_document
+def test_every_change_changes_something_and_the_baseline_nothing():
     import ablations
 
-    assert list(ablations.CHANGES) == list(ablation_document._WHAT)
-    baseline = ablations.Change()
+    baseline = ablations.Change("none")
     assert ablations.CHANGES["baseline"] == baseline
-    assert list(ablations.CHANGES.values()).count(baseline) == 1
-    fields = vars(architectures.PIXEL_CNN_SIZES["small"])
-    for change in ablations.CHANGES.values():
-        assert all(fields[k] != v for k, v in change.size.items())
+    sizes = vars(architectures.PIXEL_CNN_SIZES["small"])
+    flagfile = (ROOT / "trainers/flagfiles/ablations.flags").read_text()
+    for name, change in ablations.CHANGES.items():
+        assert (
+            name == "baseline"
+            or dataclasses.replace(change, what="none") != baseline
+        )
+        assert all(sizes[k] != v for k, v in change.size.items())
+        assert not any(
+            f"--{k}={v}\n" in flagfile for k, v in change.flags.items()
+        )
+
+
+def test_a_learning_rate_without_cosine_stays_at_its_peak():
+    import ablations
+
+    flags.FLAGS(["", "--run_dir=none", "--change=baseline"])
+
+    def rates(name):
+        with tiny_pixel_cnn_sizes():
+            model = ablations.make_model(ablations.CHANGES[name], (8, 8, 1))
+        values = []
+        for step in (250, 500, 5000, 15000):
+            model.optimizer.iterations.assign(step)
+            values.append(float(model.optimizer.learning_rate))
+        return np.array(values)
+
+    np.testing.assert_allclose(
+        rates("constant_rate"), [5e-4, 1e-3, 1e-3, 1e-3], rtol=1e-5
+    )
+    cosine = rates("baseline")
+    np.testing.assert_allclose(cosine[:2], [5e-4, 1e-3], rtol=1e-5)
+    assert cosine[3] < 5e-4
 
 
 # The document ----------------------------------------------------------------
 
 
-def _result(change, repeat, elbo, **more):
+def _result(change, repeat, elbo, *, minutes=5.0, **changed):
     return {
-        "change": change,
-        "repeat": repeat,
+        "flags": {
+            "change": change,
+            "repeat": repeat,
+            "changed_what": f"words of {change}",
+            "changed_flags": {},
+            "init": None,
+            "epochs": 2,
+            **changed,
+        },
         "steps": 3000,
         "parameters": 1234,
-        "minutes": 5.0,
+        "minutes": minutes,
         "elbo": elbo,
+        "averaged_elbo": [-50.0, -60.0],
         "kl": {"character": 40.0, "pose": 0.5},
-        "accuracy": {"1": [0.5, 0.7], "5": [0.9, 0.9]},
-        **more,
     }
+
+
+def _rows(text):
+    """Returns the cells of each row of the tables."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
 
 
 def test_a_change_is_compared_batch_by_batch_to_its_own_baseline():
@@ -244,24 +305,55 @@ def test_a_change_is_compared_batch_by_batch_to_its_own_baseline():
             _result("baseline", 1, [-61.0, -72.0, -83.0]),
         ]
     )
-    lines = [line for line in text.splitlines() if line.startswith("| `")]
-    assert [line.split("|")[1].strip() for line in lines] == [
-        "`baseline`",
-        "`baseline`",
-        "`dropout`",
-    ]
+    rows = _rows(text)
+    assert [row[0] for row in rows] == ["`baseline`", "`baseline`", "`dropout`"]
     # Differences 1, 2, 3: 1.96 standard errors of the mean are 1.13.
-    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[2:] == [
+    assert rows[2][1:] == [
+        "words of dropout",
         "1",
+        "3,000",
         "1,234",
         "-",
         "-70.00 ± 11.32",
         "+2.00 ± 1.13",
+        "-55.00",
         "40.0 / 0.50",
-        "60.0 / 90.0",
     ]
-    assert " of 3,000 steps" in text
+
+
+def test_runs_that_differ_in_more_than_the_change_are_not_compared():
+    import ablation_document
+
+    text = ablation_document.render(
+        [
+            _result("baseline", 0, [0.0, 0.0]),
+            _result("dropout", 0, [-3.0, -3.0], epochs=3),
+            _result("other", 1, [-3.0, -3.0]),
+            _result(
+                "longer", 0, [-3.0, -3.0], epochs=3, changed_flags={"epochs": 3}
+            ),
+        ]
+    )
+    assert {row[0]: row[7] for row in _rows(text)} == {
+        "`baseline`": "-",
+        "`dropout`": "-",
+        "`other`": "-",
+        "`longer`": "-3.00 ± 0.00",
+    }
+
+
+def test_runs_are_compared_to_a_baseline_of_the_same_start():
+    import ablation_document
+
+    text = ablation_document.render(
+        [
+            _result("baseline", 0, [0.0, 0.0]),
+            _result("dropout", 0, [-3.0, -3.0], init="a.keras"),
+            _result("baseline", 0, [-5.0, -5.0], init="a.keras"),
+        ]
+    )
+    assert "## Begun with the weights of `a.keras`" in text
+    assert _rows(text)[2][7] == "+2.00 ± 0.00"
 
 
 def test_the_document_is_that_of_its_results():
@@ -295,19 +387,59 @@ def _command(tmp_path, *arguments):
     )
 
 
-@pytest.mark.parametrize("change", ["constant_rate", "free_pose"])
-def test_a_change_is_trained_measured_and_tabled(tmp_path, change):
-    result = output_of(_command(tmp_path, f"--change={change}", "--repeat=2"))
+def test_a_change_is_trained_measured_and_tabled(tmp_path):
+    command = _command(tmp_path, "--change=symmetries", "--repeat=2")
+    result = output_of(command)
     assert result.returncode == 0, result.stdout
-    made = json.loads((tmp_path / "ablations" / f"{change}_2.json").read_text())
-    assert made["flags"]["change"] == change
+    path = tmp_path / "ablations" / "symmetries_2.json"
+    made = json.loads(path.read_text())
+    assert made["flags"]["symmetries"] == 8
     assert made["steps"] == 2
-    assert len(made["elbo"]) == 100
-    assert all(len(made["accuracy"][shots]) == 10 for shots in ("1", "5"))
-    assert f"`{change}`" in (tmp_path / "ablations.md").read_text()
+    assert len(made["elbo"]) == len(made["averaged_elbo"]) == 63
+    # The average of two steps is all but where they began.
+    assert not np.allclose(made["elbo"], made["averaged_elbo"], rtol=1e-3)
+    assert "`symmetries`" in (tmp_path / "ablations.md").read_text()
+    # Again: nothing is trained, and what was measured is measured again.
+    assert output_of(command).returncode == 0
+    assert json.loads(path.read_text()) == made
 
 
-def test_an_unknown_change_is_refused(tmp_path):
-    result = output_of(_command(tmp_path, "--change=nothing"))
+def test_what_is_measured_is_the_same_whatever_the_chance(tmp_path):
+    # Of weights that no step has moved, so that repeats differ in these alone.
+    bounds = []
+    for arguments in (["--repeat=0"], ["--repeat=1"]):
+        init = f"--init={tmp_path / 'model.keras'}"
+        if not bounds:
+            with tiny_sizes():
+                keras.utils.set_random_seed(0)
+                model = architectures.pixel_cnn_vhe(
+                    "small", image_shape=(28, 28, 1)
+                )
+            model.save(tmp_path / "model.keras")
+        command = _command(
+            tmp_path, "--change=baseline", "--learning_rate=0", init, *arguments
+        )
+        result = output_of(command)
+        assert result.returncode == 0, result.stdout
+        name = f"baseline_continued_{len(bounds)}.json"
+        made = json.loads((tmp_path / "ablations" / name).read_text())
+        bounds.append(made["elbo"])
+    np.testing.assert_allclose(bounds[0], bounds[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--change=nothing"], "baseline"),
+        (["--change=dropout", "--objective=resample"], "--objective must be"),
+        (
+            ["--change=pose_that_shows", "--init=a.keras"],
+            "must begin with random weights",
+        ),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, arguments, message):
+    result = output_of(_command(tmp_path, *arguments))
     assert result.returncode == 1
-    assert "baseline" in result.stdout
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout

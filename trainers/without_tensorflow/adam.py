@@ -72,6 +72,7 @@ def updated(
     correction = jnp.sqrt(1 - _BETA_2**taken) / (1 - _BETA_1**taken)
     rate = learning_rate(step, schedule) * correction
     weights = state.weights - momentum * rate / (jnp.sqrt(velocity) + _EPSILON)
-    memory = jnp.where(step == 0, 0.0, schedule.ema)
+    memory = jnp.minimum(schedule.ema, (1 + step) / (10 + step))
+    memory = jnp.where(step == 0, 0.0, memory)
     average = memory * state.average + (1 - memory) * weights
     return State(weights, average, momentum, velocity)

@@ -1,0 +1,59 @@
+"""The running average of the weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vhe_tf.averaging import AveragingAdam
+
+
+def _averages(optimizer, steps, *, in_graph):
+    """Returns the weights after each step, and their average."""
+    variable = keras.Variable(np.array([5.0, -3.0], np.float32))
+    optimizer.build([variable])
+
+    def step():
+        optimizer.apply([tf.sign(variable.value)], [variable])
+
+    if in_graph:
+        step = tf.function(step)
+    weights, averages = [], []
+    for _ in range(steps):
+        step()
+        weights.append(variable.numpy())
+        averages.append(optimizer._model_variables_moving_average[0].numpy())
+    return np.array(weights), np.array(averages)
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_the_momentum_is_reached_as_steps_are_taken(in_graph):
+    optimizer = AveragingAdam(0.1, use_ema=True, ema_momentum=0.6)
+    weights, averages = _averages(optimizer, 20, in_graph=in_graph)
+    expected = weights[0]
+    for t in range(20):
+        momentum = min(0.6, (1 + t) / (10 + t)) if t else 0.0
+        expected = momentum * expected + (1 - momentum) * weights[t]
+        np.testing.assert_allclose(averages[t], expected, rtol=1e-5)
+    assert optimizer.ema_momentum == 0.6
+
+
+def test_the_first_weights_are_forgotten():
+    plain = keras.optimizers.Adam(0.1, use_ema=True, ema_momentum=0.999)
+    weights, averages = _averages(plain, 40, in_graph=True)
+    ours = AveragingAdam(0.1, use_ema=True, ema_momentum=0.999)
+    same, better = _averages(ours, 40, in_graph=True)
+    np.testing.assert_array_equal(same, weights)  # steps are the same
+    far = np.abs(averages[-1] - weights[-1])
+    assert np.all(np.abs(better[-1] - weights[-1]) < 0.2 * far)
+
+
+def test_it_is_adam_where_there_is_no_average_and_survives_saving():
+    optimizer = AveragingAdam(0.1, use_ema=True, ema_momentum=0.9)
+    config = optimizer.get_config()
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, AveragingAdam)
+    assert again.get_config() == config
+    variable = keras.Variable(np.float32(1.0))
+    AveragingAdam(0.1).apply([tf.constant(1.0)], [variable])
+    np.testing.assert_allclose(variable.numpy(), 0.9, rtol=1e-5)

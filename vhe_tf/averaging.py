@@ -1,0 +1,37 @@
+"""Adam with a running average of the weights that forgets where they began."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+__all__ = ["AveragingAdam"]
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class AveragingAdam(keras.optimizers.Adam):
+    """Adam; its `ema_momentum` is reached as steps are taken.
+
+    After step t, the first of which is 0, the momentum of the average is
+    min(`ema_momentum`, (1 + t) / (10 + t)), as by `num_updates` of
+    `tf.train.ExponentialMovingAverage`: it reaches 0.999 at step 8,990. With
+    that from the first step on, the first weights, which are random, would be
+    a seventh of the average after 2,000.
+
+    Args:
+        *args: As in `keras.optimizers.Adam`.
+        **kwargs: The same.
+    """
+
+    ema_momentum: Any
+
+    def _update_model_variables_moving_average(
+        self, trainable_variables: Any
+    ) -> None:
+        momentum = self.ema_momentum
+        taken = ops.cast(self.iterations, "float32")
+        self.ema_momentum = ops.minimum(momentum, (1 + taken) / (10 + taken))
+        try:
+            super()._update_model_variables_moving_average(trainable_variables)
+        finally:
+            self.ema_momentum = momentum
