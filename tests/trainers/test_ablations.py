@@ -374,6 +374,7 @@ def test_the_document_is_that_of_its_results():
 def _command(tmp_path, *arguments):
     return tiny_trainer(
         "--dataset=glyphs",
+        "--architecture=pixel_cnn",
         "--support_size=1-2",
         "--symmetries=1",
         "--affine_copies=1",
@@ -396,8 +397,8 @@ def test_a_change_is_trained_measured_and_tabled(tmp_path):
     assert made["flags"]["symmetries"] == 8
     assert made["steps"] == 2
     assert len(made["elbo"]) == len(made["averaged_elbo"]) == 63
-    # The average of two steps is all but where they began.
-    assert not np.allclose(made["elbo"], made["averaged_elbo"], rtol=1e-3)
+    # Of two steps, the average is not the last.
+    assert not np.allclose(made["elbo"], made["averaged_elbo"], rtol=1e-4)
     assert "`symmetries`" in (tmp_path / "ablations.md").read_text()
     # Again: nothing is trained, and what was measured is measured again.
     assert output_of(command).returncode == 0
