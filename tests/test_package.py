@@ -18,6 +18,7 @@ PROGRAMS = [
 
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
+    "averaging": set(),
     "data": {"files", "progress"},
     "distributions": set(),
     "files": set(),

@@ -22,7 +22,8 @@ _INTRODUCTION = """\
 Written by `python trainers/ablations.py`; change nothing here by hand. Each \
 row is a run of its own, measured on the 1,000 images of 50 characters that \
 were held out from training, with the weights of the last step; "averaged" \
-is the bound with the running average of the weights in their place. "Above \
+is the bound with the running average of the weights in their place ("-": \
+not measured). "Above \
 the baseline" is the mean difference from the baseline of the same repeat, \
 batch by batch, nats an image. Intervals are 95%, over 63 batches of 16 \
 episodes, the same for all; they say nothing of other characters or of \
@@ -116,6 +117,7 @@ def _cells(
     result: Mapping[str, Any], baseline: Mapping[str, Any] | None
 ) -> list[str]:
     flags, minutes = result["flags"], result["minutes"]
+    averaged = result["averaged_elbo"]
     elbo = np.array(result["elbo"])
     difference = "-"
     if baseline is not None:
@@ -129,7 +131,7 @@ def _cells(
         "-" if minutes is None else f"{minutes:.1f}",
         _with_interval(elbo, ".2f"),
         difference,
-        f"{np.mean(result['averaged_elbo']):.2f}",
+        "-" if averaged is None else f"{np.mean(averaged):.2f}",
         f"{result['kl']['character']:.1f} / {result['kl']['pose']:.2f}",
     ]
 
