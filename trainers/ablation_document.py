@@ -44,6 +44,7 @@ _HEADINGS = (
     "bound (nats an image)",
     "above the baseline",
     "averaged",
+    "averaged, above the baseline",
     "KL of c / z",
 )
 
@@ -117,11 +118,6 @@ def _cells(
     result: Mapping[str, Any], baseline: Mapping[str, Any] | None
 ) -> list[str]:
     flags, minutes = result["flags"], result["minutes"]
-    averaged = result["averaged_elbo"]
-    elbo = np.array(result["elbo"])
-    difference = "-"
-    if baseline is not None:
-        difference = _with_interval(elbo - np.array(baseline["elbo"]), "+.2f")
     return [
         f"`{flags['change']}`",
         flags["changed_what"],
@@ -129,11 +125,23 @@ def _cells(
         f"{result['steps']:,}",
         f"{result['parameters']:,}",
         "-" if minutes is None else f"{minutes:.1f}",
-        _with_interval(elbo, ".2f"),
-        difference,
-        "-" if averaged is None else f"{np.mean(averaged):.2f}",
+        *_bound("elbo", result, baseline),
+        *_bound("averaged_elbo", result, baseline),
         f"{result['kl']['character']:.1f} / {result['kl']['pose']:.2f}",
     ]
+
+
+def _bound(
+    of: str, result: Mapping[str, Any], baseline: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    """Returns a bound, and by how much it is above the baseline's."""
+    if result[of] is None:
+        return "-", "-"
+    bound = np.array(result[of])
+    difference = "-"
+    if baseline is not None and baseline[of] is not None:
+        difference = _with_interval(bound - np.array(baseline[of]), "+.2f")
+    return _with_interval(bound, ".2f"), difference
 
 
 def _with_interval(values: np.ndarray, form: str) -> str:

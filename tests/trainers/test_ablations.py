@@ -325,7 +325,8 @@ def test_a_change_is_compared_batch_by_batch_to_its_own_baseline():
     )
     rows = _rows(text)
     assert [row[0] for row in rows] == ["`baseline`", "`baseline`", "`dropout`"]
-    assert [row[8] for row in rows] == ["-55.00", "-", "-55.00"]
+    assert rows[0][8:10] == ["-55.00 ± 9.80", "-"]
+    assert rows[1][8:10] == ["-", "-"]
     # Differences 1, 2, 3: 1.96 standard errors of the mean are 1.13.
     assert rows[2][1:] == [
         "words of dropout",
@@ -335,7 +336,8 @@ def test_a_change_is_compared_batch_by_batch_to_its_own_baseline():
         "-",
         "-70.00 ± 11.32",
         "+2.00 ± 1.13",
-        "-55.00",
+        "-55.00 ± 9.80",
+        "-",
         "40.0 / 0.50",
     ]
 
@@ -372,7 +374,9 @@ def test_runs_are_compared_to_a_baseline_of_the_same_start():
         ]
     )
     assert "## Begun with the weights of `a.keras`" in text
-    assert _rows(text)[2][7] == "+2.00 ± 0.00"
+    continued = _rows(text)[2]
+    assert continued[7] == "+2.00 ± 0.00"
+    assert continued[9] == "+0.00 ± 0.00"  # of averages, both those of above
 
 
 def test_the_document_is_that_of_its_results():
