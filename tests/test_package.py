@@ -28,7 +28,13 @@ MAY_IMPORT = {
     "stopping": set(),
     "checkpoint_folder": {"files"},
     "layers": {"distributions", "replicas"},
-    "models": {"distributions", "layers", "objectives", "replicas"},
+    "models": {
+        "averaging",
+        "distributions",
+        "layers",
+        "objectives",
+        "replicas",
+    },
     "pictures": {"files", "models"},
     "loop": {"replicas"},
     "training": {

@@ -139,28 +139,36 @@ class DownsamplingGatedPixelCNN(_ScoringGatedPixelCNN):
 
 @keras.saving.register_keras_serializable(package="vhe_tf_trainers")
 class AttentiveTemplatePosterior(spatial_inference.TemplatePosterior):
-    """q(c; D) whose averages over D are weighted, by pixel and head.
+    """q(c; D) whose averages over D are by attention, of each pixel and head.
 
-    The weights are a softmax over D of what a 1x1 convolution reads off the
-    features of each image beside their mean, at first all equal.
+    The mean of D asks and its images answer: an image weighs as much as its
+    key agrees with the query that the mean makes, by a softmax over D. At
+    first all queries are zero, and all weights equal.
     """
 
     def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(channels, **kwargs)
-        self.score = [
+        self.query = [
             keras.layers.Dense(
-                _HEADS, kernel_initializer="zeros", dtype=self.dtype_policy
+                filters, kernel_initializer="zeros", dtype=self.dtype_policy
             )
-            for _ in self.filters
+            for filters in self.filters
+        ]
+        # A bias of the keys would be the same for all of D.
+        self.key = [
+            keras.layers.Dense(filters, use_bias=False, dtype=self.dtype_policy)
+            for filters in self.filters
         ]
 
     def average(self, features: tf.Tensor, *, scale: int) -> tf.Tensor:
+        filters = features.shape[-1]
+        of_head = filters // _HEADS
         mean = tf.reduce_mean(features, axis=1, keepdims=True)
-        beside = tf.broadcast_to(mean, tf.shape(features))
-        scores = self.score[scale](tf.concat([features, beside], axis=-1))
-        weights = tf.nn.softmax(scores, axis=1)  # [B, N, H, W, heads]
-        of_head = features.shape[-1] // _HEADS
-        weights = tf.repeat(weights, of_head, axis=-1)
+        products = self.query[scale](mean) * self.key[scale](features)
+        shape = tf.concat([tf.shape(features)[:-1], [_HEADS, of_head]], axis=0)
+        logits = tf.reduce_sum(tf.reshape(products, shape), axis=-1)
+        weights = tf.nn.softmax(logits * of_head**-0.5, axis=1)
+        weights = tf.repeat(weights, of_head, axis=-1)  # [B, N, H, W, F]
         return tf.reduce_sum(weights * features, axis=1)
 
 

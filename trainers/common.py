@@ -98,8 +98,9 @@ CLIP_NORM = flags.DEFINE_float(
 EMA = flags.DEFINE_float(
     "ema",
     0.998,
-    "Momentum of the running average of weights, reached as steps are taken "
-    "(vhe_tf/averaging.py); 0 for none.",
+    "Momentum of the running average of weights; after t steps (1 + t) / "
+    "(10 + t) at most, so that it is reached after about 9 / (1 - ema); 0 for "
+    "none.",
 )
 INIT = flags.DEFINE_string(
     "init",

@@ -12,11 +12,13 @@ __all__ = ["AveragingAdam"]
 class AveragingAdam(keras.optimizers.Adam):
     """Adam; its `ema_momentum` is reached as steps are taken.
 
-    After step t, the first of which is 0, the momentum of the average is
+    After step t the momentum of the average is
     min(`ema_momentum`, (1 + t) / (10 + t)), as by `num_updates` of
-    `tf.train.ExponentialMovingAverage`: it reaches 0.999 at step 8,990. With
-    that from the first step on, the first weights, which are random, would be
-    a seventh of the average after 2,000.
+    `tf.train.ExponentialMovingAverage`; after the first, t = 0, the average is
+    the weights. So it is over the last ninth or so of the steps taken, until
+    `ema_momentum` is reached: 0.999 at step 8,990. With that from the first
+    step on, the first weights, which are random, would be a seventh of the
+    average after 2,000.
 
     Args:
         *args: As in `keras.optimizers.Adam`.

@@ -12,6 +12,7 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
 from vhe_tf import load_model
+from vhe_tf.averaging import AveragingAdam
 
 GROUPS = {
     "flat": ["character"],
@@ -29,7 +30,7 @@ def trained(tmp_path_factory):
     """A model after three steps, and the file that it was saved to."""
     model = tiny_vhe("flat")
     model.compile(
-        keras.optimizers.Adam(0.01),
+        AveragingAdam(0.01, use_ema=True, ema_momentum=0.9),
         kl_warmup_steps={"character": 7},
         free_nats={"element": 0.5},
     )

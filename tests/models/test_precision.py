@@ -18,6 +18,7 @@ from tests.conftest import tiny_deconvolutional_sizes
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_sizes
 from vhe_tf import replicas
+from vhe_tf.averaging import AveragingAdam
 from vhe_tf.layers.dropout import SeededDropout
 
 BATCH_SIZE = 4
@@ -165,7 +166,7 @@ def train_in_float16(folder, *, callbacks=()):
     assert model.latents[0].posterior.compute_dtype == "float16"
     model.compile(
         keras.optimizers.LossScaleOptimizer(
-            keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5),
+            AveragingAdam(1e-2, use_ema=True, ema_momentum=0.5),
             initial_scale=2.0**21,
         )
     )

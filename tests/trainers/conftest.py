@@ -43,6 +43,14 @@ def output_of(command, **environment):
     )
 
 
+def printed_by(code):
+    """Returns the JSON that code prints, in a process with flags of its own."""
+    code = f"import sys; sys.path.insert(0, 'trainers')\n{code}"
+    result = output_of([sys.executable, "-c", code])
+    assert result.returncode == 0, result.stdout
+    return json.loads(result.stdout.splitlines()[-1])
+
+
 def layouts(count):
     """Returns TF_CONFIG for each of several processes, as if on machines."""
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,6 @@
 """The changes that are tried in the small PixelCNN VHE, one at a time."""
 
 import json
-import sys
 
 import keras
 import numpy as np
@@ -12,6 +11,7 @@ from tests.conftest import tiny_pixel_cnn_sizes
 from tests.conftest import tiny_sizes
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import output_of
+from tests.trainers.conftest import printed_by
 from tests.trainers.conftest import tiny_trainer
 from vhe_tf.layers.spatial_inference import TemplatePosterior
 from vhe_tf.models import architectures
@@ -173,30 +173,52 @@ def test_attention_over_the_support_begins_as_the_mean(layers):
     np.testing.assert_allclose(attentive(support).mean(), expected, atol=1e-5)
 
 
-def test_attention_over_the_support_weighs_each_head(layers):
+def _attentive(layers, images):
     attentive = layers.AttentiveTemplatePosterior(
         2, filters=(8,), kernel_size=3, units=5
     )
-    attentive(_random(1, 2, 4, 4, 1))
-    _randomised(attentive)
+    attentive(images)
+    return _randomised(attentive)
+
+
+def test_attention_over_the_support_is_that_of_keras(layers):
+    attentive = _attentive(layers, _random(1, 2, 4, 4, 1))
     features = _random(1, 3, 4, 4, 8)
-    [score] = attentive.score
-    kernel, bias = np.asarray(score.kernel), np.asarray(score.bias)
-    expected = np.zeros((1, 4, 4, 8))
-    for i in range(4):
-        for j in range(4):
-            of_support = np.asarray(features)[0, :, i, j]  # [3, 8]
-            both = np.concatenate(
-                [of_support, np.tile(of_support.mean(0), (3, 1))], axis=1
-            )
-            weights = np.exp(both @ kernel + bias)
-            weights /= weights.sum(0)  # [3, heads]
-            for head in range(4):
-                part = slice(2 * head, 2 * head + 2)
-                expected[0, i, j, part] = weights[:, head] @ of_support[:, part]
-    np.testing.assert_allclose(
-        attentive.average(features, scale=0), expected, atol=1e-5
+    by_pixel = tf.reshape(tf.transpose(features[0], [1, 2, 0, 3]), [16, 3, 8])
+    reference = keras.layers.MultiHeadAttention(4, 2)
+    reference.build((16, 1, 8), (16, 3, 8))
+    [query], [key] = attentive.query, attentive.key
+    identity = tf.eye(8)
+    reference.set_weights(
+        [
+            tf.reshape(query.kernel, [8, 4, 2]),
+            tf.reshape(query.bias, [4, 2]),
+            tf.reshape(key.kernel, [8, 4, 2]),
+            tf.zeros([4, 2]),
+            tf.reshape(identity, [8, 4, 2]),
+            tf.zeros([4, 2]),
+            tf.reshape(identity, [4, 2, 8]),
+            tf.zeros(8),
+        ]
     )
+    expected = reference(tf.reduce_mean(by_pixel, 1, keepdims=True), by_pixel)
+    np.testing.assert_allclose(
+        attentive.average(features, scale=0),
+        tf.reshape(expected, [1, 4, 4, 8]),
+        atol=1e-5,
+    )
+
+
+def test_attention_over_the_support_learns_with_every_weight(layers):
+    support = _random(2, 3, 8, 8, 1)
+    attentive = _attentive(layers, support)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(attentive(support).mean() ** 2)
+    variables = [
+        layer.kernel for layer in (*attentive.query, *attentive.key)
+    ] + [layer.bias for layer in attentive.query]
+    for gradient in tape.gradient(total, variables):
+        assert np.abs(gradient).max() > 1e-3
 
 
 def test_attention_over_the_support_does_not_see_its_order(layers):
@@ -222,19 +244,9 @@ def test_a_pose_that_shows_moves_the_template_from_the_start(layers):
     assert np.all(np.ptp(shows(z), axis=0) > 1e-3)
 
 
-def _of_a_trainer(code):
-    """Returns what code prints, as JSON; flags are of a process of its own."""
-    code = (
-        "import json, sys; sys.path.insert(0, 'trainers'); import ablations\n"
-        + code
-    )
-    result = output_of([sys.executable, "-c", code])
-    assert result.returncode == 0, result.stdout
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def test_every_change_changes_something_and_the_baseline_nothing():
-    changes = _of_a_trainer(
+    changes = printed_by(
+        "import ablations, json\n"
         "from dataclasses import asdict\n"
         "changes = ablations.CHANGES.items()\n"
         "print(json.dumps({name: asdict(change) for name, change in changes}))"
@@ -258,7 +270,8 @@ def test_every_change_changes_something_and_the_baseline_nothing():
 
 
 def test_a_learning_rate_without_cosine_stays_at_its_peak():
-    rates = _of_a_trainer(
+    rates = printed_by(
+        "import ablations, json\n"
         "from absl import flags\n"
         "from tests.conftest import tiny_pixel_cnn_sizes\n"
         "flags.FLAGS(['', '--run_dir=none', '--change=baseline'])\n"

@@ -18,6 +18,7 @@ from tests.trainers.conftest import interrupted
 from tests.trainers.conftest import layouts
 from tests.trainers.conftest import meanwhile
 from tests.trainers.conftest import output_of
+from tests.trainers.conftest import printed_by
 from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
@@ -66,6 +67,33 @@ def whole_run(image_folder, tmp_path_factory):
     done = output_of(trainer(*arguments(image_folder, folder)))
     assert done.returncode == 0, done.stdout
     return folder, done.stdout
+
+
+def test_the_average_forgets_where_the_weights_began():
+    taken = printed_by(
+        "import common, json\n"
+        "import tensorflow as tf\n"
+        "from absl import flags\n"
+        "from tests.tiny_run import tiny_model\n"
+        "flags.FLAGS(['', '--run_dir=none', '--ema=0.999'])\n"
+        "model, taken = tiny_model(), []\n"
+        "common.compile_model(model, character='character')\n"
+        "optimizer, variables = model.optimizer, model.trainable_variables\n"
+        "optimizer.build(variables)\n"
+        "for _ in range(4):\n"
+        "    optimizer.apply([tf.ones_like(v) for v in variables])\n"
+        "    averages = optimizer._model_variables_moving_average\n"
+        "    pair = variables[0], averages[0]\n"
+        "    taken.append([v.numpy().ravel().tolist() for v in pair])\n"
+        "print(json.dumps(taken))"
+    )
+    weights, averages = np.swapaxes(taken, 0, 1)
+    expected = weights[0]
+    for t in range(1, 4):
+        momentum = (1 + t) / (10 + t)
+        expected = momentum * expected + (1 - momentum) * weights[t]
+    np.testing.assert_allclose(averages[-1], expected, rtol=1e-6)
+    assert not np.allclose(weights[0], weights[-1], rtol=1e-4)
 
 
 def test_a_run_leaves_what_it_promises(whole_run):
