@@ -22,13 +22,15 @@ _INTRODUCTION = """\
 Written by `python trainers/ablations.py`; change nothing here by hand. Each \
 row is a run of its own, measured on the 1,000 images of 50 characters that \
 were held out from training, with the weights of the last step; "averaged" \
-is the bound with the running average of the weights in their place ("-": \
-not measured). "Above \
-the baseline" is the mean difference from the baseline of the same repeat, \
-batch by batch, nats an image. Intervals are 95%, over 63 batches of 16 \
-episodes, the same for all; they say nothing of other characters or of \
-another training run, of which the repeats show something. Minutes are of \
-training, a core each beside other work."""
+is the bound with the running average of the weights in their place, which \
+in so short a run is over the last ninth of its steps ("-": that run had an \
+average of another kind). "Above the baseline" is the mean difference from \
+the baseline of the same repeat, batch by batch, nats an image. Intervals are \
+95%, over 63 batches of 16 episodes, the same for all; they say nothing of \
+other characters or of another training run, of which the repeats show \
+something. Minutes are of training, a core each beside other work. From random \
+weights z is not in use yet after so few steps: what is gained with it cannot \
+be seen there."""
 
 _COMMAND = """\
     python trainers/ablations.py --flagfile=trainers/flagfiles/{flagfile} \
@@ -102,16 +104,28 @@ def _differ_in_the_change_alone(
 ) -> bool:
     """Tells whether a run can be compared with a baseline."""
     here, there = result["flags"], baseline["flags"]
-    own = {"change", *here["changed_flags"]}
     return (
         here["change"] != there["change"] == _BASELINE
         and here["repeat"] == there["repeat"]
-        and all(
-            here[name] == there[name]
-            for name in here
-            if name not in own and not name.startswith("changed_")
-        )
+        and not differing(here, there)
     )
+
+
+def differing(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Returns the flags in which two runs differ beyond change and repeat."""
+    own = {
+        "change",
+        "repeat",
+        *here["changed_flags"],
+        *there["changed_flags"],
+    }
+    return [
+        name
+        for name in here
+        if name not in own
+        and not name.startswith("changed_")
+        and here[name] != there.get(name)
+    ]
 
 
 def _cells(

@@ -136,12 +136,13 @@ def main(argv: Sequence[str]) -> None:
         for name, value in change.flags.items():
             flags.FLAGS[name].value = value
         run = new_run(change)
+        out = pathlib.Path(_OUT.value)
+        check_alike(run.config, out / "ablations")
         train, _ = common.samplers(
             source, groups=[_GROUP], training_seed=_seed()
         )
         model = make_model(change, train.image_shape)
     name = _CHANGE.value + ("_continued" if common.INIT.value else "")
-    out = pathlib.Path(_OUT.value)
     path = out / "ablations" / f"{name}_{_REPEAT.value}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     minutes = minutes_of(path) if run.latest else None
@@ -181,6 +182,24 @@ def check_flags(change: Change) -> None:
             f"--change={_CHANGE.value} must begin with random weights, without "
             f"--init. Received: --init={common.INIT.value}."
         )
+
+
+def check_alike(config: Mapping[str, Any], folder: pathlib.Path) -> None:
+    """Refuses settings unlike those of the results of the same start.
+
+    Raises:
+        ValueError: If a result in the folder, begun with the same weights, has
+            other flags than the change and the repeat account for.
+    """
+    for path in sorted(folder.glob("*.json")):
+        other = json.loads(path.read_text(encoding="utf-8"))["flags"]
+        if other["init"] != config["init"]:
+            continue
+        for name in ablation_document.differing(config, other):
+            raise ValueError(
+                f"--{name} must be {other.get(name)}, as in {path}, or --out "
+                f"another folder. Received: {config[name]}."
+            )
 
 
 def _seed() -> int:

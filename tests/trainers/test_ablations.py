@@ -122,11 +122,25 @@ def test_attention_is_that_of_keras(layers):
     )
 
 
-def test_downsampling_reaches_further_up(layers):
-    plain = _network(architectures.pixel_cnn.GatedPixelCNN)
-    sees = _network(layers.DownsamplingGatedPixelCNN)
-    assert _seen(sees)[0, :, 6].any()  # the first row is seen in the last
-    assert not _seen(plain)[0, :, 6].any()
+def test_the_path_at_half_the_size_sees_whole_pairs_of_rows_above(layers):
+    network = _network(layers.DownsamplingGatedPixelCNN)
+    height, width = 21, 20
+    features = _random(1, height, width, 4)
+    kinds = np.eye(height * width).reshape(-1, height, width, 1)
+    changed = network._coarse(
+        tf.repeat(features, height * width, axis=0) + kinds
+    )
+    seen = np.abs(changed - network._coarse(features)).max(axis=-1) > 0
+    rows, columns = np.arange(height) // 2, np.arange(width) // 2
+    # Each of three blocks reaches two coarse rows up, two columns to a side.
+    up = rows[None, :] - rows[:, None]  # [seen, by]
+    aside = np.abs(columns[:, None] - columns[None, :])
+    expected = ((up >= 1) & (up <= 7))[:, None, :, None] & (aside <= 6)[
+        None, :, None, :
+    ]
+    np.testing.assert_array_equal(
+        seen.reshape(height, width, height, width), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,6 +390,19 @@ def test_runs_that_differ_in_more_than_the_change_are_not_compared():
     }
 
 
+def test_a_flag_that_a_result_lacks_is_a_difference():
+    import ablation_document
+
+    text = ablation_document.render(
+        [
+            _result("baseline", 0, [0.0, 0.0]),
+            _result("dropout", 0, [-3.0, -3.0], new=1),
+            _result("other", 0, [-3.0, -3.0], new=None),
+        ]
+    )
+    assert [row[7] for row in _rows(text)] == ["-", "-", "-3.00 ± 0.00"]
+
+
 def test_runs_are_compared_to_a_baseline_of_the_same_start():
     import ablation_document
 
@@ -438,6 +465,13 @@ def test_a_change_is_trained_measured_and_tabled(tmp_path):
     assert "`symmetries`" in (tmp_path / "ablations.md").read_text()
     # Again: nothing is trained, and what was measured is measured again.
     assert output_of(command).returncode == 0
+    assert json.loads(path.read_text()) == made
+    other = _command(
+        tmp_path, "--change=symmetries", "--batch_size=3", "--run_dir=none"
+    )
+    result = output_of(other)
+    assert result.returncode == 1
+    assert f"--batch_size must be 2, as in {path}" in result.stdout
     assert json.loads(path.read_text()) == made
 
 
