@@ -80,14 +80,10 @@ def episodes(
     elements = jnp.concatenate([query[:, None], support], axis=1)
     drawn = render(images, elements.ravel(), for_pixels, recipe=recipe)
     drawn = drawn.reshape(*elements.shape, *drawn.shape[1:])
-    members = drawn[:, 1:]
-    if not recipe.resamples:
-        # x is in D, at its head: the very image, binarised once.
-        members = jnp.concatenate([drawn[:, :1], drawn[:, 2:]], axis=1)
     bits = jax.random.bits(for_model, [2], jnp.uint32)
     return {
         "query": drawn[:, 0],
-        "support": members,
+        "support": drawn[:, 1:],
         "group_size": images.size[query // multiplicity] * recipe.affine_copies,
         "seed": jax.lax.bitcast_convert_type(bits, jnp.int32),
     }

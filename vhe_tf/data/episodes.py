@@ -6,7 +6,8 @@ Resampling lives here (Eq. 14): an episode is an element x and, for each group
 latent, a support D drawn without replacement from the group of x. Where the
 objective resamples, D is independent of x, so now and then it holds x: that
 independence is what makes Eq. 14 a bound on log p(X). Where it does not, x is
-a member of D.
+a member of D, its first. A grey element is binarised at each draw, so that x
+and the same element in D differ in the noise.
 
 Step t of a run is a pure function of (seed, t): nothing has hidden state, so a
 run resumed at step t sees exactly what it would have seen. All is vectorised
@@ -214,11 +215,7 @@ class EpisodeSampler:
         support = {}
         for index, name in enumerate(self._groups):
             begin = 1 + index * size
-            members = images[:, begin : begin + size]
-            if not self.resamples:
-                # x is in D, at its head: the very image, binarised once.
-                members = tf.concat([images[:, :1], members[:, 1:]], axis=1)
-            support[name] = members
+            support[name] = images[:, begin : begin + size]
             support[name].set_shape(
                 [len(rows), self._static_support, *self.image_shape]
             )
