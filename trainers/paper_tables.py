@@ -417,7 +417,7 @@ CHECKS = {
         (
             "--within=",
             "--shots=",
-            "--num_trials=6",
+            "--num_trials=5",
             "--num_groups=1",
             "--joint_num_samples=1",
         ),
