@@ -675,6 +675,29 @@ def test_the_data_of_a_model_are_those_of_its_run(config, expected, tmp_path):
     assert training.data_settings(tmp_path / "best.keras") == expected
 
 
+def test_a_model_that_has_seen_the_test_classes_is_refused(tmp_path, capsys):
+    split = {"dataset": "omniglot", "split": "random1200", "images": "grey"}
+    training.Run(tmp_path, {**split, "seed": 1}).begin()
+    path = tmp_path / "best.keras"
+    training.check_unseen(path, {**split, "seed": 1, "batch_size": 3})
+    with pytest.raises(ValueError, match=r"'seed': 1}; here: {.*'seed': 0}"):
+        training.check_unseen(path, {**split, "seed": 0})
+    assert not capsys.readouterr().out
+
+
+def test_that_it_cannot_be_told_what_a_model_has_seen_is_said(tmp_path, capsys):
+    path = tmp_path / "alone.keras"
+    training.check_unseen(path, {**_DEFAULT, "seed": 0})
+    assert f"{path} has no config.json beside it" in capsys.readouterr().out
+
+
+def test_photographs_have_no_split_of_drawings(tmp_path):
+    training.Run(tmp_path, {**_PHOTOS, "seed": 1}).begin()
+    settings = {**_PHOTOS, "seed": 0}
+    with pytest.raises(ValueError, match="'split': None, 'seed': 1}; here:"):
+        training.check_unseen(tmp_path / "best.keras", settings)
+
+
 def test_mistakes_end_with_their_message():
     mistakes = training.mistakes_end_quietly()
     with pytest.raises(SystemExit, match="error: no such thing"), mistakes:

@@ -105,7 +105,8 @@ EMA = flags.DEFINE_float(
 INIT = flags.DEFINE_string(
     "init",
     None,
-    "A .keras file of the same architecture whose weights to begin with.",
+    "A .keras file of the same architecture whose weights to begin with, not "
+    "trained on classes that this run is tested on.",
 )
 KL_WARMUP_STEPS = flags.DEFINE_integer(
     "kl_warmup_steps",
@@ -140,7 +141,12 @@ DISTRIBUTION = flags.DEFINE_enum(
     "the run is the same to rounding. At the end, mirrored, the GPUs share the "
     "evaluation; of several machines, one does it on one device.",
 )
-SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Decides everything random; also which classes are unseen, where the split "
+    "is random.",
+)
 NUM_VALIDATION_GROUPS = flags.DEFINE_integer(
     "num_validation_groups",
     50,
@@ -322,8 +328,8 @@ def compile_model(model: "VHE", *, character: str) -> None:
 
     Raises:
         ValueError: If the weights of `--init` are of another architecture, or
-            a batch cannot be split as `--distribution` and `--accumulation`
-            say.
+            were trained on classes that this run is tested on, or a batch
+            cannot be split as `--distribution` and `--accumulation` say.
     """
     import keras
 
@@ -332,6 +338,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
     from vhe_tf import training
 
     if INIT.value:
+        training.check_unseen(INIT.value, config())
         weights = vhe_tf.load_model(INIT.value).get_weights()
         shapes = [weight.shape for weight in weights]
         if shapes != [tuple(v.shape) for v in model.variables]:

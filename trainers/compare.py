@@ -50,8 +50,11 @@ def main(argv: Sequence[str]) -> None:
     out = pathlib.Path(_OUT.value)
     with training.mistakes_end_quietly():
         models = [vhe_tf.load_model(path) for path in _MODELS.value]
+        settings = training.data_settings(_MODELS.value[0])
+        for path in _MODELS.value[1:]:
+            training.check_unseen(path, settings)
         source = sources.load_again(
-            training.data_settings(_MODELS.value[0]),
+            settings,
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )

@@ -182,6 +182,10 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
     """Returns which data to use: the flags, else what the run trained on.
 
     The seed is the run's always: it decides which classes are unseen.
+
+    Raises:
+        ValueError: If the flags are for other images, or name classes that
+            the run trained on.
     """
     from vhe_tf import training
 
@@ -197,7 +201,10 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
             f"--{name} chooses among black and white drawings; leave it off "
             f"for a model of coloured ones. Received: --{name}={chosen[name]}."
         )
-    return {**settings, **chosen}
+    settings |= chosen
+    if chosen:
+        training.check_unseen(model, settings)
+    return settings
 
 
 def training_kl(

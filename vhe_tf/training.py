@@ -30,6 +30,7 @@ import tensorflow as tf
 from vhe_tf import files
 from vhe_tf import replicas
 from vhe_tf.checkpoint_folder import CheckpointFolder
+from vhe_tf.data import sources
 from vhe_tf.data.episodes import EpisodeSampler
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.label_table import check_nested
@@ -49,6 +50,7 @@ __all__ = [
     "averaged_weights",
     "check_groupings",
     "check_layout",
+    "check_unseen",
     "data_settings",
     "failures_end_quietly",
     "fit",
@@ -870,6 +872,42 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
         height, width = run["image_size"].split("x")
         settings["image_size"] = int(height), int(width)
     return settings
+
+
+def check_unseen(
+    model: str | os.PathLike[str], settings: Mapping[str, Any]
+) -> None:
+    """Refuses a model that has seen classes that others are tested on.
+
+    Where the model has no `config.json` beside it, a line says that this
+    cannot be told.
+
+    Args:
+        model: The .keras file of the model.
+        settings: `dataset`, `split` and `seed` of the data to test on.
+
+    Raises:
+        ValueError: If the run of the model has trained on some of them.
+    """
+    if not pathlib.Path(model).with_name("config.json").exists():
+        print(
+            f"{model} has no config.json beside it: whether it has been "
+            "trained on classes that are tested on here cannot be told.",
+            flush=True,
+        )
+        return
+    trained = data_settings(model)
+    if not sources.trained_on_test_classes(trained, settings):
+        return
+    there, here = (
+        {name: of.get(name) for name in ("dataset", "split", "seed")}
+        for of in (trained, settings)
+    )
+    raise ValueError(
+        f"{model} was trained on classes that are tested on here. Take the "
+        "split that it was trained on, where the split is random with its "
+        f"seed, or another model. Its run: {there}; here: {here}."
+    )
 
 
 def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

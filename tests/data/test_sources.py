@@ -95,6 +95,69 @@ def test_the_seed_chooses_the_test_classes_of_a_folder(folder):
     assert len({chosen(seed) for seed in range(5)}) > 1
 
 
+def _omniglot(split, seed=0):
+    return {"dataset": "omniglot", "split": split, "seed": seed}
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "expected"),
+    [
+        (_omniglot("lake"), _omniglot("lake", 1), False),
+        (_omniglot("lake_small1"), _omniglot("lake_small2", 1), False),
+        (_omniglot("lake"), _omniglot("random1200"), True),
+        (_omniglot("random1200"), _omniglot("lake"), True),
+        (_omniglot("random1200"), _omniglot("random1200"), False),
+        (_omniglot("random1200"), _omniglot("random1200", 1), True),
+        (_omniglot("random1200"), _omniglot("vinyals"), True),
+        (_omniglot("vinyals"), _omniglot("vinyals", 1), False),
+        (_omniglot("vinyals"), _omniglot("lake_small1"), True),
+        (_omniglot("lake_small1"), _omniglot("vinyals"), False),
+        (
+            {"dataset": "folder", "seed": 2, "image_size": (5, 5)},
+            {"dataset": "folder", "seed": 2},
+            False,
+        ),
+        *(
+            (
+                {"dataset": name, "seed": 2},
+                {"dataset": name, "seed": 0},
+                name in ("folder", "records"),
+            )
+            for name in ("folder", "records", "glyphs", "youtube_faces")
+        ),
+        ({"dataset": "glyphs", "seed": 1}, _omniglot("random1200"), False),
+    ],
+)
+def test_which_runs_have_trained_on_the_test_classes(trained, tested, expected):
+    assert sources.trained_on_test_classes(trained, tested) is expected
+
+
+@needs_omniglot
+def test_they_have_where_the_sets_of_characters_meet():
+    runs = [
+        _omniglot("lake"),
+        _omniglot("lake_small1", 1),
+        _omniglot("random1200"),
+        _omniglot("random1200", 1),
+        _omniglot("vinyals"),
+        _omniglot("vinyals", 1),
+    ]
+
+    def characters(run):
+        source = sources.load_source(data_dir=str(REAL), images="grey", **run)
+        train, test = (
+            set(part.group_ids("character"))
+            for part in (source.train, source.test)
+        )
+        return train, test
+
+    parts = [characters(run) for run in runs]
+    for one, (train, _) in zip(runs, parts, strict=True):
+        for other, (_, test) in zip(runs, parts, strict=True):
+            found = sources.trained_on_test_classes(one, other)
+            assert found is bool(train & test), (one, other)
+
+
 def test_what_is_not_recorded_cannot_be_skipped(folder):
     received = "Received: skip_corrupt=True, dataset='folder'."
     for load in (sources.load_source, sources.load_photo_source):

@@ -13,6 +13,7 @@ from PIL import Image
 import vhe_tf
 from tests.evaluation.conftest import assert_alike
 from tests.tiny_run import assert_same_models
+from tests.tiny_run import tiny_model
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import interrupted
 from tests.trainers.conftest import layouts
@@ -22,6 +23,7 @@ from tests.trainers.conftest import printed_by
 from tests.trainers.conftest import signalled
 from tests.trainers.conftest import tiny_trainer
 from tests.trainers.conftest import trainer
+from vhe_tf import training
 
 EPOCHS, STEPS = 6, 4
 
@@ -366,6 +368,40 @@ def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
         with Image.open(tmp_path / "pictures" / f"{name}.png") as image:
             # Ink, paper and gaps: draws, no shades.
             assert len(np.unique(np.asarray(image))) == 3
+
+
+def test_weights_that_have_seen_the_test_classes_are_refused(
+    image_folder, whole_run, tmp_path
+):
+    init = whole_run[0] / "best.keras"
+    start = (*arguments(image_folder, tmp_path / "run"), f"--init={init}")
+    refused = output_of(trainer(*start, "--seed=7"))
+    assert refused.returncode == 1
+    assert "trained on classes that are tested on here" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    assert not list((tmp_path / "run").rglob("*.*"))
+    done = output_of(trainer(*start, "--epochs=1"))
+    assert done.returncode == 0, done.stdout
+
+
+def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
+    models = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        config = {"dataset": "omniglot", "split": "random1200", "seed": seed}
+        training.Run(folder, config).begin()
+        training.save_model(tiny_model(), folder / "best.keras")
+        models.append(str(folder / "best.keras"))
+    out = tmp_path / "out"
+    for command in (
+        trainer(f"--model={models[0]}", "--split=lake", script="evaluate.py"),
+        trainer(f"--models={','.join(models)}", script="compare.py"),
+    ):
+        done = output_of([*command, f"--out={out}"])
+        assert done.returncode == 1
+        assert "trained on classes that are tested on here" in done.stdout
+        assert "Traceback" not in done.stdout
+    assert not out.exists()
 
 
 def test_another_run_is_refused(image_folder, whole_run):

@@ -569,7 +569,7 @@ def test_the_check_measures_every_shipped_model(
             assert f"{result} " in shown
     # As many draws of c make other bounds: k = 100 and 500 beside these.
     assert shown.count("not measured ") == 2
-    assert shown.count("ok ") == (0 if status else 29)
+    assert shown.count("ok ") == (0 if status else 27)
 
 
 def test_the_document_is_that_of_the_kept_results(document):

@@ -384,6 +384,39 @@ def load_again(
     return load(data_dir=data_dir, skip_corrupt=skip_corrupt, **settings)
 
 
+def trained_on_test_classes(
+    trained: Mapping[str, Any], tested: Mapping[str, Any]
+) -> bool:
+    """Whether a run has trained on classes that another is tested on.
+
+    Data sets of other names are taken to have no class in common.
+
+    Args:
+        trained: `dataset`, `split` (of omniglot) and `seed` of the run that
+            has trained; other keys are ignored.
+        tested: The same of the run that is tested.
+
+    Returns:
+        True if the random choice of classes, or Omniglot's split, is another
+        and the training set of the one has classes of the other's test set.
+    """
+    dataset = trained["dataset"]
+    if dataset != tested["dataset"]:
+        return False
+    same_seed: bool = trained["seed"] == tested["seed"]
+    if dataset in ("folder", "records"):
+        return not same_seed
+    if dataset != "omniglot":
+        return False
+    split = tested["split"]
+    if trained["split"].startswith("lake"):
+        # The test characters of vinyals are of Lake's evaluation set.
+        return bool(split == "random1200")
+    if trained["split"] == split:
+        return split == "random1200" and not same_seed
+    return True
+
+
 def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     """Returns images as a model sees them: float32 and, if so, binarised.
 
