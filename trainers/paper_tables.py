@@ -368,6 +368,11 @@ FIGURES = (
             None,
             (
                 (
+                    "docs/results/figure4_pixel_cnn_binarised_together.png",
+                    "as cpu, but x and the same element of D share their "
+                    "noise (Neural Statistician and Rescale)",
+                ),
+                (
                     "docs/mechanism_pixel_cnn.png",
                     "small models, 3,000 steps, fixed binary images; VHE, "
                     "Neural Statistician, Resample, Rescale",
