@@ -11,7 +11,8 @@ there are, and the flags of each, is in paper_tables.py; how they are shown, in
 results_document.py. Runs and their logs are
 in runs/; what was measured is kept in docs/results/, one small file a model, so
 that numbers from several machines stand in one document. A model that has its
-file there is not measured again: delete the file to have that.
+file there is not measured again: delete the file to have that. Nor is it
+trained again, but to draw a figure that is not there yet.
 
 Stop it whenever you like: the same command goes on. A row that fails does not
 stop the others, which do not depend on it and may take a night; the program
@@ -30,6 +31,7 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -142,7 +144,13 @@ def main(argv: Sequence[str]) -> None:
                 "NVIDIA GPU; nvidia-smi names none. Use --budget=cpu, or start "
                 "it on a machine with a GPU and bring back its docs/results/."
             )
-        failures = make(rows, _BUDGET.value, inputs, dry_run=_DRY_RUN.value)
+        failures = make(
+            rows,
+            _BUDGET.value,
+            inputs,
+            drawn=rows_to_draw(_BUDGET.value) if _FIGURES in tables else (),
+            dry_run=_DRY_RUN.value,
+        )
     if _DRY_RUN.value:
         return
     if not _RENDER_ONLY.value and _FIGURES in tables:
@@ -179,14 +187,29 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def make(
-    rows: Sequence[str], budget: str, inputs: Inputs, *, dry_run: bool = False
+    rows: Sequence[str],
+    budget: str,
+    inputs: Inputs,
+    *,
+    drawn: Collection[str] = (),
+    dry_run: bool = False,
 ) -> list[str]:
-    """Makes what is missing of rows; returns what went wrong, a line each."""
+    """Makes what is missing of rows; returns what went wrong, a line each.
+
+    Args:
+        rows: Their names.
+        budget: Of `paper_tables.BUDGETS`.
+        inputs: Where the data are.
+        drawn: Rows whose models are wanted, not their numbers alone.
+        dry_run: Whether to show the commands and run nothing.
+    """
     failures = []
     for index, name in enumerate(rows):
         title = f"[{index + 1}/{len(rows)}] {name}, {budget}"
         try:
-            commands = missing_commands(name, budget, inputs)
+            commands = missing_commands(
+                name, budget, inputs, drawn=name in drawn
+            )
             if not commands:
                 print(f"{title}: is there", flush=True)
                 continue
@@ -202,25 +225,38 @@ def make(
     return failures
 
 
-def missing_commands(name: str, budget: str, inputs: Inputs) -> list[list[str]]:
+def missing_commands(
+    name: str, budget: str, inputs: Inputs, *, drawn: bool = False
+) -> list[list[str]]:
     """Returns the commands that a row still needs: train, measure, or none.
+
+    Args:
+        name: Of the row.
+        budget: Of `paper_tables.BUDGETS`.
+        inputs: Where the data are.
+        drawn: Whether its model is wanted, also where its numbers are there.
 
     Raises:
         RowError: If the run in the row's folder had other settings.
     """
     row = paper_tables.ROWS[name]
-    if measured(name, budget, inputs):
+    is_measured = not row.evaluate or measured(name, budget, inputs)
+    if is_measured and not drawn:
         return []
-    run_dir = run_folder(row, budget)
     commands = []
-    # Written last by the trainer.
-    if (ROOT / run_dir / "metrics.json").exists():
+    if is_trained(row, budget):
         _check_settings(row, budget)
     else:
         commands.append(training_command(row, budget, inputs))
-    if row.evaluate:
+    if not is_measured:
         commands.append(evaluation_command(row, budget, inputs))
     return commands
+
+
+def is_trained(row: Row, budget: str) -> bool:
+    """Whether the training of a row has ended."""
+    # Written last by the trainer.
+    return (ROOT / run_folder(row, budget) / "metrics.json").exists()
 
 
 def measured(name: str, budget: str, inputs: Inputs) -> bool:
@@ -301,12 +337,12 @@ def make_row(
     run_dir = run_folder(row, budget)
     for command in commands:
         execute(command, ROOT / f"{run_dir}.log")
-        if not (ROOT / run_dir / "metrics.json").exists():
+        if not is_trained(row, budget):
             raise RowError(
                 f"{command[1]} was asked to stop (SIGTERM) before its end; "
                 "start the same command to go on."
             )
-    if not row.evaluate:
+    if not row.evaluate or measured(name, budget, inputs):
         return
     report = json.loads((ROOT / run_dir / "reproduce.json").read_text("utf-8"))
     config = json.loads((ROOT / run_dir / "config.json").read_text("utf-8"))
@@ -404,18 +440,36 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return measures
 
 
+def picture_path(figure: Figure, budget: str) -> pathlib.Path:
+    """Returns where the picture of a figure is kept."""
+    return ROOT / "docs" / "results" / f"{figure.name}_{budget}.png"
+
+
+def rows_to_draw(budget: str) -> set[str]:
+    """Returns the rows whose models figures need that are not there yet."""
+    return {
+        row
+        for figure in paper_tables.FIGURES
+        if not picture_path(figure, budget).exists()
+        for row in figure.rows
+    }
+
+
 def draw_figures(budget: str, inputs: Inputs) -> list[str]:
     """Draws the figures whose models are there; returns what went wrong."""
     failures = []
     for figure in paper_tables.FIGURES:
-        folders = [
-            ROOT / run_folder(paper_tables.ROWS[row], budget)
-            for row in figure.rows
+        rows = [paper_tables.ROWS[name] for name in figure.rows]
+        folders = [ROOT / run_folder(row, budget) for row in rows]
+        lacking = [
+            folder.name
+            for row, folder in zip(rows, folders, strict=True)
+            if not is_trained(row, budget)
         ]
-        lacking = [f.name for f in folders if not (f / "best.keras").exists()]
-        out = ROOT / "docs" / "results" / f"{figure.name}_{budget}.png"
+        out = picture_path(figure, budget)
         if lacking:
-            print(f"{figure.name}: no models {', '.join(lacking)} yet")
+            kept = "is kept as it was: " if out.exists() else ""
+            print(f"{figure.name}: {kept}no models {', '.join(lacking)} yet")
             continue
         try:
             _draw(figure, folders, out, inputs)

@@ -1,5 +1,6 @@
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -345,6 +346,57 @@ def test_a_row_is_trained_measured_and_then_left_alone(reproduce, workshop):
     assert reproduce.make([ROW], "cpu", inputs) == []
     assert started == ["omniglot.py", "evaluate.py"]
     assert not list(reproduce.ROOT.rglob("*.partial"))
+
+
+def test_a_figure_needs_the_models_of_numbers_that_are_kept(
+    reproduce, tables, workshop, monkeypatch
+):
+    started, _ = workshop
+    inputs = reproduce.Inputs()
+    reproduce.make([ROW], "cpu", inputs)
+    path = reproduce.result_path(ROW, "cpu")
+    kept = path.read_text("utf-8")
+    shutil.rmtree(reproduce.ROOT / "runs")
+    started.clear()
+    assert reproduce.make([ROW], "cpu", inputs, drawn=["another"]) == []
+    assert started == []
+    assert reproduce.make([ROW], "cpu", inputs, drawn=[ROW]) == []
+    assert started == ["omniglot.py"]
+    assert reproduce.make([ROW], "cpu", inputs, drawn=[ROW]) == []
+    assert started == ["omniglot.py"]
+    assert path.read_text("utf-8") == kept
+
+
+def test_a_row_of_pictures_alone_is_trained_to_be_drawn(reproduce):
+    row, inputs = "figure7_alphabets", reproduce.Inputs()
+    assert reproduce.missing_commands(row, "gpu", inputs) == []
+    [command] = reproduce.missing_commands(row, "gpu", inputs, drawn=True)
+    assert command[1] == "trainers/omniglot_alphabets.py"
+
+
+def test_figures_are_drawn_of_models_whose_training_has_ended(
+    reproduce, tables, workshop, monkeypatch, capsys
+):
+    figure = tables.Figure("figure0", "", (ROW,), "some.png")
+    monkeypatch.setattr(tables, "FIGURES", (figure,))
+    assert reproduce.rows_to_draw("cpu") == {ROW}
+    folder = reproduce.ROOT / "runs" / f"{ROW}_cpu"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures" / "some.png").write_bytes(b"first")
+    (folder / "best.keras").touch()
+    inputs = reproduce.Inputs()
+    assert reproduce.draw_figures("cpu", inputs) == []
+    picture = reproduce.picture_path(figure, "cpu")
+    assert not picture.exists()
+    assert f"figure0: no models {ROW}_cpu yet" in capsys.readouterr().out
+    (folder / "metrics.json").touch()
+    assert reproduce.draw_figures("cpu", inputs) == []
+    assert picture.read_bytes() == b"first"
+    assert reproduce.rows_to_draw("cpu") == set()
+    (folder / "metrics.json").unlink()
+    assert reproduce.draw_figures("cpu", inputs) == []
+    assert picture.read_bytes() == b"first"
+    assert "is kept as it was: no models" in capsys.readouterr().out
 
 
 def test_a_stopped_row_goes_on_where_it_was(reproduce, workshop):
