@@ -685,8 +685,13 @@ def test_a_model_that_has_seen_the_test_classes_is_refused(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
-def test_that_it_cannot_be_told_what_a_model_has_seen_is_said(tmp_path, capsys):
+@pytest.mark.parametrize("config", [None, {"table": "labels.csv"}])
+def test_that_it_cannot_be_told_what_a_model_has_seen_is_said(
+    config, tmp_path, capsys
+):
     path = tmp_path / "alone.keras"
+    if config:
+        training.Run(tmp_path, config).begin()
     training.check_unseen(path, {**_DEFAULT, "seed": 0})
     assert f"{path} has no config.json beside it" in capsys.readouterr().out
 

@@ -339,6 +339,12 @@ def compile_model(model: "VHE", *, character: str) -> None:
 
     if INIT.value:
         training.check_unseen(INIT.value, config())
+        if SEED.value != training.data_settings(INIT.value)["seed"]:
+            print(
+                "--init names a run of another --seed: it may have trained on "
+                "what this run chooses its best epoch by.",
+                flush=True,
+            )
         weights = vhe_tf.load_model(INIT.value).get_weights()
         shapes = [weight.shape for weight in weights]
         if shapes != [tuple(v.shape) for v in model.variables]:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         models = [vhe_tf.load_model(path) for path in _MODELS.value]
         settings = training.data_settings(_MODELS.value[0])
-        for path in _MODELS.value[1:]:
+        for path in _MODELS.value:
             training.check_unseen(path, settings)
         source = sources.load_again(
             settings,

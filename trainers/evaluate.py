@@ -184,8 +184,8 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
     The seed is the run's always: it decides which classes are unseen.
 
     Raises:
-        ValueError: If the flags are for other images, or name classes that
-            the run trained on.
+        ValueError: If the flags are for other images, or the run trained on
+            classes that are tested on.
     """
     from vhe_tf import training
 
@@ -202,8 +202,11 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
             f"for a model of coloured ones. Received: --{name}={chosen[name]}."
         )
     settings |= chosen
-    if chosen:
-        training.check_unseen(model, settings)
+    training.check_unseen(model, settings)
+    if _LAKE_RUNS.value:
+        # Of characters of the evaluation set.
+        lake = {"dataset": "omniglot", "split": "lake", "seed": 0}
+        training.check_unseen(model, lake)
     return settings
 
 

@@ -28,8 +28,8 @@ lines are of models that were not made for this document and depart from its \
 protocols as they say: `shipped`, those in `saved_models/`; `from scratch`, \
 a model for likelihood that began with random weights; `mechanism`, four that \
 differ in the objective alone, trained for a few minutes; and `binarised \
-together`, made as `cpu` by the code of commit 8223b43, which binarised x once \
-where x is in D. Their numbers \
+together`, made as `cpu` by the code up to commit 8223b43, which binarised x \
+once where x is in D. Their numbers \
 were entered from the reports of `evaluate.py` and, for the KL of `mechanism`, \
 from the log of training; those of the deconvolutional `shipped` model and of \
 `from scratch` were measured before classes shared their draws, so that their \

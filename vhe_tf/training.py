@@ -879,8 +879,8 @@ def check_unseen(
 ) -> None:
     """Refuses a model that has seen classes that others are tested on.
 
-    Where the model has no `config.json` beside it, a line says that this
-    cannot be told.
+    Where the model has no `config.json` of a trainer beside it, a line says
+    that this cannot be told.
 
     Args:
         model: The .keras file of the model.
@@ -889,10 +889,14 @@ def check_unseen(
     Raises:
         ValueError: If the run of the model has trained on some of them.
     """
-    if not pathlib.Path(model).with_name("config.json").exists():
+    config = pathlib.Path(model).with_name("config.json")
+    if not config.exists() or "dataset" not in json.loads(
+        config.read_text("utf-8")
+    ):
         print(
-            f"{model} has no config.json beside it: whether it has been "
-            "trained on classes that are tested on here cannot be told.",
+            f"{model} has no config.json beside it that names its data: "
+            "whether it has been trained on classes that are tested on here "
+            "cannot be told.",
             flush=True,
         )
         return

@@ -398,6 +398,7 @@ def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
     out = tmp_path / "out"
     for command in (
         trainer(f"--model={models[0]}", "--split=lake", script="evaluate.py"),
+        trainer(f"--model={models[0]}", "--lake_runs=x", script="evaluate.py"),
         trainer(f"--models={','.join(models)}", script="compare.py"),
     ):
         done = output_of([*command, f"--out={out}"])
