@@ -50,6 +50,7 @@ def main() -> None:
     """Trains and probes."""
     data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
     train, test = sources.hold_out_groups(data, "alphabet", 6)
+    train, validation = sources.hold_out_groups(train, "alphabet", 3)
     keras.utils.set_random_seed(0)  # the weights at the start
     model = vhe_tf.VHE(
         latents=[
@@ -73,7 +74,7 @@ def main() -> None:
             resamples=model.objective.resamples,
             augmentation=Augmentation(binarization="threshold"),
         )
-        for images in (train, test)
+        for images in (train, validation)
     ]
     training.fit(
         model,

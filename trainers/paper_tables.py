@@ -417,6 +417,15 @@ CHECKS = {
         ("omniglot_pixel_cnn_small", "omniglot_pixel_cnn_small_within"),
         ("--num_trials=6", "--num_groups=1", "--joint_num_samples=1"),
     ),
+    "omniglot_pixel_cnn_small_random1200": Check(
+        ("omniglot_pixel_cnn_small_random1200",),
+        (
+            "--within=",
+            "--num_trials=5",
+            "--num_groups=1",
+            "--joint_num_samples=1",
+        ),
+    ),
     "omniglot_deconvolutional_small": Check(
         (
             "omniglot_deconvolutional_small",

@@ -621,7 +621,20 @@ def test_the_check_measures_every_shipped_model(
             assert f"{result} " in shown
     # As many draws of c make other bounds: k = 100 and 500 beside these.
     assert shown.count("not measured ") == 2
-    assert shown.count("ok ") == (0 if status else 27)
+    assert shown.count("ok ") == (0 if status else 29)
+
+
+def test_the_check_asks_for_what_it_compares(tables):
+    for how in tables.CHECKS.values():
+        measures = set()
+        for result in how.results:
+            path = ROOT / "docs" / "results" / f"{result}.json"
+            measures.update(json.loads(path.read_text("utf-8"))["measures"])
+        accuracies = {m for m in measures if m.startswith("accuracy.20way_")}
+        accuracies.discard(tables.LAKE_MEASURE)
+        within = {m for m in accuracies if m.endswith("_within_alphabet")}
+        assert bool(accuracies) == ("--shots=" not in how.evaluate)
+        assert bool(within) == ("--within=" not in how.evaluate)
 
 
 def test_the_document_is_that_of_the_kept_results(document):
