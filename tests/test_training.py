@@ -679,7 +679,8 @@ def test_a_model_that_has_seen_the_test_classes_is_refused(tmp_path, capsys):
     split = {"dataset": "omniglot", "split": "random1200", "images": "grey"}
     training.Run(tmp_path, {**split, "seed": 1}).begin()
     path = tmp_path / "best.keras"
-    training.check_unseen(path, {**split, "seed": 1, "batch_size": 3})
+    known = training.check_unseen(path, {**split, "seed": 1, "batch_size": 3})
+    assert known == {**split, "seed": 1}
     with pytest.raises(ValueError, match=r"'seed': 1}; here: {.*'seed': 0}"):
         training.check_unseen(path, {**split, "seed": 0})
     assert not capsys.readouterr().out
@@ -692,7 +693,7 @@ def test_that_it_cannot_be_told_what_a_model_has_seen_is_said(
     path = tmp_path / "alone.keras"
     if config:
         training.Run(tmp_path, config).begin()
-    training.check_unseen(path, {**_DEFAULT, "seed": 0})
+    assert training.check_unseen(path, {**_DEFAULT, "seed": 0}) is None
     assert f"{path} has no config.json beside it" in capsys.readouterr().out
 
 

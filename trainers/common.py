@@ -338,11 +338,19 @@ def compile_model(model: "VHE", *, character: str) -> None:
     from vhe_tf import training
 
     if INIT.value:
-        training.check_unseen(INIT.value, config())
-        if SEED.value != training.data_settings(INIT.value)["seed"]:
+        here = config()
+        trained = training.check_unseen(INIT.value, here)
+        if (
+            trained
+            and trained["dataset"] == here["dataset"]
+            and any(
+                trained.get(name, here[name]) != here[name]
+                for name in ("seed", "split")
+            )
+        ):
             print(
-                "--init names a run of another --seed: it may have trained on "
-                "what this run chooses its best epoch by.",
+                "--init names a run of another --seed or --split: it may have "
+                "trained on what this run chooses its best epoch by.",
                 flush=True,
             )
         weights = vhe_tf.load_model(INIT.value).get_weights()

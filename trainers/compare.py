@@ -5,7 +5,8 @@
 
 Five cues of unseen characters (or people), then a block of columns for each
 model, in the order in which they are named. The data are those of the first
-model's run; the others must have images of that shape and that grouping.
+model's run; the others must have images of that shape and that grouping, and
+must not have been trained on classes of its test set.
 """
 
 import os

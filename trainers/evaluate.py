@@ -202,8 +202,7 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
             f"for a model of coloured ones. Received: --{name}={chosen[name]}."
         )
     settings |= chosen
-    training.check_unseen(model, settings)
-    if _LAKE_RUNS.value:
+    if training.check_unseen(model, settings) and _LAKE_RUNS.value:
         # Of characters of the evaluation set.
         lake = {"dataset": "omniglot", "split": "lake", "seed": 0}
         training.check_unseen(model, lake)

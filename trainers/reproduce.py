@@ -50,7 +50,8 @@ _TABLE = flags.DEFINE_multi_enum(
     None,
     [*paper_tables.TABLES, _FIGURES],
     "What to make: a table of the paper, Lake's runs, the conditional NLL by "
-    "shots, or the figures. May be repeated; all by default.",
+    "shots, or the figures. May be repeated; all by default. A figure that is "
+    "not there yet has its models trained, also those whose numbers are there.",
 )
 _BUDGET = flags.DEFINE_enum(
     "budget",
@@ -472,6 +473,8 @@ def draw_figures(budget: str, inputs: Inputs) -> list[str]:
             print(f"{figure.name}: {kept}no models {', '.join(lacking)} yet")
             continue
         try:
+            for row in rows:
+                _check_settings(row, budget)
             _draw(figure, folders, out, inputs)
         except (RowError, OSError) as error:
             failures.append(f"{figure.name}: {error}")

@@ -876,15 +876,20 @@ def data_settings(model: str | os.PathLike[str]) -> dict[str, Any]:
 
 def check_unseen(
     model: str | os.PathLike[str], settings: Mapping[str, Any]
-) -> None:
+) -> dict[str, Any] | None:
     """Refuses a model that has seen classes that others are tested on.
 
     Where the model has no `config.json` of a trainer beside it, a line says
-    that this cannot be told.
+    that this cannot be told. A run that began with the weights of another one
+    was held to this when it began, so that it is not followed back, but for
+    one of another data set: that is not caught.
 
     Args:
         model: The .keras file of the model.
         settings: `dataset`, `split` and `seed` of the data to test on.
+
+    Returns:
+        The `data_settings` of the model's run, None where they are not known.
 
     Raises:
         ValueError: If the run of the model has trained on some of them.
@@ -899,18 +904,19 @@ def check_unseen(
             "cannot be told.",
             flush=True,
         )
-        return
+        return None
     trained = data_settings(model)
     if not sources.trained_on_test_classes(trained, settings):
-        return
+        return trained
     there, here = (
         {name: of.get(name) for name in ("dataset", "split", "seed")}
         for of in (trained, settings)
     )
     raise ValueError(
-        f"{model} was trained on classes that are tested on here. Take the "
-        "split that it was trained on, where the split is random with its "
-        f"seed, or another model. Its run: {there}; here: {here}."
+        f"{model} was trained on classes that are tested on here (folders and "
+        "records are taken to be the same ones). Take the split that it was "
+        "trained on, where the split is random with its seed, or another "
+        f"model. Its run: {there}; here: {here}."
     )
 
 

@@ -387,6 +387,39 @@ def test_weights_that_have_seen_the_test_classes_are_refused(
     assert not list((tmp_path / "run").rglob("*.*"))
 
 
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({"dataset": "glyphs", "split": "lake", "seed": 0}, False),
+        ({"dataset": "glyphs", "split": "lake", "seed": 1}, True),
+        ({"dataset": "glyphs", "split": "vinyals", "seed": 0}, True),
+        ({"dataset": "folder", "split": "lake", "seed": 1}, False),
+        (None, False),
+    ],
+)
+def test_weights_that_may_have_seen_the_validation_set_are_told_of(
+    run, said, tmp_path
+):
+    if run:
+        training.Run(tmp_path, run).begin()
+    path = tmp_path / "best.keras"
+    training.save_model(tiny_model(), path)
+    taken = printed_by(
+        "import contextlib, io, json\n"
+        "import common, omniglot\n"
+        "from absl import flags\n"
+        "from tests.tiny_run import tiny_model\n"
+        "flags.FLAGS(['', '--run_dir=none', '--dataset=glyphs', "
+        f"'--init={path}'])\n"
+        "out = io.StringIO()\n"
+        "with contextlib.redirect_stdout(out):\n"
+        "    common.compile_model(tiny_model(), character='character')\n"
+        "print(json.dumps(out.getvalue()))"
+    )
+    assert ("another --seed or --split" in taken) == said
+    assert ("cannot be told" in taken) == (run is None)
+
+
 def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
     models = []
     for seed in (0, 1):

@@ -349,7 +349,7 @@ def test_a_row_is_trained_measured_and_then_left_alone(reproduce, workshop):
 
 
 def test_a_figure_needs_the_models_of_numbers_that_are_kept(
-    reproduce, tables, workshop, monkeypatch
+    reproduce, workshop
 ):
     started, _ = workshop
     inputs = reproduce.Inputs()
@@ -390,6 +390,12 @@ def test_figures_are_drawn_of_models_whose_training_has_ended(
     assert not picture.exists()
     assert f"figure0: no models {ROW}_cpu yet" in capsys.readouterr().out
     (folder / "metrics.json").touch()
+    config = folder / "config.json"
+    config.write_text('{"epochs": 8}', "utf-8")
+    [failure] = reproduce.draw_figures("cpu", inputs)
+    assert "epochs: 8 there, '9' in the flagfile" in failure
+    assert not picture.exists()
+    config.write_text('{"epochs": 9}', "utf-8")
     assert reproduce.draw_figures("cpu", inputs) == []
     assert picture.read_bytes() == b"first"
     assert reproduce.rows_to_draw("cpu") == set()

@@ -389,9 +389,9 @@ def trained_on_test_classes(
 ) -> bool:
     """Whether a run has trained on classes that another is tested on.
 
-    Data sets of other names are taken to have no class in common. Nor can be
-    told: a folder whose classes have changed, or another archive of YouTube
-    Faces.
+    Data sets of other names are taken to have no class in common, and two
+    folders, or records, to be the same one. What cannot be told: a folder
+    whose classes have changed, or another archive of YouTube Faces.
 
     Args:
         trained: `dataset`, `split` (of omniglot) and `seed` of the run that
