@@ -165,7 +165,8 @@ def reconstruction_grid(
 
     Returns:
         `[height, width, C]`, a row a group: the queries, then what
-        `VHE.reconstruct` makes of c from the support and z from the query.
+        `VHE.reconstruct` makes of `group` from the support and of all other
+        latents from the query.
     """
     num_queries = query.shape[1]
     means = model.reconstruct(

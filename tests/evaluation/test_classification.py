@@ -401,6 +401,44 @@ def test_some_queries_of_a_task_are_a_random_choice_of_them():
     assert seen == {frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))}
 
 
+@pytest.mark.parametrize(
+    "name", ["num_ways", "num_shots", "num_trials", "queries_per_class"]
+)
+def test_tasks_of_nothing_are_refused(name):
+    counts = {"num_ways": 2, "num_shots": 1, "num_trials": 1, name: 0}
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+        next(few_shot_trials(uniform_data(), group="character", **counts))
+
+
+@pytest.mark.parametrize("argument", ["group", "within", "spread"])
+def test_a_grouping_that_the_data_lack_is_refused(argument):
+    kwargs = {"num_ways": 2, "num_shots": 1, "num_trials": 1}
+    groupings = {"group": "character", argument: "alfabet"}
+    with pytest.raises(ValueError, match=r"\['character'\].*'alfabet'"):
+        next(few_shot_trials(uniform_data(), **groupings, **kwargs))
+
+
+@pytest.mark.parametrize(
+    "name", ["num_samples", "num_element_samples", "max_decoded"]
+)
+def test_a_scorer_without_draws_is_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+        ClassScorer(GaussianWorld().model, group="character", **{name: 0})
+
+
+def test_a_scorer_is_of_a_group_latent_and_of_images_of_its_model():
+    world = GaussianWorld(2, 1)
+    for group in ("person", "element"):
+        with pytest.raises(ValueError, match=rf"\['character'\].*'{group}'"):
+            ClassScorer(world.model, group=group)
+    scorer = ClassScorer(world.model, group="character")
+    images = np.zeros((2, 3, 4, 4, 1), np.float32)
+    with pytest.raises(
+        ValueError, match=r"\(2, 2, 1\)\. Received: \(4, 4, 1\)"
+    ):
+        scorer(images, images[:, 0], seed=(0, 0))
+
+
 def test_more_queries_than_a_task_has_are_refused():
     with pytest.raises(ValueError, match="Received: num_queries=4"):
         trials(telling_data(), num_queries=4)

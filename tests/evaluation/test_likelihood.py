@@ -511,6 +511,28 @@ def test_other_group_latents_are_integrated_out():
     assert np.all(np.abs(np.diag(scores) - expected) < NUM_ERRORS * error)
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"num_samples": 0}, {"num_element_samples": 0}, {"max_groups": 0}],
+)
+def test_no_draws_or_groups_are_refused(kwargs):
+    [(name, _)] = kwargs.items()
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+        joint(GaussianWorld(), uniform_data(), **kwargs)
+
+
+def test_what_is_no_group_or_no_image_of_the_model_is_refused():
+    model, data = GaussianWorld().model, uniform_data()
+    with pytest.raises(ValueError, match=r"\['character'\].*'person'"):
+        joint_nll(model, data, group="person")
+    with pytest.raises(ValueError, match="a group latent of the model"):
+        JointScorer(model, "person", 1, 2000)
+    with pytest.raises(
+        ValueError, match=r"\(8, 8, 1\)\. Received: \(2, 2, 1\)"
+    ):
+        joint_nll(tiny_vhe(), data, group="character")
+
+
 def test_stored_images_are_refused():
     stored = GroupedImages(
         np.zeros((4, 8, 8, 1), np.uint8), {"character": np.zeros(4, int)}

@@ -116,6 +116,16 @@ def test_a_likelihood_takes_its_latents_in_any_order():
     )
 
 
+def test_a_likelihood_refuses_an_unseen_latent_that_is_none():
+    likelihood = ImageLikelihood(
+        ConvolutionalDecoder((8, 8, 1), (4,), 0),
+        BernoulliImageHead(),
+        unseen=["alfabet"],
+    )
+    with pytest.raises(ValueError, match=r"\['alfabet'\]"):
+        likelihood(alphabet=tf.zeros([2, 3]), character=tf.zeros([2, 3]))
+
+
 def test_inference_layers_survive_a_round_trip():
     parents = [_random(4, 3, 2), _random(4, 3, 1)]
     assert_survives_round_trip(ConditionalNormal(2, 8), *parents)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests.conftest import assert_distribution_shape
 from tests.conftest import assert_survives_round_trip
@@ -94,6 +95,30 @@ def test_an_unknown_divergence_is_refused():
         ValueError, match=r"'glyph' must be one of.*divergence='renyi'"
     ):
         _latent("glyph", divergence="renyi")
+
+
+def test_a_kl_without_a_closed_form_says_what_to_declare():
+    latent = Latent(
+        "character",
+        prior=heads.StandardNormal(2),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+    )
+    prior = tfd.Independent(tfd.Logistic(tf.zeros(2), 1.0), 1)
+    posterior = tfd.MultivariateNormalDiag(tf.zeros([1, 2]))
+    with pytest.raises(ValueError, match="divergence='one_sample'"):
+        latent.kl(posterior, prior, posterior.sample())
+
+
+def test_prior_and_posterior_must_have_one_event_shape():
+    latent = Latent(
+        "character",
+        prior=heads.StandardNormal(1),
+        posterior=inference.SupportPosterior(keras.layers.Flatten(), 4, 8),
+    )
+    support = tiny_episode()["support"]["character"]
+    posterior, prior = latent(support)
+    with pytest.raises(ValueError, match=r"'character' .* \(1,\) and \(4,\)"):
+        latent.kl(posterior, prior, posterior.sample())
 
 
 def test_a_latent_below_itself_is_refused():

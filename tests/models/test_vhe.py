@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import assert_distribution_shape
@@ -10,6 +11,7 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from tests.evaluation.conftest import GaussianWorld
+from tests.evaluation.conftest import latents_seen
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.layers import convolution
@@ -330,6 +332,22 @@ def test_an_episode_whose_shapes_disagree_is_refused(
 # Purity -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("key", ["query", "support", "group_size", "seed"])
+def test_an_episode_that_lacks_something_is_refused(models, key):
+    episode = tiny_episode()
+    del episode[key]
+    with pytest.raises(ValueError, match=f"an episode without {key}"):
+        models["flat"](episode)
+
+
+@pytest.mark.parametrize("key", ["support", "group_size"])
+def test_an_episode_that_lacks_a_latent_is_refused(models, key):
+    episode = tiny_episode(GROUPS["factorial"])
+    del episode[key]["style"]
+    with pytest.raises(ValueError, match=rf"without {key}\['style'\]"):
+        models["factorial"](episode)
+
+
 def test_equal_seeds_give_equal_terms(model, episode):
     _assert_equal(model(episode), model(episode))
 
@@ -449,6 +467,35 @@ def test_metrics_are_means_over_the_epoch_alone(models):
             ],
         }.items():
             np.testing.assert_allclose(result[name], np.mean(values), rtol=1e-5)
+
+
+def test_metrics_of_groups_are_of_the_elements_whose_group_is_known():
+    model = tiny_vhe()
+    model.compile(keras.optimizers.SGD(0.0))
+    episode = tiny_episode()
+    terms = model(episode)
+    known = tf.constant([True, False, True])
+    result = model.test_step(
+        {
+            **episode,
+            "known": {"character": known},
+            "group_size": {"character": tf.where(known, 5, 0)},
+        }
+    )
+    assert result["group_size_character"] == 5.0
+    kl = terms.kl["character"].numpy()[[0, 2]]
+    np.testing.assert_allclose(result["kl_character"], kl.mean(), rtol=1e-5)
+    # What adds up to the bound is of all elements.
+    np.testing.assert_allclose(
+        result["kl_character_shared"], kl.sum() / 5 / 3, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        result["elbo"],
+        result["log_likelihood"]
+        - result["kl_character_shared"]
+        - result["kl_element"],
+        rtol=1e-5,
+    )
 
 
 def test_fitting_resets_the_metrics_each_epoch():
@@ -739,6 +786,59 @@ def test_a_latent_that_only_a_posterior_sees_is_refused():
         )
 
 
+class OfDistribution(lazy.LazyLayer):
+    """A layer that changes what another returns."""
+
+    def __init__(self, layer, change):
+        super().__init__(autocast=False)
+        self.layer = layer
+        self.change = change
+
+    def call(self, *args, **kwargs):
+        return self.change(self.layer(*args, **kwargs))
+
+
+def test_a_likelihood_of_anything_but_images_is_refused():
+    model = tiny_vhe()
+    with pytest.raises(ValueError, match=r"event shape \(8, 8, 3\)"):
+        VHE(
+            latents=model.latents,
+            likelihood=inference.ImageLikelihood(
+                convolution.ConvolutionalDecoder((8, 8, 3), (8,), 0),
+                heads.BernoulliImageHead(),
+            ),
+            image_shape=IMAGE_SHAPE,
+        )
+    # Pixels that are not made one event.
+    with pytest.raises(ValueError, match=r"event shape \(\), batch shape"):
+        VHE(
+            latents=model.latents,
+            likelihood=OfDistribution(
+                model.likelihood, lambda image: image.distribution
+            ),
+            image_shape=IMAGE_SHAPE,
+        )
+
+
+def test_a_latent_of_many_kls_is_refused():
+    def normal(mvn):
+        return tfd.Normal(mvn.mean(), mvn.stddev())
+
+    character = Latent(
+        "character",
+        prior=OfDistribution(heads.StandardNormal(2), normal),
+        posterior=OfDistribution(
+            inference.SupportPosterior(keras.layers.Flatten(), 2, 8), normal
+        ),
+    )
+    with pytest.raises(ValueError, match=r"\(1, 2\) .* by latent 'character'"):
+        VHE(
+            latents=[character],
+            likelihood=Restricted(["character"]),
+            image_shape=IMAGE_SHAPE,
+        )
+
+
 def test_a_parent_of_what_the_likelihood_sees_is_enough():
     hierarchical = tiny_vhe("hierarchical")
     alphabet, character, _ = hierarchical.latents
@@ -782,6 +882,60 @@ def test_a_support_of_an_element_latent_is_refused(models):
     support = {"element": tf.zeros([3, 2, *IMAGE_SHAPE])}
     with pytest.raises(ValueError, match="Received: 'element'"):
         models["flat"].infer(support, seed=SEED)
+
+
+def test_inference_checks_supports_as_generation_does(models):
+    model = models["flat"]
+    support = tiny_episode()["support"]["character"]
+    for wrong, message in (
+        (support[:, 0], "wrong shape"),
+        (tf.cast(support, tf.uint8), "dtype uint8"),
+    ):
+        for method in (model.infer, model.importance_sample):
+            with pytest.raises(ValueError, match=message):
+                method({"character": wrong}, seed=SEED, num_samples=1)
+    np.testing.assert_array_equal(
+        model.infer(support, seed=SEED)["character"],
+        model.infer({"character": support}, seed=SEED)["character"],
+    )
+
+
+def test_a_latent_stands_with_its_parents_alone(models):
+    model = models["hierarchical"]
+    episode = tiny_episode(GROUPS["hierarchical"])
+    samples = model.infer(episode["support"], seed=SEED)
+    encoded = model.encode(episode["support"])
+    orphan = {"character": samples["character"]}
+    for call in (
+        lambda: model.decode(orphan, seed=SEED),
+        lambda: model.render(orphan, seed=SEED, query=episode["query"]),
+        lambda: model.log_likelihood_given(orphan, episode["query"], seed=SEED),
+        lambda: model.sample({"character": encoded["character"]}, seed=SEED),
+        lambda: model.log_likelihood(
+            {"character": encoded["character"]}, episode["query"], seed=SEED
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"depends on \['alphabet'\]"):
+            call()
+    for given in (samples, {"alphabet": samples["alphabet"]}):
+        assert model.decode(given, seed=SEED).batch_shape == (1, 3)
+
+
+@pytest.mark.parametrize("samples", [{}, {"person": tf.zeros([1, 3, 2])}])
+def test_values_of_no_latent_are_refused(model, episode, samples):
+    with pytest.raises(ValueError, match="`samples` has some or all latents"):
+        model.decode(samples, seed=SEED)
+    with pytest.raises(ValueError, match="`samples` has some or all latents"):
+        model.log_likelihood_given(samples, episode["query"], seed=SEED)
+
+
+def test_likelihoods_and_samples_need_a_support(model, episode):
+    for call in (
+        lambda: model.sample({}, seed=SEED),
+        lambda: model.log_likelihood({}, episode["query"], seed=SEED),
+    ):
+        with pytest.raises(ValueError, match="`sample_prior` draws"):
+            call()
 
 
 @pytest.mark.parametrize("with_query", [False, True])
@@ -862,6 +1016,24 @@ def test_independent_pixels_are_rendered_as_their_means(
     sharper = model.render(samples, seed=SEED, query=query, temperature=0.5)
     logits = likelihood.distribution.logits_parameter()
     np.testing.assert_allclose(sharper, tf.sigmoid(logits / 0.5), rtol=1e-5)
+
+
+def test_reconstructions_infer_what_has_no_support_from_the_query():
+    model = _narrow("factorial")
+    episode = tiny_episode(GROUPS["factorial"])
+    support = {"character": episode["support"]["character"]}
+    with latents_seen(model) as seen:
+        model.reconstruct(support, episode["query"], seed=SEED)
+    latents = {latent.name: latent for latent in model.latents}
+    for name, observed in (
+        ("character", support["character"]),
+        ("style", episode["query"][:, tf.newaxis]),
+    ):
+        np.testing.assert_allclose(
+            seen[-1][name][0],
+            latents[name].posterior(observed).mean(),
+            atol=1e-3,
+        )
 
 
 @pytest.mark.parametrize("with_query", [False, True])
@@ -1273,9 +1445,10 @@ def test_encode_takes_parents_at_the_means_of_their_posteriors():
     np.testing.assert_array_equal(encoded["character"].mean(), expected.mean())
 
 
-def test_encode_asks_no_prior_for_a_mean_that_nobody_needs():
-    # A PixelCNN has none.
-    assert not tiny_pixel_cnn_vhe().encode({})
+def test_encode_refuses_what_it_returned():
+    encoded = tiny_vhe().encode(tiny_episode()["support"])
+    with pytest.raises(ValueError, match="`encode` takes supports"):
+        tiny_vhe().encode(encoded)
 
 
 def test_encoded_groups_and_queries_must_be_as_many():
@@ -1298,6 +1471,48 @@ def test_images_of_whole_numbers_are_refused():
     model = tiny_vhe()
     with pytest.raises(ValueError, match="'character' of dtype uint8"):
         model.sample(tf.zeros([1, 1, 8, 8, 1], tf.uint8), seed=(1, 2))
+
+
+@pytest.mark.parametrize("support_size", [1, 4])
+def test_images_of_256_levels_are_refused(models, support_size):
+    model = models["flat"]
+    episode = tiny_episode(support_size=support_size)
+    support, query = episode["support"]["character"], episode["query"]
+    classes = support[:, tf.newaxis]
+    for call in (
+        lambda: model.log_likelihood(255 * support, query, seed=SEED),
+        lambda: model.log_likelihood(support, 255 * query, seed=SEED),
+        lambda: model.classify(classes, 255 * query, seed=SEED),
+        lambda: model.infer({"character": 255 * support}, seed=SEED),
+        lambda: model({**episode, "query": 255 * query}),
+    ):
+        with pytest.raises(ValueError, match="divide those of 0 to 255"):
+            call()
+
+
+def test_images_of_double_precision_are_as_good(models, pixel_cnn):
+    episode = tiny_episode()
+    double = {
+        "support": np.float64(episode["support"]["character"]),
+        "query": np.float64(episode["query"]),
+    }
+    for model in (models["flat"], pixel_cnn):
+        support, query = episode["support"]["character"], episode["query"]
+        kwargs = {"seed": SEED, "num_samples": 2}
+        np.testing.assert_array_equal(
+            model.classify(
+                double["support"][:, None], double["query"], **kwargs
+            ),
+            model.classify(support[:, tf.newaxis], query, **kwargs),
+        )
+        terms = model(
+            {
+                **episode,
+                "query": double["query"],
+                "support": {"character": double["support"]},
+            }
+        )
+        np.testing.assert_array_equal(terms.elbo, model(episode).elbo)
 
 
 @pytest.mark.parametrize("seed", [3, (1, 2, 3)])

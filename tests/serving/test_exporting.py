@@ -637,6 +637,14 @@ def test_versions_count_up_and_none_is_overwritten(tmp_path):
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["10", "9"]
 
 
+@pytest.mark.parametrize("name", ["num_samples", "num_element_samples"])
+@pytest.mark.parametrize("count", [0, -1])
+def test_an_export_without_draws_is_refused(tmp_path, name, count):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+        export(tiny_vhe(), tmp_path / "m", warmup=False, **{name: count})
+    assert not (tmp_path / "m").exists()
+
+
 def _contents(folder):
     return {
         path.relative_to(folder): path.read_bytes()

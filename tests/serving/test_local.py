@@ -134,6 +134,12 @@ def test_a_port_that_is_none_is_refused(saved_model, port):
         local.LocalServer(saved_model, port=port)
 
 
+def test_a_port_that_is_taken_is_an_error(server, saved_model):
+    port = int(server.address.rpartition(":")[2])
+    with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 is in use"):
+        local.LocalServer(saved_model, port=port)
+
+
 def test_a_port_that_is_taken_ends_quietly(server, saved_model, capsys):
     port = server.address.rpartition(":")[2]
     with pytest.raises(SystemExit):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import counts
+
 __all__ = ["Augmentation", "affine_table", "mirrored", "symmetry"]
 
 BINARIZATIONS = ("dynamic", "threshold", "none")
@@ -61,7 +63,7 @@ class Augmentation:
                 f"`symmetries` must be one of {SYMMETRIES}. "
                 f"Received: symmetries={self.symmetries!r}."
             )
-        if not is_positive_int(self.affine_copies):
+        if not counts.is_positive_int(self.affine_copies):
             raise ValueError(
                 "`affine_copies` must be an int of at least 1, the image "
                 f"itself. Received: affine_copies={self.affine_copies!r}."
@@ -72,7 +74,9 @@ class Augmentation:
                 f"Received: binarization={self.binarization!r}."
             )
         levels = self.num_levels
-        if levels is not None and not (is_positive_int(levels) and levels > 1):
+        if levels is not None and not (
+            counts.is_positive_int(levels) and levels > 1
+        ):
             raise ValueError(
                 "`num_levels` must be an int of at least 2, or None. "
                 f"Received: num_levels={levels!r}."
@@ -81,7 +85,7 @@ class Augmentation:
         if size is not None and not (
             isinstance(size, Sequence)
             and len(size) == 2
-            and all(map(is_positive_int, size))
+            and all(map(counts.is_positive_int, size))
         ):
             raise ValueError(
                 "`image_size` must be two positive ints, (height, width), or "
@@ -92,11 +96,6 @@ class Augmentation:
     def multiplicity(self) -> int:
         """The number of elements that one stored image stands for."""
         return self.symmetries * self.affine_copies
-
-
-def is_positive_int(value: object) -> bool:
-    """Tells whether `value` is a positive integer, NumPy's included."""
-    return isinstance(value, (int, np.integer)) and bool(value > 0)
 
 
 def affine_table(

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import counts
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
@@ -99,7 +100,7 @@ class EpisodeSampler:
         seed: int = 0,
     ) -> None:
         self.augmentation = augmentation or Augmentation()
-        self.batch_size = _positive("batch_size", batch_size)
+        self.batch_size = counts.positive("batch_size", batch_size)
         self.min_support, self.max_support = _support_range(support_size)
         if exclude_query and not resamples:
             raise ValueError(
@@ -511,14 +512,6 @@ def _intensities(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32)
 
 
-def _positive(name: str, value: int) -> int:
-    if not augmentation_lib.is_positive_int(value):
-        raise ValueError(
-            f"`{name}` must be a positive int. Received: {name}={value!r}."
-        )
-    return int(value)
-
-
 def _checked_seed(seed: int) -> int:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed <= _MAX_SEED:
         raise ValueError(
@@ -535,7 +528,7 @@ def _support_range(support_size: int | tuple[int, int]) -> tuple[int, int]:
     )
     if not (
         len(sizes) == 2
-        and all(map(augmentation_lib.is_positive_int, sizes))
+        and all(map(counts.is_positive_int, sizes))
         and sizes[0] <= sizes[1]
     ):
         raise ValueError(

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from vhe_tf import counts
+
 __all__ = ["check_channels", "check_image_size", "read_image", "resized"]
 
 _MODES = {1: "L", 3: "RGB"}
@@ -14,9 +16,7 @@ _MODES = {1: "L", 3: "RGB"}
 def check_image_size(image_size: tuple[int, int]) -> None:
     """Raises ValueError unless `image_size` is two positive ints."""
     valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
-    if not valid or not all(
-        isinstance(size, (int, np.integer)) and size > 0 for size in image_size
-    ):
+    if not valid or not all(map(counts.is_positive_int, image_size)):
         raise ValueError(
             "`image_size` must be two positive ints, (height, width). "
             f"Received: image_size={image_size!r}."

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import counts
 from vhe_tf import replicas
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
@@ -101,6 +102,10 @@ class ClassScorer:
         max_decoded: The largest number of images that a device decodes at
             once, whatever S and Q: what bounds the memory. (T images are
             decoded at once even if that is more.)
+
+    Raises:
+        ValueError: If `group` is no group latent of the model, or a count is
+            not positive.
     """
 
     def __init__(
@@ -113,10 +118,12 @@ class ClassScorer:
         max_decoded: int = 2000,
     ) -> None:
         self.model = model
-        self.group = group
-        self.num_samples = num_samples
-        self.num_element_samples = num_element_samples
-        self.max_decoded = max_decoded
+        self.group = checked_latent(model, group)
+        self.num_samples = counts.positive("num_samples", num_samples)
+        self.num_element_samples = counts.positive(
+            "num_element_samples", num_element_samples
+        )
+        self.max_decoded = counts.positive("max_decoded", max_decoded)
         images = [None, *model.image_shape]
         seed = tf.TensorSpec([2], tf.int32)
         self._score = replicas.EachReplica(
@@ -174,6 +181,7 @@ class ClassScorer:
         seeds: Sequence[tuple[int, int]],
     ) -> np.ndarray:
         """Returns `[R, Q, K]`, for R tasks at once."""
+        check_shape(self.model, supports[0].shape[2:])
         piece = max(1, self.max_decoded // self.num_element_samples)
         samples_at_once = min(self.num_samples, piece)
         queries_at_once = max(1, piece // samples_at_once)
@@ -278,9 +286,17 @@ def few_shot_trials(
 
     Raises:
         ValueError: If there are too few classes, or a class has too few
-            images, for such tasks; if `num_queries` is more than there are.
+            images, for such tasks; if `num_queries` is more than there are, a
+            count is not positive, or the data have no such grouping.
     """
-    check_ready(data)
+    check_ready(data, groupings=[group, within, spread])
+    for name, value in (
+        ("num_ways", num_ways),
+        ("num_shots", num_shots),
+        ("num_trials", num_trials),
+        ("queries_per_class", queries_per_class),
+    ):
+        counts.positive(name, value)
     if num_queries is not None and num_queries > num_ways * queries_per_class:
         raise ValueError(
             f"{num_ways}-way tasks have {num_ways * queries_per_class} queries "
@@ -366,7 +382,8 @@ def few_shot_accuracy(
         The fraction of queries classified right.
 
     Raises:
-        ValueError: As `few_shot_trials`.
+        ValueError: As `few_shot_trials`; if the images do not have the shape
+            that the model was made for.
     """
     correct: list[float] = []
     by = f" by {scorer.group}" if spread else ""
@@ -407,14 +424,53 @@ def _spread_choice(
     )
 
 
-def check_ready(data: GroupedImages) -> None:
-    """Raises a ValueError for images that are stored, not ready for a model."""
+def check_ready(
+    data: GroupedImages,
+    model: VHE | None = None,
+    *,
+    groupings: Sequence[str | None] = (),
+) -> None:
+    """Raises a ValueError for data that cannot be evaluated.
+
+    Args:
+        data: Stored images are refused: they are not ready for a model.
+        model: The images must have its shape.
+        groupings: What the data must have labels of; None is passed over.
+    """
+    for name in groupings:
+        if name is not None and name not in data.labels:
+            raise ValueError(
+                f"The data have the groupings {sorted(data.labels)}. "
+                f"Received: {name!r}."
+            )
+    if model is not None:
+        check_shape(model, data.image_shape)
     if data.images.dtype != np.float32:
         raise ValueError(
             "Evaluation needs images as a model sees them, float32; see "
             "`vhe_tf.data.sources.ready`. "
             f"Received: images of dtype {data.images.dtype}."
         )
+
+
+def check_shape(model: VHE, image_shape: Sequence[int]) -> None:
+    """Raises a ValueError for images of another shape than the model's."""
+    if tuple(image_shape) != model.image_shape:
+        raise ValueError(
+            "Images must have the shape that the model was made for, "
+            f"{model.image_shape}. Received: {tuple(image_shape)}."
+        )
+
+
+def checked_latent(model: VHE, group: str) -> str:
+    """Returns the name of a group latent; a ValueError for any other."""
+    known = [v.name for v in model.latents if not v.per_element]
+    if group not in known:
+        raise ValueError(
+            f"`group` must be a group latent of the model, one of {known}. "
+            f"Received: group={group!r}."
+        )
+    return group
 
 
 def _pools(

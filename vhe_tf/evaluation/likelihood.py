@@ -17,10 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import counts
 from vhe_tf import replicas
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import check_ready
+from vhe_tf.evaluation.classification import checked_latent
 from vhe_tf.evaluation.classification import few_shot_trials
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
@@ -100,7 +102,8 @@ class JointScorer:
 
     Raises:
         ValueError: If other groups lie within those of `group`: their latents
-            would be shared by some of X.
+            would be shared by some of X; if `group` is no group latent of the
+            model, or a count is not positive.
     """
 
     def __init__(
@@ -118,9 +121,11 @@ class JointScorer:
                     f"{latent.name!r}; measure {latent.name!r}."
                 )
         self.model = model
-        self.group = group
-        self.num_element_samples = num_element_samples
-        self.max_decoded = max_decoded
+        self.group = checked_latent(model, group)
+        self.num_element_samples = counts.positive(
+            "num_element_samples", num_element_samples
+        )
+        self.max_decoded = counts.positive("max_decoded", max_decoded)
         strategy = model.distribute_strategy
         self._draw = replicas.EachReplica(strategy, self._draw_piece)
         self._score = replicas.EachReplica(strategy, self._score_piece)
@@ -149,6 +154,7 @@ class JointScorer:
         Returns:
             `[R, k]` for R groups.
         """
+        counts.positive("num_samples", num_samples)
         size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
         images_at_once = min(size, budget)
@@ -246,8 +252,14 @@ def joint_nll(
 
     Returns:
         Nats an image, with the effective sample size.
+
+    Raises:
+        ValueError: As `JointScorer`; if a count is not positive, the data have
+            no such grouping, or the images are not of the model's shape.
     """
-    check_ready(data)
+    check_ready(data, model, groupings=[group])
+    if max_groups is not None:
+        counts.positive("max_groups", max_groups)
     ids = data.group_ids(group)
     if max_groups is not None and max_groups < len(ids):
         generator = np.random.default_rng(seed)
@@ -309,6 +321,9 @@ def conditional_nll(
 
     Returns:
         Nats an image.
+
+    Raises:
+        ValueError: As `few_shot_accuracy`.
     """
     values: list[float] = []
     trials = few_shot_trials(

@@ -98,13 +98,11 @@ def evaluate(
         half width of an interval is None for a single trial.
 
     Raises:
-        ValueError: If `within` is no grouping of the data.
+        ValueError: If `group` or `within` is no grouping of the data, or
+            `group` no group latent of the model; if the images are not of the
+            model's shape, or a count is not positive.
     """
-    if within is not None and within not in data.labels:
-        raise ValueError(
-            f"`within` must be a grouping of the data, one of "
-            f"{sorted(data.labels)}. Received: within={within!r}."
-        )
+    classification.check_ready(data, model, groupings=[group, within])
     scorer = classification.ClassScorer(
         model,
         group=group,

@@ -114,7 +114,7 @@ def judge_transfer(
         ValueError: If there are too few contents, styles or images, or fewer
             than two of either are asked for.
     """
-    check_ready(data)
+    check_ready(data, model, groupings=groups)
     if min(num_ways, num_styles) < 2:
         raise ValueError(
             "Style transfer is between two contents and two styles at least. "

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import counts
 from vhe_tf.layers import lazy
 
 __all__ = [
@@ -45,7 +46,7 @@ class StandardNormal(lazy.LazyLayer):
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.latent_size = _checked_size(latent_size)
+        self.latent_size = counts.positive("latent_size", latent_size)
 
     def call(self, *parents: tf.Tensor) -> tfd.Distribution:
         return tfd.MultivariateNormalDiag(
@@ -80,7 +81,7 @@ class DiagonalNormalHead(lazy.LazyLayer):
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.latent_size = _checked_size(latent_size)
+        self.latent_size = counts.positive("latent_size", latent_size)
         self.parameters = keras.layers.Dense(
             2 * latent_size, dtype=self.dtype_policy, name="parameters"
         )
@@ -202,12 +203,3 @@ class _NormalInLevels(tfd.Normal):
 
     def _entropy(self) -> tf.Tensor:
         return super()._entropy() - math.log(self._level)
-
-
-def _checked_size(latent_size: int) -> int:
-    if not isinstance(latent_size, int) or latent_size < 1:
-        raise ValueError(
-            "`latent_size` must be a positive int. "
-            f"Received: latent_size={latent_size!r}."
-        )
-    return latent_size

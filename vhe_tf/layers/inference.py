@@ -179,6 +179,9 @@ class ImageLikelihood(lazy.LazyLayer):
 
     Returns:
         What `head` returns: batch shape `[S..., B]`, event shape `[H, W, C]`.
+
+    Raises:
+        ValueError: By a call, if `unseen` names no latent.
     """
 
     def __init__(
@@ -194,6 +197,12 @@ class ImageLikelihood(lazy.LazyLayer):
         self.unseen = tuple(unseen)
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
+        unknown = set(self.unseen).difference(latents)
+        if unknown:
+            raise ValueError(
+                "`unseen` names latents on which x does not depend directly, "
+                f"some of {sorted(latents)}. Received: {sorted(unknown)}."
+            )
         # By name, so that the order of declaration does not matter.
         seen = sorted(set(latents).difference(self.unseen))
         values = [latents[name] for name in seen]

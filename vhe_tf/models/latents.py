@@ -30,7 +30,8 @@ class Latent(lazy.LazyLayer):
         prior: Keras layer, `prior(*parents)` returns the `tfd.Distribution`
             `p(latent | parents)`. Without parents its batch shape is `[]`.
         posterior: Keras layer, `posterior(observed, *parents)` returns
-            `q(latent; observed, parents)`, of the same family as the prior.
+            `q(latent; observed, parents)`, of the same event shape as the
+            prior and, for a KL in closed form, of a family that has one.
             `observed` is the support, `[B, N, H, W, C]`, or for a per-element
             latent the query, `[B, H, W, C]`. Parents may carry sample axes,
             `[S..., B, E...]`; the posterior then has batch shape `[S..., B]`.
@@ -90,10 +91,29 @@ class Latent(lazy.LazyLayer):
         prior: tfd.Distribution,
         sample: tf.Tensor,
     ) -> tf.Tensor:
-        """Returns `KL[posterior || prior]`, `[S..., B]`, nats."""
+        """Returns `KL[posterior || prior]`, `[S..., B]`, nats.
+
+        Raises:
+            ValueError: If their event shapes differ, or there is no closed
+                form and `divergence` says that there is.
+        """
+        if not posterior.event_shape.is_compatible_with(prior.event_shape):
+            raise ValueError(
+                f"Prior and posterior of latent {self.name!r} must have the "
+                f"same event shape. Received: {prior.event_shape} and "
+                f"{posterior.event_shape}."
+            )
         if self.divergence == "one_sample":
             return divergences.kl_from_sample(posterior, prior, sample)
-        return tfd.kl_divergence(posterior, prior)
+        try:
+            return tfd.kl_divergence(posterior, prior)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The KL of latent {self.name!r} has no closed form that is "
+                "known; declare it with divergence='one_sample'. Received: a "
+                f"posterior {type(posterior).__name__} and a prior "
+                f"{type(prior).__name__}."
+            ) from error
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

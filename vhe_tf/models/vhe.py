@@ -4,10 +4,11 @@ One bound covers the class-structured, per-element, hierarchical and factorial
 models of the paper (Eq. 15, 16, 18 and 21):
 
     elbo(x) =   E_q [ log p(x | every latent) ]
-              - sum over per-element latents   KL[q(z; x, parents) || p(z)]
+              - sum over per-element latents   KL[q(z; x) || p(z)]
               - sum over group latents g of x  KL[q(c_g; D_g) || p(c_g)] / |X_g|
 
-so one class does: the latents are declared (`vhe_tf.Latent`), not subclassed.
+(q and p of each latent given its parents), so one class does: the latents are
+declared (`vhe_tf.Latent`), not subclassed.
 `call` is a pure function of weights, episode and seed: nothing is assigned in
 it and every draw is seeded by the episode, so that the same code trains,
 compiles, resumes exactly and exports.
@@ -37,6 +38,10 @@ Episode = Mapping[str, Any]
 Support = Mapping[str, Any]
 """For some or all group latents, the support set to infer it from, or what
 `VHE.encode` made of that."""
+
+# Images are floats from 0 to 1, and Gaussian pixels may be somewhat beyond; a
+# larger one tells an image of 0 to 255.
+_LARGEST_PIXEL = 16.0
 
 Samples = dict[str, tf.Tensor]
 """The values of latents by name, `[S..., B, E...]` each."""
@@ -105,7 +110,7 @@ class VHE(keras.Model):
     def call(
         self, episode: Episode, training: bool = False
     ) -> objectives.ElboTerms:
-        self._check_shapes(episode)
+        episode = self._checked(episode)
         seed = by_row.fold_in(episode["seed"], len(self.latents))
         with dropout.seed_scope(seed, training=training):
             return self._terms(episode)
@@ -253,7 +258,11 @@ class VHE(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The means that `fit` reports and resets each epoch, in nats."""
+        """The means that `fit` reports and resets each epoch, in nats.
+
+        `kl_{latent}` and `group_size_{latent}` are over the elements whose
+        group is known; the others, which add up to `elbo`, over all.
+        """
         return list(self._trackers.values())
 
     def _metric_names(self) -> list[str]:
@@ -278,8 +287,14 @@ class VHE(keras.Model):
             values[f"kl_{name}_shared"] = terms.shared_kl[name]
         for name, size in episode["group_size"].items():
             values[f"group_size_{name}"] = tf.cast(size, tf.float32)
+        # Of elements without a known group there is nothing to report.
+        weights = {
+            f"{prefix}_{name}": known
+            for name, known in episode.get("known", {}).items()
+            for prefix in ("kl", "group_size")
+        }
         for name, tracker in self._trackers.items():
-            tracker.update_state(values[name])
+            tracker.update_state(values[name], sample_weight=weights.get(name))
 
     def _results(self) -> dict[str, Any]:
         return {name: t.result() for name, t in self._trackers.items()}
@@ -289,8 +304,9 @@ class VHE(keras.Model):
     def encode(self, support: Support | tf.Tensor) -> dict[str, Any]:
         """Returns the posteriors of group latents, to be used again and again.
 
-        What it returns can stand for the support in every method that takes
-        one but `classify`; `log_likelihood` scores one class at a time.
+        What it returns can stand, as a whole, for the support in the other
+        methods that take one, but in `classify`; `log_likelihood` scores one
+        class at a time.
 
         Args:
             support: `[B, N, H, W, C]` for each group latent that is known;
@@ -300,8 +316,13 @@ class VHE(keras.Model):
             For each latent of `support`, and each latent above one,
             q(latent; D, parents), a `tfd.Distribution` of batch shape `[B]`,
             at the means of its parents' posteriors.
+
+        Raises:
+            ValueError: If `support` is what `encode` returned.
         """
-        support = self._with_implied(self._as_support(support))
+        support = self._as_support(support)
+        _check_no_posteriors("encode", support)
+        support = self._with_implied(support)
         posteriors: dict[str, Any] = {}
         means: Samples = {}
         for latent in self.latents:
@@ -315,7 +336,7 @@ class VHE(keras.Model):
 
     def infer(
         self,
-        support: Support,
+        support: Support | tf.Tensor,
         *,
         seed: tf.Tensor,
         num_samples: int = 1,
@@ -342,8 +363,9 @@ class VHE(keras.Model):
             For each group latent, `[S, B, E...]`.
 
         Raises:
-            ValueError: If `support` names no group latent of this model, or
-                is empty without a `batch_size`.
+            ValueError: If `support` names no group latent of this model, is
+                empty without a `batch_size`, or has the posterior of a latent
+                without its parents.
         """
         samples, _ = self._draw_groups(
             support,
@@ -357,7 +379,7 @@ class VHE(keras.Model):
 
     def importance_sample(
         self,
-        support: Support,
+        support: Support | tf.Tensor,
         *,
         seed: tf.Tensor,
         num_samples: int,
@@ -387,7 +409,7 @@ class VHE(keras.Model):
 
     def _draw_groups(
         self,
-        support: Support,
+        support: Support | tf.Tensor,
         *,
         seed: tf.Tensor,
         num_samples: int,
@@ -396,9 +418,9 @@ class VHE(keras.Model):
         complete: bool = True,
         weigh: bool = False,
     ) -> tuple[Samples, list[tf.Tensor]]:
-        self._check_support_names(support)
-        support = self._with_implied(support)
-        if support:
+        if not isinstance(support, Mapping) or support:
+            support = self._with_implied(self._as_support(support))
+            self._check_given("support", support)
             batch_size = _batch_size(next(iter(support.values())))
         elif batch_size is None:
             raise ValueError(
@@ -445,7 +467,12 @@ class VHE(keras.Model):
         Returns:
             A distribution of batch shape `[S..., B]`, event shape
             `[H, W, C]`.
+
+        Raises:
+            ValueError: If `samples` is empty, names no latent of this model,
+                or has a latent without its parents.
         """
+        self._check_given("samples", samples)
         samples, _ = self._with_own_latents(samples, query, seed)
         return self.likelihood(**samples)
 
@@ -546,7 +573,8 @@ class VHE(keras.Model):
         """Redraws elements from their latents.
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known.
+            support: `[B, N, H, W, C]` for each group latent that is known; the
+                others are inferred from the query, as the per-element latents.
             query: `[B, H, W, C]`, the elements to redraw.
             seed: `[2]` int32.
             temperature: As in `sample`.
@@ -554,8 +582,12 @@ class VHE(keras.Model):
         Returns:
             `[B, H, W, C]`, see `render`.
         """
-        support = self._as_support(support, query=query)
-        samples = self.infer(support, seed=by_row.fold_in(seed, 0))
+        query = self._as_images("query", query)
+        samples = self.infer(
+            self._as_support(support, query=query),
+            seed=by_row.fold_in(seed, 0),
+            complete=False,
+        )
         return self.render(
             samples,
             seed=by_row.fold_in(seed, 1),
@@ -644,7 +676,11 @@ class VHE(keras.Model):
         Returns:
             `[S..., B]`, nats. Exact where `samples` has every latent;
             otherwise a lower bound in expectation, tight as T grows.
+
+        Raises:
+            ValueError: As by `decode`.
         """
+        self._check_given("samples", samples)
         if all(latent.name in samples for latent in self.latents):
             return self.likelihood(**samples).log_prob(query)
         repeated = {
@@ -678,6 +714,7 @@ class VHE(keras.Model):
         Returns:
             `[B]`, nats (Section 4.1).
         """
+        query = self._as_images("query", query)
         samples = self.infer(
             self._as_support(support, query=query),
             seed=by_row.fold_in(seed, 0),
@@ -705,9 +742,9 @@ class VHE(keras.Model):
         """Scores each query under each of K classes (Section 4.1).
 
         Args:
-            support: `[B, K, N, H, W, C]` for each group latent that tells the
-                classes apart, others as in `log_likelihood`; with one group
-                latent the tensor alone will do.
+            support: `[B, K, N, H, W, C]` for each group latent that is known
+                of the classes; with one group latent the tensor alone will do.
+                Latents without a support as in `log_likelihood`.
             query: `[B, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S, draws from q(c; D); the paper takes 20.
@@ -720,15 +757,9 @@ class VHE(keras.Model):
             errors cancels between them. B S T images are decoded at once;
             `evaluation.ClassScorer` does the same in pieces of bounded memory.
         """
-        query = tf.convert_to_tensor(query)
+        query = self._as_images("query", query)
         support = self._as_support(support, query=query, axes=("B", "K"))
-        for name, value in support.items():
-            if isinstance(value, tfd.Distribution):
-                raise ValueError(
-                    "`classify` takes supports; `log_likelihood` scores what "
-                    "`encode` returned, one class at a time. Received: "
-                    f"support[{name!r}] of type {type(value).__name__}."
-                )
+        _check_no_posteriors("classify", support)
         scores = tf.map_fn(
             lambda of_class: self.log_likelihood(
                 of_class,
@@ -810,7 +841,10 @@ class VHE(keras.Model):
         query: tf.Tensor | None = None,
         axes: tuple[str, ...] = ("B",),
     ) -> Support:
-        """Returns supports by name; checks their shapes and the query's."""
+        """Returns supports by name; checks them, and their and query's shapes.
+
+        Images are `[axes..., N, H, W, C]`.
+        """
         if not isinstance(support, Mapping):
             names = [v.name for v in self.latents if not v.per_element]
             if len(names) > 1:
@@ -819,38 +853,54 @@ class VHE(keras.Model):
                     f"a mapping from some or all of {names}. Received a tensor."
                 )
             support = {names[0]: support}
+        if not support:
+            raise ValueError(
+                "At least one group latent needs a support; `sample_prior` "
+                "draws from new groups. Received: an empty support."
+            )
         self._check_support_names(support)
-        tensors = {
-            name: tf.convert_to_tensor(value)
+        checked = {
+            name: value
+            if isinstance(value, tfd.Distribution)
+            else self._as_images(name, value)
             for name, value in support.items()
-            if not isinstance(value, tfd.Distribution)
         }
         shapes = [
             (value, (*axes, f"N of {name}", *self.image_shape))
-            for name, value in tensors.items()
+            for name, value in checked.items()
+            if not isinstance(value, tfd.Distribution)
         ]
         if query is not None:
             # A batch axis of size 1 too many would broadcast unseen.
-            query = tf.convert_to_tensor(query)
             shapes.append((query, ("B", *self.image_shape)))
-            tensors["query"] = query
-            for value in support.values():
+            for value in checked.values():
                 if isinstance(value, tfd.Distribution):
                     tf.debugging.assert_equal(
                         value.batch_shape_tensor(),
                         tf.shape(query)[:1],
                         "`support` and `query` must have the same B.",
                     )
-        for name, value in tensors.items():
-            if not value.dtype.is_floating:
-                raise ValueError(
-                    f"Images are floating point, ink 1. Received: {name!r} of "
-                    f"dtype {value.dtype.name}."
-                )
         tf.debugging.assert_shapes(
             shapes, message="The support or the query has a wrong shape."
         )
-        return support
+        return checked
+
+    def _as_images(self, name: str, images: Any) -> tf.Tensor:
+        """Returns float32 images; refuses those of 0 to 255."""
+        images = tf.convert_to_tensor(images)
+        if not images.dtype.is_floating:
+            raise ValueError(
+                "Images are floating point, ink 1. "
+                f"Received: {name!r} of dtype {images.dtype.name}."
+            )
+        if tf.executing_eagerly() and tf.size(images) > 0:
+            largest = float(tf.reduce_max(images))
+            if largest > _LARGEST_PIXEL:
+                raise ValueError(
+                    "Images are floats from 0 to 1; divide those of 0 to 255 "
+                    f"by 255. Received: {name!r} with a pixel of {largest:g}."
+                )
+        return tf.cast(images, tf.float32)
 
     def _build_on_zeros(self) -> dict[str, int]:
         """Builds every layer; returns the event rank of each group latent."""
@@ -860,7 +910,7 @@ class VHE(keras.Model):
             if not latent.per_element
         }
         seed = tf.zeros([2], tf.int32)
-        self(
+        terms = self(
             {
                 "query": tf.zeros((1, *self.image_shape)),
                 "support": support,
@@ -872,6 +922,16 @@ class VHE(keras.Model):
         )
         samples = self.infer(support, seed=seed)  # [S=1, B=1, E...] each
         self._check_all_used(samples, seed)
+        for latent in self.latents:
+            if terms.kl[latent.name].shape != (1,):
+                raise ValueError(
+                    "The KL of a latent is one number for each batch element; "
+                    "a distribution of several dimensions has them in its "
+                    "event shape (`tfd.MultivariateNormalDiag`, "
+                    "`tfd.Independent`). Received: "
+                    f"{terms.kl[latent.name].shape} for a batch of 1 by latent "
+                    f"{latent.name!r}."
+                )
         return {name: value.shape.rank - 2 for name, value in samples.items()}
 
     def _check_all_used(self, groups: Samples, seed: tf.Tensor) -> None:
@@ -887,7 +947,16 @@ class VHE(keras.Model):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(continuous)
             image = tf.zeros((1, *self.image_shape))
-            log_likelihood = self.likelihood(**samples).log_prob(image)
+            likelihood = self.likelihood(**samples)
+            if not likelihood.event_shape.is_compatible_with(self.image_shape):
+                raise ValueError(
+                    "The event of the likelihood is an image, of event shape "
+                    f"{self.image_shape}; pixels that are independent of each "
+                    "other are made one by `tfd.Independent(pixels, 3)`. "
+                    f"Received: event shape {likelihood.event_shape}, batch "
+                    f"shape {likelihood.batch_shape}."
+                )
+            log_likelihood = likelihood.log_prob(image)
             log_prior = {
                 v.name: v.prior(*_parents(v, samples)).log_prob(samples[v.name])
                 for v in self.latents
@@ -918,21 +987,59 @@ class VHE(keras.Model):
                     f"have. Group latents: {known}. Received: {name!r}."
                 )
 
-    def _check_shapes(self, episode: Episode) -> None:
+    def _check_given(self, argument: str, given: Mapping[str, Any]) -> None:
+        """Refuses values of latents that leave out what they depend on."""
+        known = [latent.name for latent in self.latents]
+        if not given or not set(given) <= set(known):
+            raise ValueError(
+                f"`{argument}` has some or all latents of this model, {known}. "
+                f"Received: {sorted(given)}."
+            )
+        for latent in self.latents:
+            missing = [p for p in latent.parents if p not in given]
+            if latent.name in given and missing:
+                # Their prior is not what they are given this latent.
+                raise ValueError(
+                    f"Latent {latent.name!r} depends on {missing}: pass these "
+                    "too, all that `infer` or `encode` returned. "
+                    f"Received: `{argument}` of {sorted(given)}."
+                )
+
+    def _checked(self, episode: Episode) -> Episode:
+        """Returns an episode of float32 images; checks its keys and shapes."""
+        group_latents = [v.name for v in self.latents if not v.per_element]
+        missing = [
+            key
+            for key in ("query", "support", "group_size", "seed")
+            if key not in episode
+        ] or [
+            f"{key}[{name!r}]"
+            for key in ("support", "group_size")
+            for name in group_latents
+            if name not in episode[key]
+        ]
+        if missing:
+            raise ValueError(
+                "An episode has `query`, `seed`, and `support` and "
+                f"`group_size` of each of {group_latents}. Received: an "
+                f"episode without {', '.join(missing)}."
+            )
+        query = self._as_images("query", episode["query"])
+        support = {
+            name: self._as_images(name, episode["support"][name])
+            for name in group_latents
+        }
         # A batch axis of size 1 too many would broadcast into a wrong bound.
         shapes = [
-            (episode["query"], ("B", *self.image_shape)),
+            (query, ("B", *self.image_shape)),
             (episode["seed"], (2,)),
         ]
-        for latent in self.latents:
-            if latent.per_element:
-                continue
-            name = latent.name
-            shape = ("B", f"N of {name}", *self.image_shape)
-            shapes.append((episode["support"][name], shape))
+        for name, images in support.items():
+            shapes.append((images, ("B", f"N of {name}", *self.image_shape)))
             if self.objective.rescales:
                 shapes.append((episode["group_size"][name], ("B",)))
         tf.debugging.assert_shapes(shapes)
+        return {**episode, "query": query, "support": support}
 
     def _checked_by_latent(
         self, argument: str, values: Mapping[str, Any] | None
@@ -1008,6 +1115,16 @@ def _posterior(
     if isinstance(observed, tfd.Distribution):
         return observed
     return latent.posterior(observed, *_parents(latent, samples))
+
+
+def _check_no_posteriors(method: str, support: Support) -> None:
+    for name, value in support.items():
+        if isinstance(value, tfd.Distribution):
+            raise ValueError(
+                f"`{method}` takes supports; `log_likelihood` scores what "
+                "`encode` returned, one class at a time. Received: "
+                f"support[{name!r}] of type {type(value).__name__}."
+            )
 
 
 def _where(known: tf.Tensor, value: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import counts
 from vhe_tf import files
 from vhe_tf.models.vhe import VHE
 
@@ -65,7 +66,7 @@ def export(
         FileExistsError: If that version exists.
         NotWrittenError: If it cannot be written, as on a full disk. Nothing is
             left of it.
-        ValueError: If `version` is not positive.
+        ValueError: If `version` or a number of draws is not positive.
         ImportError: If `warmup` is asked for without `vhe_tf[serving]`.
     """
     folder = pathlib.Path(folder)
@@ -166,11 +167,14 @@ def signatures(
         `tf.function`s with input signatures.
 
     Raises:
-        ValueError: If one of several latents has the name of a joint function.
+        ValueError: If one of several latents has the name of a joint function,
+            or a number of draws is not positive.
     """
-    counts = {
-        "num_samples": num_samples,
-        "num_element_samples": num_element_samples,
+    draws = {
+        "num_samples": counts.positive("num_samples", num_samples),
+        "num_element_samples": counts.positive(
+            "num_element_samples", num_element_samples
+        ),
     }
     names = [latent.name for latent in model.latents if not latent.per_element]
     if len(names) > 1 and {"encoded", "prior"} & set(names):
@@ -178,7 +182,7 @@ def signatures(
             "`sample_encoded` and `sample_prior` are about all group latents; "
             f"give the latent another name. Received: latents={names}."
         )
-    joint = _Signatures(model, names, counts)
+    joint = _Signatures(model, names, draws)
     functions = {
         "encode": joint.encode(),
         "log_likelihood": joint.log_likelihood(),
@@ -191,7 +195,7 @@ def signatures(
         functions["classify_encoded"] = joint.classify_encoded()
         return functions
     for name in names:
-        alone = _Signatures(model, [name], counts)
+        alone = _Signatures(model, [name], draws)
         functions[f"classify_{name}"] = alone.classify()
         functions[f"encode_{name}"] = alone.encode()
         functions[f"sample_{name}"] = alone.sample()
@@ -206,16 +210,16 @@ class _Signatures:
         model: The model.
         names: The latents. One alone goes without its name in those of inputs
             and outputs.
-        counts: The arguments of `VHE.log_likelihood` that say how many draws.
+        draws: The arguments of `VHE.log_likelihood` that say how many draws.
     """
 
     def __init__(
-        self, model: VHE, names: Sequence[str], counts: Mapping[str, int]
+        self, model: VHE, names: Sequence[str], draws: Mapping[str, int]
     ) -> None:
         self._model = model
         self._names = names
-        self._counts = counts
-        self._piece = max(1, _MAX_DECODED // math.prod(counts.values()))
+        self._draws = draws
+        self._piece = max(1, _MAX_DECODED // math.prod(draws.values()))
         example = {name: tf.zeros((1, 1, *model.image_shape)) for name in names}
         posteriors = model.encode(example)
         self._event_shapes = {
@@ -315,7 +319,7 @@ class _Signatures:
             self._support(inputs),
             inputs["query"],
             seed=_seeds(inputs),
-            **self._counts,
+            **self._draws,
         )
 
     def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:

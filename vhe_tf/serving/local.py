@@ -113,6 +113,7 @@ class LocalServer:
 
     Raises:
         FileNotFoundError: If the folder holds no such version.
+        OSError: If the port is in use.
         ValueError: If a limit is not positive, or the port is none.
     """
 
@@ -145,13 +146,19 @@ class LocalServer:
                 f"Received: port={port}."
             )
         self.model = _SavedModel(pathlib.Path(folder), version)
-        self._server = serving.make_server(
-            host,
-            port,
-            _Application(self.model, limits, log),
-            threaded=True,
-            request_handler=_Handler,
-        )
+        try:
+            self._server = serving.make_server(
+                host,
+                port,
+                _Application(self.model, limits, log),
+                threaded=True,
+                request_handler=_Handler,
+            )
+        except SystemExit as error:  # Werkzeug's, where a port is taken
+            raise OSError(
+                f"Port {port} of {host} is in use, or may not be used by you; "
+                "give another, or 0 for any free one."
+            ) from error
         self._thread: threading.Thread | None = None
 
     @property
