@@ -484,6 +484,34 @@ def test_a_run_refuses_checkpoints_without_settings(tmp_path):
         training.Run(tmp_path, {"seed": 3})
 
 
+def test_a_run_refuses_data_of_other_classes(tmp_path, capsys):
+    model = tmp_path / "best.keras"
+    run = training.Run(tmp_path, {"dataset": "folder"})
+    run.check_groups("0123abcd")
+    assert not run.latest  # nothing trained: nothing to lose
+    run.check_groups("4567cdef")
+    run.begin()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "ckpt-1.index").touch()
+    again = training.Run(tmp_path, {"dataset": "folder"})
+    again.check_groups("4567cdef")
+    training.tell_other_groups(model, "folder", "4567cdef")
+    training.tell_other_groups(model, "records", "0123abcd")
+    assert not capsys.readouterr().out
+    with pytest.raises(training.RunError, match="began with other classes"):
+        again.check_groups("0123abcd")
+    training.tell_other_groups(model, "folder", "0123abcd")
+    assert "cannot be told" in capsys.readouterr().out
+    # A run of before there was a checksum.
+    _begun(tmp_path, {"dataset": "folder"})
+    training.Run(tmp_path, {"dataset": "folder"}).check_groups("0123abcd")
+
+
+def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert training.Run("~/run", {}).folder == tmp_path / "run"
+
+
 def test_settings_that_never_began_a_run_do_not_bind(tmp_path):
     training.Run(tmp_path, {"seed": 3})
     training.Run(tmp_path, {"seed": 4}).begin()
@@ -518,6 +546,18 @@ def test_weights_spoiled_by_the_last_step_are_not_saved(tmp_path, sampler):
         match=r"The model is not finite at step 8; .* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(8)])
+
+
+class _NoBound(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_elbo"] = np.nan
+
+
+def test_a_validation_bound_that_is_none_stops_the_run(tmp_path, sampler):
+    with pytest.raises(
+        training.NonFiniteLossError, match="validation bound is not finite"
+    ):
+        train(tmp_path, sampler, callbacks=[_NoBound()])
 
 
 def test_progress_is_shown(tmp_path, sampler, capsys):

@@ -73,27 +73,45 @@ SYMMETRIES = flags.DEFINE_integer(
 AFFINE_COPIES = flags.DEFINE_integer(
     "affine_copies", 20, "Elements made of one image by small affine maps."
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Episodes a step.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Episodes a step.", lower_bound=1
+)
 ACCUMULATION = flags.DEFINE_integer(
     "accumulation",
     1,
     "Microbatches of a step, one after the other: the same run to rounding in "
     "less memory. The batch of a device is a multiple of it; free nats need 1.",
+    lower_bound=1,
 )
 EPOCHS = flags.DEFINE_integer(
-    "epochs", 40, "Reporting intervals, each ending with a checkpoint."
+    "epochs",
+    40,
+    "Reporting intervals, each ending with a checkpoint.",
+    lower_bound=1,
 )
 STEPS_PER_EPOCH = flags.DEFINE_integer(
-    "steps_per_epoch", 500, "Optimizer steps in a reporting interval."
+    "steps_per_epoch",
+    500,
+    "Optimizer steps in a reporting interval.",
+    lower_bound=1,
 )
 LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 1e-3, "Adam's, at its peak; cosine decay to zero."
+    "learning_rate",
+    1e-3,
+    "Adam's, at its peak; cosine decay to zero.",
+    lower_bound=0.0,
 )
 WARMUP_STEPS = flags.DEFINE_integer(
-    "warmup_steps", 500, "Steps over which the learning rate rises."
+    "warmup_steps",
+    500,
+    "Steps over which the learning rate rises.",
+    lower_bound=0,
 )
 CLIP_NORM = flags.DEFINE_float(
-    "clip_norm", 10.0, "Largest norm of the whole gradient, nats."
+    "clip_norm",
+    10.0,
+    "Largest norm of the whole gradient, nats.",
+    lower_bound=1e-6,
 )
 EMA = flags.DEFINE_float(
     "ema",
@@ -112,9 +130,13 @@ KL_WARMUP_STEPS = flags.DEFINE_integer(
     "kl_warmup_steps",
     0,
     "Steps over which the KL of the character's latent gains its weight.",
+    lower_bound=0,
 )
 FREE_NATS = flags.DEFINE_float(
-    "free_nats", 0.0, "Nats of the character's latent that cost nothing to use."
+    "free_nats",
+    0.0,
+    "Nats of the character's latent that cost nothing to use.",
+    lower_bound=0.0,
 )
 PRECISION = flags.DEFINE_enum(
     "precision",
@@ -146,21 +168,32 @@ SEED = flags.DEFINE_integer(
     0,
     "Decides everything random; also which classes are unseen, where the split "
     "is random.",
+    lower_bound=0,
 )
 NUM_VALIDATION_GROUPS = flags.DEFINE_integer(
     "num_validation_groups",
     50,
     "Training groups (characters, alphabets) held out to choose the best "
     "checkpoint.",
+    lower_bound=1,
 )
 NUM_TEST_TRIALS = flags.DEFINE_integer(
-    "num_test_trials", 50, "Few-shot tasks in the final evaluation."
+    "num_test_trials",
+    50,
+    "Few-shot tasks in the final evaluation.",
+    lower_bound=1,
 )
 NUM_TEST_GROUPS = flags.DEFINE_integer(
-    "num_test_groups", 50, "Test characters in the final joint NLL."
+    "num_test_groups",
+    50,
+    "Test characters in the final joint NLL.",
+    lower_bound=1,
 )
 NUM_TEST_SAMPLES = flags.DEFINE_integer(
-    "num_test_samples", 20, "Draws of the group latent in the final evaluation."
+    "num_test_samples",
+    20,
+    "Draws of the group latent in the final evaluation.",
+    lower_bound=1,
 )
 
 # Flags that a run may change on resume without becoming another run.
@@ -187,13 +220,23 @@ def check_arguments(argv: Sequence[str]) -> None:
 
 
 def new_run() -> "training.Run":
-    """Returns the run of the flags, and sets Keras up for it."""
+    """Returns the run of the flags, and sets Keras up for it.
+
+    Raises:
+        ValueError: If a flag does nothing for the data set.
+    """
     import keras
 
     from vhe_tf import stopping
     from vhe_tf import training
 
     stopping.stop_at_once()  # but while it trains
+    dataset = flags.FLAGS["dataset"].value
+    if SPLIT.present and dataset != "omniglot":
+        raise ValueError(
+            "--split is of Omniglot; leave it off. "
+            f"Received: --split={SPLIT.value} with --dataset={dataset}."
+        )
     strategy()  # before TensorFlow does anything else
     run = training.Run(RUN_DIR.value, config())
     keras.utils.set_random_seed(SEED.value)  # the initial weights
@@ -451,11 +494,12 @@ def finish(
 
     if not replicas.is_chief(strategy()):
         return
-    if replicas.has_several_machines(strategy()):
-        model = vhe_tf.load_model(run.best)  # the others are done
-    else:
-        with strategy().scope():
-            model = vhe_tf.load_model(run.best)
+    with training.mistakes_end_quietly():
+        if replicas.has_several_machines(strategy()):
+            model = vhe_tf.load_model(run.best)  # the others are done
+        else:
+            with strategy().scope():
+                model = vhe_tf.load_model(run.best)
     with training.failures_end_quietly(), training.what_is_kept_is_told(run):
         for name, grid in draw(model).items():
             pictures.save_png(

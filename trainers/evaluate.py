@@ -46,18 +46,22 @@ _DATA_DIR = flags.DEFINE_string(
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "For records: leave out those that cannot be read."
 )
-_SPLIT = flags.DEFINE_string("split", None, "Default: that of the model's run.")
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Of omniglot; default: that of the model's run."
+)
 _IMAGES = flags.DEFINE_enum(
     "images", None, ["binary", "grey"], "Default: that of the model's run."
 )
-_NUM_WAYS = flags.DEFINE_integer("num_ways", 20, "Classes in a task.")
+_NUM_WAYS = flags.DEFINE_integer(
+    "num_ways", 20, "Classes in a task.", lower_bound=1
+)
 _SHOTS = flags.DEFINE_list(
     "shots",
     ["1", "5"],
     "Images a class in a task; fewer where a class has no more and a query.",
 )
 _NUM_TRIALS = flags.DEFINE_integer(
-    "num_trials", 200, "Tasks, with one query a class."
+    "num_trials", 200, "Tasks, with one query a class.", lower_bound=1
 )
 _WITHIN = flags.DEFINE_string(
     "within",
@@ -66,16 +70,25 @@ _WITHIN = flags.DEFINE_string(
     "it.",
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 20, "Draws from q(c; D) to classify; 20 in the paper."
+    "num_samples",
+    20,
+    "Draws from q(c; D) to classify; 20 in the paper.",
+    lower_bound=1,
 )
 _NUM_ELEMENT_SAMPLES = flags.DEFINE_integer(
-    "num_element_samples", 1, "Draws of z for each draw of c."
+    "num_element_samples", 1, "Draws of z for each draw of c.", lower_bound=1
 )
 _JOINT_NUM_SAMPLES = flags.DEFINE_integer(
-    "joint_num_samples", 500, "Draws of c in the joint NLL; 500 in the paper."
+    "joint_num_samples",
+    500,
+    "Draws of c in the joint NLL; 500 in the paper.",
+    lower_bound=1,
 )
 _NUM_GROUPS = flags.DEFINE_integer(
-    "num_groups", None, "Groups in the joint NLL; all by default."
+    "num_groups",
+    None,
+    "Groups in the joint NLL; all by default.",
+    lower_bound=1,
 )
 _LAKE_RUNS = flags.DEFINE_string(
     "lake_runs", None, "all_runs.zip of Lake et al., or its unpacked folder."
@@ -85,11 +98,13 @@ _NUM_KL_BATCHES = flags.DEFINE_integer(
     0,
     "Batches of the model's training episodes on which to measure the KL of "
     "each group latent (Table 1); 0 for none.",
+    lower_bound=0,
 )
 _MAX_DECODED = flags.DEFINE_integer(
     "max_decoded",
     2000,
     "Images that a device decodes at once: what bounds the memory.",
+    lower_bound=1,
 )
 _DISTRIBUTION = flags.DEFINE_enum(
     "distribution",
@@ -99,7 +114,9 @@ _DISTRIBUTION = flags.DEFINE_enum(
     "which takes its share of tasks, groups and batches. The numbers are the "
     "same to rounding.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Decides everything random.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Decides everything random.", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -111,28 +128,46 @@ def main(argv: Sequence[str]) -> None:
     import vhe_tf
     from vhe_tf import replicas
     from vhe_tf import training
+    from vhe_tf.data import omniglot
     from vhe_tf.data import sources
     from vhe_tf.evaluation import classification
     from vhe_tf.evaluation import report
     from vhe_tf.progress import status_line
 
     path = pathlib.Path(_MODEL.value)
+    out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
+    # Whatever may be wrong comes first: measuring takes minutes to hours.
     with training.mistakes_end_quietly():
+        shots = shots_of(_SHOTS.value)
+        if _NUM_KL_BATCHES.value and not path.with_name("config.json").exists():
+            raise FileNotFoundError(
+                "--num_kl_batches measures on the training episodes of the "
+                f"model's run; {path} has no config.json of a run beside it. "
+                "Leave it off, or put the file there."
+            )
         # Before TensorFlow does anything else.
         with replicas.make_strategy(_DISTRIBUTION.value).scope():
             model = vhe_tf.load_model(path)
+        settings = data_settings(path)
         source = sources.load_again(
-            data_settings(path),
+            settings,
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )
+        training.tell_other_groups(
+            path, settings["dataset"], source.groups_checksum()
+        )
+        classification.check_shape(model, source.test.image_shape)
+        if _LAKE_RUNS.value:
+            omniglot.lake_runs(_LAKE_RUNS.value)
+        out.parent.mkdir(parents=True, exist_ok=True)
     with training.failures_end_quietly(), status_line() as progress:
         metrics = report.evaluate(
             model,
             source.test,
             group=source.group,
             ways=[_NUM_WAYS.value],
-            shots=[int(shots) for shots in _SHOTS.value],
+            shots=shots,
             num_trials=_NUM_TRIALS.value,
             within=_WITHIN.value
             if _WITHIN.value in source.test.labels
@@ -171,11 +206,24 @@ def main(argv: Sequence[str]) -> None:
         if source.caveat:
             metrics["caveat"] = source.caveat
         metrics["model"] = str(path)
-        out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
         training.write_json(out, metrics)
     for line in report.summary_lines(metrics):
         print(line)
     print(f"written to {out}")
+
+
+def shots_of(values: Sequence[str]) -> list[int]:
+    """Reads numbers of shots.
+
+    Raises:
+        ValueError: If one is no positive number.
+    """
+    if not all(value.isdecimal() and int(value) for value in values):
+        raise ValueError(
+            "--shots must be positive numbers, such as 1,5, or none at all. "
+            f"Received: --shots={','.join(values)}."
+        )
+    return [int(value) for value in values]
 
 
 def data_settings(model: pathlib.Path) -> dict[str, Any]:
@@ -196,6 +244,14 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
     }
     chosen = {name: value for name, value in flagged.items() if value}
     settings = training.data_settings(model)
+    dataset = chosen.get("dataset", settings["dataset"])
+    if _SPLIT.value and dataset != "omniglot":
+        raise ValueError(
+            "--split is of Omniglot; leave it off. "
+            f"Received: --split={_SPLIT.value} with dataset={dataset!r}."
+        )
+    if dataset != settings["dataset"] and dataset != "folder":
+        settings.pop("image_size", None)  # the data's own, not to be chosen
     for name in sorted(set(chosen).difference(settings)):
         raise ValueError(
             f"--{name} chooses among black and white drawings; leave it off "

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vhe_tf import training
     from vhe_tf.data import sources
 
+flags.adopt_module_key_flags(common)  # --help shows them too
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "omniglot",
@@ -86,6 +87,7 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         run = common.new_run()
         source = load_data()
+        run.check_groups(source.groups_checksum())
         train, validation = common.samplers(source, groups=[_GROUP])
         with common.strategy().scope():
             model = common.image_model(

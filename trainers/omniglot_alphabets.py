@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vhe_tf import training
     from vhe_tf.data import sources
 
+flags.adopt_module_key_flags(common)  # --help shows them too
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "omniglot",
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
             images=_IMAGES.value,
             seed=common.SEED.value,
         )
+        run.check_groups(source.groups_checksum())
         train, validation = common.samplers(source, groups=_GROUPS)
         with common.strategy().scope():
             model = vhe_tf.alphabet_vhe(

@@ -28,23 +28,28 @@ if TYPE_CHECKING:
     from vhe_tf import training
     from vhe_tf.data import sources
 
+flags.adopt_module_key_flags(common)  # --help shows them too
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "omniglot",
     ["omniglot", "glyphs"],
     "omniglot, or the embedded glyphs.",
 )
-_NUM_STYLES = flags.DEFINE_integer("num_styles", 30, "Pens; 30 in the paper.")
+_NUM_STYLES = flags.DEFINE_integer(
+    "num_styles", 30, "Pens; 30 in the paper.", lower_bound=2
+)
 _COPIES = flags.DEFINE_integer(
     "copies",
     8,
     "In how many different styles each drawing is redrawn, all but the first "
     "as small affine maps of it.",
+    lower_bound=1,
 )
 _JUDGE_EPOCHS = flags.DEFINE_integer(
     "judge_epochs",
     10,
     "Passes over the true drawings that train the judge of characters.",
+    lower_bound=1,
 )
 flags.set_default(common.SUPPORT_SIZE, "1-5")
 # Drawings are warped before they get their ink, which warping would blur.
@@ -81,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
             copies=_COPIES.value,
             seed=common.SEED.value,
         )
+        run.check_groups(source.groups_checksum())
         train, validation = common.samplers(source, groups=_GROUPS)
         with common.strategy().scope():
             model = vhe_tf.style_vhe(

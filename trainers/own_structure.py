@@ -30,6 +30,7 @@ from vhe_tf.layers import inference
 
 SIZE, UNITS, FILTERS = 16, 128, (16, 32, 48)
 EPOCHS, STEPS_PER_EPOCH = 5, 400
+NUM_TEST, NUM_VALIDATION = 6, 3  # alphabets; one more is left to train on
 
 
 def latent(name: str, *parents: str) -> vhe_tf.Latent:
@@ -48,9 +49,12 @@ def latent(name: str, *parents: str) -> vhe_tf.Latent:
 
 def main() -> None:
     """Trains and probes."""
-    data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
-    train, test = sources.hold_out_groups(data, "alphabet", 6)
-    train, validation = sources.hold_out_groups(train, "alphabet", 3)
+    with training.mistakes_end_quietly():
+        data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
+        train, test = sources.hold_out_groups(data, "alphabet", NUM_TEST)
+        train, validation = sources.hold_out_groups(
+            train, "alphabet", NUM_VALIDATION
+        )
     keras.utils.set_random_seed(0)  # the weights at the start
     model = vhe_tf.VHE(
         latents=[

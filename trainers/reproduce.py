@@ -133,6 +133,12 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     inputs = Inputs(_DATA_DIR.value, _LAKE_RUNS.value)
+    if inputs.lake_runs and not os.path.exists(inputs.lake_runs):
+        # Before hours of training.
+        raise SystemExit(
+            "error: --lake_runs must name all_runs.zip of Lake et al., or its "
+            f"unpacked folder. There is no {inputs.lake_runs}."
+        )
     if _CHECK.value:
         raise SystemExit(check(inputs))
     tables = _TABLE.value or [*paper_tables.TABLES, _FIGURES]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vhe_tf import training
     from vhe_tf.data import sources
 
+flags.adopt_module_key_flags(common)  # --help shows them too
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "youtube_faces",
@@ -109,6 +110,7 @@ def main(argv: Sequence[str]) -> None:
         run = common.new_run()
         source = load_data()
         group = source.group
+        run.check_groups(source.groups_checksum())
         train, validation = common.samplers(source, groups=[group])
         with common.strategy().scope():
             model = common.image_model(

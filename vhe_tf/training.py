@@ -56,6 +56,7 @@ __all__ = [
     "fit",
     "mistakes_end_quietly",
     "save_model",
+    "tell_other_groups",
     "what_is_kept_is_told",
     "write_json",
 ]
@@ -72,8 +73,12 @@ _NOT_DAMAGE = (
 )
 
 
+# In config.json, beside the settings.
+_GROUPS = "groups_checksum"
+
+
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, or the validation bound NaN."""
 
 
 class StoppedOnRequest(SystemExit):
@@ -94,7 +99,7 @@ class WorkerLostError(RuntimeError):
 class Run:
     """A folder that holds one training run.
 
-        config.json        what was asked for
+        config.json        what was asked for, and a checksum of the groups
         checkpoints/       weights, optimizer, metrics; in epoch.json at which
                            step an epoch was last ended, and the best bound:
                            to resume from
@@ -116,9 +121,10 @@ class Run:
     def __init__(
         self, folder: str | os.PathLike[str], config: Mapping[str, Any]
     ) -> None:
-        self.folder = pathlib.Path(folder)
+        self.folder = pathlib.Path(folder).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config = dict(config)
+        self._groups: str | None = None
         self._check_config()
 
     @property
@@ -160,7 +166,34 @@ class Run:
             for path in folder.glob(".*.partial*"):
                 path.unlink()
         CheckpointFolder(self.checkpoints).remove_leftovers()
-        write_json(self.folder / "config.json", self.config)
+        groups = {_GROUPS: self._groups} if self._groups else {}
+        write_json(self.folder / "config.json", {**self.config, **groups})
+
+    def check_groups(self, groups: str) -> None:
+        """Refuses to go on where classes have come, gone or changed names.
+
+        Which of them are unseen is drawn at random from all: others are now,
+        some of which the run has trained on.
+
+        Args:
+            groups: The `Source.groups_checksum` of the data.
+
+        Raises:
+            RunError: If the run has begun with others.
+        """
+        self._groups = groups
+        if self.latest and self._earlier().get(_GROUPS, groups) != groups:
+            raise RunError(
+                f"The run of {self.folder} began with other classes than the "
+                "data have now, and may have trained on those that would be "
+                "tested on. Put the data back as they were, or name another "
+                "folder to begin anew."
+            )
+
+    def _earlier(self) -> dict[str, Any]:
+        text = (self.folder / "config.json").read_text(encoding="utf-8")
+        earlier: dict[str, Any] = json.loads(text)
+        return earlier
 
     def _check_config(self) -> None:
         if not self.latest:
@@ -171,7 +204,8 @@ class Run:
                 f"{self.folder} holds checkpoints of a run without its "
                 "config.json; name another folder, or delete this one."
             )
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = self._earlier()
+        earlier.pop(_GROUPS, None)
         differences = [
             f"{key}: {earlier.get(key)!r} there, {self.config.get(key)!r} here"
             for key in sorted({*earlier, *self.config})
@@ -340,6 +374,8 @@ class Checkpoints(keras.callbacks.Callback):
     ) -> None:
         """Saves the model if it is the best; then the epoch's end is done."""
         value = float((logs or {})[self.monitor])
+        if np.isnan(value):  # no bound would ever be better
+            raise self._not_finite("validation bound", logs or {})
         if value > self.best:
             if self._chief:
                 with averaged_weights(self.model):
@@ -522,7 +558,8 @@ def fit(
 
     Raises:
         DamagedRecordsError: If an image on disk cannot be read.
-        NonFiniteLossError: If the loss becomes NaN or infinite.
+        NonFiniteLossError: If the loss becomes NaN or infinite, or the
+            validation bound NaN.
         NotWrittenError: If something cannot be written, as on a full disk. The
             last good checkpoint is whole, and nothing else is half there.
         StoppedOnRequest: If SIGTERM came.
@@ -726,6 +763,31 @@ def check_groupings(model: VHE, data: GroupedData) -> None:
             )
         for parent in latent.parents:
             check_nested(data, latent.name, parent)
+
+
+def tell_other_groups(
+    model: str | os.PathLike[str], dataset: str, groups: str
+) -> None:
+    """Says so where data have other classes than those of a model's run.
+
+    Args:
+        model: The .keras file, beside the `config.json` of its run.
+        dataset: The name of the data set. That folders and records are the
+            run's own is taken for granted elsewhere; other data sets do not
+            change.
+        groups: The `Source.groups_checksum` of the data.
+    """
+    config = pathlib.Path(model).with_name("config.json")
+    run = json.loads(config.read_text("utf-8")) if config.exists() else {}
+    if dataset not in ("folder", "records") or run.get("dataset") != dataset:
+        return
+    if run.get(_GROUPS, groups) != groups:
+        print(
+            "The data have other classes than when the model was trained: "
+            "whether it has been trained on classes that are tested on here "
+            "cannot be told.",
+            flush=True,
+        )
 
 
 def check_layout(model: VHE, batch_size: int) -> None:

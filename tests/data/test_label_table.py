@@ -216,6 +216,14 @@ def test_broken_images_are_named(folder):
         read(path)
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_without_a_known_range_are_named(folder, dtype):
+    Image.fromarray(np.ones((4, 4), dtype)).save(folder / "deep.tiff")
+    path = write(folder, "image,kind", "scans/1.png,a", "deep.tiff,b")
+    with pytest.raises(ValueError, match=r"deep\.tiff' cannot .* 8 or 16 bits"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "options", [{"image_size": (4, 0)}, {"channels": 2}, {"channels": "RGB"}]
 )

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,27 @@ def test_a_folder_tests_on_a_fifth_of_its_classes(folder):
     assert source.validation is None
     assert source.binarization == "threshold"
     assert_ready_for_a_model(source.test)
+
+
+def test_a_class_more_or_less_changes_the_checksum_of_the_groups(folder):
+    def load(seed=1):
+        return sources.load_source("folder", data_dir=str(folder), seed=seed)
+
+    def checksum(seed=1):
+        return load(seed).groups_checksum()
+
+    before = checksum()
+    names = load().train.group_names["character"]
+    trained_on = names[int(load().train.group_ids("character")[0])]
+    assert checksum(seed=2) != before  # others are for testing
+    (folder / "a" / "0.png").rename(folder / "a" / "7.png")
+    (folder / "b" / "0.png").unlink()
+    assert checksum() == before
+    (folder / trained_on).rename(folder / f"{trained_on}{trained_on}")
+    other = checksum()
+    assert other != before
+    shutil.copytree(folder / f"{trained_on}{trained_on}", folder / "z")
+    assert checksum() not in (before, other)
 
 
 def test_ink_of_a_folder_is_dark_on_its_pages_and_bright_in_memory(folder):

@@ -372,7 +372,7 @@ def test_a_summary_is_lines_for_a_person():
         "90.0% ± 10.0% (chance 20.0%)",
         "20-way 1-shot lake runs accuracy on unseen classes: "
         "50.0% (chance 5.0%)",
-        "10-way 5-shot by alphabet accuracy on unseen classes: "
+        "10-way 5-shot by alphabet accuracy on unseen images: "
         "70.0% ± 2.0% (chance 10.0%)",
         "bound: -80.13 ± 0.50 nats an image",
         "joint NLL <= 61.24 ± 0.46 nats an image (k = 500, effective sample "

@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,7 +283,7 @@ def test_two_machines_train_as_one_does(image_folder, one_device, tmp_path):
 def test_evaluate_measures_the_model_on_the_data_of_its_run(
     image_folder, whole_run, tmp_path
 ):
-    out = tmp_path / "report.json"
+    out = tmp_path / "new" / "report.json"
     done = output_of(
         trainer(
             f"--model={whole_run[0] / 'best.keras'}",
@@ -441,6 +442,55 @@ def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--shots=1,many", "--shots must be positive numbers"),
+        ("--shots=0", "--shots must be positive numbers"),
+        ("--split=lake", "--split is of Omniglot"),
+        ("--lake_runs=nowhere.zip", "Lake's one-shot runs were not found"),
+        ("--dataset=glyphs", "(20, 16, 1). Received: (28, 28, 1)"),
+    ],
+)
+def test_evaluate_explains_mistakes_before_it_measures(
+    argument, words, image_folder, whole_run, tmp_path
+):
+    model = whole_run[0] / "best.keras"
+    data = f"--data_dir={image_folder}"
+    if argument == "--dataset=glyphs":
+        model = tmp_path / "best.keras"
+        training.save_model(
+            vhe_tf.deconvolutional_vhe("small", image_shape=(20, 16, 1)), model
+        )
+    out = tmp_path / "new" / "report.json"
+    done = output_of(
+        trainer(
+            f"--model={model}",
+            data,
+            f"--out={out}",
+            argument,
+            script="evaluate.py",
+        )
+    )
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "task 1 of" not in done.stdout
+
+
+def test_a_class_more_ends_a_run_whose_unseen_ones_it_would_change(
+    image_folder, whole_run, tmp_path
+):
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(image_folder, data)
+    shutil.copytree(whole_run[0], run)
+    shutil.copytree(data / "class03", data / "class99")
+    done = output_of(trainer(*arguments(data, run)))
+    assert done.returncode == 1
+    assert "began with other classes than the data have now" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_another_run_is_refused(image_folder, whole_run):
     command = trainer(*arguments(image_folder, whole_run[0]), "--seed=7")
     done = output_of(command)
@@ -470,6 +520,7 @@ def test_help_explains_itself_without_loading_tensorflow(script):
         ]
     )
     assert "python trainers/" in done.stdout
+    assert "--data_dir" in done.stdout  # of every module
     assert "tensorflow" not in {
         line.rpartition("|")[2].strip()
         for line in done.stdout.splitlines()
@@ -499,6 +550,7 @@ def test_without_data_or_internet_both_ways_are_named(tmp_path):
         ("--support_size=0", "must be a positive int"),
         ("--support_size=50", "needs at least 50 elements"),
         ("--symmetries=3", "must be one of"),
+        ("--split=vinyals", "--split is of Omniglot"),
         ("--image_size=28x20", "pass symmetries=2, to mirror only"),
     ],
 )
@@ -509,7 +561,7 @@ def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
     assert done.returncode != 0
     assert words in done.stdout
     assert "Traceback" not in done.stdout
-    assert not list((tmp_path / "run").iterdir())  # and leave nothing behind
+    assert not list(tmp_path.rglob("run/*"))  # and leave nothing behind
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_run_of_alphabets_leaves_what_it_promises(alphabets):
     assert np.isfinite(metrics["elbo"]["mean"])
     assert metrics["left_out"] == []
     assert "accuracy_8way_5shot_by_alphabet" in text
-    assert "8-way 1-shot by alphabet accuracy on unseen classes" in text
+    assert "8-way 1-shot by alphabet accuracy on unseen images" in text
 
 
 def test_a_run_of_styles_leaves_what_it_promises(styles):

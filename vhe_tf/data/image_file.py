@@ -83,6 +83,11 @@ def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
 
 def _flattened(image: Image.Image) -> Image.Image:
     """Returns an opaque 8-bit image, on white paper where transparent."""
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its numbers have no known range; save it with 8 or 16 bits a "
+            f"channel (Pillow calls it mode {image.mode})"
+        )
     if image.mode.startswith("I;16"):
         # Pillow's own conversion would clip 16-bit values to 255.
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

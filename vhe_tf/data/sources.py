@@ -1,6 +1,9 @@
 """The data sets that the trainers know, split and ready to use."""
 
+import json
 import math
+import os
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
@@ -102,6 +105,21 @@ class Source(NamedTuple):
         return hold_out_groups(
             self.train, held_out, min(num_groups, most), seed=seed
         )
+
+    def groups_checksum(self) -> str:
+        """Returns what tells the classes that are not for testing from others.
+
+        By their names, by their ids where they have none; images may come and
+        go within classes.
+        """
+        names = {
+            str(data.group_names.get(self.group, {}).get(i, i))
+            for data in (self.train, self.validation)
+            if data is not None
+            for i in data.group_ids(self.group).tolist()
+        }
+        text = json.dumps(sorted(names))
+        return f"{zlib.crc32(text.encode('utf-8')):08x}"
 
 
 def load_source(
@@ -390,8 +408,8 @@ def trained_on_test_classes(
     """Whether a run has trained on classes that another is tested on.
 
     Data sets of other names are taken to have no class in common, and two
-    folders, or records, to be the same one. What cannot be told: a folder
-    whose classes have changed, or another archive of YouTube Faces.
+    folders, or records, to be the same one (`Source.groups_checksum` tells
+    others). What cannot be told: another archive of YouTube Faces.
 
     Args:
         trained: `dataset`, `split` (of omniglot) and `seed` of the run that
@@ -544,6 +562,7 @@ def _folder(
             "dataset='folder' needs `data_dir`, a folder with one folder of "
             "images a class. Received: data_dir=None."
         )
+    data_dir = os.path.expanduser(data_dir)
     data = image_folder(data_dir, label_name=group, **options)
     num_test = _num_test_groups(data, group, data_dir)
     train, test = hold_out_groups(data, group, num_test, seed=seed)
@@ -566,6 +585,7 @@ def _records(
             "`vhe_tf.data.folder_to_records` or `write_records` wrote. "
             "Received: data_dir=None."
         )
+    data_dir = os.path.expanduser(data_dir)
     data = RecordedImages(data_dir, skip_corrupt=skip_corrupt)
     if data.image_shape[2] != channels or group not in data.labels:
         raise ValueError(

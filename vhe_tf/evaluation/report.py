@@ -199,7 +199,9 @@ def evaluate(
         model,
         data,
         group=group,
-        num_samples=joint_num_samples or num_samples,
+        num_samples=num_samples
+        if joint_num_samples is None
+        else joint_num_samples,
         num_element_samples=num_element_samples,
         max_groups=num_groups,
         max_decoded=max_decoded,
@@ -555,8 +557,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     for name, value in report["accuracy"].items():
         chance = 1 / int(name.split("way")[0])
         label = name.replace("way_", "-way ").replace("shot", "-shot")
+        # Styles, and of some splits alphabets, have been trained on.
+        unseen = "images" if "_by_" in name else "classes"
         lines.append(
-            f"{label.replace('_', ' ')} accuracy on unseen classes: "
+            f"{label.replace('_', ' ')} accuracy on unseen {unseen}: "
             f"{_with_interval(value, '.1%')} "
             f"(chance {chance:.1%})"
         )
