@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 import scipy.special
@@ -261,6 +263,9 @@ class Table:
     def __init__(self, rows):
         self.rows = rows
         self.drawn = {}  # by seed
+        self.latents = [
+            types.SimpleNamespace(name="character", per_element=False)
+        ]
         self.image_shape = IMAGE_SHAPE
         self.distribute_strategy = tf.distribute.get_strategy()
 

@@ -142,7 +142,7 @@ def posterior_means(
         ValueError: If the model has no such group latent or the data no such
             grouping, or there is no support of `num_shots` images.
     """
-    check_ready(data, model, groupings=[latent])
+    check_ready(data, model)
     indices = _supports(data, latent, num_shots, max_images, seed)
     encode = tf.function(
         lambda support: model.encode({latent: support})[latent].mean(),
