@@ -19,15 +19,16 @@ PROGRAMS = [
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
     "averaging": set(),
-    "data": {"files", "progress"},
-    "distributions": set(),
+    "counts": set(),
+    "data": {"counts", "files", "progress"},
+    "distributions": {"counts"},
     "files": set(),
     "objectives": set(),
     "progress": set(),
     "replicas": set(),
     "stopping": set(),
     "checkpoint_folder": {"files"},
-    "layers": {"distributions", "replicas"},
+    "layers": {"counts", "distributions", "replicas"},
     "models": {
         "averaging",
         "distributions",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
         "replicas",
         "stopping",
     },
-    "evaluation": {"data", "distributions", "models", "replicas"},
+    "evaluation": {"counts", "data", "distributions", "models", "replicas"},
     "monitoring": {
         "data",
         "evaluation",
@@ -56,7 +57,7 @@ MAY_IMPORT = {
         "pictures",
         "training",
     },
-    "serving": {"evaluation", "files", "models"},
+    "serving": {"counts", "evaluation", "files", "models"},
 }
 
 # Parts whose modules share no helper that they do not declare.

@@ -263,6 +263,22 @@ def config() -> dict[str, Any]:
     return {f.name: f.value for f in own if f.name not in _NOT_CONFIG}
 
 
+def check_groups(run: "training.Run", source: "sources.Source") -> None:
+    """Checks that data have the classes that a run began with.
+
+    That those of `--init` were others is told.
+
+    Raises:
+        RunError: If they have others.
+    """
+    from vhe_tf import training
+
+    groups = source.groups_checksum()
+    run.check_groups(groups)
+    if INIT.value:
+        training.tell_other_groups(INIT.value, run.config["dataset"], groups)
+
+
 def samplers(
     source: "sources.Source",
     *,

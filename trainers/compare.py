@@ -59,6 +59,10 @@ def main(argv: Sequence[str]) -> None:
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )
+        for path in _MODELS.value:
+            training.tell_other_groups(
+                path, settings["dataset"], source.groups_checksum()
+            )
         _check_alike(models, source.group)
         cues = monitoring.fixed_cues(
             source.test, group=source.group, seed=_SEED.value

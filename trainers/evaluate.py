@@ -114,6 +114,9 @@ _DISTRIBUTION = flags.DEFINE_enum(
     "which takes its share of tasks, groups and batches. The numbers are the "
     "same to rounding.",
 )
+# Data sets whose images are resized as they are loaded.
+_OF_ANY_SIZE = ("folder", "youtube_faces")
+
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Decides everything random.", lower_bound=0
 )
@@ -250,7 +253,7 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
             "--split is of Omniglot; leave it off. "
             f"Received: --split={_SPLIT.value} with dataset={dataset!r}."
         )
-    if dataset != settings["dataset"] and dataset != "folder":
+    if dataset != settings["dataset"] and dataset not in _OF_ANY_SIZE:
         settings.pop("image_size", None)  # the data's own, not to be chosen
     for name in sorted(set(chosen).difference(settings)):
         raise ValueError(

@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     with training.mistakes_end_quietly():
         run = common.new_run()
         source = load_data()
-        run.check_groups(source.groups_checksum())
+        common.check_groups(run, source)
         train, validation = common.samplers(source, groups=[_GROUP])
         with common.strategy().scope():
             model = common.image_model(

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
             images=_IMAGES.value,
             seed=common.SEED.value,
         )
-        run.check_groups(source.groups_checksum())
+        common.check_groups(run, source)
         train, validation = common.samplers(source, groups=_GROUPS)
         with common.strategy().scope():
             model = vhe_tf.alphabet_vhe(

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
             copies=_COPIES.value,
             seed=common.SEED.value,
         )
-        run.check_groups(source.groups_checksum())
+        common.check_groups(run, source)
         train, validation = common.samplers(source, groups=_GROUPS)
         with common.strategy().scope():
             model = vhe_tf.style_vhe(

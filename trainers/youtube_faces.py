@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
         run = common.new_run()
         source = load_data()
         group = source.group
-        run.check_groups(source.groups_checksum())
+        common.check_groups(run, source)
         train, validation = common.samplers(source, groups=[group])
         with common.strategy().scope():
             model = common.image_model(

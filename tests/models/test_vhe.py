@@ -469,35 +469,6 @@ def test_metrics_are_means_over_the_epoch_alone(models):
             np.testing.assert_allclose(result[name], np.mean(values), rtol=1e-5)
 
 
-def test_metrics_of_groups_are_of_the_elements_whose_group_is_known():
-    model = tiny_vhe()
-    model.compile(keras.optimizers.SGD(0.0))
-    episode = tiny_episode()
-    terms = model(episode)
-    known = tf.constant([True, False, True])
-    result = model.test_step(
-        {
-            **episode,
-            "known": {"character": known},
-            "group_size": {"character": tf.where(known, 5, 0)},
-        }
-    )
-    assert result["group_size_character"] == 5.0
-    kl = terms.kl["character"].numpy()[[0, 2]]
-    np.testing.assert_allclose(result["kl_character"], kl.mean(), rtol=1e-5)
-    # What adds up to the bound is of all elements.
-    np.testing.assert_allclose(
-        result["kl_character_shared"], kl.sum() / 5 / 3, rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        result["elbo"],
-        result["log_likelihood"]
-        - result["kl_character_shared"]
-        - result["kl_element"],
-        rtol=1e-5,
-    )
-
-
 def test_fitting_resets_the_metrics_each_epoch():
     model = tiny_vhe()
     model.compile(keras.optimizers.SGD(0.0))
@@ -921,12 +892,24 @@ def test_a_latent_stands_with_its_parents_alone(models):
         assert model.decode(given, seed=SEED).batch_shape == (1, 3)
 
 
-@pytest.mark.parametrize("samples", [{}, {"person": tf.zeros([1, 3, 2])}])
-def test_values_of_no_latent_are_refused(model, episode, samples):
+@pytest.mark.parametrize("names", [[], ["person"], ["element"]])
+def test_values_of_no_group_latent_are_refused(model, episode, names):
+    samples = {name: tf.zeros([1, 3, 3]) for name in names}
     with pytest.raises(ValueError, match="`samples` has some or all latents"):
         model.decode(samples, seed=SEED)
     with pytest.raises(ValueError, match="`samples` has some or all latents"):
         model.log_likelihood_given(samples, episode["query"], seed=SEED)
+
+
+def test_values_and_queries_must_be_as_many(model, episode):
+    samples = model.infer(episode["support"], seed=SEED)
+    query = episode["query"][:1]  # would broadcast
+    for call in (
+        lambda: model.log_likelihood_given(samples, query, seed=SEED),
+        lambda: model.render(samples, query=query, seed=SEED),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the same B"):
+            call()
 
 
 def test_likelihoods_and_samples_need_a_support(model, episode):
@@ -1463,7 +1446,7 @@ def test_classify_refuses_what_encode_returns():
     model = tiny_vhe()
     episode = tiny_episode()
     encoded = model.encode(episode["support"]["character"])
-    with pytest.raises(ValueError, match="`log_likelihood` scores"):
+    with pytest.raises(ValueError, match="`classify` takes supports"):
         model.classify(encoded, episode["query"], seed=(1, 2))
 
 
@@ -1479,12 +1462,15 @@ def test_images_of_256_levels_are_refused(models, support_size):
     episode = tiny_episode(support_size=support_size)
     support, query = episode["support"]["character"], episode["query"]
     classes = support[:, tf.newaxis]
+    samples = model.infer(support, seed=SEED)
     for call in (
         lambda: model.log_likelihood(255 * support, query, seed=SEED),
         lambda: model.log_likelihood(support, 255 * query, seed=SEED),
         lambda: model.classify(classes, 255 * query, seed=SEED),
         lambda: model.infer({"character": 255 * support}, seed=SEED),
         lambda: model({**episode, "query": 255 * query}),
+        lambda: model.log_likelihood_given(samples, 255 * query, seed=SEED),
+        lambda: model.decode(samples, query=255 * query, seed=SEED),
     ):
         with pytest.raises(ValueError, match="divide those of 0 to 255"):
             call()

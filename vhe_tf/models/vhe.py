@@ -260,8 +260,9 @@ class VHE(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         """The means that `fit` reports and resets each epoch, in nats.
 
-        `kl_{latent}` and `group_size_{latent}` are over the elements whose
-        group is known; the others, which add up to `elbo`, over all.
+        Over all elements: where the group of some is not known, these have no
+        KL (and size 0), so that `kl_{latent}` and `group_size_{latent}` are
+        lower by their share.
         """
         return list(self._trackers.values())
 
@@ -287,14 +288,8 @@ class VHE(keras.Model):
             values[f"kl_{name}_shared"] = terms.shared_kl[name]
         for name, size in episode["group_size"].items():
             values[f"group_size_{name}"] = tf.cast(size, tf.float32)
-        # Of elements without a known group there is nothing to report.
-        weights = {
-            f"{prefix}_{name}": known
-            for name, known in episode.get("known", {}).items()
-            for prefix in ("kl", "group_size")
-        }
         for name, tracker in self._trackers.items():
-            tracker.update_state(values[name], sample_weight=weights.get(name))
+            tracker.update_state(values[name])
 
     def _results(self) -> dict[str, Any]:
         return {name: t.result() for name, t in self._trackers.items()}
@@ -470,9 +465,12 @@ class VHE(keras.Model):
 
         Raises:
             ValueError: If `samples` is empty, names no latent of this model,
-                or has a latent without its parents.
+                or has a latent without its parents; if `query` is no batch of
+                images of this model.
         """
         self._check_given("samples", samples)
+        if query is not None:
+            query = self._as_query(query, samples)
         samples, _ = self._with_own_latents(samples, query, seed)
         return self.likelihood(**samples)
 
@@ -681,6 +679,7 @@ class VHE(keras.Model):
             ValueError: As by `decode`.
         """
         self._check_given("samples", samples)
+        query = self._as_query(query, samples)
         if all(latent.name in samples for latent in self.latents):
             return self.likelihood(**samples).log_prob(query)
         repeated = {
@@ -809,9 +808,9 @@ class VHE(keras.Model):
 
     def _batch_shape(self, samples: Samples) -> tf.Tensor:
         """Returns `[S..., B]`, the leading axes of group latents."""
-        latent = next(v for v in self.latents if v.name in samples)
-        event_rank = self._event_ranks[latent.name]
-        shape = tf.shape(samples[latent.name])
+        name = next(name for name in self._event_ranks if name in samples)
+        event_rank = self._event_ranks[name]
+        shape = tf.shape(samples[name])
         return shape[: tf.size(shape) - event_rank]
 
     def _with_implied(self, support: Support) -> Support:
@@ -884,6 +883,20 @@ class VHE(keras.Model):
             shapes, message="The support or the query has a wrong shape."
         )
         return checked
+
+    def _as_query(self, query: Any, samples: Samples) -> tf.Tensor:
+        """Returns the query of samples; a B of 1 would broadcast unseen."""
+        query = self._as_images("query", query)
+        tf.debugging.assert_shapes(
+            [(query, ("B", *self.image_shape))],
+            message="The query has a wrong shape.",
+        )
+        tf.debugging.assert_equal(
+            self._batch_shape(samples)[-1],
+            tf.shape(query)[0],
+            "`samples` and `query` must have the same B.",
+        )
+        return query
 
     def _as_images(self, name: str, images: Any) -> tf.Tensor:
         """Returns float32 images; refuses those of 0 to 255."""
@@ -990,10 +1003,11 @@ class VHE(keras.Model):
     def _check_given(self, argument: str, given: Mapping[str, Any]) -> None:
         """Refuses values of latents that leave out what they depend on."""
         known = [latent.name for latent in self.latents]
-        if not given or not set(given) <= set(known):
+        groups = [v.name for v in self.latents if not v.per_element]
+        if not set(given) <= set(known) or not set(given) & set(groups):
             raise ValueError(
-                f"`{argument}` has some or all latents of this model, {known}. "
-                f"Received: {sorted(given)}."
+                f"`{argument}` has some or all latents of this model, {known}, "
+                f"at least one of {groups}. Received: {sorted(given)}."
             )
         for latent in self.latents:
             missing = [p for p in latent.parents if p not in given]
@@ -1121,8 +1135,8 @@ def _check_no_posteriors(method: str, support: Support) -> None:
     for name, value in support.items():
         if isinstance(value, tfd.Distribution):
             raise ValueError(
-                f"`{method}` takes supports; `log_likelihood` scores what "
-                "`encode` returned, one class at a time. Received: "
+                f"`{method}` takes supports, not what `encode` returned, which "
+                "`log_likelihood` scores one class at a time. Received: "
                 f"support[{name!r}] of type {type(value).__name__}."
             )
 

@@ -113,7 +113,7 @@ class LocalServer:
 
     Raises:
         FileNotFoundError: If the folder holds no such version.
-        OSError: If the port is in use.
+        OSError: If the port is in use, or cannot be listened on.
         ValueError: If a limit is not positive, or the port is none.
     """
 
@@ -154,10 +154,10 @@ class LocalServer:
                 threaded=True,
                 request_handler=_Handler,
             )
-        except SystemExit as error:  # Werkzeug's, where a port is taken
+        except SystemExit as error:  # Werkzeug's
             raise OSError(
-                f"Port {port} of {host} is in use, or may not be used by you; "
-                "give another, or 0 for any free one."
+                f"Port {port} of {host} cannot be listened on: "
+                f"{error.__context__}. Give another, or 0 for any free one."
             ) from error
         self._thread: threading.Thread | None = None
 
