@@ -478,6 +478,19 @@ def test_evaluate_explains_mistakes_before_it_measures(
     assert "task 1 of" not in done.stdout
 
 
+def test_the_kl_of_training_needs_the_settings_of_a_run(tmp_path):
+    done = output_of(
+        trainer(
+            f"--model={tmp_path / 'best.keras'}",
+            "--num_kl_batches=1",
+            script="evaluate.py",
+        )
+    )
+    assert done.returncode == 1
+    assert "has no config.json of a run beside it" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_a_class_more_ends_a_run_whose_unseen_ones_it_would_change(
     image_folder, whole_run, tmp_path
 ):

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import output_of
+from tests.trainers.conftest import trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -470,6 +472,17 @@ def test_lakes_runs_are_asked_for_where_they_are_given(reproduce):
     assert any("--lake_runs=" in word for word in commands[-1])
     commands = reproduce.missing_commands(ROW, "gpu", given)
     assert not any("--lake_runs=" in word for word in commands[-1])
+
+
+def test_lakes_runs_that_are_not_there_are_told_before_hours_of_training():
+    done = output_of(
+        trainer(
+            "--table=lake", "--lake_runs=nowhere.zip", script="reproduce.py"
+        )
+    )
+    assert done.returncode == 1
+    assert "There is no nowhere.zip" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_a_command_is_shown_logged_and_its_failure_explained(
