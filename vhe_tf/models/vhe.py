@@ -65,7 +65,8 @@ class VHE(keras.Model):
             `query`: `[B, H, W, C]`, the elements x whose bound is wanted;
             `support`: for each group latent `[B, N, H, W, C]`, D;
             `group_size`: for each group latent `[B]` int32, |X|, augmented
-            copies included;
+            copies included; read where the objective rescales, and by `fit`,
+            which reports it;
             `known`, optional: for some group latents `[B]` bool, whether the
             group of x is known; where it is not, the latent is drawn from its
             prior, whose KL is 0;
@@ -1022,21 +1023,23 @@ class VHE(keras.Model):
     def _checked(self, episode: Episode) -> Episode:
         """Returns an episode of float32 images; checks its keys and shapes."""
         group_latents = [v.name for v in self.latents if not v.per_element]
+        by_latent = ["support"]
+        if self.objective.rescales:  # else no size of a group is read
+            by_latent.append("group_size")
         missing = [
-            key
-            for key in ("query", "support", "group_size", "seed")
-            if key not in episode
+            key for key in ("query", "seed", *by_latent) if key not in episode
         ] or [
             f"{key}[{name!r}]"
-            for key in ("support", "group_size")
+            for key in by_latent
             for name in group_latents
             if name not in episode[key]
         ]
         if missing:
+            needed = " and ".join(f"`{key}`" for key in by_latent)
             raise ValueError(
-                "An episode has `query`, `seed`, and `support` and "
-                f"`group_size` of each of {group_latents}. Received: an "
-                f"episode without {', '.join(missing)}."
+                f"An episode has `query`, `seed`, and {needed} of each of "
+                f"{group_latents}. Received: an episode without "
+                f"{', '.join(missing)}."
             )
         query = self._as_images("query", episode["query"])
         support = {
