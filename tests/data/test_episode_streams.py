@@ -197,7 +197,9 @@ def joined(parts):
         {"resamples": True, "group_latents": ["alphabet"]},
     ],
 )
-@pytest.mark.parametrize("num_parts", [2, 3, 12])
+@pytest.mark.parametrize(
+    "num_parts", [2, 3, pytest.param(12, marks=pytest.mark.slow)]
+)
 def test_parts_are_rows_of_the_whole_batch(options, num_parts):
     # Binarisation draws noise for each pixel.
     sampler = sampler_of(

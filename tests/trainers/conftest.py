@@ -51,6 +51,39 @@ def printed_by(code):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+_IN_TURN = """
+import contextlib, importlib, io
+from absl import app
+from absl.testing import flagsaver
+script, said = importlib.import_module(sys.argv[1]), []
+for arguments in json.loads(sys.argv[2]):
+    out = io.StringIO()
+    with (
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+    ):
+        try:
+            app.run(script.main, [sys.argv[1], *arguments])
+        except SystemExit as stop:
+            said.append(out.getvalue() + str(stop.code))
+print(json.dumps(said))
+"""
+
+
+def endings(script, *commands):
+    """Returns what a script says as it ends, of mistakes, each in turn.
+
+    In one process: most of the time of such a command is that of imports.
+    """
+    said = printed_by(
+        f"import json\nsys.argv[1:] = {[script, json.dumps(commands)]}"
+        + _IN_TURN
+    )
+    assert len(said) == len(commands), said
+    return said
+
+
 def layouts(count):
     """Returns TF_CONFIG for each of several processes, as if on machines."""
     with contextlib.ExitStack() as stack:

@@ -16,6 +16,7 @@ from tests.evaluation.conftest import assert_alike
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import tiny_model
 from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import endings
 from tests.trainers.conftest import interrupted
 from tests.trainers.conftest import layouts
 from tests.trainers.conftest import meanwhile
@@ -122,7 +123,10 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert not list(folder.rglob("*.partial*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_ends_with_the_same_weights(
     number, image_folder, whole_run, tmp_path
 ):
@@ -213,6 +217,7 @@ def assert_close_models(folder, expected):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(image_folder, one_device, tmp_path):
     def command(name, *options):
         return one_epoch(image_folder, tmp_path / name, *options, num_devices=2)
@@ -307,19 +312,21 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
     [
         (
             "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
-            "--precision=mixed_bfloat16 --jit_compile",
+            "--precision=mixed_bfloat16",
             (28, 28),
         ),
         (
             "--objective=resample --exclude_query --ema=0 --images=grey "
-            "--symmetries=2 --support_size=2 --image_size=20x16",
+            "--symmetries=2 --support_size=2 --image_size=20x16 "
+            "--distribution=mirrored --accumulation=2",
             (20, 16),
         ),
+        pytest.param("--jit_compile", (28, 28), marks=pytest.mark.slow),
     ],
 )
 def test_every_option_trains(options, image_size, image_folder, tmp_path):
     done = output_of(
-        trainer(
+        tiny_trainer(
             *arguments(image_folder, tmp_path),
             *options.split(),
             "--epochs=1",
@@ -388,37 +395,40 @@ def test_weights_that_have_seen_the_test_classes_are_refused(
     assert not list((tmp_path / "run").rglob("*.*"))
 
 
-@pytest.mark.parametrize(
-    ("run", "said"),
-    [
+def test_weights_that_may_have_seen_the_validation_set_are_told_of(tmp_path):
+    runs = [
         ({"dataset": "glyphs", "split": "lake", "seed": 0}, False),
         ({"dataset": "glyphs", "split": "lake", "seed": 1}, True),
         ({"dataset": "glyphs", "split": "vinyals", "seed": 0}, True),
         ({"dataset": "folder", "split": "lake", "seed": 1}, False),
         (None, False),
-    ],
-)
-def test_weights_that_may_have_seen_the_validation_set_are_told_of(
-    run, said, tmp_path
-):
-    if run:
-        training.Run(tmp_path, run).begin()
-    path = tmp_path / "best.keras"
-    training.save_model(tiny_model(), path)
-    taken = printed_by(
+    ]
+    paths = []
+    for number, (run, _) in enumerate(runs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if run:
+            training.Run(folder, run).begin()
+        paths.append(str(folder / "best.keras"))
+        training.save_model(tiny_model(), folder / "best.keras")
+    texts = printed_by(
         "import contextlib, io, json\n"
         "import common, omniglot\n"
         "from absl import flags\n"
         "from tests.tiny_run import tiny_model\n"
-        "flags.FLAGS(['', '--run_dir=none', '--dataset=glyphs', "
-        f"'--init={path}'])\n"
-        "out = io.StringIO()\n"
-        "with contextlib.redirect_stdout(out):\n"
-        "    common.compile_model(tiny_model(), character='character')\n"
-        "print(json.dumps(out.getvalue()))"
+        "flags.FLAGS(['', '--run_dir=none', '--dataset=glyphs'])\n"
+        "texts = []\n"
+        f"for path in {paths}:\n"
+        "    flags.FLAGS.init = path\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out):\n"
+        "        common.compile_model(tiny_model(), character='character')\n"
+        "    texts.append(out.getvalue())\n"
+        "print(json.dumps(texts))"
     )
-    assert ("another --seed or --split" in taken) == said
-    assert ("cannot be told" in taken) == (run is None)
+    for (run, said), text in zip(runs, texts, strict=True):
+        assert ("another --seed or --split" in text) == said
+        assert ("cannot be told" in text) == (run is None)
 
 
 def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
@@ -430,52 +440,41 @@ def test_evaluate_and_compare_refuse_classes_that_were_trained_on(tmp_path):
         training.save_model(tiny_model(), folder / "best.keras")
         models.append(str(folder / "best.keras"))
     out = tmp_path / "out"
-    for command in (
-        trainer(f"--model={models[0]}", "--split=lake", script="evaluate.py"),
-        trainer(f"--model={models[0]}", "--lake_runs=x", script="evaluate.py"),
-        trainer(f"--models={','.join(models)}", script="compare.py"),
+    one = [f"--model={models[0]}", f"--out={out}"]
+    both = [f"--models={','.join(models)}", f"--out={out}"]
+    for text in (
+        *endings("evaluate", [*one, "--split=lake"], [*one, "--lake_runs=x"]),
+        *endings("compare", both),
     ):
-        done = output_of([*command, f"--out={out}"])
-        assert done.returncode == 1
-        assert "trained on classes that are tested on here" in done.stdout
-        assert "Traceback" not in done.stdout
+        assert "trained on classes that are tested on here" in text
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("argument", "words"),
-    [
-        ("--shots=1,many", "--shots must be positive numbers"),
-        ("--shots=0", "--shots must be positive numbers"),
-        ("--split=lake", "--split is of Omniglot"),
-        ("--lake_runs=nowhere.zip", "Lake's one-shot runs were not found"),
-        ("--dataset=glyphs", "(20, 16, 1). Received: (28, 28, 1)"),
-    ],
-)
 def test_evaluate_explains_mistakes_before_it_measures(
-    argument, words, image_folder, whole_run, tmp_path
+    image_folder, whole_run, tmp_path
 ):
-    model = whole_run[0] / "best.keras"
-    data = f"--data_dir={image_folder}"
-    if argument == "--dataset=glyphs":
-        model = tmp_path / "best.keras"
-        training.save_model(
-            vhe_tf.deconvolutional_vhe("small", image_shape=(20, 16, 1)), model
-        )
-    out = tmp_path / "new" / "report.json"
-    done = output_of(
-        trainer(
-            f"--model={model}",
-            data,
-            f"--out={out}",
-            argument,
-            script="evaluate.py",
-        )
+    other = tmp_path / "best.keras"
+    training.save_model(
+        vhe_tf.deconvolutional_vhe("small", image_shape=(20, 16, 1)), other
     )
-    assert done.returncode == 1
-    assert words in done.stdout
-    assert "Traceback" not in done.stdout
-    assert "task 1 of" not in done.stdout
+    mistakes = {
+        "--shots=1,many": "--shots must be positive numbers",
+        "--shots=0": "--shots must be positive numbers",
+        "--split=lake": "--split is of Omniglot",
+        "--lake_runs=nowhere.zip": "Lake's one-shot runs were not found",
+        f"--model={other} --dataset=glyphs": "(20, 16, 1). Received: (28,",
+    }
+    command = [
+        f"--model={whole_run[0] / 'best.keras'}",
+        f"--data_dir={image_folder}",
+        f"--out={tmp_path / 'new' / 'report.json'}",
+    ]
+    said = endings(
+        "evaluate", *([*command, *mistake.split()] for mistake in mistakes)
+    )
+    for text, words in zip(said, mistakes.values(), strict=True):
+        assert words in text
+        assert "task 1 of" not in text
 
 
 def test_the_kl_of_training_needs_the_settings_of_a_run(tmp_path):
@@ -557,24 +556,23 @@ def test_without_data_or_internet_both_ways_are_named(tmp_path):
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("argument", "words"),
-    [
-        ("--support_size=five", "number or a range such as 1-10"),
-        ("--support_size=0", "must be a positive int"),
-        ("--support_size=50", "needs at least 50 elements"),
-        ("--symmetries=3", "must be one of"),
-        ("--split=vinyals", "--split is of Omniglot"),
-        ("--image_size=28x20", "pass symmetries=2, to mirror only"),
-    ],
-)
-def test_mistakes_are_explained(argument, words, image_folder, tmp_path):
-    done = output_of(
-        trainer(*arguments(image_folder, tmp_path / "run"), argument)
-    )
-    assert done.returncode != 0
-    assert words in done.stdout
+def test_mistakes_are_explained(image_folder, tmp_path):
+    mistakes = {
+        "--support_size=five": "number or a range such as 1-10",
+        "--support_size=0": "must be a positive int",
+        "--support_size=50": "needs at least 50 elements",
+        "--symmetries=3": "must be one of",
+        "--split=vinyals": "--split is of Omniglot",
+        "--image_size=28x20": "pass symmetries=2, to mirror only",
+    }
+    command = arguments(image_folder, tmp_path / "run")
+    done = output_of(trainer(*command, "--support_size=50"))
+    assert done.returncode == 1
+    assert mistakes["--support_size=50"] in done.stdout
     assert "Traceback" not in done.stdout
+    said = endings("omniglot", *([*command, mistake] for mistake in mistakes))
+    for text, words in zip(said, mistakes.values(), strict=True):
+        assert words in text
     assert not list(tmp_path.rglob("run/*"))  # and leave nothing behind
 
 

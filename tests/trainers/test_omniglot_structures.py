@@ -136,7 +136,9 @@ def test_a_run_of_styles_leaves_what_it_promises(styles):
     assert "redrawn in another style: right style" in text
 
 
-@pytest.mark.parametrize("name", ["alphabets", "styles"])
+@pytest.mark.parametrize(
+    "name", ["alphabets", pytest.param("styles", marks=pytest.mark.slow)]
+)
 def test_either_structure_is_evaluated_and_exported(name, request, tmp_path):
     folder, _ = request.getfixturevalue(name)
     model = folder / "best.keras"

@@ -2,6 +2,7 @@ import json
 import os
 
 import numpy as np
+import pytest
 
 import vhe_tf
 from tests.conftest import tiny_vhe
@@ -41,6 +42,7 @@ def arguments(folder, run_dir):
     ]
 
 
+@pytest.mark.slow
 def test_drawings_are_trained_on_from_records(tmp_path):
     folder, run = tmp_path / "records", tmp_path / "run"
     recorded(folder, (28, 28, 1), "character")
