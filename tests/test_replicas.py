@@ -392,7 +392,9 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
         assert "must all see its folder" in text
 
 
-@pytest.mark.parametrize("other", [1, "labels"])
+@pytest.mark.parametrize(
+    "other", [1, pytest.param("labels", marks=pytest.mark.slow)]
+)
 def test_workers_of_another_run_do_not_train_together(other, tmp_path):
     workers = start_two_workers(tmp_path, tmp_path, seeds=(0, other))
     for seed, text in zip((0, other), end(workers, returncode=1), strict=True):

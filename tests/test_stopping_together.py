@@ -42,6 +42,7 @@ def ask_after_a_checkpoint(processes, asked, folder):
     return step
 
 
+@pytest.mark.slow
 def test_two_devices_stop_and_go_on(one_device, tmp_path):
     process = start("mirrored", tmp_path, pace=0.3)
     step = ask_after_a_checkpoint([process], process, tmp_path)

@@ -329,7 +329,13 @@ def test_a_scale_has_bounds():
 
 
 @pytest.mark.parametrize(
-    ("channels", "temperature"), [(1, 0.9), (3, 1.1), (1, 2.0), (2, 0.6)]
+    ("channels", "temperature"),
+    [
+        (1, 0.9),
+        pytest.param(3, 1.1, marks=pytest.mark.slow),
+        (1, 2.0),
+        (2, 0.6),
+    ],
 )
 def test_a_tempered_draw_is_where_the_noise_meets_the_cumulative_probability(
     channels, temperature

@@ -277,7 +277,13 @@ def test_concurrent_clients_get_each_their_own(server, inputs):
 # Several group latents --------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["hierarchical", "factorial"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("hierarchical", marks=pytest.mark.slow),
+        "factorial",
+    ],
+)
 def several(request, exports):
     """A client of a real export, its signatures, and the latents' names."""
     model, path = exports(request.param)

@@ -456,6 +456,7 @@ def _command(tmp_path, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_change_is_trained_measured_and_tabled(tmp_path):
     command = _command(tmp_path, "--change=symmetries", "--repeat=2")
     result = output_of(command)
