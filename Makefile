@@ -27,7 +27,7 @@ results-check: setup  ## measure the shipped models again; Omniglot in DATA_DIR=
 test: setup check  ## lint, check types and run the tests, but for the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
-test-slow: setup  ## run the slow tests: whole trainings, killed and resumed
+test-slow: setup  ## run the slow tests: whole trainings, further cases
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 check: setup  ## lint and check types

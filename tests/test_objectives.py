@@ -121,3 +121,5 @@ def test_without_rescaling_the_size_of_the_group_is_not_needed():
     episode = tiny_episode()
     del episode["group_size"]
     assert model(episode).elbo.shape == (3,)
+    with pytest.raises(ValueError, match="an episode without group_size"):
+        model.test_step(episode)  # which reports it

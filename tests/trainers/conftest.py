@@ -66,6 +66,7 @@ for arguments in json.loads(sys.argv[2]):
         try:
             app.run(script.main, [sys.argv[1], *arguments])
         except SystemExit as stop:
+            assert stop.code, f"{arguments} did not fail"
             said.append(out.getvalue() + str(stop.code))
 print(json.dumps(said))
 """

@@ -321,7 +321,12 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
             "--distribution=mirrored --accumulation=2",
             (20, 16),
         ),
-        pytest.param("--jit_compile", (28, 28), marks=pytest.mark.slow),
+        pytest.param(
+            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--precision=mixed_bfloat16 --jit_compile",
+            (28, 28),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_option_trains(options, image_size, image_folder, tmp_path):

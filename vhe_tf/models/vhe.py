@@ -279,6 +279,8 @@ class VHE(keras.Model):
     def _track(
         self, terms: objectives.ElboTerms, loss: tf.Tensor, episode: Episode
     ) -> None:
+        sized = [v.name for v in self.latents if not v.per_element]
+        _check_keys(episode, sized, with_sizes=True)  # all are reported
         values = {
             "loss": loss,
             "elbo": terms.elbo,
@@ -1023,24 +1025,7 @@ class VHE(keras.Model):
     def _checked(self, episode: Episode) -> Episode:
         """Returns an episode of float32 images; checks its keys and shapes."""
         group_latents = [v.name for v in self.latents if not v.per_element]
-        by_latent = ["support"]
-        if self.objective.rescales:  # else no size of a group is read
-            by_latent.append("group_size")
-        missing = [
-            key for key in ("query", "seed", *by_latent) if key not in episode
-        ] or [
-            f"{key}[{name!r}]"
-            for key in by_latent
-            for name in group_latents
-            if name not in episode[key]
-        ]
-        if missing:
-            needed = " and ".join(f"`{key}`" for key in by_latent)
-            raise ValueError(
-                f"An episode has `query`, `seed`, and {needed} of each of "
-                f"{group_latents}. Received: an episode without "
-                f"{', '.join(missing)}."
-            )
+        _check_keys(episode, group_latents, with_sizes=self.objective.rescales)
         query = self._as_images("query", episode["query"])
         support = {
             name: self._as_images(name, episode["support"][name])
@@ -1132,6 +1117,27 @@ def _posterior(
     if isinstance(observed, tfd.Distribution):
         return observed
     return latent.posterior(observed, *_parents(latent, samples))
+
+
+def _check_keys(
+    episode: Episode, group_latents: Sequence[str], *, with_sizes: bool
+) -> None:
+    by_latent = ["support", "group_size"] if with_sizes else ["support"]
+    missing = [
+        key for key in ("query", "seed", *by_latent) if key not in episode
+    ] or [
+        f"{key}[{name!r}]"
+        for key in by_latent
+        for name in group_latents
+        if name not in episode[key]
+    ]
+    if missing:
+        needed = " and ".join(f"`{key}`" for key in by_latent)
+        raise ValueError(
+            f"An episode has `query`, `seed`, and {needed} of each of "
+            f"{group_latents}. Received: an episode without "
+            f"{', '.join(missing)}."
+        )
 
 
 def _check_no_posteriors(method: str, support: Support) -> None:
