@@ -47,8 +47,9 @@ RUN_DIR = flags.DEFINE_string(
 SIZE = flags.DEFINE_enum(
     "size",
     "small",
-    ["small", "published"],
-    "small trains on two CPU cores; published has the paper's sizes.",
+    ["small", "published", "large"],
+    "small trains on two CPU cores; published has the paper's sizes; large, of "
+    "pixel_cnn alone, is the small structure for a GPU.",
 )
 OBJECTIVE = flags.DEFINE_enum(
     "objective",

@@ -133,7 +133,7 @@ def test_the_published_sizes_are_the_defaults():
 )
 def test_an_unknown_size_is_refused(architecture):
     with pytest.raises(
-        ValueError, match=r"\['published', 'small'\]. Received: size='huge'"
+        ValueError, match=r"'published', 'small'\]. Received: size='huge'"
     ):
         architecture("huge")
 
@@ -162,6 +162,19 @@ def test_the_published_sizes_of_the_pixel_cnn_are_the_defaults():
     assert decoder.rate == 0.5
     assert decoder.conditioning_kernel_size == 5
     assert decoder.conditioning_filters == ()
+
+
+def test_the_large_pixel_cnn_has_the_structure_of_the_small_one():
+    small, large = (pixel_cnn_vhe(size) for size in ("small", "large"))
+    for latent, other in zip(small.latents, large.latents, strict=True):
+        assert type(latent.posterior) is type(other.posterior)
+        assert len(latent.posterior.weights) == len(other.posterior.weights)
+    decoder = large.likelihood.network
+    assert (decoder.filters, decoder.num_blocks) == (64, 6)
+    assert (decoder.kernel_size, decoder.rate) == (3, 0.2)
+    assert (
+        large.latents[1].parents == small.latents[1].parents == ("character",)
+    )
 
 
 def test_a_size_of_ones_own_is_that_of_the_model(tmp_path):
@@ -221,7 +234,7 @@ def test_images_of_any_shape_are_bounded_and_drawn(size, image_shape):
 # The PixelCNN model: the bound ------------------------------------------------
 
 
-@pytest.mark.parametrize("size", ["small", "published"])
+@pytest.mark.parametrize("size", ["small", "published", "large"])
 def test_every_weight_of_the_pixel_cnn_gets_a_gradient(size):
     model = pixel_cnn_vhe(size, image_shape=IMAGE_SHAPE)
     # At first nothing depends on a pose.

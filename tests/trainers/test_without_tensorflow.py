@@ -752,6 +752,16 @@ def test_another_machines_wrong_bound_is_noticed(
     assert "not the same bound" in done.stdout
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_fixed_batch_is_of_a_size_that_is_lowered(size, tmp_path):
+    pytest.importorskip("jax", reason=WHY)
+    done = export(tmp_path, f"--support_sizes={size}", "--platforms=cpu")
+    assert done.returncode == 0, done.stdout
+    settings = json.loads((tmp_path / "export.json").read_text())
+    assert settings["support_sizes"] == [size]
+    assert settings["check"]["support_size"] == size
+
+
 def test_a_step_that_was_not_lowered_is_named(exported, environment, tmp_path):
     done = output_of(
         train_command(exported, tmp_path, "--precision=tf32"), **environment

@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     training.save_model(model, out / "model.keras")
     weights = lowering.vector_of(model)
     settings = _settings(model, train, sizes)
-    settings["check"] = _write_check(out, model, validation)
+    settings["check"] = _write_check(out, model, validation, sizes)
     settings["fingerprint"] = _fingerprint(weights, settings)
     weight_files.write(
         out, "initial", weights, fingerprint=settings["fingerprint"]
@@ -168,12 +168,22 @@ def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _write_check(
-    out: pathlib.Path, model: "VHE", validation: "EpisodeSampler"
+    out: pathlib.Path,
+    model: "VHE",
+    validation: "EpisodeSampler",
+    sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Writes an episode, and returns the bound that Keras has of it."""
+    """Writes an episode, and returns the bound that Keras has of it.
+
+    Its support is of a size that is lowered.
+    """
     import tensorflow as tf
 
-    episode = validation.episode(tf.constant(0))
+    episode = next(
+        episode
+        for episode in map(validation.episode, tf.range(1000))
+        if episode["support"][_GROUP].shape[1] in sizes
+    )
     arrays = {
         "query": episode["query"].numpy(),
         "support": episode["support"][_GROUP].numpy(),

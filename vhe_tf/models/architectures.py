@@ -267,6 +267,22 @@ PIXEL_CNN_SIZES = {
         dropout=0.0,
         num_components=3,
     ),
+    "large": PixelCNNSize(
+        template_channels=8,
+        encoder_filters=(32, 48, 64),
+        encoder_kernel_size=3,
+        pose_filters=(16, 32, 32),
+        pose_size=8,
+        prior_filters=16,
+        prior_blocks=2,
+        filters=64,
+        num_blocks=6,
+        kernel_size=3,
+        conditioning_filters=(32, 32),
+        conditioning_kernel_size=1,
+        dropout=0.2,
+        num_components=10,
+    ),
 }
 
 
@@ -289,8 +305,9 @@ def pixel_cnn_vhe(
     Args:
         size: `"published"`, after a later configuration by the paper's
             authors; `"small"`, which trains on two CPU cores, encodes at
-            three scales, and infers z from x and c, not x alone; or a size of
-            your own.
+            three scales, and infers z from x and c, not x alone; `"large"`,
+            the small structure with twice the filters and dropout, for a GPU;
+            or a size of your own.
         image_shape: `(H, W, C)`.
         objective: The bound to train.
         group: The name of the grouping, and so of the group latent.
