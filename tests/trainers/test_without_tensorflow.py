@@ -828,6 +828,22 @@ def test_what_was_trained_becomes_a_run(
     assert rows_of(folder) == rows_of(whole_run[0])
 
 
+def test_what_was_trained_has_learning_curves(loaded, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "trainers"))
+    learning_curves = importlib.import_module("learning_curves")
+    folder, _ = loaded
+    scalars = learning_curves.read_scalars(folder)
+    rows = rows_of(folder)  # of 2 steps each
+    for kind, expected in (
+        ("train", [(float(r["elbo"]) + float(s["elbo"])) / 2
+                   for r, s in zip(rows[::2], rows[1::2], strict=True)]),
+        ("validation", [float(row["val_elbo"]) for row in rows[1::2]]),
+    ):  # fmt: skip
+        steps, values = scalars[f"{kind}/elbo"]
+        assert steps == [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
 def test_the_other_trainers_take_it_for_a_run_of_theirs(loaded, tmp_path):
     folder, _ = loaded
     done = output_of(

@@ -7,10 +7,11 @@
 The folder of the run is then that of a run of trainers/omniglot.py, for
 trainers/evaluate.py, export.py and compare.py: best.keras holds the averaged
 weights with the best validation bound, last.keras those at the end, and
-metrics.csv the run over time. The bound of a fixed batch must be the
-same by Keras here, by JAX there, and by JAX here if it is installed.
+metrics.csv and tensorboard/ the run over time. The bound of a fixed batch must
+be the same by Keras here, by JAX there, and by JAX here if it is installed.
 """
 
+import csv
 import json
 import os
 import pathlib
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         average = state.reshape(4, -1)[1]
         _save_checked(exported, average, of_state["check"], run.last)
         shutil.copy(trained / "metrics.csv", run.folder)
+        _write_scalars(run.folder / "metrics.csv", run.tensorboard)
     num_steps = of_state["epochs"] * of_state["steps_per_epoch"]
     print(
         f"Made {run.best}, of step {of_best['step']}: validation bound "
@@ -113,6 +115,35 @@ def _save_checked(
                 f"{1 / _TOLERANCE:.0f}. Received: {here} by Keras, {bounds}."
             )
     training.save_model(model, path)
+
+
+def _write_scalars(metrics: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the means of each epoch for TensorBoard, as the trainers do."""
+    import numpy as np
+    import tensorflow as tf
+
+    with metrics.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [n for n in rows[0] if n not in ("step", "seconds")]
+    steps = [int(row["step"]) for row in rows]
+    num_steps = [b - a for a, b in zip([0, *steps], steps, strict=False)]
+    first = 0
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        for last, row in enumerate(rows):
+            if not row["val_elbo"]:
+                continue  # within an epoch
+            of_epoch = slice(first, last + 1)
+            for name in names:
+                if name.startswith("val_"):
+                    tag, value = f"validation/{name[4:]}", float(row[name])
+                else:
+                    values = [float(r[name]) for r in rows[of_epoch]]
+                    value = float(
+                        np.average(values, weights=num_steps[of_epoch])
+                    )
+                    tag = f"train/{name}"
+                tf.summary.scalar(tag, value, step=steps[last])
+            first = last + 1
 
 
 def _by_jax(
