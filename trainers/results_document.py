@@ -24,8 +24,10 @@ trained; the weights are of the epoch with the best validation bound.
 
 Budgets: `gpu` is the published size and has no number where none was run; \
 `cpu` is the small size for few steps, far below the paper's budget. The other \
-lines are of models that were not made for this document and depart from its \
-protocols as they say: `shipped`, those in `saved_models/`; `from scratch`, \
+lines are of models that were not made by the command of their row and depart \
+from its protocol as they say: `gpu, short`, the published size for a few \
+minutes of a GPU; `shipped`, those in `saved_models/`; `two cores`, a small \
+model that is no longer there; `from scratch`, \
 a model for likelihood that began with random weights; `mechanism`, four that \
 differ in the objective alone, trained for a few minutes; and `binarised \
 together`, made as `cpu` by the code up to commit 8223b43, which binarised x \
