@@ -26,17 +26,18 @@ Budgets: `gpu` is the published size and has no number where none was run; \
 `cpu` is the small size for few steps, far below the paper's budget. The other \
 lines are of models that were not made by the command of their row and depart \
 from its protocol as they say: `gpu, short`, the published size, trained for \
-some minutes of a GPU; `shipped`, those in `saved_models/`; `two cores`, a \
-small model like a shipped one; `from scratch`, a model for likelihood that \
-began with random weights; `mechanism`, four that differ in the objective \
-alone, trained for a few minutes; and `binarised together`, made as `cpu` by \
-the code up to commit 8223b43, which binarised x once where x is in D. Their \
-numbers were entered from the reports of `evaluate.py` and, for the KL of \
-`mechanism`, from the log of training; those of the deconvolutional `shipped` \
-model and of `from scratch` were measured before classes shared their draws, \
-so that their commands draw otherwise now. DIR is a TensorFlow Datasets folder \
-with `omniglot/3.0.0`; `--data_dir=DIR` goes with each command of \
-`reproduce.py`, and `--lake_runs=all_runs.zip` for Lake's runs."""
+some minutes of a GPU by trainers/without_tensorflow in tf32; `shipped`, the \
+others in `saved_models/`; `two cores`, a small model that once was there; \
+`from scratch`, a model for likelihood that began with random weights; \
+`mechanism`, four that differ in the objective alone, trained for a few \
+minutes; and `binarised together`, made as `cpu` by the code up to commit \
+8223b43, which binarised x once where x is in D. Their numbers were entered \
+from the reports of `evaluate.py` and, for the KL of `mechanism`, from the log \
+of training; those of the deconvolutional `shipped` model and of `from \
+scratch` were measured before classes shared their draws, so that their \
+commands draw otherwise now. DIR is a TensorFlow Datasets folder with \
+`omniglot/3.0.0`; `--data_dir=DIR` goes with each command of `reproduce.py`, \
+and `--lake_runs=all_runs.zip` for Lake's runs."""
 
 _TABLE_NOTES = {
     "2": (

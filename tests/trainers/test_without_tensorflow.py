@@ -828,20 +828,34 @@ def test_what_was_trained_becomes_a_run(
     assert rows_of(folder) == rows_of(whole_run[0])
 
 
-def test_what_was_trained_has_learning_curves(loaded, monkeypatch):
+def test_what_was_trained_has_learning_curves(
+    exported, whole_run, tmp_path, monkeypatch
+):
+    """Means over the steps of an epoch, the same however often it is loaded."""
     monkeypatch.syspath_prepend(str(ROOT / "trainers"))
     learning_curves = importlib.import_module("learning_curves")
-    folder, _ = loaded
-    scalars = learning_curves.read_scalars(folder)
-    rows = rows_of(folder)  # of 2 steps each
+    trained = shutil.copytree(whole_run[0], tmp_path / "trained")
+    rows = rows_of(trained)
+    for row in rows[::2]:  # as if these were of one step, the others of three
+        row["step"] = str(int(row["step"]) - 1)
+    with (trained / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for _ in range(2):
+        done = load(exported, trained, tmp_path / "run")
+        assert done.returncode == 0, done.stdout
+    scalars = learning_curves.read_scalars(tmp_path / "run")
+    first, last = ([float(r["elbo"]) for r in rows[n::2]] for n in range(2))
+    held_out = [float(row["val_elbo"]) for row in rows[1::2]]
     for kind, expected in (
-        ("train", [(float(r["elbo"]) + float(s["elbo"])) / 2
-                   for r, s in zip(rows[::2], rows[1::2], strict=True)]),
-        ("validation", [float(row["val_elbo"]) for row in rows[1::2]]),
-    ):  # fmt: skip
+        ("train", (np.array(first) + 3 * np.array(last)) / STEPS),
+        ("validation", held_out),
+    ):
         steps, values = scalars[f"{kind}/elbo"]
         assert steps == [STEPS * (epoch + 1) for epoch in range(EPOCHS)]
         np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events.*"))) == 1
 
 
 def test_the_other_trainers_take_it_for_a_run_of_theirs(loaded, tmp_path):

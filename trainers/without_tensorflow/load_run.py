@@ -127,6 +127,8 @@ def _write_scalars(metrics: pathlib.Path, folder: pathlib.Path) -> None:
     names = [n for n in rows[0] if n not in ("step", "seconds")]
     steps = [int(row["step"]) for row in rows]
     num_steps = [b - a for a, b in zip([0, *steps], steps, strict=False)]
+    for earlier in folder.glob("events.*"):
+        earlier.unlink()
     first = 0
     with tf.summary.create_file_writer(str(folder)).as_default():
         for last, row in enumerate(rows):

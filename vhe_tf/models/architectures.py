@@ -306,8 +306,9 @@ def pixel_cnn_vhe(
         size: `"published"`, after a later configuration by the paper's
             authors; `"small"`, which trains on two CPU cores, encodes at
             three scales, and infers z from x and c, not x alone; `"large"`,
-            the small structure with twice the filters and dropout, for a GPU;
-            or a size of your own.
+            the small structure with twice the filters and one block more in
+            the decoder, wider encoders and dropout, for a GPU; or a size of
+            your own.
         image_shape: `(H, W, C)`.
         objective: The bound to train.
         group: The name of the grouping, and so of the group latent.
