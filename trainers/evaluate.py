@@ -100,6 +100,12 @@ _NUM_KL_BATCHES = flags.DEFINE_integer(
     "each group latent (Table 1); 0 for none.",
     lower_bound=0,
 )
+_KL_SUPPORT_SIZE = flags.DEFINE_integer(
+    "kl_support_size",
+    None,
+    "Images in D for that KL, 5 in Table 1; default: as the model's run.",
+    lower_bound=1,
+)
 _MAX_DECODED = flags.DEFINE_integer(
     "max_decoded",
     2000,
@@ -142,6 +148,11 @@ def main(argv: Sequence[str]) -> None:
     # Whatever may be wrong comes first: measuring takes minutes to hours.
     with training.mistakes_end_quietly():
         shots = shots_of(_SHOTS.value)
+        if _KL_SUPPORT_SIZE.value and not _NUM_KL_BATCHES.value:
+            raise ValueError(
+                "--kl_support_size is of --num_kl_batches, which must be "
+                "positive then. Received: --num_kl_batches=0."
+            )
         if _NUM_KL_BATCHES.value and not path.with_name("config.json").exists():
             raise FileNotFoundError(
                 "--num_kl_batches measures on the training episodes of the "
@@ -203,6 +214,7 @@ def main(argv: Sequence[str]) -> None:
                 path,
                 source,
                 num_batches=_NUM_KL_BATCHES.value,
+                support_size=_KL_SUPPORT_SIZE.value,
                 seed=_SEED.value,
                 progress=progress,
             )
@@ -274,18 +286,22 @@ def training_kl(
     source: "sources.Source",
     *,
     num_batches: int,
+    support_size: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Estimates the KL of each group latent on the training set (Table 1).
 
-    On episodes as the model's run drew them, of the groups that it trained on.
+    On episodes of the groups that the model's run trained on, with its
+    settings.
 
     Args:
         model: The model.
         path: Its file, beside the `config.json` of its run.
         source: The data of its run.
         num_batches: How many batches; a batch is a trial of the interval.
+        support_size: Images in D; by default as many as in the run, over all
+            its range also where a run under JAX drew some of these alone.
         seed: Decides the episodes and the draws.
         progress: Called with a line of text from time to time.
 
@@ -306,7 +322,7 @@ def training_kl(
     train, _ = source.training_parts(
         latents[0], run["num_validation_groups"], seed=run["seed"]
     )
-    low, dash, high = str(run["support_size"]).partition("-")
+    low, dash, high = str(support_size or run["support_size"]).partition("-")
     episodes = EpisodeSampler(
         train,
         batch_size=run["batch_size"],

@@ -57,7 +57,7 @@ _BUDGET = flags.DEFINE_enum(
     "budget",
     "cpu",
     list(paper_tables.BUDGETS),
-    "cpu: small models, some 20 to 75 minutes each on two cores; gpu: the "
+    "cpu: small models, some 45 to 80 minutes each on a core; gpu: the "
     "published size.",
 )
 _ROWS = flags.DEFINE_list(
@@ -142,6 +142,14 @@ def main(argv: Sequence[str]) -> None:
     if _CHECK.value:
         raise SystemExit(check(inputs))
     tables = _TABLE.value or [*paper_tables.TABLES, _FIGURES]
+    if not (inputs.lake_runs or _RENDER_ONLY.value):
+        if "lake" in (_TABLE.value or ()):
+            raise SystemExit(
+                "error: --table=lake needs --lake_runs, which names "
+                "all_runs.zip of Lake et al., or its unpacked folder."
+            )
+        if "lake" in tables:
+            print("Lake's runs are left out: --lake_runs names none.")
     failures = []
     if not _RENDER_ONLY.value:
         rows = select_rows(tables, _ROWS.value)
@@ -158,10 +166,10 @@ def main(argv: Sequence[str]) -> None:
             drawn=rows_to_draw(_BUDGET.value) if _FIGURES in tables else (),
             dry_run=_DRY_RUN.value,
         )
+        if _FIGURES in tables and not _DRY_RUN.value:
+            failures += draw_figures(_BUDGET.value, inputs, rows)
     if _DRY_RUN.value:
         return
-    if not _RENDER_ONLY.value and _FIGURES in tables:
-        failures += draw_figures(_BUDGET.value, inputs)
     write_document()
     if failures:
         raise SystemExit("error: " + "\n".join(["not made:", *failures]))
@@ -175,22 +183,22 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
         names: Parts of names, one of which a row must contain; or none.
 
     Raises:
-        SystemExit: If there is no such row.
+        SystemExit: If a part is in no name.
     """
     wanted = {cell.row for cell in paper_tables.CELLS if cell.table in tables}
     if _FIGURES in tables:
         for figure in paper_tables.FIGURES:
             wanted.update(figure.rows)
     rows = [name for name in paper_tables.ROWS if name in wanted]
-    chosen = [
-        row for row in rows if not names or any(part in row for part in names)
-    ]
-    if not chosen:
+    unknown = [part for part in names if not any(part in row for row in rows)]
+    if unknown:
         raise SystemExit(
             "error: --rows must be parts of names of rows, among "
-            f"{', '.join(rows)}. Received: {','.join(names)}."
+            f"{', '.join(rows)}. Received: {','.join(unknown)}."
         )
-    return chosen
+    return [
+        row for row in rows if not names or any(part in row for part in names)
+    ]
 
 
 def make(
@@ -226,7 +234,7 @@ def make(
             if not dry_run:
                 make_row(name, budget, inputs, commands)
                 write_document()
-        except RowError as error:
+        except (RowError, OSError, ValueError) as error:
             print(f"{name} failed: {error}", flush=True)
             failures.append(f"{name}: {error}")
     return failures
@@ -462,10 +470,24 @@ def rows_to_draw(budget: str) -> set[str]:
     }
 
 
-def draw_figures(budget: str, inputs: Inputs) -> list[str]:
-    """Draws the figures whose models are there; returns what went wrong."""
+def draw_figures(
+    budget: str, inputs: Inputs, names: Collection[str]
+) -> list[str]:
+    """Draws the figures that are not there yet and whose models are.
+
+    Args:
+        budget: Of `paper_tables.BUDGETS`.
+        inputs: Where the data are.
+        names: Of rows; figures of other rows alone are left as they are.
+
+    Returns:
+        What went wrong, a line each.
+    """
     failures = []
     for figure in paper_tables.FIGURES:
+        out = picture_path(figure, budget)
+        if out.exists() or not set(figure.rows).intersection(names):
+            continue
         rows = [paper_tables.ROWS[name] for name in figure.rows]
         folders = [ROOT / run_folder(row, budget) for row in rows]
         lacking = [
@@ -473,16 +495,14 @@ def draw_figures(budget: str, inputs: Inputs) -> list[str]:
             for row, folder in zip(rows, folders, strict=True)
             if not is_trained(row, budget)
         ]
-        out = picture_path(figure, budget)
         if lacking:
-            kept = "is kept as it was: " if out.exists() else ""
-            print(f"{figure.name}: {kept}no models {', '.join(lacking)} yet")
+            print(f"{figure.name}: no models {', '.join(lacking)} yet")
             continue
         try:
             for row in rows:
                 _check_settings(row, budget)
             _draw(figure, folders, out, inputs)
-        except (RowError, OSError) as error:
+        except (RowError, OSError, ValueError) as error:
             failures.append(f"{figure.name}: {error}")
     return failures
 
@@ -533,6 +553,9 @@ def check(inputs: Inputs) -> int:
             "what was measured now to overlap; they do not where it says OUT."
         )
         return 1
+    if not counts["ok"]:
+        print("error: nothing that is published was measured.")
+        return 1
     return 0
 
 
@@ -572,7 +595,8 @@ def compare(
     for measure, value in published.items():
         text = f"published {results_document.number(measure, value)}"
         again = found.get(measure)
-        if again is None or again["num_samples"] != value["num_samples"]:
+        draws = value.get("num_samples")  # of a KL there are none
+        if again is None or again.get("num_samples") != draws:
             lines.append(("not measured", f"{name} {measure}: {text}"))
             continue
         distance = abs(value["mean"] - again["mean"])

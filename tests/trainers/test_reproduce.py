@@ -130,11 +130,29 @@ def test_what_was_not_run_says_so(document, tables):
 
 def test_other_models_stand_below_and_say_how_they_depart(document):
     other = a_result(budget="shipped", departure="|X| = 400")
-    text = document.render({"shipped_model": other}, ())
+    measured = "python measure --model=saved_models/shipped_model/best.keras"
+    other["commands"][-1] = measured
+    made_first = a_result(budget="mechanism")
+    text = document.render({"shipped_model": other, "small": made_first}, ())
     lines = lines_of(text, "Table 3", "PixelCNN, VHE")
-    assert ["not run" in line for line in lines] == [True, True, False]
+    assert ["not run" in line for line in lines] == [True, True, False, False]
     assert r"shipped: \|X\| = 400" in lines[2]
-    assert lines[2].endswith("| `python measure` |")
+    assert lines[2].endswith(f"| `{measured}` |")
+    # Its command would measure whatever lies in that folder of runs.
+    assert lines[3].endswith("| small, below |")
+
+
+@pytest.mark.parametrize(
+    ("correct", "shown"),
+    [(313, "78.2"), (377, "94.2"), (379, "94.8"), (381, "95.2"), (395, "98.8")],
+)
+def test_halves_are_rounded_alike(document, correct, shown):
+    """Halves of a tenth of a percent, as a mean of 20 tasks gives them."""
+    tasks = [20] * (correct // 20) + [correct % 20]
+    tasks += [0] * (20 - len(tasks))
+    for mean in (correct / 400, sum(task / 20 for task in tasks) / 20):
+        value = {"mean": mean, "half_width_95": None}
+        assert document.number("accuracy.20way_1shot", value) == shown
 
 
 def test_figures_are_shown_where_they_were_drawn(document):
@@ -387,24 +405,25 @@ def test_figures_are_drawn_of_models_whose_training_has_ended(
     (folder / "pictures" / "some.png").write_bytes(b"first")
     (folder / "best.keras").touch()
     inputs = reproduce.Inputs()
-    assert reproduce.draw_figures("cpu", inputs) == []
+    assert reproduce.draw_figures("cpu", inputs, [ROW]) == []
     picture = reproduce.picture_path(figure, "cpu")
     assert not picture.exists()
     assert f"figure0: no models {ROW}_cpu yet" in capsys.readouterr().out
     (folder / "metrics.json").touch()
     config = folder / "config.json"
     config.write_text('{"epochs": 8}', "utf-8")
-    [failure] = reproduce.draw_figures("cpu", inputs)
+    [failure] = reproduce.draw_figures("cpu", inputs, [ROW])
     assert "epochs: 8 there, '9' in the flagfile" in failure
     assert not picture.exists()
     config.write_text('{"epochs": 9}', "utf-8")
-    assert reproduce.draw_figures("cpu", inputs) == []
+    assert reproduce.draw_figures("cpu", inputs, ["another"]) == []
+    assert not picture.exists()
+    assert reproduce.draw_figures("cpu", inputs, [ROW]) == []
     assert picture.read_bytes() == b"first"
     assert reproduce.rows_to_draw("cpu") == set()
-    (folder / "metrics.json").unlink()
-    assert reproduce.draw_figures("cpu", inputs) == []
+    (folder / "pictures" / "some.png").write_bytes(b"second")
+    assert reproduce.draw_figures("cpu", inputs, [ROW]) == []
     assert picture.read_bytes() == b"first"
-    assert "is kept as it was: no models" in capsys.readouterr().out
 
 
 def test_a_stopped_row_goes_on_where_it_was(reproduce, workshop):
@@ -441,6 +460,21 @@ def test_a_failed_row_does_not_stop_the_others(reproduce, workshop):
     assert started == ["omniglot.py", "omniglot.py"]
 
 
+def test_a_damaged_run_does_not_stop_the_others(reproduce, workshop):
+    started, _ = workshop
+    other = "table3_pixel_cnn_resample"
+    for row, config in ((ROW, None), (other, '{"epochs"')):
+        folder = reproduce.ROOT / "runs" / f"{row}_cpu"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}", "utf-8")
+        if config:
+            (folder / "config.json").write_text(config, "utf-8")
+    rows = [ROW, other, "table3_pixel_cnn_rescale"]
+    failures = reproduce.make(rows, "cpu", reproduce.Inputs())
+    assert [failure.partition(":")[0] for failure in failures] == rows[:2]
+    assert started == ["omniglot.py", "evaluate.py"]
+
+
 def test_a_dry_run_starts_nothing(reproduce, workshop, capsys):
     started, _ = workshop
     reproduce.make([ROW], "gpu", reproduce.Inputs(), dry_run=True)
@@ -474,15 +508,26 @@ def test_lakes_runs_are_asked_for_where_they_are_given(reproduce):
     assert not any("--lake_runs=" in word for word in commands[-1])
 
 
-def test_lakes_runs_that_are_not_there_are_told_before_hours_of_training():
-    done = output_of(
-        trainer(
-            "--table=lake", "--lake_runs=nowhere.zip", script="reproduce.py"
-        )
-    )
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--lake_runs=nowhere.zip"], "There is no nowhere.zip"),
+        ([], "--table=lake needs --lake_runs"),
+    ],
+)
+def test_lakes_runs_that_are_not_there_are_told_before_hours_of_training(
+    given, message
+):
+    done = output_of(trainer("--table=lake", *given, script="reproduce.py"))
     assert done.returncode == 1
-    assert "There is no nowhere.zip" in done.stdout
+    assert message in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_lakes_runs_that_are_left_out_are_named():
+    done = output_of(trainer("--dry_run", script="reproduce.py"))
+    assert done.returncode == 0
+    assert "Lake's runs are left out" in done.stdout
 
 
 def test_a_command_is_shown_logged_and_its_failure_explained(
@@ -505,6 +550,8 @@ def test_a_command_is_shown_logged_and_its_failure_explained(
 def test_an_unknown_row_is_refused(reproduce):
     with pytest.raises(SystemExit, match="Received: nosuch"):
         reproduce.select_rows(["1"], ["nosuch"])
+    with pytest.raises(SystemExit, match="Received: nosuch"):
+        reproduce.select_rows(["4"], [ROW, "nosuch"])
     assert reproduce.select_rows(["4"], []) == [ROW]
 
 
@@ -536,13 +583,14 @@ _, held_out = sources.hold_out_groups(data, name, int(num_groups), seed=5)
 held_out = np.isin(labels[name], held_out.group_ids(name))
 model = tiny_vhe(structure)
 
-def measure(images, num_batches):
+def measure(images, num_batches, support_size=None):
     data = GroupedImages(images, labels)
     return evaluate.training_kl(
         model,
         folder / "best.keras",
         sources.Source(data, None, data, (8, 8), "none"),
         num_batches=num_batches,
+        support_size=support_size,
         seed=1,
     )
 
@@ -554,6 +602,7 @@ print(json.dumps([
     measure(inverted(held_out), 5),
     measure(inverted(~held_out), 5),
     measure(images, 1),
+    measure(images, 5, 3),
 ]))
 """
 
@@ -578,7 +627,10 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    several, held_out, trained, one = json.loads(done.stdout.splitlines()[-1])
+    several, held_out, trained, one, of_three = json.loads(
+        done.stdout.splitlines()[-1]
+    )
+    assert of_three != several
     assert held_out == several
     assert trained != several
     assert set(several) == latents
@@ -615,6 +667,18 @@ def test_agreement_is_that_intervals_overlap(reproduce, again, verdict):
     [(said, line)] = reproduce.compare("model", published, found)
     assert said == verdict
     assert "published 98.5 ± 1.0" in line
+
+
+def test_a_kl_has_no_draws_to_agree_on(reproduce):
+    name = "training_kl.character"
+    value = {"mean": 150.0, "half_width_95": 3.0, "num_trials": 50}
+    [(said, _)] = reproduce.compare("model", {name: value}, {name: value})
+    assert said == "ok"
+
+
+def test_a_check_that_measured_nothing_fails(reproduce, monkeypatch):
+    monkeypatch.setattr(reproduce, "measure_again", lambda name, inputs: {})
+    assert reproduce.check(reproduce.Inputs()) == 1
 
 
 @pytest.mark.parametrize(("shift", "status"), [(0.0, 0), (60.0, 1)])
