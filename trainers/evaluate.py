@@ -23,6 +23,7 @@ from absl import logging
 
 if TYPE_CHECKING:
     from vhe_tf import VHE
+    from vhe_tf.data import EpisodeSampler
     from vhe_tf.data import sources
 
 _MODEL = flags.DEFINE_string(
@@ -174,6 +175,14 @@ def main(argv: Sequence[str]) -> None:
         classification.check_shape(model, source.test.image_shape)
         if _LAKE_RUNS.value:
             omniglot.lake_runs(_LAKE_RUNS.value)
+        if _NUM_KL_BATCHES.value:
+            sampler = training_sampler(
+                model,
+                path,
+                source,
+                support_size=_KL_SUPPORT_SIZE.value,
+                seed=_SEED.value,
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
     with training.failures_end_quietly(), status_line() as progress:
         metrics = report.evaluate(
@@ -211,11 +220,8 @@ def main(argv: Sequence[str]) -> None:
         if _NUM_KL_BATCHES.value:
             metrics["training_kl"] = training_kl(
                 model,
-                path,
-                source,
+                sampler,
                 num_batches=_NUM_KL_BATCHES.value,
-                support_size=_KL_SUPPORT_SIZE.value,
-                seed=_SEED.value,
                 progress=progress,
             )
         if source.caveat:
@@ -280,42 +286,31 @@ def data_settings(model: pathlib.Path) -> dict[str, Any]:
     return settings
 
 
-def training_kl(
+def training_sampler(
     model: "VHE",
     path: pathlib.Path,
     source: "sources.Source",
     *,
-    num_batches: int,
     support_size: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Estimates the KL of each group latent on the training set (Table 1).
+) -> "EpisodeSampler":
+    """Returns episodes of the groups that a model's run trained on.
 
-    On episodes of the groups that the model's run trained on, with its
-    settings.
+    With the settings of the run.
 
     Args:
         model: The model.
         path: Its file, beside the `config.json` of its run.
         source: The data of its run.
-        num_batches: How many batches; a batch is a trial of the interval.
         support_size: Images in D; by default as many as in the run, over all
             its range also where a run under JAX drew some of these alone.
-        seed: Decides the episodes and the draws.
-        progress: Called with a line of text from time to time.
-
-    Returns:
-        By latent, `KL[q(c; D) || p(c)]` before any sharing, nats.
+        seed: Decides the episodes.
 
     Raises:
         FileNotFoundError: If there is no `config.json`.
+        ValueError: If groups are too small for that support.
     """
-    import numpy as np
-    import tensorflow as tf
-
     from vhe_tf.data import EpisodeSampler
-    from vhe_tf.evaluation.estimates import estimate
 
     run = json.loads(path.with_name("config.json").read_text("utf-8"))
     latents = [v.name for v in model.latents if not v.per_element]
@@ -323,7 +318,7 @@ def training_kl(
         latents[0], run["num_validation_groups"], seed=run["seed"]
     )
     low, dash, high = str(support_size or run["support_size"]).partition("-")
-    episodes = EpisodeSampler(
+    return EpisodeSampler(
         train,
         batch_size=run["batch_size"],
         support_size=(int(low), int(high)) if dash else int(low),
@@ -334,10 +329,37 @@ def training_kl(
         ),
         exclude_query=run["exclude_query"],
         seed=seed,
-    ).dataset()
+    )
+
+
+def training_kl(
+    model: "VHE",
+    sampler: "EpisodeSampler",
+    *,
+    num_batches: int,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Estimates the KL of each group latent on the training set (Table 1).
+
+    Args:
+        model: The model.
+        sampler: As `training_sampler` makes it.
+        num_batches: How many batches; a batch is a trial of the interval.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        By latent, `KL[q(c; D) || p(c)]` before any sharing, nats, with the
+        fewest and the most images in D.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from vhe_tf.evaluation.estimates import estimate
+
+    latents = [v.name for v in model.latents if not v.per_element]
     kl = tf.function(lambda episode: model(episode).kl, reduce_retracing=True)
     values: dict[str, list[float]] = {name: [] for name in latents}
-    for index, episode in enumerate(episodes.take(num_batches)):
+    for index, episode in enumerate(sampler.dataset().take(num_batches)):
         terms = kl(episode)
         for name in latents:
             values[name].append(float(tf.reduce_mean(terms[name])))
@@ -349,6 +371,7 @@ def training_kl(
             "mean": value.mean,
             "half_width_95": value.half_width if num_batches > 1 else None,
             "num_trials": value.num_trials,
+            "support_sizes": [sampler.min_support, sampler.max_support],
             "unit": "nats",
         }
         for name, value in estimates.items()

@@ -422,13 +422,13 @@ FIGURES = (
 CHECKS = {
     "omniglot_pixel_cnn_small": Check(
         ("omniglot_pixel_cnn_small", "omniglot_pixel_cnn_small_within"),
-        ("--num_trials=4", "--num_groups=1", "--joint_num_samples=1"),
+        ("--num_trials=3", "--num_groups=1", "--joint_num_samples=1"),
     ),
     "omniglot_pixel_cnn_large_random1200": Check(
         ("omniglot_pixel_cnn_large_random1200",),
         (
             "--within=",
-            "--num_trials=2",
+            "--num_trials=3",
             "--num_groups=1",
             "--joint_num_samples=1",
         ),

@@ -12,7 +12,8 @@ results_document.py. Runs and their logs are
 in runs/; what was measured is kept in docs/results/, one small file a model, so
 that numbers from several machines stand in one document. A model that has its
 file there is not measured again: delete the file to have that. Nor is it
-trained again, but to draw a figure that is not there yet.
+trained again, but to draw a figure that is not there yet. A picture that is
+there is kept: delete it to have it drawn again.
 
 Stop it whenever you like: the same command goes on. A row that fails does not
 stop the others, which do not depend on it and may take a night; the program
@@ -57,11 +58,13 @@ _BUDGET = flags.DEFINE_enum(
     "budget",
     "cpu",
     list(paper_tables.BUDGETS),
-    "cpu: small models, some 45 to 80 minutes each on a core; gpu: the "
-    "published size.",
+    "cpu: small models, some 45 to 80 minutes each on a core, that of "
+    "alphabets less; gpu: the published size.",
 )
 _ROWS = flags.DEFINE_list(
-    "rows", [], "Only the rows whose names contain one of these."
+    "rows",
+    [],
+    "Only the rows whose names contain one of these, and figures of these.",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -72,8 +75,8 @@ _DATA_DIR = flags.DEFINE_string(
 _LAKE_RUNS = flags.DEFINE_string(
     "lake_runs",
     None,
-    "all_runs.zip of Lake et al., or its unpacked folder; without it Lake's "
-    "runs are left out.",
+    "all_runs.zip of Lake et al., or its unpacked folder. --table=lake needs "
+    "it; where it is not given, the other tables leave Lake's runs out.",
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Show the commands that are missing, and run nothing."
@@ -139,20 +142,18 @@ def main(argv: Sequence[str]) -> None:
             "error: --lake_runs must name all_runs.zip of Lake et al., or its "
             f"unpacked folder. There is no {inputs.lake_runs}."
         )
+    try:
+        kept_results()
+    except RowError as error:
+        raise SystemExit(f"error: {error}") from error
     if _CHECK.value:
         raise SystemExit(check(inputs))
     tables = _TABLE.value or [*paper_tables.TABLES, _FIGURES]
-    if not (inputs.lake_runs or _RENDER_ONLY.value):
-        if "lake" in (_TABLE.value or ()):
-            raise SystemExit(
-                "error: --table=lake needs --lake_runs, which names "
-                "all_runs.zip of Lake et al., or its unpacked folder."
-            )
-        if "lake" in tables:
-            print("Lake's runs are left out: --lake_runs names none.")
     failures = []
     if not _RENDER_ONLY.value:
         rows = select_rows(tables, _ROWS.value)
+        if not inputs.lake_runs:
+            tell_of_lakes_runs(rows, asked_for="lake" in (_TABLE.value or ()))
         if _BUDGET.value == "gpu" and not (_DRY_RUN.value or gpu_name()):
             raise SystemExit(
                 "error: --budget=gpu trains the published size and needs an "
@@ -175,6 +176,24 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit("error: " + "\n".join(["not made:", *failures]))
 
 
+def tell_of_lakes_runs(rows: Sequence[str], *, asked_for: bool) -> None:
+    """Says that Lake's runs of rows are left out.
+
+    Raises:
+        SystemExit: If they were asked for.
+    """
+    if asked_for:
+        raise SystemExit(
+            "error: --table=lake needs --lake_runs, which names all_runs.zip "
+            "of Lake et al., or its unpacked folder."
+        )
+    if any(
+        cell.measure == paper_tables.LAKE_MEASURE and cell.row in rows
+        for cell in paper_tables.CELLS
+    ):
+        print("Lake's runs are left out: --lake_runs names none.", flush=True)
+
+
 def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
     """Returns the rows that tables and figures need, in their order.
 
@@ -183,18 +202,20 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
         names: Parts of names, one of which a row must contain; or none.
 
     Raises:
-        SystemExit: If a part is in no name.
+        SystemExit: If a part is empty or in no name.
     """
     wanted = {cell.row for cell in paper_tables.CELLS if cell.table in tables}
     if _FIGURES in tables:
         for figure in paper_tables.FIGURES:
             wanted.update(figure.rows)
     rows = [name for name in paper_tables.ROWS if name in wanted]
-    unknown = [part for part in names if not any(part in row for row in rows)]
+    unknown = [
+        part for part in names if not (part and any(part in r for r in rows))
+    ]
     if unknown:
         raise SystemExit(
             "error: --rows must be parts of names of rows, among "
-            f"{', '.join(rows)}. Received: {','.join(unknown)}."
+            f"{', '.join(rows)}. Received: {', '.join(map(repr, unknown))}."
         )
     return [
         row for row in rows if not names or any(part in row for part in names)
@@ -234,7 +255,7 @@ def make(
             if not dry_run:
                 make_row(name, budget, inputs, commands)
                 write_document()
-        except (RowError, OSError, ValueError) as error:
+        except (RowError, OSError) as error:
             print(f"{name} failed: {error}", flush=True)
             failures.append(f"{name}: {error}")
     return failures
@@ -279,8 +300,7 @@ def measured(name: str, budget: str, inputs: Inputs) -> bool:
     path = result_path(name, budget)
     if not path.exists():
         return False
-    measures = json.loads(path.read_text("utf-8"))["measures"]
-    return wanted_measures(name, inputs) <= set(measures)
+    return wanted_measures(name, inputs) <= set(read_json(path)["measures"])
 
 
 def wanted_measures(name: str, inputs: Inputs) -> set[str]:
@@ -359,8 +379,8 @@ def make_row(
             )
     if not row.evaluate or measured(name, budget, inputs):
         return
-    report = json.loads((ROOT / run_dir / "reproduce.json").read_text("utf-8"))
-    config = json.loads((ROOT / run_dir / "config.json").read_text("utf-8"))
+    report = read_json(ROOT / run_dir / "reproduce.json")
+    config = read_json(ROOT / run_dir / "config.json")
     found = measures_of(report)
     wanted = wanted_measures(name, inputs)
     if not wanted <= set(found):
@@ -486,7 +506,10 @@ def draw_figures(
     failures = []
     for figure in paper_tables.FIGURES:
         out = picture_path(figure, budget)
-        if out.exists() or not set(figure.rows).intersection(names):
+        if not set(figure.rows).intersection(names):
+            continue
+        if out.exists():
+            print(f"{figure.name}: is there, {_relative(out)}")
             continue
         rows = [paper_tables.ROWS[name] for name in figure.rows]
         folders = [ROOT / run_folder(row, budget) for row in rows]
@@ -502,7 +525,7 @@ def draw_figures(
             for row in rows:
                 _check_settings(row, budget)
             _draw(figure, folders, out, inputs)
-        except (RowError, OSError, ValueError) as error:
+        except (RowError, OSError) as error:
             failures.append(f"{figure.name}: {error}")
     return failures
 
@@ -541,7 +564,7 @@ def check(inputs: Inputs) -> int:
             return 1
         for result in how.results:
             path = ROOT / "docs" / "results" / f"{result}.json"
-            published = json.loads(path.read_text("utf-8"))["measures"]
+            published = read_json(path)["measures"]
             verdicts += compare(result, published, found)
     for verdict, line in verdicts:
         print(f"{verdict:12} {line}")
@@ -575,7 +598,7 @@ def measure_again(name: str, inputs: Inputs) -> dict[str, dict[str, Any]]:
         lake_runs="--within=" not in evaluate,
     )
     execute(command, out.with_suffix(".log"))  # makes the folder
-    return measures_of(json.loads(out.read_text("utf-8")))
+    return measures_of(read_json(out))
 
 
 def compare(
@@ -620,18 +643,46 @@ def _half_width(value: Mapping[str, Any]) -> float:
 
 def write_document() -> None:
     """Writes docs/results.md from docs/results."""
-    folder = ROOT / "docs" / "results"
-    results = {
-        path.stem: json.loads(path.read_text("utf-8"))
-        for path in sorted(folder.glob("*.json"))
-    }
     pictures = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "docs").rglob("*.png")
     }
     _write(
-        ROOT / "docs" / "results.md", results_document.render(results, pictures)
+        ROOT / "docs" / "results.md",
+        results_document.render(kept_results(), pictures),
     )
+
+
+def kept_results() -> dict[str, Any]:
+    """Returns what docs/results holds, by name.
+
+    Raises:
+        RowError: If a file is none of `make_row`'s.
+    """
+    results = {}
+    for path in sorted((ROOT / "docs" / "results").glob("*.json")):
+        results[path.stem] = read_json(path)
+        if "measures" not in results[path.stem]:
+            raise RowError(
+                f"{_relative(path)} has no measures; bring it back, or delete "
+                "it to measure again."
+            )
+    return results
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a file of a run or of results.
+
+    Raises:
+        RowError: If it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RowError(
+            f"{_relative(path)} cannot be read ({error}). Move away what is "
+            "damaged, to have it made again."
+        ) from error
 
 
 def machine() -> str:
@@ -676,7 +727,7 @@ def _check_settings(row: Row, budget: str) -> None:
     """Refuses a finished run of other settings than the flagfile's."""
     run_dir = run_folder(row, budget)
     flagged = read_flagfile(ROOT / flagfile_path(row, budget))
-    config = json.loads((ROOT / run_dir / "config.json").read_text("utf-8"))
+    config = read_json(ROOT / run_dir / "config.json")
     differences = [
         f"{name}: {config[name]!r} there, {value!r} in the flagfile"
         for name, value in flagged.items()

@@ -230,6 +230,9 @@ def _measured_on(measure: str, value: Mapping[str, Any]) -> str:
         parts.append(f"k = {value['num_samples']}")
     elif "num_samples" in value:
         parts.append(f"{value['num_samples']} of c")
+    if "support_sizes" in value:
+        low, high = value["support_sizes"]
+        parts.append(f"|D| = {low}" if low == high else f"|D| {low} to {high}")
     if "num_element_samples" in value:
         parts.append(f"{value['num_element_samples']} of z each")
     if "effective_sample_size" in value:

@@ -468,6 +468,8 @@ def test_evaluate_explains_mistakes_before_it_measures(
         "--split=lake": "--split is of Omniglot",
         "--lake_runs=nowhere.zip": "Lake's one-shot runs were not found",
         f"--model={other} --dataset=glyphs": "(20, 16, 1). Received: (28,",
+        "--kl_support_size=5": "is of --num_kl_batches",
+        "--num_kl_batches=1 --kl_support_size=99": "needs at least 99 elements",
     }
     command = [
         f"--model={whole_run[0] / 'best.keras'}",

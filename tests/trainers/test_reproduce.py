@@ -97,7 +97,12 @@ def test_accuracies_are_percentages_and_kl_nats(document):
         "num_samples": 20,
         "num_element_samples": 1,
     }
-    kl = {"mean": 268.4, "half_width_95": 2.0, "num_trials": 50}
+    kl = {
+        "mean": 268.4,
+        "half_width_95": 2.0,
+        "num_trials": 50,
+        "support_sizes": [5, 5],
+    }
     result = a_result(
         "table1_pixel_cnn_vhe",
         budget="gpu",
@@ -107,7 +112,7 @@ def test_accuracies_are_percentages_and_kl_nats(document):
     [line] = lines_of(text, "Table 1", "PixelCNN, VHE", "5-shot", "| gpu |")
     assert "| 98.8 | 98.8 | - | 20 tasks, 20 of c, 1 of z each |" in line
     [line] = lines_of(text, "Table 1", "PixelCNN, VHE", "KL", "| gpu |")
-    assert "| 268.37 | 268.40 | ± 2.00 | 50 batches |" in line
+    assert "| 268.37 | 268.40 | ± 2.00 | 50 batches, \\|D\\| = 5 |" in line
 
 
 def test_what_was_not_run_says_so(document, tables):
@@ -463,7 +468,7 @@ def test_a_failed_row_does_not_stop_the_others(reproduce, workshop):
 def test_a_damaged_run_does_not_stop_the_others(reproduce, workshop):
     started, _ = workshop
     other = "table3_pixel_cnn_resample"
-    for row, config in ((ROW, None), (other, '{"epochs"')):
+    for row, config in ((ROW, ""), (other, '{"epochs"')):
         folder = reproduce.ROOT / "runs" / f"{row}_cpu"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}", "utf-8")
@@ -471,8 +476,18 @@ def test_a_damaged_run_does_not_stop_the_others(reproduce, workshop):
             (folder / "config.json").write_text(config, "utf-8")
     rows = [ROW, other, "table3_pixel_cnn_rescale"]
     failures = reproduce.make(rows, "cpu", reproduce.Inputs())
-    assert [failure.partition(":")[0] for failure in failures] == rows[:2]
+    for row, failure in zip(rows[:2], failures, strict=True):
+        assert failure.startswith(f"{row}: runs/{row}_cpu/config.json cannot")
     assert started == ["omniglot.py", "evaluate.py"]
+
+
+@pytest.mark.parametrize("text", ['{"rows"', "{}"])
+def test_a_damaged_result_is_named(reproduce, workshop, text):
+    folder = reproduce.ROOT / "docs" / "results"
+    folder.mkdir(parents=True)
+    (folder / "some.json").write_text(text, "utf-8")
+    with pytest.raises(reproduce.RowError, match=r"docs/results/some\.json"):
+        reproduce.kept_results()
 
 
 def test_a_dry_run_starts_nothing(reproduce, workshop, capsys):
@@ -525,9 +540,10 @@ def test_lakes_runs_that_are_not_there_are_told_before_hours_of_training(
 
 
 def test_lakes_runs_that_are_left_out_are_named():
-    done = output_of(trainer("--dry_run", script="reproduce.py"))
-    assert done.returncode == 0
-    assert "Lake's runs are left out" in done.stdout
+    for given, is_said in (([], True), (["--rows=table1"], False)):
+        done = output_of(trainer("--dry_run", *given, script="reproduce.py"))
+        assert done.returncode == 0
+        assert ("Lake's runs are left out" in done.stdout) == is_said
 
 
 def test_a_command_is_shown_logged_and_its_failure_explained(
@@ -548,10 +564,13 @@ def test_a_command_is_shown_logged_and_its_failure_explained(
 
 
 def test_an_unknown_row_is_refused(reproduce):
-    with pytest.raises(SystemExit, match="Received: nosuch"):
-        reproduce.select_rows(["1"], ["nosuch"])
-    with pytest.raises(SystemExit, match="Received: nosuch"):
-        reproduce.select_rows(["4"], [ROW, "nosuch"])
+    for names, unknown in (
+        (["nosuch"], "'nosuch'"),
+        ([ROW, "nosuch"], "'nosuch'"),
+        ([ROW, ""], "''"),
+    ):
+        with pytest.raises(SystemExit, match=f"Received: {unknown}"):
+            reproduce.select_rows(["4"], names)
     assert reproduce.select_rows(["4"], []) == [ROW]
 
 
@@ -585,25 +604,28 @@ model = tiny_vhe(structure)
 
 def measure(images, num_batches, support_size=None):
     data = GroupedImages(images, labels)
-    return evaluate.training_kl(
+    sampler = evaluate.training_sampler(
         model,
         folder / "best.keras",
         sources.Source(data, None, data, (8, 8), "none"),
-        num_batches=num_batches,
         support_size=support_size,
         seed=1,
     )
+    return evaluate.training_kl(model, sampler, num_batches=num_batches)
 
 def inverted(which):
     return np.where(which[:, None, None, None], 1 - images, images)
 
-print(json.dumps([
+measured = [
     measure(images, 5),
     measure(inverted(held_out), 5),
     measure(inverted(~held_out), 5),
     measure(images, 1),
     measure(images, 5, 3),
-]))
+]
+run["support_size"] = 3
+(folder / "config.json").write_text(json.dumps(run))
+print(json.dumps([*measured, measure(images, 5)]))
 """
 
 
@@ -627,9 +649,12 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    several, held_out, trained, one, of_three = json.loads(
+    several, held_out, trained, one, of_three, run_of_three = json.loads(
         done.stdout.splitlines()[-1]
     )
+    assert of_three == run_of_three
+    assert of_three["character"]["support_sizes"] == [3, 3]
+    assert several["character"]["support_sizes"] == [1, 3]
     assert of_three != several
     assert held_out == several
     assert trained != several
