@@ -559,11 +559,12 @@ Made in {run.folder}:
   metrics.json   how good it is on groups that it has never seen:""")
     for line in summary:
         print(f"                   {line}")
+    evaluate = f"trainers/evaluate.py --model {run.best}"
     print(f"""\
   pictures/      {made_pictures}
   tensorboard/   the run over time
 Next:
   {bin_dir}/tensorboard --logdir {run.folder}
-  {bin_dir}/python trainers/evaluate.py --model {run.best} --num_groups=20{data}
+  {bin_dir}/python {evaluate} --num_trials=20 --num_groups=20{data}
   draw and classify in ten lines of Python: README.md, "Use"
 """)

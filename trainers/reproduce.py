@@ -251,7 +251,7 @@ def make(
                 continue
             print(title, flush=True)
             for command in commands:
-                print(f"  {_readable(command)}", flush=True)
+                print(f"  {shlex.join(command)}", flush=True)
             if not dry_run:
                 make_row(name, budget, inputs, commands)
                 write_document()

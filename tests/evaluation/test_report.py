@@ -268,6 +268,10 @@ def test_a_summary_names_nats_and_bits():
                     "1shot": value(2.0 * nats, 1.0),
                     "5shot": value(1.75 * nats, 1.0),
                 },
+                "training_kl": {
+                    "person": value(31.0, 0.5),
+                    "video": value(4.0, None),
+                },
                 "left_out": [],
                 "caveat": "not comparable",
             },
@@ -281,6 +285,8 @@ def test_a_summary_names_nats_and_bits():
         "effective sample size 3.0)",
         "NLL of a new image, by shots: 1: 6654.2, 5: 5822.4 nats",
         "the same in bits a dimension: 1: 2.000, 5: 1.750",
+        "KL of person, training set: 31.00 ± 0.50 nats",
+        "KL of video, training set: 4.00 nats",
         "not comparable",
     ]
 

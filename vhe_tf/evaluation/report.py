@@ -592,6 +592,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     ]
     if bits:
         lines.append(f"the same in bits a dimension: {', '.join(bits)}")
+    lines += [
+        f"KL of {latent}, training set: {_with_interval(value, '.2f')} nats"
+        for latent, value in report.get("training_kl", {}).items()
+    ]
     lines += _probe_lines(report.get("probes", {}))
     lines += _transfer_lines(report.get("transfer"))
     lines += [f"left out: {reason}" for reason in report["left_out"]]
