@@ -553,6 +553,16 @@ def _draw(
 
 def check(inputs: Inputs) -> int:
     """Measures the shipped models again; returns the exit status."""
+    published = kept_results()
+    lacking = [
+        f"docs/results/{result}.json"
+        for how in paper_tables.CHECKS.values()
+        for result in how.results
+        if result not in published
+    ]
+    if lacking:
+        print(f"error: what to compare with is not there: {lacking}")
+        return 1
     verdicts = []
     for index, (name, how) in enumerate(paper_tables.CHECKS.items()):
         print(f"[{index + 1}/{len(paper_tables.CHECKS)}] {name}", flush=True)
@@ -563,9 +573,7 @@ def check(inputs: Inputs) -> int:
             print(f"error: {error}")
             return 1
         for result in how.results:
-            path = ROOT / "docs" / "results" / f"{result}.json"
-            published = read_json(path)["measures"]
-            verdicts += compare(result, published, found)
+            verdicts += compare(result, published[result]["measures"], found)
     for verdict, line in verdicts:
         print(f"{verdict:12} {line}")
     counts = collections.Counter(verdict for verdict, _ in verdicts)
@@ -661,12 +669,13 @@ def kept_results() -> dict[str, Any]:
     """
     results = {}
     for path in sorted((ROOT / "docs" / "results").glob("*.json")):
-        results[path.stem] = read_json(path)
-        if "measures" not in results[path.stem]:
+        result = read_json(path)
+        if not isinstance(result, dict) or "measures" not in result:
             raise RowError(
                 f"{_relative(path)} has no measures; bring it back, or delete "
                 "it to measure again."
             )
+        results[path.stem] = result
     return results
 
 
@@ -728,6 +737,11 @@ def _check_settings(row: Row, budget: str) -> None:
     run_dir = run_folder(row, budget)
     flagged = read_flagfile(ROOT / flagfile_path(row, budget))
     config = read_json(ROOT / run_dir / "config.json")
+    if not isinstance(config, dict) or "epochs" not in config:
+        raise RowError(
+            f"{run_dir}/config.json is not of a run; move {run_dir} away to "
+            "train anew."
+        )
     differences = [
         f"{name}: {config[name]!r} there, {value!r} in the flagfile"
         for name, value in flagged.items()
@@ -746,7 +760,10 @@ def _same(value: Any, text: str) -> bool:
     if isinstance(value, bool):
         return str(value).lower() == text.lower()
     if isinstance(value, int | float):
-        return float(value) == float(text)
+        try:
+            return float(value) == float(text)
+        except ValueError:
+            return False
     return str(value) == text
 
 

@@ -468,20 +468,22 @@ def test_a_failed_row_does_not_stop_the_others(reproduce, workshop):
 def test_a_damaged_run_does_not_stop_the_others(reproduce, workshop):
     started, _ = workshop
     other = "table3_pixel_cnn_resample"
-    for row, config in ((ROW, ""), (other, '{"epochs"')):
+    third = "table3_pixel_cnn_neural_statistician"
+    damaged = ((ROW, ""), (other, '{"epochs"'), (third, "{}"))
+    for row, config in damaged:
         folder = reproduce.ROOT / "runs" / f"{row}_cpu"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}", "utf-8")
         if config:
             (folder / "config.json").write_text(config, "utf-8")
-    rows = [ROW, other, "table3_pixel_cnn_rescale"]
+    rows = [ROW, other, third, "table3_pixel_cnn_rescale"]
     failures = reproduce.make(rows, "cpu", reproduce.Inputs())
-    for row, failure in zip(rows[:2], failures, strict=True):
-        assert failure.startswith(f"{row}: runs/{row}_cpu/config.json cannot")
+    for row, failure in zip(rows[:3], failures, strict=True):
+        assert failure.startswith(f"{row}: runs/{row}_cpu/config.json ")
     assert started == ["omniglot.py", "evaluate.py"]
 
 
-@pytest.mark.parametrize("text", ['{"rows"', "{}"])
+@pytest.mark.parametrize("text", ['{"rows"', "{}", "null"])
 def test_a_damaged_result_is_named(reproduce, workshop, text):
     folder = reproduce.ROOT / "docs" / "results"
     folder.mkdir(parents=True)
@@ -504,10 +506,14 @@ def test_a_run_of_other_settings_is_refused(reproduce, workshop):
     started, _ = workshop
     folder = reproduce.ROOT / "runs" / f"{ROW}_cpu"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"epochs": 8}', "utf-8")
     (folder / "metrics.json").write_text("{}", "utf-8")
-    [failure] = reproduce.make([ROW], "cpu", reproduce.Inputs())
-    assert "epochs: 8 there, '9' in the flagfile" in failure
+    for other, difference in (
+        ('{"epochs": 8}', "epochs: 8 there, '9' in the flagfile"),
+        ('{"epochs": 9, "run_dir": 1}', "run_dir: 1 there, 'runs/"),
+    ):
+        (folder / "config.json").write_text(other, "utf-8")
+        [failure] = reproduce.make([ROW], "cpu", reproduce.Inputs())
+        assert difference in failure
     assert started == []
 
 
@@ -699,6 +705,13 @@ def test_a_kl_has_no_draws_to_agree_on(reproduce):
     value = {"mean": 150.0, "half_width_95": 3.0, "num_trials": 50}
     [(said, _)] = reproduce.compare("model", {name: value}, {name: value})
     assert said == "ok"
+
+
+def test_a_check_needs_what_it_compares_with(reproduce, workshop, capsys):
+    started, _ = workshop
+    assert reproduce.check(reproduce.Inputs()) == 1
+    assert "omniglot_pixel_cnn_small.json" in capsys.readouterr().out
+    assert started == []
 
 
 def test_a_check_that_measured_nothing_fails(reproduce, monkeypatch):
