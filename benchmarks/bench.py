@@ -24,7 +24,7 @@ import measure
 from absl import app
 from absl import flags
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 
 _ONLY = flags.DEFINE_list(
     "only", [], "Only the benchmarks whose commands contain one of these."
@@ -44,7 +44,7 @@ COMMANDS = (
     ("pixel_cnn.py",),
     ("pixel_cnn.py", "--images=colour"),
     ("accumulation.py",),
-    ("replicas.py",),
+    ("distribute.py",),
     ("ladders.py",),
     (
         "serving.py",
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
             for table in tables:
                 lines += _table(table)
         # After each: a run that is stopped leaves what it has.
-        with files.beside(out) as beside:
+        with atomic_io.beside(out) as beside:
             beside.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
     print(f"Made {out}")
     if failed:

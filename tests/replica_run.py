@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import vhe_tf
 from tests.conftest import perturb
-from vhe_tf import replicas
+from vhe_tf import distribute
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
@@ -126,7 +126,7 @@ class History(keras.callbacks.Callback):
 
 
 def train(distribution, folder, pace=0.0, seed="0", **options):
-    strategy = replicas.make_strategy(distribution)
+    strategy = distribute.make_strategy(distribution)
     with strategy.scope():
         model = compiled_model(**options)
     if distribution != "none":
@@ -146,11 +146,11 @@ def train(distribution, folder, pace=0.0, seed="0", **options):
 
 def fit_as_keras_does(distribution, path):
     """Trains by `keras.Model.fit`, and saves the metrics and the weights."""
-    strategy = replicas.make_strategy(distribution)
+    strategy = distribute.make_strategy(distribution)
     with strategy.scope():
         model = compiled_model()
     history = model.fit(
-        replicas.split(strategy, sampler().dataset),
+        distribute.split(strategy, sampler().dataset),
         epochs=2,
         steps_per_epoch=STEPS,
         shuffle=False,

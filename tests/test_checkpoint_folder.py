@@ -4,7 +4,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 from vhe_tf.checkpoint_folder import CheckpointFolder
 
 
@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(leave, small_disk):
     write(folder, 4, 8)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     small_disk.fill(leave=leave)
-    with pytest.raises(files.NotWrittenError) as error:
+    with pytest.raises(atomic_io.NotWrittenError) as error:
         write(folder, 12)
     assert str(error.value).startswith(
         f"{folder / 'ckpt-12'} could not be written, and nothing of it is "
@@ -82,7 +82,9 @@ def test_a_list_that_cannot_be_written_leaves_the_checkpoints_before(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(CheckpointFolder, "_write_names", fail)
-    with pytest.raises(files.NotWrittenError, match=r"ckpt-8 .* disk is full"):
+    with pytest.raises(
+        atomic_io.NotWrittenError, match=r"ckpt-8 .* disk is full"
+    ):
         write(tmp_path, 8)
     assert names(tmp_path) == kept
     assert value_of(tf.train.latest_checkpoint(tmp_path)) == 4
@@ -111,7 +113,7 @@ def test_a_kill_between_two_files_leaves_the_checkpoints_before(
 
     monkeypatch.setattr(type(tmp_path), "replace", kill)
     if renamed == 2:
-        monkeypatch.setattr(files.os, "replace", lambda *_: kill(*_))
+        monkeypatch.setattr(atomic_io.os, "replace", lambda *_: kill(*_))
     with pytest.raises(KilledError):
         write(tmp_path, 8)
     monkeypatch.undo()

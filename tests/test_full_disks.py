@@ -22,7 +22,7 @@ from tests.trainers.conftest import output_of
 from tests.trainers.conftest import trainer
 from vhe_tf import monitoring
 from vhe_tf import training
-from vhe_tf.files import NotWrittenError
+from vhe_tf._utils.atomic_io import NotWrittenError
 from vhe_tf.serving import export
 
 FULL = r"the disk is full \(No space left on device\)\. "

@@ -6,12 +6,12 @@ import time
 
 import pytest
 import tensorflow as tf
-
-from tests import replica_run
 from tests.test_replicas import assert_same_run
 from tests.test_replicas import end
 from tests.test_replicas import start
 from tests.test_replicas import start_two_workers
+
+from tests import replica_run
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from tests.tiny_run import compiled_model
 from tests.tiny_run import latest
 from tests.tiny_run import resume
 from tests.tiny_run import train
-from vhe_tf import files
 from vhe_tf import training
+from vhe_tf._utils import atomic_io
 from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import GroupedImages
@@ -333,7 +333,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_lost(tmp_path, sampler):
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, sampler):
     with (
-        files.locked(tmp_path / ".lock"),
+        atomic_io.locked(tmp_path / ".lock"),
         pytest.raises(training.RunError, match="Another process trains"),
     ):
         train(tmp_path, sampler)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import vhe_tf
-from vhe_tf import averaging
+from vhe_tf import optimizers
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
@@ -59,7 +59,7 @@ def tiny_model():
 def compiled_model(*, use_ema=True):
     model = tiny_model()
     model.compile(
-        averaging.AveragingAdam(1e-2, use_ema=use_ema, ema_momentum=0.5)
+        optimizers.AveragingAdam(1e-2, use_ema=use_ema, ema_momentum=0.5)
     )
     return model
 

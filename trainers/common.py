@@ -248,9 +248,9 @@ def new_run() -> "training.Run":
 @functools.cache
 def strategy() -> "tf.distribute.Strategy":
     """Returns where to train; models are made within its scope."""
-    from vhe_tf import replicas
+    from vhe_tf import distribute
 
-    return replicas.make_strategy(DISTRIBUTION.value)
+    return distribute.make_strategy(DISTRIBUTION.value)
 
 
 def config() -> dict[str, Any]:
@@ -394,7 +394,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
     import keras
 
     import vhe_tf
-    from vhe_tf import averaging
+    from vhe_tf import optimizers
     from vhe_tf import training
 
     if INIT.value:
@@ -424,7 +424,7 @@ def compile_model(model: "VHE", *, character: str) -> None:
     num_steps = EPOCHS.value * STEPS_PER_EPOCH.value
     warmup_steps = min(WARMUP_STEPS.value, num_steps // 2)
     model.compile(
-        averaging.AveragingAdam(
+        optimizers.AveragingAdam(
             keras.optimizers.schedules.CosineDecay(
                 0.0,
                 decay_steps=num_steps - warmup_steps,
@@ -460,12 +460,12 @@ def train_model(
         monitors: Returns the callbacks that measure and picture the run, made
             where they are used: by the chief.
     """
-    from vhe_tf import replicas
+    from vhe_tf import distribute
     from vhe_tf import training
 
     with training.failures_end_quietly():
         with training.what_is_kept_is_told(run):  # they open files
-            callbacks = monitors() if replicas.is_chief(strategy()) else []
+            callbacks = monitors() if distribute.is_chief(strategy()) else []
         training.fit(
             model,
             run,
@@ -503,23 +503,23 @@ def finish(
             what shows a line of progress.
     """
     import vhe_tf
-    from vhe_tf import pictures
-    from vhe_tf import replicas
+    from vhe_tf import distribute
     from vhe_tf import training
+    from vhe_tf import visualization
+    from vhe_tf._utils.progress import status_line
     from vhe_tf.evaluation import report
-    from vhe_tf.progress import status_line
 
-    if not replicas.is_chief(strategy()):
+    if not distribute.is_chief(strategy()):
         return
     with training.mistakes_end_quietly():
-        if replicas.has_several_machines(strategy()):
+        if distribute.has_several_machines(strategy()):
             model = vhe_tf.load_model(run.best)  # the others are done
         else:
             with strategy().scope():
                 model = vhe_tf.load_model(run.best)
     with training.failures_end_quietly(), training.what_is_kept_is_told(run):
         for name, grid in draw(model).items():
-            pictures.save_png(
+            visualization.save_png(
                 run.pictures / f"{name}.png", grid, ink=source.ink
             )
         with status_line() as progress:

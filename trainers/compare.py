@@ -44,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
     from vhe_tf import monitoring
-    from vhe_tf import pictures
     from vhe_tf import training
+    from vhe_tf import visualization
     from vhe_tf.data import sources
 
     out = pathlib.Path(_OUT.value)
@@ -67,14 +67,14 @@ def main(argv: Sequence[str]) -> None:
         cues = monitoring.fixed_cues(
             source.test, group=source.group, seed=_SEED.value
         )
-        grid = pictures.comparison_grid(
+        grid = visualization.comparison_grid(
             models,
             cues.support,
             group=source.group,
             num_samples=_NUM_SAMPLES.value,
             seed=(_SEED.value, 0),
         )
-        pictures.save_png(out, grid, ink=source.ink)
+        visualization.save_png(out, grid, ink=source.ink)
     print(f"written to {out}")
 
 

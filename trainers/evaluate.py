@@ -136,13 +136,13 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
-    from vhe_tf import replicas
+    from vhe_tf import distribute
     from vhe_tf import training
+    from vhe_tf._utils.progress import status_line
     from vhe_tf.data import omniglot
     from vhe_tf.data import sources
     from vhe_tf.evaluation import classification
     from vhe_tf.evaluation import report
-    from vhe_tf.progress import status_line
 
     path = pathlib.Path(_MODEL.value)
     out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
                 "Leave it off, or put the file there."
             )
         # Before TensorFlow does anything else.
-        with replicas.make_strategy(_DISTRIBUTION.value).scope():
+        with distribute.make_strategy(_DISTRIBUTION.value).scope():
             model = vhe_tf.load_model(path)
         settings = data_settings(path)
         source = sources.load_again(

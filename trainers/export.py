@@ -50,8 +50,8 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
-    from vhe_tf import files
     from vhe_tf import training
+    from vhe_tf._utils import atomic_io
     from vhe_tf.serving import export
 
     with training.mistakes_end_quietly():
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
                 version=_VERSION.value,
                 warmup=_WARMUP.value,
             )
-        except files.NotWrittenError as error:
+        except atomic_io.NotWrittenError as error:
             raise SystemExit(
                 f"error: {error} Make room (or mend what else is wrong), and "
                 "start the same command again."

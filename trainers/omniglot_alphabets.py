@@ -99,7 +99,7 @@ def painter(
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
     from vhe_tf import monitoring
-    from vhe_tf import pictures
+    from vhe_tf import visualization
     from vhe_tf.evaluation import classification
 
     alphabet, character = _GROUPS
@@ -116,7 +116,7 @@ def painter(
     )
 
     def draw(model: "VHE") -> dict[str, "np.ndarray"]:
-        levels = pictures.conditional_grid(
+        levels = visualization.conditional_grid(
             model,
             [trial.queries[:, None], trial.support],
             group=[character, alphabet],

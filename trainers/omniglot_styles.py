@@ -134,7 +134,7 @@ def painter(
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
     from vhe_tf import monitoring
-    from vhe_tf import pictures
+    from vhe_tf import visualization
     from vhe_tf.evaluation import classification
     from vhe_tf.evaluation import transfer
 
@@ -160,7 +160,7 @@ def painter(
         redrawn = transfer.transfer(
             model, content, style, groups=_GROUPS, seed=(seed, 40)
         )
-        grid = pictures.transfer_grid(content[:, 0], style[:, 0], redrawn)
+        grid = visualization.transfer_grid(content[:, 0], style[:, 0], redrawn)
         return {"transfer": grid, **cues.grids(model, num_samples=5)}
 
     return draw

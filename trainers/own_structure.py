@@ -9,7 +9,7 @@ characters lie within alphabets and drawers go across both; a cell may be
 empty, and then that image takes the latent's prior. At the end a linear probe
 says which latent knows which column, on alphabets that were never seen. To
 train on several GPUs, make and compile the model within
-`vhe_tf.replicas.make_strategy("mirrored").scope()`.
+`vhe_tf.distribute.make_strategy("mirrored").scope()`.
 """
 
 import sys

@@ -173,13 +173,13 @@ def painter(
     cues: "monitoring.Cues",
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
-    from vhe_tf import pictures
+    from vhe_tf import visualization
 
     def draw(model: "VHE") -> dict[str, "np.ndarray"]:
         grids = cues.grids(model, num_samples=5)
         if _ARCHITECTURE.value == "deconvolutional":
             # The others are of means; a PixelCNN is always shown by samples.
-            grids["samples"] = pictures.sample_grid(
+            grids["samples"] = visualization.sample_grid(
                 model,
                 cues.support,
                 group=cues.group,

@@ -6,7 +6,7 @@ import shutil
 
 import tensorflow as tf
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 
 __all__ = ["CheckpointFolder"]
 
@@ -45,17 +45,17 @@ class CheckpointFolder:
         """
         name = f"ckpt-{step}"
         partial = self._folder / _PARTIAL
-        with files.failures_are_told(self._folder / name):
+        with atomic_io.failures_are_told(self._folder / name):
             try:
                 partial.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(str(partial / name))
                 for path in sorted(partial.glob(f"{name}.*")):
-                    files.settle(path)
+                    atomic_io.settle(path)
                     path.replace(self._folder / path.name)  # the index last
-                files.settle(self._folder)
+                atomic_io.settle(self._folder)
                 names = [n for n in self._names() if n != name]
                 self._write_names([*names, name][-self._max_to_keep :])
-                files.settle(self._folder)
+                atomic_io.settle(self._folder)
             finally:
                 self.remove_leftovers()
 
@@ -103,7 +103,7 @@ class CheckpointFolder:
     def _write_names(self, names: list[str]) -> None:
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-        with files.beside(self._folder / "checkpoint") as partial:
+        with atomic_io.beside(self._folder / "checkpoint") as partial:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vhe_tf import replicas
+from vhe_tf import distribute
 
 __all__ = ["Loop"]
 
@@ -37,7 +37,9 @@ class Loop:
     ) -> None:
         self._model = model
         self._asked = asked
-        self._several = replicas.has_several_machines(model.distribute_strategy)
+        self._several = distribute.has_several_machines(
+            model.distribute_strategy
+        )
         self._all_are_asked = False
         if self._several:
             self._make_functions()
@@ -182,7 +184,9 @@ class Loop:
     ) -> dict[str, Any]:
         """Returns the means over all replicas of what a function returns."""
         strategy = self._model.distribute_strategy
-        means = strategy.run(lambda *a: replicas.mean(function(*a)), args=args)
+        means = strategy.run(
+            lambda *a: distribute.mean(function(*a)), args=args
+        )
         return {
             name: strategy.experimental_local_results(value)[0]
             for name, value in means.items()

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from vhe_tf import evaluation
-from vhe_tf import files
-from vhe_tf import pictures
+from vhe_tf import visualization
+from vhe_tf._utils import atomic_io
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation import classification
@@ -56,21 +56,21 @@ class Cues:
     ) -> dict[str, np.ndarray]:
         """Draws the pictures of a model; see `vhe_tf.pictures`."""
         return {
-            "conditional": pictures.conditional_grid(
+            "conditional": visualization.conditional_grid(
                 model,
                 [self.support[:, :1], self.support],
                 group=self.group,
                 num_samples=num_samples,
                 seed=(seed, 0),
             ),
-            "reconstruction": pictures.reconstruction_grid(
+            "reconstruction": visualization.reconstruction_grid(
                 model,
                 self.support,
                 self.query,
                 group=self.group,
                 seed=(seed, 10),
             ),
-            "unconditional": pictures.prior_grid(model, seed=(seed, 20)),
+            "unconditional": visualization.prior_grid(model, seed=(seed, 20)),
         }
 
 
@@ -297,7 +297,7 @@ class Scalars(keras.callbacks.Callback):
         self, epoch: int, logs: Mapping[str, Any] | None = None
     ) -> None:
         """Writes the scalars; `validation/` beside `train/`."""
-        files.check_room(self._folder, _SCALARS_SIZE)
+        atomic_io.check_room(self._folder, _SCALARS_SIZE)
         step = _step(self, epoch)
         with self._writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
@@ -344,9 +344,9 @@ class ImageGrids(keras.callbacks.Callback):
             grids = self._draw(self.model)
         # A PNG is hardly larger than its pixels.
         size = 2 * sum(grid.size for grid in grids.values())
-        files.check_room(self._folder, size)
+        atomic_io.check_room(self._folder, size)
         with self._writer.as_default(), tf.summary.record_if(True):
-            pictures.write_summaries(
+            visualization.write_summaries(
                 grids, step=_step(self, epoch), ink=self._ink
             )
         self._writer.flush()

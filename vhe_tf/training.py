@@ -27,8 +27,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import files
-from vhe_tf import replicas
+from vhe_tf import distribute
+from vhe_tf._utils import atomic_io
+from vhe_tf._utils.progress import status_line
 from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import sources
 from vhe_tf.data.episodes import EpisodeSampler
@@ -38,7 +39,6 @@ from vhe_tf.data.records import DamagedRecordsError
 from vhe_tf.data.records import damage_is_told
 from vhe_tf.loop import Loop
 from vhe_tf.models.vhe import VHE
-from vhe_tf.progress import status_line
 from vhe_tf.stopping import stop_requests
 
 __all__ = [
@@ -248,7 +248,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
-        self._chief = replicas.is_chief(model.distribute_strategy)
+        self._chief = distribute.is_chief(model.distribute_strategy)
         self.best = -np.inf
         self.ended_step = 0
         # Not `optimizer.iterations`, which leaves out the steps that mixed
@@ -574,7 +574,7 @@ def fit(
     for sampler in (train, validation):
         check_groupings(model, sampler.data)
         check_layout(model, sampler.batch_size)
-    chief = replicas.is_chief(strategy)
+    chief = distribute.is_chief(strategy)
     with (
         contextlib.ExitStack() as stack,
         what_is_kept_is_told(run),
@@ -590,7 +590,7 @@ def fit(
         loop = Loop(model, asked)
         validate = functools.partial(
             loop.evaluate,
-            replicas.split(strategy, validation.dataset),
+            distribute.split(strategy, validation.dataset),
             steps=validation_steps,
         )
         first_epoch, first_step = checkpoints.position()
@@ -607,7 +607,7 @@ def fit(
                     flush=True,
                 )
             done = loop.fit(
-                replicas.split(
+                distribute.split(
                     strategy, functools.partial(train.dataset, checkpoints.step)
                 ),
                 callbacks=[
@@ -639,7 +639,7 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
     """Raises a RunError if another process trains in a folder."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(folder / ".lock"))
+            stack.enter_context(atomic_io.locked(folder / ".lock"))
         except BlockingIOError as error:
             raise RunError(
                 f"Another process trains in {folder}; wait for its end, end "
@@ -656,7 +656,7 @@ def _check_all_agree(
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Raises a RunError if other machines have another run."""
-    if not replicas.has_several_machines(strategy):
+    if not distribute.has_several_machines(strategy):
         return
     here = [
         float(checkpoints.step),
@@ -667,7 +667,7 @@ def _check_all_agree(
     @tf.function
     def mean() -> Any:
         return strategy.run(
-            lambda: replicas.mean(tf.constant(here, tf.float64))
+            lambda: distribute.mean(tf.constant(here, tf.float64))
         )
 
     found = strategy.experimental_local_results(mean())[0].numpy().tolist()
@@ -705,9 +705,9 @@ def what_is_kept_is_told(run: Run) -> Iterator[None]:
     Full disks become such errors, whoever finds them full.
     """
     try:
-        with files.full_disks_are_told():
+        with atomic_io.full_disks_are_told():
             yield
-    except files.NotWrittenError as error:
+    except atomic_io.NotWrittenError as error:
         kept = (
             f"The last good checkpoint, {run.latest}, is whole: make room (or "
             "mend what else is wrong), and the same command goes on from there."
@@ -715,7 +715,7 @@ def what_is_kept_is_told(run: Run) -> Iterator[None]:
             else "There is no checkpoint yet: make room (or mend what else is "
             "wrong), and the same command begins anew."
         )
-        raise files.NotWrittenError(f"{error} {kept}") from error
+        raise atomic_io.NotWrittenError(f"{error} {kept}") from error
 
 
 @contextlib.contextmanager
@@ -731,7 +731,7 @@ def _lost_workers_are_told(
         tf.errors.DeadlineExceededError,
         tf.errors.UnavailableError,
     ) as error:
-        if not replicas.has_several_machines(strategy):
+        if not distribute.has_several_machines(strategy):
             raise
         raise WorkerLostError(
             "Another machine of this run stopped, or cannot be reached. Start "
@@ -879,7 +879,7 @@ def failures_end_quietly() -> Iterator[None]:
         NonFiniteLossError,
         RunError,
         WorkerLostError,
-        files.NotWrittenError,
+        atomic_io.NotWrittenError,
     ) as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -894,7 +894,7 @@ def save_model(model: VHE, path: pathlib.Path) -> None:
     """
     bare = VHE.from_config(model.get_config())
     bare.set_weights(model.get_weights())
-    with files.beside(path) as partial:
+    with atomic_io.beside(path) as partial:
         bare.save(partial)
 
 
@@ -989,5 +989,5 @@ def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
         NotWrittenError: If it cannot be written.
     """
     text = json.dumps(values, indent=2) + "\n"
-    with files.beside(path) as partial:
+    with atomic_io.beside(path) as partial:
         partial.write_text(text, encoding="utf-8")

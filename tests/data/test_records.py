@@ -13,8 +13,8 @@ from tests.conftest import tiny_vhe
 from tests.data.conftest import assert_same_images
 from tests.data.conftest import assert_same_labels
 from tests.trainers.conftest import ROOT
-from vhe_tf import files
 from vhe_tf import training
+from vhe_tf._utils import atomic_io
 from vhe_tf.data import MISSING
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
@@ -398,7 +398,9 @@ def test_a_file_that_is_not_as_it_was_written_is_told(tmp_path):
             file.write(1000 * b"of another")
         yield IMAGE, {"a": 1}
 
-    with pytest.raises(files.NotWrittenError, match=r"must be of \d+ bytes"):
+    with pytest.raises(
+        atomic_io.NotWrittenError, match=r"must be of \d+ bytes"
+    ):
         write_records(tmp_path, examples())
 
 

@@ -19,8 +19,8 @@ from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.data import GroupedImages
 from vhe_tf.layers import spatial_transformer
+from vhe_tf.layers.base import BaseLayer
 from vhe_tf.layers.heads import StandardNormal
-from vhe_tf.layers.lazy import LazyLayer
 
 IMAGE_SHAPE = (2, 2, 1)
 PIXELS = 4
@@ -29,7 +29,7 @@ PIXELS = 4
 NUM_ERRORS = 5.0
 
 
-class GaussianPosterior(LazyLayer):
+class GaussianPosterior(BaseLayer):
     """p(c | D), or p(z | x, c): shifted and widened where `world` says so."""
 
     def __init__(self, world, *, per_element):
@@ -67,7 +67,7 @@ class GaussianPosterior(LazyLayer):
         )
 
 
-class GaussianLikelihood(LazyLayer):
+class GaussianLikelihood(BaseLayer):
     """p(x | c, z), which counts the images that it decodes at once."""
 
     def __init__(self, world):

@@ -14,8 +14,8 @@ import tensorflow as tf
 import vhe_tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_episode
+from vhe_tf import distribute
 from vhe_tf import monitoring
-from vhe_tf import replicas
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import ClassScorer
 from vhe_tf.evaluation import joint_nll
@@ -126,7 +126,7 @@ def monitored(strategy, path):
     images = data()
     kept = keras.callbacks.History()
     model.fit(
-        replicas.split(
+        distribute.split(
             strategy,
             lambda **_: tf.data.Dataset.from_tensors(
                 tiny_episode(batch_size=6)
@@ -153,7 +153,7 @@ def main(num_devices, path, out):
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * int(num_devices)
     )
-    strategy = replicas.make_strategy("mirrored")
+    strategy = distribute.make_strategy("mirrored")
     assert strategy.num_replicas_in_sync == int(num_devices)
     result = measure(strategy, pathlib.Path(path))
     pathlib.Path(out).write_text(json.dumps(result))

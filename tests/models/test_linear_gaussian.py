@@ -19,7 +19,7 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.distributions import by_row
-from vhe_tf.layers.lazy import LazyLayer
+from vhe_tf.layers.base import BaseLayer
 
 IMAGE_SHAPE = (2, 2, 1)
 PIXELS = 4
@@ -27,7 +27,7 @@ NOISE = 0.6
 SEED = (3, 4)
 
 
-class LinearNormal(LazyLayer):
+class LinearNormal(BaseLayer):
     """N(sum of inputs @ gains + offset, covariance), batch shape of inputs."""
 
     def __init__(self, gains, covariance, offset=None):
@@ -52,7 +52,7 @@ class LinearPosterior(LinearNormal):
         return super().call(tf.reshape(observed, [-1, PIXELS]), *parents)
 
 
-class LinearLikelihood(LazyLayer):
+class LinearLikelihood(BaseLayer):
     """p(x | latents) = N(sum of latents @ loadings, NOISE**2 I)."""
 
     def __init__(self, loadings):

@@ -12,7 +12,7 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
 from vhe_tf import load_model
-from vhe_tf.averaging import AveragingAdam
+from vhe_tf.optimizers import AveragingAdam
 
 GROUPS = {
     "flat": ["character"],

@@ -17,9 +17,9 @@ from tests.conftest import perturb
 from tests.conftest import tiny_deconvolutional_sizes
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_sizes
-from vhe_tf import replicas
-from vhe_tf.averaging import AveragingAdam
+from vhe_tf import distribute
 from vhe_tf.layers.dropout import SeededDropout
+from vhe_tf.optimizers import AveragingAdam
 
 BATCH_SIZE = 4
 STEPS = 4
@@ -100,7 +100,7 @@ def training(kind, precision, jit_compile):
     before = values(model)
     losses, norm = [], None
     batch = tf.data.Dataset.from_tensors(episode)
-    with mock.patch.object(replicas, "sample", draw_alike):
+    with mock.patch.object(distribute, "sample", draw_alike):
         for _ in range(STEPS):
             history = model.fit(batch, shuffle=False, verbose=0).history
             losses += history["loss"]

@@ -14,10 +14,10 @@ from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import latents_seen
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf.layers import base
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
-from vhe_tf.layers import lazy
 from vhe_tf.objectives import ElboTerms
 
 GROUPS = {
@@ -713,7 +713,7 @@ def test_a_latent_without_support_is_inferred_or_drawn_from_its_prior(
     assert not np.allclose(samples[known[0]], redrawn[known[0]])
 
 
-class Restricted(lazy.LazyLayer):
+class Restricted(base.BaseLayer):
     """A likelihood that sees some of the latents."""
 
     def __init__(self, names):
@@ -757,7 +757,7 @@ def test_a_latent_that_only_a_posterior_sees_is_refused():
         )
 
 
-class OfDistribution(lazy.LazyLayer):
+class OfDistribution(base.BaseLayer):
     """A layer that changes what another returns."""
 
     def __init__(self, layer, change):

@@ -19,7 +19,7 @@ from tests.serving.conftest import NUM_SAMPLES
 from tests.serving.conftest import example_inputs
 from vhe_tf import VHE
 from vhe_tf import Latent
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -668,7 +668,7 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
     for name in (".1.a.partial", ".2.b.partial"):
         (tmp_path / name / "variables").mkdir(parents=True)
     (tmp_path / "1").mkdir()
-    with files.locked(tmp_path / ".2.b.partial"):
+    with atomic_io.locked(tmp_path / ".2.b.partial"):
         exporting._remove_abandoned(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"1", ".2.b.partial"}
 

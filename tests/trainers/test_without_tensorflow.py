@@ -20,7 +20,7 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import output_of
 from tests.trainers.conftest import trainer
-from vhe_tf import averaging
+from vhe_tf import optimizers
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import GroupedImages
@@ -366,7 +366,7 @@ def test_too_many_elements_are_refused(module):
 def compiled_model():
     model = tiny_pixel_cnn_vhe()
     model.compile(
-        averaging.AveragingAdam(
+        optimizers.AveragingAdam(
             keras.optimizers.schedules.CosineDecay(
                 0.0, decay_steps=7, warmup_target=0.01, warmup_steps=3
             ),

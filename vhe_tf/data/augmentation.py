@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import counts
+from vhe_tf._utils import validation
 
 __all__ = ["Augmentation", "affine_table", "mirrored", "symmetry"]
 
@@ -63,7 +63,7 @@ class Augmentation:
                 f"`symmetries` must be one of {SYMMETRIES}. "
                 f"Received: symmetries={self.symmetries!r}."
             )
-        if not counts.is_positive_int(self.affine_copies):
+        if not validation.is_positive_int(self.affine_copies):
             raise ValueError(
                 "`affine_copies` must be an int of at least 1, the image "
                 f"itself. Received: affine_copies={self.affine_copies!r}."
@@ -75,7 +75,7 @@ class Augmentation:
             )
         levels = self.num_levels
         if levels is not None and not (
-            counts.is_positive_int(levels) and levels > 1
+            validation.is_positive_int(levels) and levels > 1
         ):
             raise ValueError(
                 "`num_levels` must be an int of at least 2, or None. "
@@ -85,7 +85,7 @@ class Augmentation:
         if size is not None and not (
             isinstance(size, Sequence)
             and len(size) == 2
-            and all(map(counts.is_positive_int, size))
+            and all(map(validation.is_positive_int, size))
         ):
             raise ValueError(
                 "`image_size` must be two positive ints, (height, width), or "

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import counts
+from vhe_tf._utils import validation
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
@@ -100,7 +100,7 @@ class EpisodeSampler:
         seed: int = 0,
     ) -> None:
         self.augmentation = augmentation or Augmentation()
-        self.batch_size = counts.positive("batch_size", batch_size)
+        self.batch_size = validation.positive("batch_size", batch_size)
         self.min_support, self.max_support = _support_range(support_size)
         if exclude_query and not resamples:
             raise ValueError(
@@ -528,7 +528,7 @@ def _support_range(support_size: int | tuple[int, int]) -> tuple[int, int]:
     )
     if not (
         len(sizes) == 2
-        and all(map(counts.is_positive_int, sizes))
+        and all(map(validation.is_positive_int, sizes))
         and sizes[0] <= sizes[1]
     ):
         raise ValueError(

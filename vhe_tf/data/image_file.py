@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
-from vhe_tf import counts
+from vhe_tf._utils import validation
 
 __all__ = ["check_channels", "check_image_size", "read_image", "resized"]
 
@@ -16,7 +16,7 @@ _MODES = {1: "L", 3: "RGB"}
 def check_image_size(image_size: tuple[int, int]) -> None:
     """Raises ValueError unless `image_size` is two positive ints."""
     valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
-    if not valid or not all(map(counts.is_positive_int, image_size)):
+    if not valid or not all(map(validation.is_positive_int, image_size)):
         raise ValueError(
             "`image_size` must be two positive ints, (height, width). "
             f"Received: image_size={image_size!r}."

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 
 __all__ = [
     "NAME",
@@ -79,7 +79,7 @@ def write_index(folder: pathlib.Path, index: RecordIndex) -> None:
     }
     for place, ids in enumerate(index.labels.values()):
         arrays[f"labels_{place}"] = compact(ids)
-    with files.beside(folder / NAME) as path:
+    with atomic_io.beside(folder / NAME) as path:
         np.savez(path, **arrays)
 
 

@@ -11,14 +11,14 @@ from os import PathLike
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
+from vhe_tf._utils.progress import status_line
 from vhe_tf.data import record_index
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
 from vhe_tf.data.record_index import RecordIndex
 from vhe_tf.data.record_index import shard_name
-from vhe_tf.progress import status_line
 
 __all__ = ["write_records"]
 
@@ -107,7 +107,7 @@ class _ShardWriter:
         """Writes one image."""
         self._check(image, ids)
         record = _record(image, ids)
-        with files.failures_are_told(self._folder):
+        with atomic_io.failures_are_told(self._folder):
             self._file_for(len(record) + _FRAME_BYTES).write(record)
         self._offsets.append(self._shard_sizes[-1])
         self._shard_sizes[-1] += len(record) + _FRAME_BYTES
@@ -120,11 +120,11 @@ class _ShardWriter:
             return
         path = self._folder / shard_name(len(self._shard_sizes) - 1)
         file, self._file = self._file, None
-        with files.failures_are_told(path):
+        with atomic_io.failures_are_told(path):
             file.close()
         size = path.stat().st_size
         if size != self._shard_sizes[-1]:
-            raise files.NotWrittenError(
+            raise atomic_io.NotWrittenError(
                 f"{str(path)!r} must be of {self._shard_sizes[-1]:,} bytes; "
                 "look whether something else writes there, and write again. "
                 f"Received: {size:,} bytes."

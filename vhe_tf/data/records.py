@@ -27,13 +27,13 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils.progress import status_line
 from vhe_tf.data import record_index
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
 from vhe_tf.data.record_index import compact
 from vhe_tf.data.record_index import shard_name
-from vhe_tf.progress import status_line
 
 __all__ = [
     "DamagedRecordsError",

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vhe_tf import counts
+from vhe_tf._utils import validation
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import Pixels
 
@@ -98,7 +98,7 @@ class DiscretizedLogisticPixels(Pixels):
                 "`num_levels` must be an int of 2 or more. "
                 f"Received: num_levels={self.num_levels!r}."
             )
-        counts.positive("num_components", self.num_components)
+        validation.positive("num_components", self.num_components)
 
     def num_parameters(self, channels: int) -> int:
         """Returns P."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import counts
-from vhe_tf import replicas
+from vhe_tf import distribute
+from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.estimates import Estimate
@@ -119,14 +119,14 @@ class ClassScorer:
     ) -> None:
         self.model = model
         self.group = checked_latent(model, group)
-        self.num_samples = counts.positive("num_samples", num_samples)
-        self.num_element_samples = counts.positive(
+        self.num_samples = validation.positive("num_samples", num_samples)
+        self.num_element_samples = validation.positive(
             "num_element_samples", num_element_samples
         )
-        self.max_decoded = counts.positive("max_decoded", max_decoded)
+        self.max_decoded = validation.positive("max_decoded", max_decoded)
         images = [None, *model.image_shape]
         seed = tf.TensorSpec([2], tf.int32)
-        self._score = replicas.EachReplica(
+        self._score = distribute.EachReplica(
             model.distribute_strategy,
             self._score_piece,
             input_signature=[
@@ -296,7 +296,7 @@ def few_shot_trials(
         ("num_trials", num_trials),
         ("queries_per_class", queries_per_class),
     ):
-        counts.positive(name, value)
+        validation.positive(name, value)
     if num_queries is not None and num_queries > num_ways * queries_per_class:
         raise ValueError(
             f"{num_ways}-way tasks have {num_ways * queries_per_class} queries "

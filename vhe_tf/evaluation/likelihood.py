@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import counts
-from vhe_tf import replicas
+from vhe_tf import distribute
+from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import check_ready
@@ -122,13 +122,13 @@ class JointScorer:
                 )
         self.model = model
         self.group = checked_latent(model, group)
-        self.num_element_samples = counts.positive(
+        self.num_element_samples = validation.positive(
             "num_element_samples", num_element_samples
         )
-        self.max_decoded = counts.positive("max_decoded", max_decoded)
+        self.max_decoded = validation.positive("max_decoded", max_decoded)
         strategy = model.distribute_strategy
-        self._draw = replicas.EachReplica(strategy, self._draw_piece)
-        self._score = replicas.EachReplica(strategy, self._score_piece)
+        self._draw = distribute.EachReplica(strategy, self._draw_piece)
+        self._score = distribute.EachReplica(strategy, self._score_piece)
         self.num_at_once = self._draw.count
 
     def __call__(
@@ -154,7 +154,7 @@ class JointScorer:
         Returns:
             `[R, k]` for R groups.
         """
-        counts.positive("num_samples", num_samples)
+        validation.positive("num_samples", num_samples)
         size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
         images_at_once = min(size, budget)
@@ -259,7 +259,7 @@ def joint_nll(
     """
     check_ready(data, model, groupings=[group])
     if max_groups is not None:
-        counts.positive("max_groups", max_groups)
+        validation.positive("max_groups", max_groups)
     ids = data.group_ids(group)
     if max_groups is not None and max_groups < len(ids):
         generator = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf import replicas
+from vhe_tf import distribute
 from vhe_tf.data import Augmentation
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import omniglot
@@ -22,7 +22,7 @@ from vhe_tf.evaluation import classification
 from vhe_tf.evaluation import likelihood
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
-from vhe_tf.evaluation.judges import train_judge
+from vhe_tf.evaluation.oracle_classifier import train_judge
 from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.probes import posterior_means
 from vhe_tf.evaluation.transfer import judge_transfer
@@ -299,7 +299,7 @@ def elbo(
         augmentation=Augmentation(binarization="none"),
         seed=seed,
     )
-    terms = replicas.EachReplica(
+    terms = distribute.EachReplica(
         model.distribute_strategy, lambda episode: model(episode).elbo
     )
     episodes = iter(sampler.dataset().take(num_batches))

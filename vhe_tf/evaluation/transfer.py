@@ -15,7 +15,7 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import check_ready
 from vhe_tf.evaluation.estimates import Estimate
 from vhe_tf.evaluation.estimates import estimate
-from vhe_tf.evaluation.judges import Judge
+from vhe_tf.evaluation.oracle_classifier import Judge
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["Transfer", "judge_transfer", "transfer"]

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vhe_tf.layers import lazy
+from vhe_tf.layers import base
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class ConvolutionalEncoder(lazy.LazyLayer):
+class ConvolutionalEncoder(base.BaseLayer):
     """Stages of 3x3 convolutions, each ending in one of stride 2.
 
     Unlike the paper's source (Edwards and Storkey, 2016), which normalises
@@ -63,7 +63,7 @@ class ConvolutionalEncoder(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class ConvolutionalDecoder(lazy.LazyLayer):
+class ConvolutionalDecoder(base.BaseLayer):
     """The mirror of `ConvolutionalEncoder`: features to an image of logits.
 
     Args:

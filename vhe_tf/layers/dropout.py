@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vhe_tf import replicas
+from vhe_tf import distribute
 
 __all__ = ["SeededDropout", "seed_scope"]
 
@@ -91,7 +91,7 @@ class SeededDropout(keras.layers.Layer):
                 "`vhe_tf.layers.dropout.seed_scope(seed)`."
             )
         seed, shape = seeds.next(), tf.shape(features)
-        noise = replicas.draw(
+        noise = distribute.draw(
             lambda leading: tf.random.stateless_uniform(
                 [*leading, *tf.unstack(shape)], seed, dtype=features.dtype
             )

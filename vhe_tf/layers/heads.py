@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vhe_tf import counts
-from vhe_tf.layers import lazy
+from vhe_tf._utils import validation
+from vhe_tf.layers import base
 
 __all__ = [
     "BernoulliImageHead",
@@ -26,7 +26,7 @@ _RAW_SCALE_AT_START = -1.25
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class StandardNormal(lazy.LazyLayer):
+class StandardNormal(base.BaseLayer):
     """The prior N(0, I) over a latent vector, whatever its parents.
 
     Args:
@@ -46,7 +46,7 @@ class StandardNormal(lazy.LazyLayer):
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.latent_size = counts.positive("latent_size", latent_size)
+        self.latent_size = validation.positive("latent_size", latent_size)
 
     def call(self, *parents: tf.Tensor) -> tfd.Distribution:
         return tfd.MultivariateNormalDiag(
@@ -58,7 +58,7 @@ class StandardNormal(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class DiagonalNormalHead(lazy.LazyLayer):
+class DiagonalNormalHead(base.BaseLayer):
     """Maps features to a diagonal Gaussian over a latent vector.
 
     The affine map runs in the layer's compute dtype; the distribution itself
@@ -81,7 +81,7 @@ class DiagonalNormalHead(lazy.LazyLayer):
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.latent_size = counts.positive("latent_size", latent_size)
+        self.latent_size = validation.positive("latent_size", latent_size)
         self.parameters = keras.layers.Dense(
             2 * latent_size, dtype=self.dtype_policy, name="parameters"
         )
@@ -98,7 +98,7 @@ class DiagonalNormalHead(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class BernoulliImageHead(lazy.LazyLayer):
+class BernoulliImageHead(base.BaseLayer):
     """Reads features as the logits of independent binary pixels.
 
     Args:
@@ -120,7 +120,7 @@ class BernoulliImageHead(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class NormalImageHead(lazy.LazyLayer):
+class NormalImageHead(base.BaseLayer):
     """Reads features as the parameters of independent Gaussian pixels.
 
     The likelihood of Edwards and Storkey (2016) for colour images: locations

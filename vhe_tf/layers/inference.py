@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.layers import base
 from vhe_tf.layers import heads
-from vhe_tf.layers import lazy
 
 __all__ = [
     "ConditionalNormal",
@@ -19,7 +19,7 @@ __all__ = [
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class ConditionalNormal(lazy.LazyLayer):
+class ConditionalNormal(base.BaseLayer):
     """A diagonal Gaussian p(latent | parents) by a dense network.
 
     Args:
@@ -57,7 +57,7 @@ class ConditionalNormal(lazy.LazyLayer):
         }
 
 
-class _EncoderPosterior(lazy.LazyLayer):
+class _EncoderPosterior(base.BaseLayer):
     """What the posteriors from a support and from a query have in common."""
 
     def __init__(
@@ -164,7 +164,7 @@ class QueryPosterior(_EncoderPosterior):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class ImageLikelihood(lazy.LazyLayer):
+class ImageLikelihood(base.BaseLayer):
     """p(x | latents): decodes latents, side by side, into an image.
 
     Args:

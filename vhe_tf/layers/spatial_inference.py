@@ -14,8 +14,8 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import discretized
 from vhe_tf.distributions import pixel_cnn as distributions
+from vhe_tf.layers import base
 from vhe_tf.layers import heads
-from vhe_tf.layers import lazy
 from vhe_tf.layers import pixel_cnn
 from vhe_tf.layers import spatial_transformer
 from vhe_tf.layers.shift_convolution import ShiftConvolution
@@ -32,7 +32,7 @@ _MIN_SCALE = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class TemplatePosterior(lazy.LazyLayer):
+class TemplatePosterior(base.BaseLayer):
     """q(c; D): a spatial transformer network averaged over the support.
 
     Each support image is brought into a common pose and encoded by
@@ -182,7 +182,7 @@ def _doubled(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class PixelCNNPrior(lazy.LazyLayer):
+class PixelCNNPrior(base.BaseLayer):
     """p(c): a PixelCNN with Gaussian pixels, autoregressive over space only.
 
     Args:
@@ -229,7 +229,7 @@ class PixelCNNPrior(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class PosePosterior(lazy.LazyLayer):
+class PosePosterior(base.BaseLayer):
     """q(z; x, c): a diagonal Gaussian over the pose of x, by convolutions.
 
     Args:
@@ -284,7 +284,7 @@ class PosePosterior(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class PoseLikelihood(lazy.LazyLayer):
+class PoseLikelihood(base.BaseLayer):
     """p(x | STN(c, z)): a PixelCNN over images, given a template in a pose.
 
     Args:

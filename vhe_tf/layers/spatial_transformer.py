@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vhe_tf.layers import lazy
+from vhe_tf.layers import base
 
 __all__ = ["AffineMap", "Localisation", "affine_transform"]
 
@@ -84,7 +84,7 @@ def _source_positions(
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class AffineMap(lazy.LazyLayer):
+class AffineMap(base.BaseLayer):
     """Maps features to the parameters of an affine map, at first the identity.
 
     Each parameter stays within 1 of the identity's, so that no image is ever
@@ -120,7 +120,7 @@ class AffineMap(lazy.LazyLayer):
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class Localisation(lazy.LazyLayer):
+class Localisation(base.BaseLayer):
     """Two convolutions, each with pooling: an image's features for its pose.
 
     The localisation network of the PixelCNN model: 7x7 to 8 channels and 5x5

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import divergences
-from vhe_tf.layers import lazy
+from vhe_tf.layers import base
 
 __all__ = ["Latent", "parents_first"]
 
@@ -17,7 +17,7 @@ _DIVERGENCES = ("closed_form", "one_sample")
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class Latent(lazy.LazyLayer):
+class Latent(base.BaseLayer):
     """A latent variable: what it is called, its prior and its posterior.
 
     A group latent (`per_element=False`) is shared by all elements of a group

@@ -7,7 +7,7 @@ import zlib
 import keras
 
 # Register what a saved VHE is made of, and trained by.
-from vhe_tf import averaging  # noqa: F401
+from vhe_tf import optimizers  # noqa: F401
 from vhe_tf.models import architectures  # noqa: F401
 from vhe_tf.models.vhe import VHE
 

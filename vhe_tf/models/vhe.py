@@ -22,8 +22,8 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import distribute
 from vhe_tf import objectives
-from vhe_tf import replicas
 from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
 from vhe_tf.layers import dropout
@@ -127,12 +127,12 @@ class VHE(keras.Model):
             observed = query if latent.per_element else episode["support"][name]
             posterior, prior = latent(observed, *_parents(latent, samples))
             seed = by_row.fold_in(episode["seed"], index)
-            samples[name] = replicas.sample(posterior, batch_size, seed=seed)
+            samples[name] = distribute.sample(posterior, batch_size, seed=seed)
             kl[name] = latent.kl(posterior, prior, samples[name])
             sharing[name] = self._sharing(latent, episode)
             if name in episode.get("known", {}):
                 known = episode["known"][name]
-                drawn = replicas.sample(prior, batch_size, seed=seed)
+                drawn = distribute.sample(prior, batch_size, seed=seed)
                 samples[name] = _where(known, samples[name], drawn)
                 kl[name] = tf.where(known, kl[name], 0.0)
         log_likelihood = self.likelihood(**samples).log_prob(query)
@@ -210,7 +210,7 @@ class VHE(keras.Model):
                 share = tf.math.divide_no_nan(shared_kl, terms.kl[name])
                 floor = self.free_nats[name] * tf.reduce_mean(share)
                 # The means of the whole batch decide, on every replica.
-                below = replicas.mean(cost - floor) < 0
+                below = distribute.mean(cost - floor) < 0
                 cost = tf.where(below, tf.stop_gradient(floor), cost)
             if self.kl_warmup_steps.get(name):
                 progress = tf.cast(step, tf.float32) / float(
@@ -222,14 +222,14 @@ class VHE(keras.Model):
 
     def train_step(self, episode: Episode) -> dict[str, Any]:
         """Takes one step of Algorithm 1 on a minibatch of episodes."""
-        gradients = replicas.accumulated(
+        gradients = distribute.accumulated(
             self._gradients,
             episode,
             count=self.accumulation,
             variables=self.trainable_variables,
         )
         self.optimizer.apply(
-            replicas.summed_once(gradients), self.trainable_variables
+            distribute.summed_once(gradients), self.trainable_variables
         )
         return self._results()
 

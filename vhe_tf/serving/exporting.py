@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vhe_tf import counts
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
+from vhe_tf._utils import validation
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["export", "signatures"]
@@ -116,22 +116,22 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a folder beside the target that takes its name at the end."""
     # No number, so that no server takes it for a version.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    with files.failures_are_told(target), contextlib.ExitStack() as stack:
+    with atomic_io.failures_are_told(target), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with contextlib.suppress(OSError):  # no locks: none is removed either
-            stack.enter_context(files.locked(partial))
+            stack.enter_context(atomic_io.locked(partial))
         _remove_abandoned(target.parent)
         yield partial
         for path in [*partial.rglob("*"), partial]:
-            files.settle(path)
+            atomic_io.settle(path)
         partial.rename(target)
 
 
 def _remove_abandoned(folder: pathlib.Path) -> None:
     """Removes what exports that were killed have left half written."""
     for partial in folder.glob(".*.partial"):
-        with contextlib.suppress(OSError), files.locked(partial):
+        with contextlib.suppress(OSError), atomic_io.locked(partial):
             shutil.rmtree(partial)
 
 
@@ -171,8 +171,8 @@ def signatures(
             or a number of draws is not positive.
     """
     draws = {
-        "num_samples": counts.positive("num_samples", num_samples),
-        "num_element_samples": counts.positive(
+        "num_samples": validation.positive("num_samples", num_samples),
+        "num_element_samples": validation.positive(
             "num_element_samples", num_element_samples
         ),
     }

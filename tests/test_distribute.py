@@ -24,7 +24,7 @@ from tests.conftest import tiny_vhe
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import layouts
 from tests.trainers.conftest import output_of
-from vhe_tf import replicas
+from vhe_tf import distribute
 from vhe_tf import training
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
@@ -40,7 +40,7 @@ def place(index, count):
         num_replicas_in_sync=count, replica_id_in_sync_group=index
     )
     with mock.patch.object(
-        replicas.tf.distribute, "get_replica_context", return_value=context
+        distribute.tf.distribute, "get_replica_context", return_value=context
     ):
         yield
 
@@ -90,7 +90,7 @@ def by_parts(function, episode, num_replicas, num_microbatches):
     for index in range(num_replicas):
         rows = _rows(episode, slice(here * index, here * (index + 1)))
         with place(index, num_replicas):
-            replicas.accumulated(
+            distribute.accumulated(
                 gradients, rows, count=num_microbatches, variables=[]
             )
     assert len(values) == num_replicas * num_microbatches
@@ -106,7 +106,7 @@ LAYOUTS = [(3, 1), (1, 3), (2, 3), (3, 2)]  # replicas, microbatches of each
 def test_a_part_draws_its_rows_of_the_whole_batch(make, layout):
     def draw(rows):
         loc = rows["query"]
-        return replicas.sample(make(loc), len(loc), seed=(1, 2))
+        return distribute.sample(make(loc), len(loc), seed=(1, 2))
 
     episode = {"query": LOC, "seed": (1, 2)}
     np.testing.assert_allclose(
@@ -118,11 +118,11 @@ def test_a_part_draws_its_rows_of_the_whole_batch(make, layout):
 def test_a_microbatch_draws_its_rows_of_what_xla_draws(make):
     # XLA draws other numbers than TensorFlow, and by the shape of all of them.
     def draw(loc):
-        return replicas.sample(make(loc), len(loc), seed=(1, 2))
+        return distribute.sample(make(loc), len(loc), seed=(1, 2))
 
     @tf.function(jit_compile=True)
     def draw_part(loc, index):
-        with replicas._microbatch(index, 4):
+        with distribute._microbatch(index, 4):
             return draw(loc)
 
     drawn = [
@@ -163,15 +163,15 @@ def test_after_a_microbatch_that_failed_the_batch_is_whole_again():
         raise RuntimeError(f"{len(rows['query'])} rows")
 
     with pytest.raises(RuntimeError, match="4 rows"):
-        replicas.accumulated(
+        distribute.accumulated(
             fail, {"query": LOC, "seed": (1, 2)}, count=3, variables=[]
         )
-    assert replicas.draw(lambda leading: leading) == []
+    assert distribute.draw(lambda leading: leading) == []
 
 
 def test_what_has_no_gradient_in_a_microbatch_has_a_zero_one():
     weights = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
-    sums = replicas.accumulated(
+    sums = distribute.accumulated(
         lambda rows: [weights[0] * tf.reduce_sum(rows["query"]), None],
         {"query": tf.range(4.0), "seed": (1, 2)},
         count=2,
@@ -187,10 +187,10 @@ def test_what_has_no_gradient_on_replicas_has_none(replica, expected):
         replica_id_in_sync_group=tf.constant(replica)
     )
     with (
-        mock.patch.object(replicas, "_shared_context", return_value=context),
-        mock.patch.object(replicas, "mean", lambda values: values),
+        mock.patch.object(distribute, "_shared_context", return_value=context),
+        mock.patch.object(distribute, "mean", lambda values: values),
     ):
-        first, none = replicas.summed_once([tf.constant([6.0]), None])
+        first, none = distribute.summed_once([tf.constant([6.0]), None])
     np.testing.assert_array_equal(first, [expected])
     assert none is None
 
@@ -235,7 +235,7 @@ def shares(num_workers, num_replicas):
         num_replicas_in_sync=num_replicas,
         distribute_datasets_from_function=of_workers,
     )
-    return replicas.split(strategy, episodes), made
+    return distribute.split(strategy, episodes), made
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_replicas_have_their_rows_of_the_whole_batch(num_workers, num_replicas):
 def test_one_replica_has_the_whole_batch():
     strategy = types.SimpleNamespace(num_replicas_in_sync=1)
     whole = replica_run.sampler().dataset()
-    assert replicas.split(strategy, lambda: whole) is whole
+    assert distribute.split(strategy, lambda: whole) is whole
 
 
 # Runs -------------------------------------------------------------------------
@@ -430,9 +430,9 @@ def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
 def test_of_several_machines_each_calls_a_function_by_itself():
     strategy = types.SimpleNamespace(num_replicas_in_sync=4)
     with mock.patch.object(
-        replicas, "has_several_machines", lambda value: value is strategy
+        distribute, "has_several_machines", lambda value: value is strategy
     ):
-        each = replicas.EachReplica(strategy, lambda a, b: a["x"] + b)
+        each = distribute.EachReplica(strategy, lambda a, b: a["x"] + b)
     assert each.count == 1
     [result] = each([({"x": tf.constant([1.0])}, tf.constant(2.0))])
     np.testing.assert_array_equal(result, [3.0])
@@ -443,7 +443,7 @@ def test_of_several_machines_each_calls_a_function_by_itself():
 
 def test_an_unknown_distribution_is_refused():
     with pytest.raises(ValueError, match=r"or 'multi_worker'.*'tpu'"):
-        replicas.make_strategy("tpu")
+        distribute.make_strategy("tpu")
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_machines_that_are_not_told_apart_are_refused(text, monkeypatch):
     if text is not None:
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG, such as") as error:
-        replicas.make_strategy("multi_worker")
+        distribute.make_strategy("multi_worker")
     assert f"Received: TF_CONFIG={text!r}" in str(error.value)
 
 

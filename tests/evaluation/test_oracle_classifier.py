@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from vhe_tf.evaluation import judges
-from vhe_tf.evaluation.judges import train_judge
+from vhe_tf.evaluation import oracle_classifier
+from vhe_tf.evaluation.oracle_classifier import train_judge
 
 SIZE = 12
 
@@ -165,7 +165,7 @@ def test_shifted_images_keep_their_edges():
     rng = np.random.default_rng(0)
     images = rng.random((3, 5, 6, 2), np.float32)
     shifts = np.array([[0, 0], [2, -1], [-3, 2]])
-    shifted = judges._shifted(images, shifts).numpy()
+    shifted = oracle_classifier._shifted(images, shifts).numpy()
     padded = np.pad(images, [(0, 0), (3, 3), (3, 3), (0, 0)], mode="edge")
     for image, wide, (y, x) in zip(shifted, padded, shifts, strict=True):
         np.testing.assert_array_equal(image, wide[3 - y : 8 - y, 3 - x : 9 - x])
@@ -184,13 +184,13 @@ def test_shifts_in_training_teach_not_to_mind_them():
 
 def test_each_epoch_shows_every_image_once(monkeypatch):
     seen = []
-    batches = judges._batches
+    batches = oracle_classifier._batches
 
     def spy(images, classes, order, shifts, batch_size):
         seen.append((order, shifts, batch_size))
         return batches(images, classes, order, shifts, batch_size)
 
-    monkeypatch.setattr(judges, "_batches", spy)
+    monkeypatch.setattr(oracle_classifier, "_batches", spy)
     small_judge(epochs=3, batch_size=50, augment=1)
     [(order, shifts, batch_size)] = seen
     assert batch_size == 50

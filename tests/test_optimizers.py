@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vhe_tf.averaging import AveragingAdam
+from vhe_tf.optimizers import AveragingAdam
 
 
 def _averages(optimizer, steps, *, in_graph):

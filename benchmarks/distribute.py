@@ -1,6 +1,6 @@
 """A training step of one batch on one device and on two.
 
-    python benchmarks/replicas.py
+    python benchmarks/distribute.py
 
 Two logical devices of one CPU share its cores, so that the best that a second
 replica can do here is to cost nothing: what is measured is the price of the
@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import app
 from measure import Figure
 
-from vhe_tf import replicas
+from vhe_tf import distribute
 from vhe_tf.data import EpisodeSampler
 from vhe_tf.data import GroupedImages
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     )
     # One of each: reductions of a second one would meet those of the first.
     strategies = {
-        name: replicas.make_strategy(name) for name in ("none", "mirrored")
+        name: distribute.make_strategy(name) for name in ("none", "mirrored")
     }
     for architecture in small_models.MAKE:
         seconds = {
@@ -75,7 +75,7 @@ def _seconds_a_step(
         resamples=True,
     )
     best = float("inf")
-    episodes = replicas.split(strategy, sampler.dataset)
+    episodes = distribute.split(strategy, sampler.dataset)
     for _ in range(1 + measure.ROUNDS.value):
         start = time.perf_counter()
         model.fit(

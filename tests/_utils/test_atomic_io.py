@@ -4,7 +4,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -12,7 +12,7 @@ FULL = os.strerror(errno.ENOSPC)
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "best.keras"
     path.write_text("old")
-    with files.beside(path) as partial:
+    with atomic_io.beside(path) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
         assert partial.suffix == ".keras"  # Keras demands it
@@ -22,7 +22,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
 
 
 def write_half(path, error):
-    with files.beside(path) as partial:
+    with atomic_io.beside(path) as partial:
         partial.write_text("half")
         raise error
 
@@ -43,8 +43,8 @@ def test_a_full_disk_is_named_and_nothing_is_left(leave, small_disk):
     path.write_text("old")
     small_disk.fill(leave=leave)
     with (
-        pytest.raises(files.NotWrittenError) as error,
-        files.beside(path) as partial,
+        pytest.raises(atomic_io.NotWrittenError) as error,
+        atomic_io.beside(path) as partial,
     ):
         partial.write_bytes(bytes(4096 * 4))
     assert str(error.value) == (
@@ -62,9 +62,10 @@ def test_another_reason_of_the_system_is_told(tmp_path):
     path = tmp_path / "missing" / "metrics.json"
     with (
         pytest.raises(
-            files.NotWrittenError, match=r"json could .*: No such file or dir"
+            atomic_io.NotWrittenError,
+            match=r"json could .*: No such file or dir",
         ),
-        files.beside(path) as partial,
+        atomic_io.beside(path) as partial,
     ):
         partial.write_text("whole")
 
@@ -91,8 +92,8 @@ def test_another_reason_of_the_system_is_told(tmp_path):
 )
 def test_whoever_finds_a_disk_full_is_understood(error, told):
     with (
-        pytest.raises(files.NotWrittenError, match=told),
-        files.full_disks_are_told(),
+        pytest.raises(atomic_io.NotWrittenError, match=told),
+        atomic_io.full_disks_are_told(),
     ):
         raise error
 
@@ -103,11 +104,11 @@ def test_whoever_finds_a_disk_full_is_understood(error, told):
         FileNotFoundError(errno.ENOENT, "No such file", "/a"),
         tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
         tf.errors.UnavailableError(None, None, "worker 1"),
-        files.NotWrittenError("told before"),
+        atomic_io.NotWrittenError("told before"),
     ],
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as raised, files.full_disks_are_told():
+    with pytest.raises(type(error)) as raised, atomic_io.full_disks_are_told():
         raise error
     assert raised.value is error
 
@@ -115,29 +116,31 @@ def test_other_errors_pass(error):
 @pytest.mark.parametrize("kind", ["AbortedError", "UnavailableError"])
 def test_a_lost_machine_is_not_a_failure_to_write(kind, tmp_path):
     error = getattr(tf.errors, kind)(None, None, "worker 1")
-    with pytest.raises(type(error)), files.failures_are_told(tmp_path):
+    with pytest.raises(type(error)), atomic_io.failures_are_told(tmp_path):
         raise error
 
 
 def test_there_must_be_room_for_what_is_to_come(small_disk):
     small_disk.fill(leave=3)
-    files.check_room(small_disk.folder, 3 * 4096)
-    with pytest.raises(files.NotWrittenError) as error:
-        files.check_room(small_disk.folder, 3 * 4096 + 1)
+    atomic_io.check_room(small_disk.folder, 3 * 4096)
+    with pytest.raises(atomic_io.NotWrittenError) as error:
+        atomic_io.check_room(small_disk.folder, 3 * 4096 + 1)
     assert str(error.value) == (
         f"Nothing more could be written to {small_disk.folder}: the disk is "
         f"full ({FULL})."
     )
-    files.check_room(small_disk.folder, 3 * 4096)  # it took none
-    with pytest.raises(files.NotWrittenError, match="No such file"):
-        files.check_room(small_disk.folder / "missing", 1)
+    atomic_io.check_room(small_disk.folder, 3 * 4096)  # it took none
+    with pytest.raises(atomic_io.NotWrittenError, match="No such file"):
+        atomic_io.check_room(small_disk.folder / "missing", 1)
 
 
 def test_tensorflow_s_own_words_are_understood(small_disk):
     small_disk.fill()
     path = small_disk.folder / "a"
     with (
-        pytest.raises(files.NotWrittenError, match=f"^{path} .* disk is full"),
-        files.full_disks_are_told(),
+        pytest.raises(
+            atomic_io.NotWrittenError, match=f"^{path} .* disk is full"
+        ),
+        atomic_io.full_disks_are_told(),
     ):
         tf.io.write_file(str(path), "much")

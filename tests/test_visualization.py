@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
-from vhe_tf import pictures
+from vhe_tf import visualization
 
 SIZE = 8
 CELL = SIZE + 2  # an image and the gap after it
@@ -75,7 +75,7 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
         binary(4, 1, seed=1, channels=channels),
         binary(4, 3, seed=2, channels=channels),
     ]
-    grid = pictures.conditional_grid(
+    grid = visualization.conditional_grid(
         Echo(channels), supports, group="character", num_samples=2
     )
     # Cue, 2 samples, 3 cues, 2 samples, and a gap between each two blocks.
@@ -106,7 +106,7 @@ def test_samples_of_a_group_stand_beside_its_cues():
             return tf.reduce_mean(images, axis=1) + 0.01 * noise
 
     support = binary(4, 3, seed=2, channels=3)
-    grid = pictures.sample_grid(
+    grid = visualization.sample_grid(
         Sampler(3), support, group="person", num_samples=2, seed=(1, 2)
     )
     assert grid.shape == (4 * CELL, 5 * CELL + BLOCK_GAP, 3)
@@ -125,8 +125,8 @@ def test_independent_pixels_are_drawn_where_a_sample_is_asked_for():
     shown = [
         draw(model, support, group="character", num_samples=4)
         for draw in (
-            pictures.sample_grid,
-            lambda model, support, **options: pictures.conditional_grid(
+            visualization.sample_grid,
+            lambda model, support, **options: visualization.conditional_grid(
                 model, [support], **options
             ),
         )
@@ -159,7 +159,7 @@ def num_distinct(latents, num_images):
 
 def test_what_the_cues_leave_open_is_drawn_anew_for_each_image(hierarchical):
     model, seen = hierarchical
-    pictures.conditional_grid(
+    visualization.conditional_grid(
         model,
         [binary(2, 1, seed=1), binary(2, 3, seed=2)],
         group=["character", "alphabet"],
@@ -183,7 +183,7 @@ def test_contents_stand_on_the_left_and_styles_on_top(channels):
         binary(num, seed=num, channels=channels) for num in (3, 2)
     )
     redrawn = binary(3, 2, channels=channels)
-    grid = pictures.transfer_grid(content, style, redrawn)
+    grid = visualization.transfer_grid(content, style, redrawn)
     step = CELL + BLOCK_GAP
     assert grid.shape == (step + 3 * CELL, step + 2 * CELL, channels)
     assert grid.dtype == np.float32
@@ -198,7 +198,7 @@ def test_contents_stand_on_the_left_and_styles_on_top(channels):
 
 def test_reconstructions_stand_where_their_queries_do():
     support, query = binary(3, 5, seed=1), binary(3, 4, seed=2)
-    grid = pictures.reconstruction_grid(
+    grid = visualization.reconstruction_grid(
         Echo(), support, query, group="character"
     )
     assert grid.shape == (3 * CELL, 8 * CELL + BLOCK_GAP, 1)
@@ -211,7 +211,7 @@ def test_reconstructions_stand_where_their_queries_do():
 
 
 def test_groups_that_do_not_exist_have_a_row_each():
-    grid = pictures.prior_grid(Echo(), num_groups=3, num_samples=5)
+    grid = visualization.prior_grid(Echo(), num_groups=3, num_samples=5)
     assert grid.shape == (3 * CELL, 5 * CELL, 1)
     counts = np.arange(15).reshape(3, 5, 1, 1, 1) / 1000.0
     np.testing.assert_allclose(
@@ -221,7 +221,7 @@ def test_groups_that_do_not_exist_have_a_row_each():
 
 def test_gaps_are_of_one_colour_that_is_neither_ink_nor_paper():
     support = np.zeros((2, 1, SIZE, SIZE, 1), np.float32)
-    grid = pictures.conditional_grid(
+    grid = visualization.conditional_grid(
         Echo(), [support], group="character", num_samples=1
     )
     gaps = np.ones(grid.shape, bool)
@@ -240,7 +240,7 @@ class Noise(Echo):
 
 def test_what_elements_leave_to_chance_is_drawn_by_the_seed():
     def draw(seed):
-        return pictures.conditional_grid(
+        return visualization.conditional_grid(
             Noise(),
             [binary(3, 1, seed=k) for k in range(2)],
             group="character",
@@ -260,13 +260,13 @@ def test_what_elements_leave_to_chance_is_drawn_by_the_seed():
 def draw_grids(model, seed):
     support, query = binary(3, 2, seed=1), binary(3, 2, seed=2)
     return [
-        pictures.conditional_grid(
+        visualization.conditional_grid(
             model, [support], group="character", num_samples=3, seed=seed
         ),
-        pictures.reconstruction_grid(
+        visualization.reconstruction_grid(
             model, support, query, group="character", seed=seed
         ),
-        pictures.prior_grid(model, num_groups=3, num_samples=3, seed=seed),
+        visualization.prior_grid(model, num_groups=3, num_samples=3, seed=seed),
     ]
 
 
@@ -292,7 +292,7 @@ def test_equal_seeds_draw_equal_pictures(structure):
 def test_samples_of_a_group_differ_by_their_element_latents():
     keras.utils.set_random_seed(0)
     model = tiny_vhe("flat")
-    grid = pictures.conditional_grid(
+    grid = visualization.conditional_grid(
         model, [binary(2, 1)], group="character", num_samples=4
     )
     samples = cells(grid, CELL + BLOCK_GAP, 4).reshape(8, -1)
@@ -303,7 +303,7 @@ def test_samples_of_a_group_share_its_latent():
     # No latents of elements: all that is left is the latent of the group.
     keras.utils.set_random_seed(0)
     model = tiny_vhe("factorial")
-    samples = cells(pictures.prior_grid(model, num_groups=3), 0, 10)
+    samples = cells(visualization.prior_grid(model, num_groups=3), 0, 10)
     np.testing.assert_allclose(samples, samples[:, :1].repeat(10, 1), atol=1e-6)
     assert len(np.unique(samples[:, 0].reshape(3, -1), axis=0)) == 3
 
@@ -311,7 +311,7 @@ def test_samples_of_a_group_share_its_latent():
 def test_a_pixel_cnn_is_shown_by_draws():
     support, query = binary(3, 2, seed=1), binary(3, 4, seed=2)
     grids = [
-        pictures.conditional_grid(
+        visualization.conditional_grid(
             model, [support], group="character", num_samples=5
         )
         for model in (tiny_pixel_cnn_vhe(), tiny_pixel_cnn_vhe(seed=1))
@@ -320,13 +320,15 @@ def test_a_pixel_cnn_is_shown_by_draws():
     shown = [
         *(cells(grid, 2 * CELL + BLOCK_GAP, 5) for grid in grids),
         cells(
-            pictures.reconstruction_grid(
+            visualization.reconstruction_grid(
                 model, support, query, group="character"
             ),
             4 * CELL + BLOCK_GAP,
             4,
         ),
-        cells(pictures.prior_grid(model, num_groups=3, num_samples=4), 0, 4),
+        cells(
+            visualization.prior_grid(model, num_groups=3, num_samples=4), 0, 4
+        ),
     ]
     for images in shown:
         assert set(np.unique(images)) == {0.0, 1.0}
@@ -346,28 +348,28 @@ def read(path):
 def test_ink_is_black_on_white_paper(tmp_path):
     grid = np.array([[0.0, 1.0], [0.2, 0.5]], np.float32)[..., np.newaxis]
     path = tmp_path / "new" / "folder" / "grid.png"
-    pictures.save_png(path, grid, scale=1)
+    visualization.save_png(path, grid, scale=1)
     np.testing.assert_array_equal(read(path), [[255, 0], [204, 127]])
-    pictures.save_png(path, grid, scale=1, ink=False)
+    visualization.save_png(path, grid, scale=1, ink=False)
     np.testing.assert_array_equal(read(path), [[0, 255], [51, 128]])
 
 
 def test_pixels_grow_by_the_scale(tmp_path):
     grid = binary(seed=3)
-    pictures.save_png(tmp_path / "grid.png", grid, scale=3, ink=False)
+    visualization.save_png(tmp_path / "grid.png", grid, scale=3, ink=False)
     expected = 255 * grid[..., 0].repeat(3, axis=0).repeat(3, axis=1)
     np.testing.assert_array_equal(read(tmp_path / "grid.png"), expected)
 
 
 def test_colours_stay(tmp_path):
     grid = binary(channels=3)
-    pictures.save_png(tmp_path / "grid.png", grid, scale=1, ink=False)
+    visualization.save_png(tmp_path / "grid.png", grid, scale=1, ink=False)
     np.testing.assert_array_equal(read(tmp_path / "grid.png"), 255 * grid)
 
 
 def test_values_out_of_range_do_not_wrap_around(tmp_path):
     grid = np.array([[-0.1, 1.1]])[..., np.newaxis]
-    pictures.save_png(tmp_path / "grid.png", grid, scale=1)
+    visualization.save_png(tmp_path / "grid.png", grid, scale=1)
     np.testing.assert_array_equal(read(tmp_path / "grid.png"), [[255, 0]])
 
 
@@ -375,7 +377,7 @@ def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(
     tmp_path, monkeypatch
 ):
     path = tmp_path / "grid.png"
-    pictures.save_png(path, binary(seed=1))
+    visualization.save_png(path, binary(seed=1))
     before = path.read_bytes()
 
     def fail(image, file, **kwargs):
@@ -384,7 +386,7 @@ def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        pictures.save_png(path, binary(seed=2))
+        visualization.save_png(path, binary(seed=2))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -392,7 +394,7 @@ def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(
 def test_a_picture_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "grid.png"
     for seed in (1, 2):
-        pictures.save_png(path, binary(seed=seed), scale=1, ink=False)
+        visualization.save_png(path, binary(seed=seed), scale=1, ink=False)
     np.testing.assert_array_equal(read(path), 255 * binary(seed=2)[..., 0])
     assert list(tmp_path.iterdir()) == [path]
 
@@ -400,11 +402,11 @@ def test_a_picture_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
 def test_models_side_by_side_share_cues_and_keep_their_own_samples():
     models = [tiny_vhe(), tiny_pixel_cnn_vhe()]
     support = np.zeros([3, 2, 8, 8, 1], np.float32)
-    grid = pictures.comparison_grid(
+    grid = visualization.comparison_grid(
         models, support, group="character", num_samples=4
     )
     alone = [
-        pictures.conditional_grid(
+        visualization.conditional_grid(
             model, [support], group="character", num_samples=4
         )
         for model in models

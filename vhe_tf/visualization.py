@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vhe_tf import files
+from vhe_tf._utils import atomic_io
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -236,7 +236,7 @@ def save_png(
         (image.width * scale, image.height * scale), Image.Resampling.NEAREST
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.beside(path) as partial:
+    with atomic_io.beside(path) as partial:
         image.save(partial, format="PNG")
 
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from vhe_tf import progress
+from vhe_tf._utils import progress
 
 
 class Stream(io.StringIO):

@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
-__all__ = ["LazyLayer"]
+__all__ = ["BaseLayer"]
 
 
-class LazyLayer(keras.layers.Layer):
+class BaseLayer(keras.layers.Layer):
     """A layer whose sub-layers build themselves at its first eager call.
 
     Keras builds a composite layer by tracing `call` on symbolic tensors,
