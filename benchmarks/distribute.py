@@ -19,7 +19,7 @@ from absl import app
 from measure import Figure
 
 from vhe_tf import distribute
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 
 _BATCH_SIZE, _NUM_STEPS = 32, 10
@@ -65,7 +65,7 @@ def _seconds_a_step(
         model = small_models.MAKE[architecture]("small")
         model.compile(keras.optimizers.Adam(), jit_compile=False)
     pixels = np.random.default_rng(0).random((400, 28, 28, 1)) < 0.1
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         GroupedImages(
             pixels.astype(np.float32),
             {small_models.GROUP: np.arange(400) // 20},

@@ -15,7 +15,7 @@ from absl import app
 from measure import Figure
 
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 
 _BATCH_SIZE = 32
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         generator.integers(0, 256, (19_280, 28, 28, 1), np.uint8),
         {"character": np.arange(19_280) // 20},
     )
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data,
         batch_size=_BATCH_SIZE,
         support_size=_SUPPORT_SIZE,

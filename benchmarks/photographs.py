@@ -23,7 +23,7 @@ from measure import Figure
 from PIL import Image
 
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data.youtube_faces import load_youtube_faces
 
 _MANUAL_DIR = flags.DEFINE_string(
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
             faces = load_youtube_faces(data_dir=folder, manual_dir=manual_dir)
             seconds[what] = time.perf_counter() - start
             count = len(faces.train) + len(faces.test)
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         faces.train,
         group_latents=["person"],
         batch_size=_BATCH_SIZE,

@@ -29,7 +29,7 @@ from absl import flags
 from measure import Figure
 
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedData
 from vhe_tf.data import RecordedImages
 from vhe_tf.data import write_records
@@ -154,7 +154,7 @@ def _drawn(folder: pathlib.Path) -> list[Figure]:
 
 
 def _episodes(data: GroupedData) -> tf.data.Dataset:
-    return EpisodeSampler(
+    return Episodes(
         data,
         batch_size=_BATCH_SIZE,
         support_size=_SUPPORT_SIZE,

@@ -23,7 +23,7 @@ from tests.conftest import perturb
 from vhe_tf import distribute
 from vhe_tf import training
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.layers import dropout
@@ -43,7 +43,7 @@ def sampler(seed=0, missing=0):
         (generator.random((40, 8, 8, 1)) < 0.3).astype(np.float32),
         {"character": labels},
     )
-    return EpisodeSampler(
+    return Episodes(
         data,
         batch_size=8,
         support_size=(1, 3),

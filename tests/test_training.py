@@ -23,7 +23,7 @@ from tests.tiny_run import train
 from vhe_tf import training
 from vhe_tf._utils import atomic_io
 from vhe_tf.checkpoint_folder import CheckpointFolder
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 
 
@@ -610,7 +610,7 @@ def test_a_character_in_two_alphabets_is_named():
 def test_a_run_on_data_grouped_otherwise_does_not_begin(wrong, tmp_path):
     alphabets = {"train": [2] * 4, "validation": [2] * 4, wrong: [2, 2, 2, 9]}
     samplers = {
-        name: EpisodeSampler(
+        name: Episodes(
             grouped(character=[5] * 4, alphabet=ids),
             batch_size=2,
             support_size=1,

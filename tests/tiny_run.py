@@ -10,7 +10,7 @@ import vhe_tf
 from vhe_tf import optimizers
 from vhe_tf import training
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -24,7 +24,7 @@ def sampler():
         (generator.random((40, 8, 8, 1)) < 0.3).astype(np.float32),
         {"character": np.arange(40) // 10},
     )
-    return EpisodeSampler(
+    return Episodes(
         data,
         batch_size=4,
         support_size=(1, 3),

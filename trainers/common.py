@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vhe_tf import VHE
     from vhe_tf import training
-    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import Episodes
     from vhe_tf.data import GroupedData
     from vhe_tf.data import sources
 
@@ -285,7 +285,7 @@ def samplers(
     *,
     groups: Sequence[str],
     training_seed: int | None = None,
-) -> tuple["EpisodeSampler", "EpisodeSampler"]:
+) -> tuple["Episodes", "Episodes"]:
     """Returns the episodes to train and to validate on.
 
     Args:
@@ -296,14 +296,14 @@ def samplers(
         training_seed: Decides the episodes to train on; `--seed` by default.
     """
     from vhe_tf import Objective
-    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import Episodes
 
     train, validation = source.training_parts(
         groups[0], NUM_VALIDATION_GROUPS.value, seed=SEED.value
     )
 
-    def sampler(data: "GroupedData", seed: int) -> EpisodeSampler:
-        return EpisodeSampler(
+    def sampler(data: "GroupedData", seed: int) -> Episodes:
+        return Episodes(
             data,
             batch_size=BATCH_SIZE.value,
             support_size=support_size(SUPPORT_SIZE.value),
@@ -446,8 +446,8 @@ def compile_model(model: "VHE", *, character: str) -> None:
 def train_model(
     model: "VHE",
     run: "training.Run",
-    train: "EpisodeSampler",
-    validation: "EpisodeSampler",
+    train: "Episodes",
+    validation: "Episodes",
     monitors: Callable[[], Sequence["keras.callbacks.Callback"]],
 ) -> None:
     """Trains as the flags say, from where the run was left.

@@ -23,7 +23,7 @@ from absl import logging
 
 if TYPE_CHECKING:
     from vhe_tf import VHE
-    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import Episodes
     from vhe_tf.data import sources
 
 _MODEL = flags.DEFINE_string(
@@ -293,7 +293,7 @@ def training_sampler(
     *,
     support_size: int | None = None,
     seed: int = 0,
-) -> "EpisodeSampler":
+) -> "Episodes":
     """Returns episodes of the groups that a model's run trained on.
 
     With the settings of the run.
@@ -310,7 +310,7 @@ def training_sampler(
         FileNotFoundError: If there is no `config.json`.
         ValueError: If groups are too small for that support.
     """
-    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import Episodes
 
     run = json.loads(path.with_name("config.json").read_text("utf-8"))
     latents = [v.name for v in model.latents if not v.per_element]
@@ -318,7 +318,7 @@ def training_sampler(
         latents[0], run["num_validation_groups"], seed=run["seed"]
     )
     low, dash, high = str(support_size or run["support_size"]).partition("-")
-    return EpisodeSampler(
+    return Episodes(
         train,
         batch_size=run["batch_size"],
         support_size=(int(low), int(high)) if dash else int(low),
@@ -334,7 +334,7 @@ def training_sampler(
 
 def training_kl(
     model: "VHE",
-    sampler: "EpisodeSampler",
+    sampler: "Episodes",
     *,
     num_batches: int,
     progress: Callable[[str], None] | None = None,

@@ -19,7 +19,7 @@ import keras
 import vhe_tf
 from vhe_tf import training
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import read_label_table
 from vhe_tf.data import sources
 from vhe_tf.data.glyphs import glyphs
@@ -71,7 +71,7 @@ def main() -> None:
     )
     model.compile("adam")
     samplers = [
-        EpisodeSampler(
+        Episodes(
             images,
             batch_size=32,
             support_size=(1, 5),

@@ -77,7 +77,7 @@ def split(
 
     Args:
         strategy: Of R replicas.
-        episodes: Makes episodes as `EpisodeSampler.dataset` does, B of them a
+        episodes: Makes episodes as `Episodes.dataset` does, B of them a
             multiple of R; called with `part` and `num_parts`.
 
     Returns:

@@ -32,7 +32,7 @@ from vhe_tf._utils import atomic_io
 from vhe_tf._utils.progress import status_line
 from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import sources
-from vhe_tf.data.episodes import EpisodeSampler
+from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.label_table import check_nested
 from vhe_tf.data.records import DamagedRecordsError
@@ -529,8 +529,8 @@ class Validation(keras.callbacks.Callback):
 def fit(
     model: VHE,
     run: Run,
-    train: EpisodeSampler,
-    validation: EpisodeSampler,
+    train: Episodes,
+    validation: Episodes,
     *,
     epochs: int,
     steps_per_epoch: int,
@@ -652,7 +652,7 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
 
 def _check_all_agree(
     checkpoints: Checkpoints,
-    samplers: Sequence[EpisodeSampler],
+    samplers: Sequence[Episodes],
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Raises a RunError if other machines have another run."""
@@ -686,9 +686,7 @@ def _check_all_agree(
         )
 
 
-def _checksum(
-    config: Mapping[str, Any], samplers: Sequence[EpisodeSampler]
-) -> int:
+def _checksum(config: Mapping[str, Any], samplers: Sequence[Episodes]) -> int:
     """Returns a number that tells settings and data of a run from others."""
     value = zlib.crc32(json.dumps(config, sort_keys=True).encode("utf-8"))
     for sampler in samplers:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vhe_tf.data import MISSING
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import symmetry
@@ -73,7 +73,7 @@ def sampler_of(data, **options):
         "resamples": True,
         "augmentation": AS_STORED,
     }
-    return EpisodeSampler(data, **(defaults | options))
+    return Episodes(data, **(defaults | options))
 
 
 def compiled(sampler):
@@ -181,7 +181,7 @@ def noise(*shape, seed=0):
 def sampler_of_one_group(images, *, batch_size=None, seed=0, **augmentation):
     """A sampler whose first step draws every element of one group once."""
     copies = Augmentation(**augmentation)
-    return EpisodeSampler(
+    return Episodes(
         GroupedImages(images, {"character": np.full(len(images), 6)}),
         batch_size=batch_size or len(images) * copies.multiplicity,
         support_size=1,

@@ -10,7 +10,7 @@ from tests.data.conftest import noise
 from tests.data.conftest import queries
 from tests.data.conftest import sampler_of_one_group as sampler_of
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import binarize
 from vhe_tf.data.augmentation import mirrored
@@ -109,7 +109,7 @@ def test_two_symmetries_are_the_image_and_its_mirror_image(size):
 
 def test_a_mirrored_group_is_another_group():
     images = noise(2, 5, 3, 1)
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         GroupedImages(images, {"person": np.array([7, 7])}),
         batch_size=4,
         support_size=2,
@@ -172,7 +172,7 @@ def test_dynamic_binarisation_draws_pixels_independently():
 
 def test_every_draw_of_an_image_is_binarised_anew():
     grey = np.full((1, 16, 16, 1), 0.5, np.float32)
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         GroupedImages(grey, {"character": np.array([5])}),
         batch_size=10,
         support_size=1,

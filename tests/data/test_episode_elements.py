@@ -12,7 +12,7 @@ from tests.data.conftest import patterned
 from tests.data.conftest import sampler_of
 from tests.data.conftest import subsets
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import transform
 
@@ -24,7 +24,7 @@ FULL = Augmentation(symmetries=8, affine_copies=3, binarization="none")
 def test_symmetries_make_groups_and_affine_copies_make_elements():
     ids = np.array([50, 3, 50, 3])
     data = patterned(ids)
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data,
         batch_size=192,
         support_size=4,
@@ -59,7 +59,7 @@ def episode_of_copies(**options):
     """
     data = patterned([4, 4])
     augmentation = Augmentation(affine_copies=2, binarization="none")
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data, resamples=True, augmentation=augmentation, **options
     )
     return sampler.episode(0), elements_by_pixels(data, augmentation, seed=0)
@@ -94,7 +94,7 @@ def test_d_without_x_may_hold_other_copies_of_its_image():
 
 def test_every_augmented_element_is_a_query_once_an_epoch():
     data = patterned([50, 3, 50, 3])
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data,
         batch_size=25,
         support_size=1,

@@ -15,7 +15,7 @@ from tests.data.conftest import repeated
 from tests.data.conftest import sampler_of
 from tests.data.conftest import subsets
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.episodes import sample_without_replacement
 
@@ -164,9 +164,7 @@ def test_x_and_the_same_element_in_d_are_binarised_apart():
     grey = GroupedImages(
         values, {"character": np.arange(4), "alphabet": np.arange(4)}
     )
-    sampler = EpisodeSampler(
-        grey, batch_size=20_000, support_size=1, resamples=False
-    )
+    sampler = Episodes(grey, batch_size=20_000, support_size=1, resamples=False)
     episode = sampler.episode(0)
     query = episode["query"].numpy()
     member = episode["support"]["character"].numpy()[:, 0]

@@ -17,7 +17,7 @@ from vhe_tf import training
 from vhe_tf._utils import atomic_io
 from vhe_tf.data import MISSING
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import RecordedImages
 from vhe_tf.data import records
@@ -177,7 +177,7 @@ def test_records_are_examples_that_others_can_read(kept_folder):
 def test_episodes_are_those_of_memory(kept_folder, options, augmentation):
     """Of groupings with and without missing labels."""
     one, other = (
-        EpisodeSampler(
+        Episodes(
             data,
             **{"batch_size": 6, "support_size": 2, "seed": 5, **options},
             augmentation=augmentation,
@@ -189,7 +189,7 @@ def test_episodes_are_those_of_memory(kept_folder, options, augmentation):
 
 def test_episodes_of_some_images_are_those_of_memory(kept_folder):
     one, other = (
-        EpisodeSampler(
+        Episodes(
             sources.hold_out_groups(data, "character", 5)[0],
             batch_size=4,
             support_size=2,
@@ -223,19 +223,19 @@ def sampler_of(data, **options):
         "group_latents": ["character"],
         "augmentation": Augmentation(binarization="none"),
     }
-    return EpisodeSampler(data, **(defaults | options))
+    return Episodes(data, **(defaults | options))
 
 
 # Memory -----------------------------------------------------------------------
 
 LIMITED = """
 import pathlib, re, resource, sys
-from vhe_tf.data import EpisodeSampler, RecordedImages
+from vhe_tf.data import Episodes, RecordedImages
 
 few, many, how, room = sys.argv[1:]
 
 def draw(data, num_steps):
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data, batch_size=2, support_size=2, resamples=True
     )
     for episode in sampler.dataset().take(num_steps):

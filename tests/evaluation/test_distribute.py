@@ -13,7 +13,7 @@ from tests.conftest import tiny_vhe
 from tests.evaluation import replica_evaluation
 from tests.evaluation.conftest import assert_alike
 from tests.trainers.conftest import ROOT
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def path(tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = tiny_vhe()
     model.compile(keras.optimizers.Adam(0.01))
-    episodes = EpisodeSampler(
+    episodes = Episodes(
         replica_evaluation.data(), batch_size=16, support_size=3, resamples=True
     ).dataset()
     model.fit(episodes, steps_per_epoch=40, shuffle=False, verbose=0)

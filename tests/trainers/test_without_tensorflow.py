@@ -22,7 +22,7 @@ from tests.trainers.conftest import output_of
 from tests.trainers.conftest import trainer
 from vhe_tf import optimizers
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import augmentation
 
@@ -101,7 +101,7 @@ def numbered_sampler(**options):
         "resamples": True,
         "augmentation": Augmentation(binarization="none"),
     }
-    return EpisodeSampler(data, **(defaults | options))
+    return Episodes(data, **(defaults | options))
 
 
 def in_jax(module, sampler):
@@ -271,7 +271,7 @@ def every_element(module, sampler):
 
 @pytest.mark.parametrize("symmetries", [1, 2, 4, 8])
 def test_bilinear_copies_are_those_of_the_sampler(module, symmetries):
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         drawings(28, binary=False),
         batch_size=4,
         support_size=2,
@@ -287,7 +287,7 @@ def test_bilinear_copies_are_those_of_the_sampler(module, symmetries):
 
 
 def test_subsampled_copies_are_those_of_the_sampler(module):
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         drawings(105, binary=True),
         batch_size=4,
         support_size=2,
@@ -311,7 +311,7 @@ def test_pixels_are_drawn_anew_where_that_is_the_recipe(module):
     data = GroupedImages(
         np.repeat(levels, 2, 0), {"character": np.zeros(2, int)}
     )
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data,
         batch_size=4,
         support_size=2,
@@ -335,7 +335,7 @@ def test_images_without_a_label_are_refused(module):
     data = GroupedImages(
         np.zeros((3, 2, 2, 1), np.float32), {"character": [0, 0, -1]}
     )
-    sampler = EpisodeSampler(data, batch_size=1, support_size=1, resamples=True)
+    sampler = Episodes(data, batch_size=1, support_size=1, resamples=True)
     with pytest.raises(ValueError, match="1 without"):
         module("lowering").images_of(sampler, "character")
 

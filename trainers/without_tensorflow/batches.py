@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-not-found"
 """Batches of episodes, made by JAX on the device that trains.
 
-The recipe of `vhe_tf.data.EpisodeSampler` for one grouping in which every
+The recipe of `vhe_tf.data.Episodes` for one grouping in which every
 image has a label. Unlike there, a query is drawn uniformly from all elements,
 whatever the others were: a run sees about one in ten of millions.
 """
@@ -33,7 +33,7 @@ class Images(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How episodes are made; see `EpisodeSampler` and `Augmentation`.
+    """How episodes are made; see `Episodes` and `Augmentation`.
 
     Attributes:
         batch_size: B.

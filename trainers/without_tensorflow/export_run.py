@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vhe_tf import VHE
-    from vhe_tf.data import EpisodeSampler
+    from vhe_tf.data import Episodes
 
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
 _PLATFORMS = flags.DEFINE_list(
@@ -109,7 +109,7 @@ def _check_flags() -> None:
         )
 
 
-def _load() -> tuple["VHE", "EpisodeSampler", "EpisodeSampler"]:
+def _load() -> tuple["VHE", "Episodes", "Episodes"]:
     """Returns the model at its start and the episodes, as the trainer does."""
     import keras
 
@@ -125,7 +125,7 @@ def _model(image_shape: tuple[int, int, int]) -> "VHE":
     )
 
 
-def _support_sizes(sampler: "EpisodeSampler") -> list[int]:
+def _support_sizes(sampler: "Episodes") -> list[int]:
     every = list(range(sampler.min_support, sampler.max_support + 1))
     chosen = [int(text) for text in _SUPPORT_SIZES.value or every]
     if not set(chosen) <= set(every):
@@ -137,7 +137,7 @@ def _support_sizes(sampler: "EpisodeSampler") -> list[int]:
 
 
 def _settings(
-    model: "VHE", train: "EpisodeSampler", sizes: Sequence[int]
+    model: "VHE", train: "Episodes", sizes: Sequence[int]
 ) -> dict[str, Any]:
     recipe = train.augmentation
     return {
@@ -170,7 +170,7 @@ def _write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 def _write_check(
     out: pathlib.Path,
     model: "VHE",
-    validation: "EpisodeSampler",
+    validation: "Episodes",
     sizes: Sequence[int],
 ) -> dict[str, Any]:
     """Writes an episode, and returns the bound that Keras has of it.

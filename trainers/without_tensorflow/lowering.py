@@ -19,7 +19,7 @@ import tensorflow as tf
 from vhe_tf import VHE
 from vhe_tf import objectives
 from vhe_tf.data import MISSING
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import affine_table
 
@@ -126,7 +126,7 @@ def lowered(
     return bytes(exported.serialize())
 
 
-def images_of(sampler: EpisodeSampler, group: str) -> dict[str, np.ndarray]:
+def images_of(sampler: Episodes, group: str) -> dict[str, np.ndarray]:
     """Returns the arrays of `batches.Images`.
 
     Args:

@@ -1,7 +1,7 @@
 """Grouped images: where they come from and how episodes are drawn."""
 
 from vhe_tf.data.augmentation import Augmentation
-from vhe_tf.data.episodes import EpisodeSampler
+from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
@@ -14,7 +14,7 @@ from vhe_tf.data.records import RecordedImages
 __all__ = [
     "MISSING",
     "Augmentation",
-    "EpisodeSampler",
+    "Episodes",
     "GroupedData",
     "GroupedImages",
     "RecordedImages",

@@ -28,7 +28,7 @@ from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 
-__all__ = ["EpisodeSampler", "sample_without_replacement"]
+__all__ = ["Episodes", "sample_without_replacement"]
 
 # Streams of chance within one step.
 _SUPPORT, _RENDER, _MODEL, _SIZE = range(1, 5)
@@ -62,7 +62,7 @@ class _Groups:
     complete: bool
 
 
-class EpisodeSampler:
+class Episodes:
     """Draws batches of episodes, each a pure function of seed and step.
 
     An *element* is a stored image under one symmetry and one affine map; it

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf.data import Augmentation
-from vhe_tf.data import EpisodeSampler
+from vhe_tf.data import Episodes
 from vhe_tf.data import omniglot
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.sources import Source
@@ -290,7 +290,7 @@ def elbo(
         Nats an image, the KL of each latent shared by its group; comparable
         between models of the same images whatever their latents.
     """
-    sampler = EpisodeSampler(
+    sampler = Episodes(
         data,
         batch_size=_BOUND_BATCH_SIZE,
         support_size=num_shots,
