@@ -19,20 +19,22 @@ PROGRAMS = [
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
     "_utils": set(),
-    "data": {"_utils"},
-    "distributions": {"_utils"},
+    "random": set(),
+    "data": {"_utils", "random"},
+    "distributions": {"_utils", "random"},
     "distribute": set(),
     "objectives": set(),
     "optimizers": set(),
     "stopping": set(),
     "checkpoint_folder": {"_utils"},
-    "layers": {"_utils", "distributions", "distribute"},
+    "layers": {"_utils", "distributions", "distribute", "random"},
     "models": {
         "optimizers",
         "distributions",
         "layers",
         "objectives",
         "distribute",
+        "random",
     },
     "visualization": {"_utils", "models"},
     "loop": {"distribute"},
@@ -45,7 +47,14 @@ MAY_IMPORT = {
         "models",
         "stopping",
     },
-    "evaluation": {"_utils", "data", "distribute", "distributions", "models"},
+    "evaluation": {
+        "_utils",
+        "data",
+        "distribute",
+        "distributions",
+        "models",
+        "random",
+    },
     "monitoring": {
         "_utils",
         "data",
@@ -58,7 +67,7 @@ MAY_IMPORT = {
 }
 
 # Parts whose modules share no helper that they do not declare.
-CORE = {"distributions", "layers", "models", "objectives"}
+CORE = {"distributions", "layers", "models", "objectives", "random"}
 
 
 def _id(path):

@@ -261,7 +261,7 @@ def _drawing(image_shape, batch, conditioned, pixels, **sizes):
         conditioned=conditioned,
         **sizes,
     )
-    noise = pixels.noise([batch, *image_shape], tf.constant([1, 2]))
+    noise = pixels.noise([batch, *image_shape], tf.constant([[1, 2]]))[0]
     if conditioned:
         conditioned = _random(batch, *image_shape[:2], conditioned, seed=9)
     return network, noise, conditioned
