@@ -58,15 +58,12 @@ def _split_mix(state, counter):
     return z ^ (z >> 31)
 
 
-def test_numbers_are_those_of_splitmix64_keyed_by_the_row():
-    # The key of a seed is the output of SplitMix64 whose state is the pair.
-    golden = 0x9E3779B97F4A7C15
+def test_numbers_are_those_of_splitmix64_that_begins_at_the_seed():
     words = random.bits([3], SEEDS).numpy().view(np.uint64)
     numbers = random.uniform([6], SEEDS).numpy()
     for row, (low, high) in enumerate(SEEDS.numpy().tolist()):
-        pair = (low % 2**32 + (high % 2**32 << 32)) ^ random._NUMBERS
-        key = _split_mix((pair - golden) % 2**64, 0)
-        expected = [_split_mix(key, counter) for counter in range(3)]
+        state = (low % 2**32 + (high % 2**32 << 32)) ^ random._NUMBERS
+        expected = [_split_mix(state, counter) for counter in range(3)]
         np.testing.assert_array_equal(words[row], np.uint64(expected))
         halves = [v >> shift for v in expected for shift in (0, 32)]
         np.testing.assert_array_equal(

@@ -94,11 +94,11 @@ def fold_in(seed: Any, data: Any) -> tf.Tensor:
     >>> random.fold_in(0, tf.range(3)).shape
     TensorShape([3, 2])
     """
-    key = _key(as_seed(seed), _SEEDS)
+    state = _state(as_seed(seed), _SEEDS)
     if isinstance(data, int):
         data = tf.constant(data, tf.int64)
     counter = tf.bitcast(tf.cast(data, tf.int64), tf.uint64)
-    return tf.bitcast(_split_mix(key, counter), tf.int32)
+    return tf.bitcast(_split_mix(state, counter), tf.int32)
 
 
 def bits(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
@@ -289,16 +289,12 @@ register(
 # The generator ---------------------------------------------------------------
 
 
-def _split_mix(key: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
-    """Returns output number `counter`, from 0, of SplitMix64 seeded by `key`.
+def _split_mix(state: tf.Tensor, counter: tf.Tensor) -> tf.Tensor:
+    """Returns output number `counter`, from 0, of SplitMix64; all are uint64.
 
-    Both are uint64.
+    It maps different states to different outputs, and so with counters.
     """
-    return _mix(key + (counter + 1) * tf.constant(_GOLDEN_GAMMA, tf.uint64))
-
-
-def _mix(z: tf.Tensor) -> tf.Tensor:
-    """Scrambles 64 bits, one to one."""
+    z = state + (counter + 1) * tf.constant(_GOLDEN_GAMMA, tf.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = _xor_shift(z, shift) * tf.constant(factor, tf.uint64)
     return _xor_shift(z, 31)
@@ -309,17 +305,17 @@ def _xor_shift(z: tf.Tensor, count: int) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(z, shifted)
 
 
-def _key(seeds: tf.Tensor, purpose: int) -> tf.Tensor:
-    """Returns the key of each seed, uint64 `[...]` of `[..., 2]`."""
+def _state(seeds: tf.Tensor, purpose: int) -> tf.Tensor:
+    """Returns where SplitMix64 begins, uint64 `[...]` of `[..., 2]`."""
     whole = tf.bitcast(seeds, tf.uint64)
-    return _mix(tf.bitwise.bitwise_xor(whole, tf.constant(purpose, tf.uint64)))
+    return tf.bitwise.bitwise_xor(whole, tf.constant(purpose, tf.uint64))
 
 
 def _words(count: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     """Returns `[B, count]` uint64."""
     counter = tf.cast(tf.range(tf.cast(count, tf.int64)), tf.uint64)
-    key = _key(tf.convert_to_tensor(seeds, tf.int32), _NUMBERS)
-    return _split_mix(key[:, tf.newaxis], counter)
+    state = _state(tf.convert_to_tensor(seeds, tf.int32), _NUMBERS)
+    return _split_mix(state[:, tf.newaxis], counter)
 
 
 def _cell_centres(values: tf.Tensor) -> tf.Tensor:

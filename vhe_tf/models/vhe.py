@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf import objectives
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.layers import dropout
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
@@ -56,8 +56,11 @@ class VHE(LatentVariableModel):
             `known`, optional: for some group latents `[B]` bool, whether the
             group of x is known; where it is not, the latent is drawn from its
             prior, whose KL is 0;
-            `seed`: `[2]` int32, all the chance that the call uses. XLA turns
-            equal seeds into other draws than TensorFlow does.
+            `seed`: `[B, 2]` int32, one seed per row, the only source of
+            randomness in the call. What a row samples depends on its own seed
+            alone, if the distributions are registered (see
+            `vhe_tf.random.register`). Otherwise it depends on the rows beside
+            it, and so on the number of replicas and microbatches.
         training: Bool, as everywhere in Keras.
 
     Returns:
@@ -96,13 +99,13 @@ class VHE(LatentVariableModel):
         episode = _checks.checked_episode(
             self, episode, rescales=self.objective.rescales
         )
-        seed = by_row.fold_in(episode["seed"], len(self.latents))
-        with dropout.seed_scope(seed, training=training):
+        seeds = random.fold_in(episode["seed"], len(self.latents))
+        with dropout.seed_scope(seeds, training=training):
             return self._terms(episode)
 
     def _terms(self, episode: _graph.Episode) -> objectives.ElboTerms:
         query = episode["query"]
-        batch_size = tf.shape(query)[0]
+        batch_shape = tf.shape(query)[:1]
         samples: _graph.Samples = {}
         kl: dict[str, tf.Tensor] = {}
         sharing: dict[str, tf.Tensor] = {}
@@ -112,13 +115,17 @@ class VHE(LatentVariableModel):
             posterior, prior = latent(
                 observed, *_graph.parents_of(latent, samples)
             )
-            seed = by_row.fold_in(episode["seed"], index)
-            samples[name] = distribute.sample(posterior, batch_size, seed=seed)
+            seeds = random.fold_in(episode["seed"], index)
+            samples[name] = _graph.sample(
+                posterior, batch_shape, seed=seeds, allow_unregistered=True
+            )
             kl[name] = latent.kl(posterior, prior, samples[name])
             sharing[name] = self._sharing(latent, episode)
             if name in episode.get("known", {}):
                 known = episode["known"][name]
-                drawn = distribute.sample(prior, batch_size, seed=seed)
+                drawn = _graph.sample(
+                    prior, batch_shape, seed=seeds, allow_unregistered=True
+                )
                 samples[name] = _graph.where_rows(
                     known, samples[name], other=drawn
                 )
