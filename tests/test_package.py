@@ -1,6 +1,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -155,6 +156,21 @@ def test_public_names_of_the_package_resolve():
     assert set(dir(vhe_tf)) == {*vhe_tf.__all__, "__version__"}
     for name in vhe_tf.__all__:
         assert getattr(vhe_tf, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("setup.py", r'^    version="(.*)",$'),
+        ("CITATION.cff", r"^version: (.*)$"),
+        ("CHANGELOG.md", r"^## (\S+)"),  # the newest first
+    ],
+)
+def test_files_agree_on_the_version(file, pattern):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None
+    assert match[1] == vhe_tf.__version__
 
 
 def test_an_unknown_name_is_refused():
