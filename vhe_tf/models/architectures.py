@@ -148,7 +148,7 @@ def alphabet_vhe(
             _element(s, parents=[inner] if size == "small" else groups),
         ],
         likelihood=_deconvolutional_likelihood(
-            s, image_shape, unseen=[outer] if size == "small" else []
+            s, image_shape, exclude=[outer] if size == "small" else []
         ),
         image_shape=image_shape,
         objective=objective,
@@ -175,7 +175,7 @@ def _deconvolutional_likelihood(
     s: _DeconvolutionalSize,
     image_shape: Sequence[int],
     *,
-    unseen: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     num_levels: int = 2,
 ) -> inference.ImageLikelihood:
     head: keras.layers.Layer = heads.BernoulliImageHead()
@@ -188,7 +188,7 @@ def _deconvolutional_likelihood(
             (*size, channels), s.filters, s.convolutions
         ),
         head,
-        unseen,
+        exclude,
     )
 
 

@@ -96,7 +96,7 @@ class LatentVariableModel(keras.Model):
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> Samples:
         """Draws the group latents given supports.
 
@@ -110,8 +110,9 @@ class LatentVariableModel(keras.Model):
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
             temperature: Of the priors from which latents are drawn.
-            complete: Draw from their priors what the supports say nothing of;
-                otherwise leave it out.
+            sample_unobserved: Boolean. Whether to sample latents without a
+                support from their prior. If False, they are omitted.
+                Defaults to True.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -135,7 +136,7 @@ class LatentVariableModel(keras.Model):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=temperature,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         return samples
 
@@ -145,7 +146,7 @@ class LatentVariableModel(keras.Model):
         *,
         seed: tf.Tensor,
         num_samples: int,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
         """Draws the group latents with their importance weights.
 
@@ -153,7 +154,7 @@ class LatentVariableModel(keras.Model):
             support: For some or all group latents, `[B, N, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S.
-            complete: As in `infer`.
+            sample_unobserved: As in `infer`.
 
         Returns:
             What `infer` returns, and `[S, B]`, sum over the group latents that
@@ -168,7 +169,7 @@ class LatentVariableModel(keras.Model):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=1.0,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         ratios = [
             _graph.log_ratio(latent, posteriors[latent.name], samples=samples)
@@ -321,7 +322,7 @@ class LatentVariableModel(keras.Model):
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
-            complete=False,
+            sample_unobserved=False,
         )
         return self.render(
             samples,
@@ -457,7 +458,7 @@ class LatentVariableModel(keras.Model):
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return _graph.log_mean_exp(
             self.log_likelihood_given(
