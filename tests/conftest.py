@@ -181,7 +181,7 @@ def tiny_pixel_cnn_sizes():
 def tiny_deconvolutional_sizes():
     """Returns a context in which `alphabet_vhe` makes small models."""
     return _fewer(
-        architectures._DECONVOLUTIONAL_SIZES,
+        architectures.deconvolutional.SIZES,
         filters=(8, 8),
         units=8,
         group_latent_size=3,
@@ -192,7 +192,7 @@ def tiny_deconvolutional_sizes():
 @contextlib.contextmanager
 def tiny_style_sizes():
     """Makes a context in which `style_vhe` makes small models."""
-    styles = _fewer(architectures._STYLE_SIZES, filters=(8, 8), units=8)
+    styles = _fewer(architectures.style.SIZES, filters=(8, 8), units=8)
     with tiny_pixel_cnn_sizes(), styles:
         yield
 

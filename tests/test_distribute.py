@@ -358,28 +358,19 @@ def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
         np.testing.assert_allclose(two[name], one[name], **ROUNDING)
 
 
-@pytest.fixture(scope="module")
-def without_free_nats(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("without_free_nats")
-    replica_run.train("none", folder, free_nats=False)
-    return folder
-
-
 @pytest.mark.parametrize("accumulation", [2, 4, 8])
 def test_microbatches_come_to_the_same_as_one(
-    without_free_nats, tmp_path, accumulation
+    one_device, tmp_path, accumulation
 ):
-    replica_run.train(
-        "none", tmp_path, accumulation=accumulation, free_nats=False
-    )
-    assert_same_run(tmp_path, without_free_nats)
+    replica_run.train("none", tmp_path, accumulation=accumulation)
+    assert_same_run(tmp_path, one_device)
 
 
 def test_two_devices_in_microbatches_come_to_the_same_as_one(
-    without_free_nats, tmp_path
+    one_device, tmp_path
 ):
     end([start("mirrored", tmp_path, accumulation=2)])
-    assert_same_run(tmp_path, without_free_nats)
+    assert_same_run(tmp_path, one_device)
 
 
 def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):

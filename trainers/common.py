@@ -133,12 +133,6 @@ KL_WARMUP_STEPS = flags.DEFINE_integer(
     "Steps over which the KL of the character's latent gains its weight.",
     lower_bound=0,
 )
-FREE_NATS = flags.DEFINE_float(
-    "free_nats",
-    0.0,
-    "Nats of the character's latent that cost nothing to use.",
-    lower_bound=0.0,
-)
 PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
@@ -436,7 +430,6 @@ def compile_model(model: "VHE", *, character: str) -> None:
             ema_momentum=EMA.value or None,
         ),
         kl_warmup_steps={character: KL_WARMUP_STEPS.value},
-        free_nats={character: FREE_NATS.value},
         accumulation=ACCUMULATION.value,
         jit_compile=JIT_COMPILE.value,
     )

@@ -35,7 +35,6 @@ def trained(tmp_path_factory):
     model.compile(
         AveragingAdam(0.01, use_ema=True, ema_momentum=0.9),
         kl_warmup_steps={"character": 7},
-        free_nats={"element": 0.5},
     )
     for _ in range(3):
         model.train_step(tiny_episode())
@@ -69,7 +68,6 @@ def test_the_compilation_revives(trained):
     revived = load_model(path)
     assert revived.compiled
     assert revived.kl_warmup_steps == {"character": 7}
-    assert revived.free_nats == {"element": 0.5}
     assert int(revived.optimizer.iterations.numpy()) == 3
     assert revived.optimizer.get_config() == model.optimizer.get_config()
     for old, new in zip(

@@ -222,9 +222,9 @@ class Episodes:
 
         Where an element has no label, its `group_size` is 0 and its `support`
         is N times the element itself, for no use but to have a shape. If that
-        occurs at all, a further mapping `known` tells, `[B]` bool, which
-        elements have a label, by those group latents that some image has no
-        label of.
+        occurs at all, a further mapping `has_label` has a `[B]` bool for each
+        group latent that some image has no label of: whether each element has
+        a label.
 
         A part has its rows of the whole batch, and `seed` as it is there; the
         images of other rows are not read.
@@ -291,7 +291,7 @@ class Episodes:
             "seed": model_seed,
         }
         if not all(groups.complete for groups in self._groups.values()):
-            episode["known"] = self._known(query)
+            episode["has_label"] = self._has_label(query)
         return episode
 
     @property
@@ -407,7 +407,7 @@ class Episodes:
             for name, groups in self._groups.items()
         }
 
-    def _known(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _has_label(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
         image, _, _ = self._decompose(query)
         return {
             name: tf.gather(groups.size, image) > 0

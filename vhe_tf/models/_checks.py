@@ -316,22 +316,11 @@ def checked_by_latent(
     return dict(values or {})
 
 
-def checked_accumulation(
-    accumulation: int, *, free_nats: Mapping[str, float]
-) -> int:
+def checked_accumulation(accumulation: int) -> int:
     if not isinstance(accumulation, int) or accumulation < 1:
         raise ValueError(
             "`accumulation` is the number of microbatches of a step, a "
             f"positive int. Received: accumulation={accumulation!r}."
-        )
-    free_nats = {k: v for k, v in free_nats.items() if v}
-    if accumulation > 1 and free_nats:
-        raise ValueError(
-            "Free nats are decided by the mean KL of the whole batch, "
-            "which none of its microbatches knows: leave `free_nats` or "
-            "`accumulation` out, or anneal with `kl_warmup_steps`. "
-            f"Received: free_nats={free_nats!r}, "
-            f"accumulation={accumulation}."
         )
     return accumulation
 

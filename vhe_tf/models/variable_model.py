@@ -102,7 +102,7 @@ class LatentVariableModel(EpisodeTrainer):
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> Samples:
         """Draws the group latents given supports.
 
@@ -116,8 +116,9 @@ class LatentVariableModel(EpisodeTrainer):
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
             temperature: Of the priors from which latents are drawn.
-            complete: Draw from their priors what the supports say nothing of;
-                otherwise leave it out.
+            sample_unobserved: Boolean. Whether to sample latents without a
+                support from their prior. If False, they are omitted.
+                Defaults to True.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -141,7 +142,7 @@ class LatentVariableModel(EpisodeTrainer):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=temperature,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         return samples
 
@@ -151,7 +152,7 @@ class LatentVariableModel(EpisodeTrainer):
         *,
         seed: tf.Tensor,
         num_samples: int,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
         """Draws the group latents with their importance weights.
 
@@ -159,7 +160,7 @@ class LatentVariableModel(EpisodeTrainer):
             support: For some or all group latents, `[B, N, H, W, C]`.
             seed: `[2]` int32.
             num_samples: S.
-            complete: As in `infer`.
+            sample_unobserved: As in `infer`.
 
         Returns:
             What `infer` returns, and `[S, B]`, sum over the group latents that
@@ -174,7 +175,7 @@ class LatentVariableModel(EpisodeTrainer):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=1.0,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         ratios = [
             _graph.log_ratio(latent, posteriors[latent.name], samples=samples)
@@ -327,7 +328,7 @@ class LatentVariableModel(EpisodeTrainer):
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
-            complete=False,
+            sample_unobserved=False,
         )
         return self.render(
             samples,
@@ -463,7 +464,7 @@ class LatentVariableModel(EpisodeTrainer):
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return _graph.log_mean_exp(
             self.log_likelihood_given(
