@@ -29,7 +29,11 @@ IMAGE_SHAPE = (8, 8, 1)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that two processes end together."""
+    """Marks the trainers' tests, and runs the longest files first."""
+    for item in items:
+        if "trainers" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+    # Two processes then end at about the same time.
     items.sort(key=lambda item: "trainers" not in item.path.parts)
 
 
@@ -178,7 +182,7 @@ def tiny_pixel_cnn_sizes():
 def tiny_deconvolutional_sizes():
     """Returns a context in which `alphabet_vhe` makes small models."""
     return _fewer(
-        architectures._DECONVOLUTIONAL_SIZES,
+        architectures.deconvolutional.SIZES,
         filters=(8, 8),
         units=8,
         group_latent_size=3,
@@ -189,7 +193,7 @@ def tiny_deconvolutional_sizes():
 @contextlib.contextmanager
 def tiny_style_sizes():
     """Makes a context in which `style_vhe` makes small models."""
-    styles = _fewer(architectures._STYLE_SIZES, filters=(8, 8), units=8)
+    styles = _fewer(architectures.style.SIZES, filters=(8, 8), units=8)
     with tiny_pixel_cnn_sizes(), styles:
         yield
 

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 import vhe_tf
 from tests.conftest import perturb
+from vhe_tf import callbacks
 from vhe_tf import distribute
-from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
@@ -29,6 +29,7 @@ from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.layers import dropout
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.models import loading
 
 EPOCHS, STEPS = 3, 4
 
@@ -53,10 +54,10 @@ def sampler(seed=0, missing=0):
     )
 
 
-def compiled_model(*, accumulation=1, free_nats=True):
+def compiled_model(*, accumulation=1):
     """Makes a model of all that could tell one layout from another.
 
-    Dropout, both kinds of latents, free nats, and an optimizer that clips,
+    Dropout, both kinds of latents, and an optimizer that clips,
     averages, and unlike Adam does not forgive a gradient of the wrong size.
     """
     keras.utils.set_random_seed(0)
@@ -95,7 +96,6 @@ def compiled_model(*, accumulation=1, free_nats=True):
         keras.optimizers.SGD(
             0.05, global_clipnorm=CLIP_NORM, use_ema=True, ema_momentum=0.5
         ),
-        free_nats={"character": FREE_NATS} if free_nats else None,
         kl_warmup_steps={"element": 6},
         accumulation=accumulation,
         jit_compile=False,
@@ -103,8 +103,8 @@ def compiled_model(*, accumulation=1, free_nats=True):
     return model
 
 
-# Between the norms and KLs of some steps and those of others.
-CLIP_NORM, FREE_NATS = 6.0, 0.55
+# Between the norms of some steps and those of others.
+CLIP_NORM = 6.0
 
 
 class History(keras.callbacks.Callback):
@@ -122,6 +122,8 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._rows.append({k: float(v) for k, v in logs.items()})
+        if not distribute.is_chief(self.model.distribute_strategy):
+            return
         self._path.write_text(json.dumps(self._rows))
 
 
@@ -131,16 +133,28 @@ def train(distribution, folder, pace=0.0, seed="0", **options):
         model = compiled_model(**options)
     if distribution != "none":
         assert strategy.num_replicas_in_sync == 2
-    training.fit(
-        model,
-        training.Run(folder, {"seed": 0 if seed == "labels" else int(seed)}),
-        sampler(missing=2 if seed == "labels" else 0),
-        sampler(seed=1),
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.fit(
+        sampler(
+            missing=2 if seed == "labels" else 0,
+            seed=0 if seed == "labels" else int(seed),
+        ),
+        validation_data=sampler(seed=1),
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
-        callbacks=[History(pathlib.Path(folder) / "history.json", pace)],
+        callbacks=[
+            History(folder / "history.json", pace),
+            callbacks.BestModel(folder / "best.keras"),
+            callbacks.ProgressLine(),
+            callbacks.ExactResume(folder / "checkpoints"),
+            callbacks.Preemption(),
+        ],
         validation_steps=2,
+        verbose=0,
     )
+    if distribute.is_chief(strategy):
+        loading.save_model(model, folder / "last.keras")
     return model
 
 
@@ -177,9 +191,8 @@ def main(distribution, folder, pace="0", accumulation="1", seed="0"):
             float(pace),
             seed,
             accumulation=int(accumulation),
-            free_nats=accumulation == "1",
         )
-    except (training.WorkerLostError, ValueError) as error:
+    except (callbacks.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

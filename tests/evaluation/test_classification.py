@@ -269,8 +269,8 @@ class Table:
         self.image_shape = IMAGE_SHAPE
         self.distribute_strategy = tf.distribute.get_strategy()
 
-    def infer(self, support, *, seed, num_samples, complete):
-        del support, complete
+    def infer(self, support, *, seed, num_samples, sample_unobserved):
+        del support, sample_unobserved
 
         def take(count, seed):
             start = sum(map(len, self.drawn.values()))

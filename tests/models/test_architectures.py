@@ -470,11 +470,11 @@ def test_every_objective_trains_a_step(objective):
     model.compile(keras.optimizers.Adam(1e-3))
     episode = tiny_episode()
     terms = model(episode, training=True)
-    sharing = 5.0 if model.objective.rescales else 2.0
+    group_scale = 5.0 if model.objective.rescales else 2.0
     np.testing.assert_allclose(
         terms.elbo,
         terms.log_likelihood
-        - terms.kl["character"] / sharing
+        - terms.kl["character"] / group_scale
         - terms.kl["pose"],
         rtol=1e-5,
     )

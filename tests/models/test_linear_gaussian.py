@@ -390,13 +390,13 @@ def test_an_element_of_no_known_group_has_the_bound_of_the_prior():
     terms = model(
         {
             **episode,
-            "known": {"character": known},
+            "has_label": {"character": known},
             "group_size": {"character": size},
         }
     )
     np.testing.assert_array_equal(terms.elbo[known], without.elbo[known])
     np.testing.assert_array_equal(terms.kl["character"][~known], 0.0)
-    np.testing.assert_array_equal(terms.shared_kl["character"][~known], 0.0)
+    np.testing.assert_array_equal(terms.scaled_kl["character"][~known], 0.0)
     loading = world.loadings["character"]
     expected = (
         scipy.stats.norm.logpdf(world.images, 0.0, NOISE).sum(axis=-1)
@@ -420,7 +420,7 @@ def test_a_bound_with_missing_labels_never_exceeds_the_evidence(parameters):
     num_repeats = 4000
     episode = _with_equal_supports(world, num_repeats)
     known = tf.tile([True] * 4 + [False], [num_repeats])
-    episode["known"] = {"column": known}
+    episode["has_label"] = {"column": known}
     episode["group_size"]["column"] = tf.where(
         known, episode["group_size"]["column"], 0
     )

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import vhe_tf
+from tests import tiny_run
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
 from vhe_tf import load_model
+from vhe_tf.models import loading
 from vhe_tf.optimizers import AveragingAdam
 
 GROUPS = {
@@ -32,7 +35,6 @@ def trained(tmp_path_factory):
     model.compile(
         AveragingAdam(0.01, use_ema=True, ema_momentum=0.9),
         kl_warmup_steps={"character": 7},
-        free_nats={"element": 0.5},
     )
     for _ in range(3):
         model.train_step(tiny_episode())
@@ -66,7 +68,6 @@ def test_the_compilation_revives(trained):
     revived = load_model(path)
     assert revived.compiled
     assert revived.kl_warmup_steps == {"character": 7}
-    assert revived.free_nats == {"element": 0.5}
     assert int(revived.optimizer.iterations.numpy()) == 3
     assert revived.optimizer.get_config() == model.optimizer.get_config()
     for old, new in zip(
@@ -186,3 +187,25 @@ def test_code_in_a_file_is_not_run(tmp_path):
     )
     with pytest.raises(ValueError, match=r"code\.keras is not a \.keras"):
         load_model(path)
+
+
+def test_saving_a_model_is_whole_or_nothing(tmp_path, monkeypatch):
+    model = tiny_run.compiled_model()
+    path = tmp_path / "best.keras"
+    loading.save_model(model, path)
+    before = path.read_bytes()
+
+    def fail(self, filepath, **kwargs):
+        filepath.write_bytes(b"half a model")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(vhe_tf.VHE, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        loading.save_model(model, path)
+    assert path.read_bytes() == before
+
+
+def test_a_saved_model_has_no_optimizer(tmp_path):
+    model = tiny_run.compiled_model()
+    loading.save_model(model, tmp_path / "best.keras")
+    assert not vhe_tf.load_model(tmp_path / "best.keras").compiled

@@ -311,7 +311,7 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
     ("options", "image_size"),
     [
         (
-            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--objective=rescale --kl_warmup_steps=3 "
             "--precision=mixed_bfloat16",
             (28, 28),
         ),
@@ -322,7 +322,7 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
             (20, 16),
         ),
         pytest.param(
-            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--objective=rescale --kl_warmup_steps=3 "
             "--precision=mixed_bfloat16 --jit_compile",
             (28, 28),
             marks=pytest.mark.slow,

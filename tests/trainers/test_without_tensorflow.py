@@ -576,7 +576,7 @@ def test_a_run_leaves_what_it_promises(whole_run, weight_files):
     assert [int(row["step"]) for row in rows] == list(range(2, 13, 2))
     for row in rows:
         bound = float(row["log_likelihood"]) - (
-            float(row["kl_character_shared"]) + float(row["kl_pose"])
+            float(row["kl_character_scaled"]) + float(row["kl_pose"])
         )
         np.testing.assert_allclose(float(row["elbo"]), bound, rtol=1e-4)
         assert bool(row["val_elbo"]) == (int(row["step"]) % STEPS == 0)

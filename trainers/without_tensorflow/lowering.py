@@ -213,7 +213,7 @@ def _measured(
     }
     for name in terms.kl:
         values[f"kl_{name}"] = terms.kl[name]
-        values[f"kl_{name}_shared"] = terms.shared_kl[name]
+        values[f"kl_{name}_scaled"] = terms.scaled_kl[name]
     return tf.stack([tf.reduce_mean(values[n]) for n in metric_names(model)])
 
 

@@ -18,6 +18,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -127,6 +128,65 @@ class Episodes:
         with tf.device("CPU:0"):
             self._maps = self._affine_maps()
 
+    @classmethod
+    def for_model(
+        cls,
+        model: Any,
+        data: GroupedData,
+        *,
+        batch_size: int = 32,
+        support_size: int | tuple[int, int] = (1, 5),
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Makes the episodes that a model is trained on.
+
+        Its objective decides whether D is independent of x, its latents which
+        groupings have supports.
+
+        Args:
+            model: A `VHE`.
+            data: `GroupedImages` or `RecordedImages`.
+            batch_size: Integer. Episodes per step. Defaults to 32.
+            support_size: Integer, or a pair (low, high) from which the size of
+                D is drawn for each batch. Defaults to (1, 5).
+            augmentation: What is done to each image. By default images of a
+                model of binary pixels are binarised at one half, and images
+                of a model of levels rounded to these.
+            seed: Integer. Decides all randomness. Defaults to 0.
+        """
+        if augmentation is None:
+            levels = model.num_levels
+            augmentation = Augmentation(
+                binarization="threshold" if levels == 2 else "none",
+                num_levels=levels if levels and levels > 2 else None,
+            )
+        return cls(
+            data,
+            batch_size=batch_size,
+            support_size=support_size,
+            resamples=model.objective.resamples,
+            group_latents=[v.name for v in model.latents if not v.per_element],
+            augmentation=augmentation,
+            seed=seed,
+        )
+
+    @property
+    def group_latents(self) -> tuple[str, ...]:
+        """The groupings that episodes have supports for."""
+        return tuple(self._groups)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all but the data that decides the episodes."""
+        return {
+            "batch_size": self.batch_size,
+            "support_size": [self.min_support, self.max_support],
+            "resamples": self.resamples,
+            "group_latents": list(self._groups),
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "seed": self.seed,
+        }
+
     @property
     def num_elements(self) -> int:
         """The number of elements: stored images times augmented copies."""
@@ -153,9 +213,9 @@ class Episodes:
 
         Where an element has no label, its `group_size` is 0 and its `support`
         is N times the element itself, for no use but to have a shape. If that
-        occurs at all, a further mapping `known` tells, `[B]` bool, which
-        elements have a label, by those group latents that some image has no
-        label of.
+        occurs at all, a further mapping `has_label` has a `[B]` bool for each
+        group latent that some image has no label of: whether each element has
+        a label.
 
         A part has its rows of the whole batch; the images of other rows are
         not read.
@@ -219,7 +279,7 @@ class Episodes:
             "seed": random.fold_in(seeds, _MODEL),
         }
         if not all(groups.complete for groups in self._groups.values()):
-            episode["known"] = self._known(query)
+            episode["has_label"] = self._has_label(query)
         return episode
 
     @property
@@ -326,7 +386,7 @@ class Episodes:
             for name, groups in self._groups.items()
         }
 
-    def _known(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _has_label(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
         image, _, _ = self._decompose(query)
         return {
             name: tf.gather(groups.size, image) > 0

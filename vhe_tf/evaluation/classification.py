@@ -231,7 +231,7 @@ class ClassScorer:
                 {self.group: of_class[tf.newaxis]},
                 seed=draw_seed,
                 num_samples=num_samples,
-                complete=False,
+                sample_unobserved=False,
             )
             log_likelihood = self.model.log_likelihood_given(
                 {

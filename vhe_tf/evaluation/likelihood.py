@@ -202,7 +202,7 @@ class JointScorer:
             {self.group: images[tf.newaxis]},
             seed=seed,
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return samples, log_weight[:, 0]
 

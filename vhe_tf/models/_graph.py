@@ -107,7 +107,7 @@ def sample_groups(
     batch_shape: Sequence[Any],
     seed: int | tf.Tensor,
     temperature: float | tf.Tensor,
-    complete: bool,
+    sample_unobserved: bool,
 ) -> tuple[Samples, dict[str, tfd.Distribution]]:
     """Samples the group latents, each given its parents.
 
@@ -118,7 +118,7 @@ def sample_groups(
     posteriors: dict[str, tfd.Distribution] = {}
     for index, latent in enumerate(latents):
         name = latent.name
-        if latent.per_element or not (name in support or complete):
+        if latent.per_element or not (name in support or sample_unobserved):
             continue
         if name in support:
             distribution = posterior_of(latent, support[name], samples=samples)

@@ -10,10 +10,12 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import random
 from vhe_tf.distributions import tempering
+from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.latents import parents_first
+from vhe_tf.models.trainer import EpisodeTrainer
 
 __all__ = ["LatentVariableModel", "Samples", "Support"]
 
@@ -21,7 +23,7 @@ Samples = _graph.Samples
 Support = _graph.Support
 
 
-class LatentVariableModel(keras.Model):
+class LatentVariableModel(EpisodeTrainer):
     """A hierarchical model of grouped images, without an objective.
 
     It holds what can be asked of trained weights: posteriors, samples,
@@ -34,6 +36,10 @@ class LatentVariableModel(keras.Model):
             and batch shape `[S..., B]`.
         image_shape: Three positive integers, `(H, W, C)`.
         **kwargs: Passed on to `keras.Model`.
+
+    Attributes:
+        num_levels: Integer or None. Number of levels per channel that the
+            likelihood models; None if it is a density.
 
     Raises:
         ValueError: If the latents do not form a proper graph (see
@@ -96,7 +102,7 @@ class LatentVariableModel(keras.Model):
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> Samples:
         """Draws the group latents given supports.
 
@@ -111,8 +117,9 @@ class LatentVariableModel(keras.Model):
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
             temperature: Of the priors from which latents are drawn.
-            complete: Draw from their priors what the supports say nothing of;
-                otherwise leave it out.
+            sample_unobserved: Boolean. Whether to sample latents without a
+                support from their prior. If False, they are omitted.
+                Defaults to True.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -136,7 +143,7 @@ class LatentVariableModel(keras.Model):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=temperature,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         return samples
 
@@ -146,7 +153,7 @@ class LatentVariableModel(keras.Model):
         *,
         seed: int | tf.Tensor,
         num_samples: int,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
         """Draws the group latents with their importance weights.
 
@@ -155,7 +162,7 @@ class LatentVariableModel(keras.Model):
             seed: Integer, or integers of shape `[2]` or, one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: S.
-            complete: As in `infer`.
+            sample_unobserved: As in `infer`.
 
         Returns:
             What `infer` returns, and `[S, B]`, sum over the group latents that
@@ -170,7 +177,7 @@ class LatentVariableModel(keras.Model):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=1.0,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         ratios = [
             _graph.log_ratio(latent, posteriors[latent.name], samples=samples)
@@ -328,7 +335,7 @@ class LatentVariableModel(keras.Model):
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
             seed=random.fold_in(seed, 0),
-            complete=False,
+            sample_unobserved=False,
         )
         return self.render(
             samples,
@@ -467,7 +474,7 @@ class LatentVariableModel(keras.Model):
             _checks.checked_support(self, support, query=query),
             seed=random.fold_in(seed, 0),
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return _graph.log_mean_exp(
             self.log_likelihood_given(
@@ -555,6 +562,7 @@ class LatentVariableModel(keras.Model):
             _checks.check_kl(latent, latent.kl(posterior, prior, value))
             samples[latent.name] = value
         _checks.check_all_used(self, self.likelihood, samples=samples)
+        self.num_levels = pixel_levels(self.likelihood(**samples))
         return {
             name: samples[name].shape.rank - 1
             for name in _graph.group_names(self.latents)
