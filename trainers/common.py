@@ -60,11 +60,6 @@ OBJECTIVE = flags.DEFINE_enum(
 SUPPORT_SIZE = flags.DEFINE_string(
     "support_size", "5", "|D|, or a range such as 1-10 to draw it a batch."
 )
-EXCLUDE_QUERY = flags.DEFINE_bool(
-    "exclude_query",
-    False,
-    "Draw D without x. No bound on log p(X) any more; off in the paper.",
-)
 SYMMETRIES = flags.DEFINE_integer(
     "symmetries",
     8,
@@ -306,7 +301,6 @@ def samplers(
             augmentation=source.augmentation(
                 symmetries=SYMMETRIES.value, affine_copies=AFFINE_COPIES.value
             ),
-            exclude_query=EXCLUDE_QUERY.value,
             seed=seed,
         )
 

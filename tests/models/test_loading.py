@@ -107,7 +107,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
                 "query": arrays["query"],
                 "support": {"character": arrays["support"]},
                 "group_size": {"character": np.int32([5, 5, 5])},
-                "seed": np.int32([1, 2]),
+                "seed": np.int32([[1, 2], [3, 4], [5, 6]]),
             })
         np.save(sys.argv[3], terms.elbo)
         """
