@@ -251,6 +251,7 @@ print("drawn", how)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine != "x86_64",
     reason="limits the memory of a process as Linux counts it",

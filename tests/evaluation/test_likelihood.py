@@ -193,11 +193,16 @@ def test_the_effective_sample_size_is_that_of_the_weights():
         sizes.append(weights.sum() ** 2 / np.square(weights).sum())
         means.append(-np.log(weights.mean()) / 4)
     assert max(sizes) < 45.0
-    np.testing.assert_allclose(result.effective_sample_size, np.mean(sizes))
-    np.testing.assert_allclose(result.nats_per_image.mean, np.mean(means))
+    np.testing.assert_allclose(
+        result.effective_sample_size, np.mean(sizes), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        result.nats_per_image.mean, np.mean(means), rtol=1e-5
+    )
     np.testing.assert_allclose(
         result.nats_per_image.half_width,
         1.96 * np.std(means, ddof=1) / np.sqrt(3),
+        rtol=1e-4,
     )
 
 
@@ -310,7 +315,9 @@ def test_max_groups_may_exceed_the_groups(max_groups):
     result = joint(world, data, num_samples=1, max_groups=max_groups)
     assert result.nats_per_image.num_trials == 3
     np.testing.assert_allclose(
-        result.nats_per_image.mean, -log_evidences(world, data).mean() / 2
+        result.nats_per_image.mean,
+        -log_evidences(world, data).mean() / 2,
+        rtol=1e-6,
     )
 
 
