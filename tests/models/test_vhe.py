@@ -435,7 +435,7 @@ def test_fitting_reports_a_falling_loss(structure, episode):
     names = {"loss", "elbo", "log_likelihood"}
     names |= {f"kl_{latent.name}" for latent in model.latents}
     for group in GROUPS[structure]:
-        names |= {f"kl_{group}_shared", f"group_size_{group}"}
+        names |= {f"kl_{group}_scaled", f"group_size_{group}"}
     assert set(history) == names
     # An epoch that kept the steps of the last would lag behind its loss.
     assert np.all(np.diff(history["loss"]) < 0.0)

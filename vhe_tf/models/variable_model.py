@@ -1,5 +1,6 @@
 """Inference and generation by models of declared latent variables."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
+from vhe_tf.models import _summary
+from vhe_tf.models._batching import batch_axis_optional
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.latents import parents_first
 
@@ -52,27 +55,33 @@ class LatentVariableModel(keras.Model):
         self.latents = parents_first(latents)
         self.likelihood = likelihood
         self.image_shape = _checks.checked_image_shape(image_shape)
-        self._event_ranks = self._build_on_zeros()
+        self._nodes: dict[str, _summary.Node] = {}
+        likelihood = self._build_on_zeros()
+        self.has_binary_pixels = _graph.has_binary_pixels(likelihood)
+        self._event_ranks = {
+            name: len(self._nodes[name].event_shape)
+            for name in _graph.group_names(self.latents)
+        }
         self.built = True
 
     def encode(self, support: Support | tf.Tensor) -> dict[str, Any]:
-        """Returns the posteriors of group latents, to be used again and again.
+        """Returns the posteriors of group latents, for repeated use.
 
-        What it returns can stand, as a whole, for the support in the other
-        methods that take one, but in `classify`; `log_likelihood` scores one
-        class at a time.
+        The result can replace the support in every other method except
+        `classify`. To score a class, pass its posteriors to `log_likelihood`.
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known;
-                with one group latent the tensor alone will do.
+            support: Mapping from names of group latents to tensors of shape
+                `[B, N, H, W, C]`. A model with one group latent also accepts
+                the tensor.
 
         Returns:
-            For each latent of `support`, and each latent above one,
-            q(latent; D, parents), a `tfd.Distribution` of batch shape `[B]`,
-            at the means of its parents' posteriors.
+            For each latent of `support` and each of its ancestors, a
+            `tfd.Distribution` of batch shape `[B]`, q(latent; D, parents) at
+            the means of the parents' posteriors.
 
         Raises:
-            ValueError: If `support` is what `encode` returned.
+            ValueError: If `support` holds results of `encode`.
         """
         support = _checks.checked_support(self, support)
         _checks.check_no_posteriors("encode", support)
@@ -98,37 +107,37 @@ class LatentVariableModel(keras.Model):
         temperature: float | tf.Tensor = 1.0,
         sample_unobserved: bool = True,
     ) -> Samples:
-        """Draws the group latents given supports.
+        """Samples the group latents given supports.
 
         Args:
-            support: For some or all group latents, `[B, N, H, W, C]`. A latent
-                with a support is drawn from its posterior. So is one above it
-                (the alphabet of a known character): what is in a group is in
-                the groups that hold it, so that the support below serves.
-                Any other is drawn from its prior.
-            seed: `[2]` int32.
-            num_samples: S, the number of joint draws for each batch element.
-            batch_size: B, needed only where `support` is empty.
-            temperature: Of the priors from which latents are drawn.
+            support: Mapping from names of some or all group latents to tensors
+                of shape `[B, N, H, W, C]`. A latent with a support is sampled
+                from its posterior. So are its ancestors: the elements of a
+                group are elements of the groups that contain it. Any other
+                latent is sampled from its prior.
+            seed: int32 tensor of shape `[2]`.
+            num_samples: Integer, S. Number of joint samples per batch element.
+                Defaults to 1.
+            batch_size: Integer, B. Required if `support` is empty.
+            temperature: Float. Temperature of the priors. Defaults to 1.
             sample_unobserved: Boolean. Whether to sample latents without a
                 support from their prior. If False, they are omitted.
                 Defaults to True.
 
         Returns:
-            For each group latent, `[S, B, E...]`.
+            For each group latent, a tensor of shape `[S, B, E...]`.
 
         Raises:
-            ValueError: If `support` names no group latent of this model, is
-                empty without a `batch_size`, or has the posterior of a latent
-                without its parents.
+            ValueError: If `support` names an unknown latent, is empty without
+                `batch_size`, or has a posterior without those of its parents.
         """
         if not isinstance(support, Mapping) or support:
             support = self._with_implied(support)
             batch_size = _graph.batch_size_of(next(iter(support.values())))
         elif batch_size is None:
             raise ValueError(
-                "Without any support, `batch_size` says how many draws from "
-                "the prior are wanted. Received: support={}, batch_size=None."
+                "Without a support, pass `batch_size`, the number of samples "
+                "from the prior. Received: support={}, batch_size=None."
             )
         samples, _ = _graph.sample_groups(
             self.latents,
@@ -148,18 +157,18 @@ class LatentVariableModel(keras.Model):
         num_samples: int,
         sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
-        """Draws the group latents with their importance weights.
+        """Samples the group latents with their importance weights.
 
         Args:
-            support: For some or all group latents, `[B, N, H, W, C]`.
-            seed: `[2]` int32.
-            num_samples: S.
+            support: As in `infer`.
+            seed: int32 tensor of shape `[2]`.
+            num_samples: Integer, S.
             sample_unobserved: As in `infer`.
 
         Returns:
-            What `infer` returns, and `[S, B]`, sum over the group latents that
-            are drawn from their posteriors of
-            log p(latent | parents) - log q(latent; D, parents), nats.
+            The result of `infer`, and a tensor of shape `[S, B]` in nats: the
+            sum of log p(latent | parents) - log q(latent; D, parents) over the
+            group latents that are sampled from their posteriors.
         """
         support = self._with_implied(support)
         batch_size = _graph.batch_size_of(next(iter(support.values())))
@@ -187,23 +196,24 @@ class LatentVariableModel(keras.Model):
     def decode(
         self, samples: Samples, *, seed: tf.Tensor, query: Any = None
     ) -> tfd.Distribution:
-        """Returns the likelihood p(x | latents), the other latents drawn.
+        """Returns the likelihood p(x | latents); samples missing latents.
 
         Args:
-            samples: The group latents, `[S..., B, E...]` each.
-            seed: `[2]` int32.
-            query: `[B, H, W, C]` to draw the per-element latents, and the
-                group latents that `samples` leaves out, from their posterior
-                given these elements (reconstruction), or None to draw them
-                from their prior (generation).
+            samples: Mapping from names of group latents to tensors of shape
+                `[S..., B, E...]`.
+            seed: int32 tensor of shape `[2]`.
+            query: Tensor of shape `[B, H, W, C]`, or None. With a query, the
+                latents that `samples` lacks are sampled from their posterior
+                given these elements (reconstruction), else from their prior
+                (generation). Defaults to None.
 
         Returns:
             A distribution of batch shape `[S..., B]`, event shape
             `[H, W, C]`.
 
         Raises:
-            ValueError: If `samples` is empty, names no latent of this model,
-                or has a latent without its parents; if `query` is no batch of
+            ValueError: If `samples` is empty, names an unknown latent, or has
+                a latent without its parents, or if `query` is not a batch of
                 images of this model.
         """
         _checks.check_given(self, "samples", given=samples)
@@ -220,18 +230,17 @@ class LatentVariableModel(keras.Model):
         query: Any = None,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
-        """Returns an image for each draw of the group latents, to look at.
+        """Returns an image to look at for each sample of the group latents.
 
         Args:
-            samples: The group latents, `[S..., B, E...]` each.
-            seed: `[2]` int32.
+            samples: As in `decode`.
+            seed: int32 tensor of shape `[2]`.
             query: As in `decode`.
             temperature: As in `sample`.
 
         Returns:
-            `[S..., B, H, W, C]`: the mean of p(x | latents) where its pixels
-            are independent, and a draw of each would only add noise; a draw
-            where they are not.
+            Tensor of shape `[S..., B, H, W, C]`. The mean of p(x | latents) if
+            its pixels are independent, else a sample.
         """
         likelihood = tempering.tempered(
             self.decode(samples, seed=by_row.fold_in(seed, 0), query=query),
@@ -242,6 +251,7 @@ class LatentVariableModel(keras.Model):
         except NotImplementedError:
             return _graph.sample(likelihood, seed=by_row.fold_in(seed, 1))
 
+    @batch_axis_optional()
     def sample(
         self,
         support: Support | tf.Tensor,
@@ -249,19 +259,18 @@ class LatentVariableModel(keras.Model):
         seed: tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
-        """Draws a new element of each group (few-shot generation).
+        """Samples a new element of each group (few-shot generation).
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known;
-                the others are drawn from their priors. With one group latent
-                the tensor alone will do.
-            seed: `[2]` int32.
-            temperature: Of p(x | latents), see `tempered`; below 1, images are
-                more typical.
+            support: As in `infer`. Without the axis B, of shape
+                `[N, H, W, C]`, it is one group, and the result has no axis B.
+            seed: int32 tensor of shape `[2]`.
+            temperature: Float. Temperature of p(x | latents), see `tempered`.
+                Images are more typical below 1. Defaults to 1.
 
         Returns:
-            `[B, H, W, C]`, draws from p(x | D). Gaussian pixels may be beyond
-            the 0 to 1 of images.
+            Tensor of shape `[B, H, W, C]`, samples of p(x | D). Gaussian
+            pixels can lie outside 0..1.
         """
         support = _checks.checked_support(self, support)
         samples = self.infer(support, seed=by_row.fold_in(seed, 0))
@@ -277,16 +286,17 @@ class LatentVariableModel(keras.Model):
         temperature: float | tf.Tensor = 1.0,
         latent_temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
-        """Draws elements of new groups (unconditional generation).
+        """Samples elements of new groups (unconditional generation).
 
         Args:
-            batch_size: B, the number of groups.
-            seed: `[2]` int32.
+            batch_size: Integer, B. Number of groups.
+            seed: int32 tensor of shape `[2]`.
             temperature: As in `sample`.
-            latent_temperature: Of the priors of the group latents.
+            latent_temperature: Float. Temperature of the priors of the group
+                latents. Defaults to 1.
 
         Returns:
-            `[B, H, W, C]`, one element of each group.
+            Tensor of shape `[B, H, W, C]`, one element of each group.
         """
         samples = self.infer(
             {},
@@ -298,6 +308,7 @@ class LatentVariableModel(keras.Model):
         likelihood = tempering.tempered(likelihood, temperature)
         return _graph.sample(likelihood, seed=by_row.fold_in(seed, 2))[0]
 
+    @batch_axis_optional()
     def reconstruct(
         self,
         support: Support | tf.Tensor,
@@ -306,19 +317,19 @@ class LatentVariableModel(keras.Model):
         seed: tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
-        """Redraws elements from their latents.
+        """Reconstructs elements from their latents.
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known; the
-                others are inferred from the query, as the per-element latents.
-            query: `[B, H, W, C]`, the elements to redraw.
-            seed: `[2]` int32.
+            support: As in `sample`. Group latents without a support are
+                inferred from the query.
+            query: Tensor of shape `[B, H, W, C]`, the elements.
+            seed: int32 tensor of shape `[2]`.
             temperature: As in `sample`.
 
         Returns:
-            `[B, H, W, C]`, see `render`.
+            Tensor of shape `[B, H, W, C]`, see `render`.
         """
-        query = _checks.checked_images("query", query)
+        query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
@@ -331,6 +342,7 @@ class LatentVariableModel(keras.Model):
             temperature=temperature,
         )[0]
 
+    @batch_axis_optional()
     def interpolate(
         self,
         support: Support | tf.Tensor,
@@ -340,20 +352,20 @@ class LatentVariableModel(keras.Model):
         seed: tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
-        """Draws elements of groups between two groups.
+        """Samples elements of groups between two groups.
 
-        All chance is the same at every step, so that only the group changes.
+        All steps use the same randomness, so that only the group changes.
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known.
+            support: As in `sample`.
             other: The same latents, for the groups at the other end.
-            num_steps: T, both ends included; 2 or more.
-            seed: `[2]` int32.
+            num_steps: Integer, T. Number of steps, both ends included.
+            seed: int32 tensor of shape `[2]`.
             temperature: As in `sample`.
 
         Returns:
-            `[B, T, H, W, C]`, see `render`; the group latents go on a straight
-            line from one draw to the other.
+            Tensor of shape `[B, T, H, W, C]`, see `render`. The group latents
+            lie on a straight line between two samples.
 
         Raises:
             ValueError: If `num_steps` is below 2.
@@ -398,25 +410,24 @@ class LatentVariableModel(keras.Model):
         seed: tf.Tensor,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
-        """Estimates log p(x | group latents) for given values of those.
+        """Estimates log p(x | group latents) for given group latents.
 
         Per-element latents are integrated out by importance weighting with
         their posterior: log (1/T) sum{ p(x, z_t | c) / q(z_t; c, x) }.
 
         Args:
-            samples: Some or all group latents, `[S..., B, E...]` each. Those
-                left out, of a group of x of which nothing is known, are
-                integrated out like the per-element latents, with q(c; {x}).
-            query: `[B, H, W, C]`.
-            seed: `[2]` int32.
-            num_element_samples: T.
+            samples: As in `decode`. Group latents that it lacks are integrated
+                out like the per-element latents, with q(c; {x}).
+            query: Tensor of shape `[B, H, W, C]`.
+            seed: int32 tensor of shape `[2]`.
+            num_element_samples: Integer, T. Defaults to 1.
 
         Returns:
-            `[S..., B]`, nats. Exact where `samples` has every latent;
-            otherwise a lower bound in expectation, tight as T grows.
+            Tensor of shape `[S..., B]`, nats. Exact if `samples` has every
+            latent, else a lower bound in expectation, tight for large T.
 
         Raises:
-            ValueError: As by `decode`.
+            ValueError: As in `decode`.
         """
         _checks.check_given(self, "samples", given=samples)
         query = self._as_query(query, samples)
@@ -430,6 +441,7 @@ class LatentVariableModel(keras.Model):
         log_weight += self.likelihood(**complete).log_prob(query)
         return _graph.log_mean_exp(log_weight)
 
+    @batch_axis_optional()
     def log_likelihood(
         self,
         support: Support | tf.Tensor,
@@ -439,21 +451,22 @@ class LatentVariableModel(keras.Model):
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
-        """Estimates the expected conditional likelihood log E_q(c; D) p(x | c).
+        """Estimates the conditional log-likelihood log E_q(c; D) p(x | c).
 
         Args:
-            support: `[B, N, H, W, C]` for each group latent that is known;
-                latents above these are inferred from the same supports, any
-                other is integrated out (see `log_likelihood_given`).
-            query: `[B, H, W, C]`.
-            seed: `[2]` int32.
-            num_samples: S, draws of the group latents.
-            num_element_samples: T, draws of the per-element latents for each.
+            support: As in `sample`. Group latents without a support are
+                integrated out, see `log_likelihood_given`.
+            query: Tensor of shape `[B, H, W, C]`.
+            seed: int32 tensor of shape `[2]`.
+            num_samples: Integer, S. Number of samples of the group latents.
+                Defaults to 20.
+            num_element_samples: Integer, T. Number of samples of the
+                per-element latents for each of them. Defaults to 1.
 
         Returns:
-            `[B]`, nats (Section 4.1).
+            Tensor of shape `[B]`, nats (Section 4.1).
         """
-        query = _checks.checked_images("query", query)
+        query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
             seed=by_row.fold_in(seed, 0),
@@ -469,6 +482,7 @@ class LatentVariableModel(keras.Model):
             )
         )
 
+    @batch_axis_optional("BKNHWC")
     def classify(
         self,
         support: Support | tf.Tensor,
@@ -481,22 +495,23 @@ class LatentVariableModel(keras.Model):
         """Scores each query under each of K classes (Section 4.1).
 
         Args:
-            support: `[B, K, N, H, W, C]` for each group latent that is known
-                of the classes; with one group latent the tensor alone will do.
-                Latents without a support as in `log_likelihood`.
-            query: `[B, H, W, C]`.
-            seed: `[2]` int32.
-            num_samples: S, draws from q(c; D); the paper takes 20.
-            num_element_samples: T, draws of the per-element latents for each.
+            support: Mapping from names of group latents to tensors of shape
+                `[B, K, N, H, W, C]`, or the tensor, as in `infer`. Without the
+                axis B it is one task, and the result has no axis B.
+            query: Tensor of shape `[B, H, W, C]`.
+            seed: int32 tensor of shape `[2]`.
+            num_samples: Integer, S. Number of samples from q(c; D). Defaults
+                to 20, as in the paper.
+            num_element_samples: Integer, T. As in `log_likelihood`.
 
         Returns:
-            `[B, K]`, log E_q(c; D_k) p(x | c), nats: the label is its argmax,
-            and its softmax the posterior under equal class priors. A query is
-            scored with the same chance under every class, so that much of the
-            errors cancels between them. B S T images are decoded at once;
-            `evaluation.ClassScorer` does the same in pieces of bounded memory.
+            Tensor of shape `[B, K]`, log E_q(c; D_k) p(x | c) in nats. The
+            label is its argmax, and its softmax is the posterior under equal
+            class priors. All classes use the same randomness, which cancels
+            most of the sampling error between them. The method decodes B S T
+            images at once; `evaluation.ClassScorer` bounds the memory.
         """
-        query = _checks.checked_images("query", query)
+        query = _checks.checked_images(self, "query", images=query)
         support = _checks.checked_support(
             self, support, query=query, axes=("B", "K")
         )
@@ -518,6 +533,32 @@ class LatentVariableModel(keras.Model):
         )  # [K, B]
         return tf.transpose(scores)
 
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Sequence[float] | None = None,
+        print_fn: Callable[[str], Any] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
+    ) -> None:
+        """Prints the graph of latents, and then Keras' table of layers.
+
+        The arguments are those of `keras.Model.summary`.
+        """
+        table = _summary.graph_table(
+            self.latents, self.likelihood, nodes=self._nodes
+        )
+        (print_fn or print)(table)
+        super().summary(
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
+
     def _as_query(self, query: Any, samples: Samples) -> tf.Tensor:
         batch_shape = _graph.batch_shape_of(samples, self._event_ranks)
         return _checks.checked_query(self, query, batch_size=batch_shape[-1])
@@ -533,8 +574,8 @@ class LatentVariableModel(keras.Model):
             seed=seed,
         )
 
-    def _build_on_zeros(self) -> dict[str, int]:
-        """Builds every layer; returns the event rank of each group latent."""
+    def _build_on_zeros(self) -> tfd.Distribution:
+        """Builds every layer; returns p(x | latents)."""
         image = tf.zeros((1, *self.image_shape))
         samples: Samples = {}
         for latent in self.latents:
@@ -544,8 +585,15 @@ class LatentVariableModel(keras.Model):
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
             _checks.check_kl(latent, latent.kl(posterior, prior, value))
             samples[latent.name] = value
-        _checks.check_all_used(self, self.likelihood, samples=samples)
-        return {
-            name: samples[name].shape.rank - 1
-            for name in _graph.group_names(self.latents)
-        }
+            self._nodes[latent.name] = _summary.Node(
+                tuple(value.shape[1:]),
+                _summary.family_of(prior),
+                _summary.family_of(posterior),
+            )
+        likelihood = _checks.check_all_used(
+            self, self.likelihood, samples=samples
+        )
+        self._nodes["x"] = _summary.Node(
+            self.image_shape, _summary.family_of(likelihood), "-"
+        )
+        return likelihood
