@@ -28,7 +28,11 @@ IMAGE_SHAPE = (8, 8, 1)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that two processes end together."""
+    """Marks the trainers' tests, and runs the longest files first."""
+    for item in items:
+        if "trainers" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+    # Two processes then end at about the same time.
     items.sort(key=lambda item: "trainers" not in item.path.parts)
 
 

@@ -1,6 +1,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -19,41 +20,36 @@ PROGRAMS = [
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
     "_utils": set(),
+    "errors": set(),
     "data": {"_utils"},
     "distributions": {"_utils"},
     "distribute": set(),
     "objectives": set(),
     "optimizers": set(),
-    "stopping": set(),
-    "checkpoint_folder": {"_utils"},
     "layers": {"_utils", "distributions", "distribute"},
     "models": {
-        "optimizers",
+        "_utils",
+        "data",
+        "distribute",
         "distributions",
+        "errors",
         "layers",
         "objectives",
-        "distribute",
+        "optimizers",
     },
     "visualization": {"_utils", "models"},
-    "loop": {"distribute"},
-    "training": {
+    "evaluation": {"_utils", "data", "distribute", "distributions", "models"},
+    "callbacks": {
         "_utils",
-        "checkpoint_folder",
         "data",
         "distribute",
-        "loop",
-        "models",
-        "stopping",
-    },
-    "evaluation": {"_utils", "data", "distribute", "distributions", "models"},
-    "monitoring": {
-        "_utils",
-        "data",
+        "errors",
         "evaluation",
         "models",
-        "training",
+        "optimizers",
         "visualization",
     },
+    "training": {"_utils", "callbacks", "data", "errors"},
     "serving": {"_utils", "evaluation", "models"},
 }
 
@@ -160,6 +156,21 @@ def test_public_names_of_the_package_resolve():
     assert set(dir(vhe_tf)) == {*vhe_tf.__all__, "__version__"}
     for name in vhe_tf.__all__:
         assert getattr(vhe_tf, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("setup.py", r'^    version="(.*)",$'),
+        ("CITATION.cff", r"^version: (.*)$"),
+        ("CHANGELOG.md", r"^## (\S+)"),  # the newest first
+    ],
+)
+def test_files_agree_on_the_version(file, pattern):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None
+    assert match[1] == vhe_tf.__version__
 
 
 def test_an_unknown_name_is_refused():

@@ -45,19 +45,18 @@ def batch_axis_optional(
             images = {
                 k: bound.arguments[k] for k in ranks if k in bound.arguments
             }
-            lacking = {
-                key: any(_rank(v) == ranks[key] - 1 for v in _tensors(value))
-                for key, value in images.items()
-            }
-            if not any(lacking.values()):
+            lacking = [
+                _rank(value) == ranks[key] - 1
+                for key, values in images.items()
+                for value in _values(values)
+            ]
+            if not any(lacking):
                 return method(*args, **kwargs)
-            if not all(lacking.values()):
+            if not all(lacking):
                 raise ValueError(
-                    "Either all images have a batch axis or none has. Received: "
-                    + ", ".join(
-                        f"{key} of shape {[tuple(np.shape(v)) for v in _tensors(value)]}"
-                        for key, value in images.items()
-                    )
+                    "Either all images have the batch axis, or none has it. "
+                    "Add it by `images[None]`. Received: "
+                    + ", ".join(f"{k} {_shapes(v)}" for k, v in images.items())
                 )
             for key, value in images.items():
                 bound.arguments[key] = _with_batch_axis(value)
@@ -68,8 +67,19 @@ def batch_axis_optional(
     return decorate
 
 
-def _tensors(images: Any) -> list[Any]:
+def _values(images: Any) -> list[Any]:
     return list(images.values()) if isinstance(images, Mapping) else [images]
+
+
+def _shapes(images: Any) -> str:
+    return " and ".join(
+        str(
+            value.batch_shape
+            if isinstance(value, tfd.Distribution)
+            else tuple(np.shape(value))
+        )
+        for value in _values(images)
+    )
 
 
 def _rank(images: Any) -> int | None:

@@ -9,8 +9,6 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
-from vhe_tf.distributions.pixel_cnn import BernoulliPixels
-from vhe_tf.distributions.pixel_cnn import PixelCNN
 from vhe_tf.models.latents import Latent
 
 __all__ = [
@@ -20,7 +18,6 @@ __all__ = [
     "batch_shape_of",
     "batch_size_of",
     "group_names",
-    "has_binary_pixels",
     "log_mean_exp",
     "log_ratio",
     "parents_of",
@@ -188,15 +185,6 @@ def with_implied(latents: Sequence[Latent], support: Support) -> Support:
         if below:
             completed[latent.name] = tf.concat(below, axis=1)
     return completed
-
-
-def has_binary_pixels(likelihood: tfd.Distribution) -> bool:
-    """Returns whether the images of a likelihood have pixels of 0 and 1."""
-    while isinstance(likelihood, tfd.Independent):
-        likelihood = likelihood.distribution
-    if isinstance(likelihood, PixelCNN):
-        return isinstance(likelihood.pixels, BernoulliPixels)
-    return isinstance(likelihood, tfd.Bernoulli)
 
 
 def where_rows(
