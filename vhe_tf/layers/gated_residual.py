@@ -83,7 +83,7 @@ class GatedResidualBlock(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.conditioning_kernel_size = conditioning_kernel_size
-        self.rate = dropout
+        self.dropout = dropout
         policy = self.dtype_policy
         self.from_above = vertical(2 * filters, kernel_size, dtype=policy)
         self.from_left = horizontal(2 * filters, kernel_size, dtype=policy)
@@ -139,5 +139,5 @@ class GatedResidualBlock(keras.layers.Layer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "conditioning_kernel_size": self.conditioning_kernel_size,
-            "dropout": self.rate,
+            "dropout": self.dropout,
         }
