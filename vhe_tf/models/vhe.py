@@ -229,6 +229,24 @@ class VHE(LatentVariableModel):
         self._track(terms, -tf.reduce_mean(terms.elbo), episode)
         return self._results()
 
+    def predict_step(self, images: Any) -> dict[str, tf.Tensor]:
+        """Returns an embedding of each image, one for each group latent.
+
+        This is what `predict(images)` computes: the mean of the posterior
+        q(c; {x}) given the image alone.
+        """
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(images)
+        if isinstance(images, Mapping):
+            raise ValueError(
+                "`predict` takes images, `[M, H, W, C]`; `evaluate` takes "
+                f"episodes. Received: a mapping with {sorted(images)}."
+            )
+        support = dict.fromkeys(
+            _graph.group_names(self.latents), images[:, tf.newaxis]
+        )
+        posteriors = self.encode(support)
+        return {name: value.mean() for name, value in posteriors.items()}
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Means over elements that `fit` reports and resets each epoch.
