@@ -32,11 +32,11 @@ from vhe_tf._utils import atomic_io
 from vhe_tf._utils.progress import status_line
 from vhe_tf.checkpoint_folder import CheckpointFolder
 from vhe_tf.data import sources
+from vhe_tf.data.datasets.label_table import check_nested
+from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
+from vhe_tf.data.datasets.records.recorded_images import damage_is_told
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
-from vhe_tf.data.label_table import check_nested
-from vhe_tf.data.records import DamagedRecordsError
-from vhe_tf.data.records import damage_is_told
 from vhe_tf.loop import Loop
 from vhe_tf.models.vhe import VHE
 from vhe_tf.stopping import stop_requests
