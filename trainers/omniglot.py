@@ -142,7 +142,7 @@ def monitors(
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
-        few_tasks = {"num_trials": 4, "num_samples": 3}
+        few_tasks = {"num_tasks": 4, "num_samples": 3}
     return [
         monitoring.FewShotAccuracy(source.test, group=_GROUP, **few_tasks),
         monitoring.Likelihoods(source.test, group=_GROUP, every=5),

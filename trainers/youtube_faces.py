@@ -201,7 +201,7 @@ def monitors(
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
-        few_tasks = {"num_trials": 2, "num_samples": 2}
+        few_tasks = {"num_tasks": 2, "num_samples": 2}
     return [
         monitoring.FewShotAccuracy(
             source.test, group=source.group, **few_tasks

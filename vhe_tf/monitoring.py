@@ -17,7 +17,7 @@ from vhe_tf import visualization
 from vhe_tf._utils import atomic_io
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.evaluation import classification
+from vhe_tf.evaluation import tasks
 from vhe_tf.models.vhe import VHE
 from vhe_tf.training import averaged_weights
 
@@ -32,9 +32,6 @@ __all__ = [
 
 # Bytes that the scalars of an epoch do not reach.
 _SCALARS_SIZE = 2**16
-
-# Images decoded at once: what bounds the memory beside that of training.
-_MAX_DECODED = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,22 +115,57 @@ def fixed_cues(
     return Cues(group, images[:, :num_shots], images[:, num_shots:])
 
 
-class FewShotAccuracy(keras.callbacks.Callback):
+class _Evaluation(keras.callbacks.Callback):
+    """Adds the measurements of evaluators to the logs.
+
+    Args:
+        evaluators: The evaluators; EMA weights are measured.
+        every: Integer. Evaluate after every so many epochs.
+    """
+
+    def __init__(
+        self, evaluators: Sequence[evaluation.Evaluator], *, every: int
+    ) -> None:
+        super().__init__()
+        self.evaluators = list(evaluators)
+        self.every = every
+        for evaluator in self.evaluators:
+            evaluator.share_scorers(self.evaluators[0])
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Measures."""
+        if (epoch + 1) % self.every or logs is None:
+            return
+        with averaged_weights(self.model):
+            for evaluator in self.evaluators:
+                for measurement in evaluator(self.model):
+                    name = measurement.key.replace(".", "_")
+                    logs[name] = measurement.mean
+                    effective = measurement.effective_sample_size
+                    if effective is not None:
+                        logs["joint_effective_sample_size"] = effective
+
+
+class FewShotAccuracy(_Evaluation):
     """Adds few-shot accuracy on unseen groups to the logs.
 
     Place it before the callbacks that write or use the logs.
 
     Args:
         data: Images of unseen groups, ready for the model.
-        group: The grouping whose groups are the classes.
-        num_ways: K; fewer where there are fewer classes.
-        shots: For each N, a metric `accuracy_{K}way_{N}shot`; fewer where a
-            class has fewer images (with `spread`, groups of that).
-        spread: As in `few_shot_trials`; with it, the metric's name ends in
-            `_by_{group}`.
-        num_trials: Tasks an evaluation, the same ones each time.
-        num_samples: Draws from q(c; D).
-        every: Evaluate each so many epochs.
+        group: String. The grouping whose groups are the classes.
+        num_ways: Integer. K; lowered to the number of classes. Defaults to 20.
+        shots: Sequence of integers. For each N, a metric
+            `accuracy_{K}way_{N}shot`; lowered where a class has fewer images
+            (with `spread`, groups of that). Defaults to `(1, 5)`.
+        spread: String or None. As in `TaskDesign`; with it, the metric's name
+            ends in `_by_{group}`.
+        num_tasks: Integer. Tasks per evaluation, the same ones each time.
+            Defaults to 10.
+        num_samples: Integer. Samples from q(c; D). Defaults to 5.
+        every: Integer. Evaluate after every so many epochs. Defaults to 1.
     """
 
     def __init__(
@@ -144,64 +176,40 @@ class FewShotAccuracy(keras.callbacks.Callback):
         num_ways: int = 20,
         shots: Sequence[int] = (1, 5),
         spread: str | None = None,
-        num_trials: int = 10,
+        num_tasks: int = 10,
         num_samples: int = 5,
         every: int = 1,
     ) -> None:
-        super().__init__()
-        self._data = data
-        self._group = group
-        self._num_ways = min(num_ways, len(data.group_ids(group)))
-        self._shots = classification.lowered_shots(
-            shots, classification.most_shots(data, group, spread=spread)
+        evaluator = evaluation.FewShotClassification(
+            data,
+            group=group,
+            ways=[num_ways],
+            shots=shots,
+            spread=spread,
+            num_tasks=num_tasks,
+            sampling=evaluation.Sampling(num_samples),
         )
-        self._spread = spread
-        self._num_trials = num_trials
-        self._num_samples = num_samples
-        self._every = every
-        self._scorer: evaluation.ClassScorer | None = None
-
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        """Classifies the fixed tasks."""
-        if (epoch + 1) % self._every or logs is None:
-            return
-        if self._scorer is None or self._scorer.model is not self.model:
-            self._scorer = evaluation.ClassScorer(
-                self.model, group=self._group, num_samples=self._num_samples
-            )
-        with averaged_weights(self.model):
-            for num_shots in self._shots:
-                accuracy = evaluation.few_shot_accuracy(
-                    self._scorer,
-                    self._data,
-                    num_ways=self._num_ways,
-                    num_shots=num_shots,
-                    num_trials=self._num_trials,
-                    spread=self._spread,
-                )
-                name = f"accuracy_{self._num_ways}way_{num_shots}shot"
-                by = f"_by_{self._group}" if self._spread else ""
-                logs[name + by] = accuracy.mean
+        super().__init__([evaluator], every=every)
 
 
-class Likelihoods(keras.callbacks.Callback):
+class Likelihoods(_Evaluation):
     """Adds joint and conditional likelihoods of unseen groups to the logs.
 
     Rough ones, of few groups and samples, to see a trend; `joint_nll` and
-    `conditional_nll_{N}shot` in nats an image, `joint_effective_sample_size`.
+    `conditional_nll_{N}shot` in nats per image, `joint_effective_sample_size`.
     Place it before the callbacks that write or use the logs.
 
     Args:
         data: Images of unseen groups, ready for the model.
-        group: The grouping whose groups are the sets X.
-        shots: For each N, a conditional likelihood; fewer where a group has
-            fewer images.
-        num_groups: Groups in the joint likelihood, the same ones each time.
-        num_trials: Images in a conditional likelihood.
-        num_samples: Draws from q(c; D).
-        every: Evaluate each so many epochs.
+        group: String. The grouping whose groups are the sets X.
+        shots: Sequence of integers. For each N, a conditional likelihood;
+            lowered where a group has fewer images. Defaults to `(1, 5)`.
+        num_groups: Integer. Groups in the joint likelihood, the same ones each
+            time. Defaults to 10.
+        num_queries: Integer. Images in a conditional likelihood. Defaults to
+            50.
+        num_samples: Integer. Samples from q(c; D). Defaults to 10.
+        every: Integer. Evaluate after every so many epochs. Defaults to 1.
     """
 
     def __init__(
@@ -211,59 +219,22 @@ class Likelihoods(keras.callbacks.Callback):
         group: str,
         shots: Sequence[int] = (1, 5),
         num_groups: int = 10,
-        num_trials: int = 50,
+        num_queries: int = 50,
         num_samples: int = 10,
         every: int = 1,
     ) -> None:
-        super().__init__()
-        self._data = data
-        self._group = group
-        self._shots = classification.lowered_shots(
-            shots, classification.most_shots(data, group)
+        sampling = evaluation.Sampling(num_samples)
+        joint = evaluation.JointLikelihood(
+            data, group=group, num_groups=num_groups, sampling=sampling
         )
-        self._num_groups = num_groups
-        self._num_trials = num_trials
-        self._num_samples = num_samples
-        self._every = every
-        self._scorers: (
-            tuple[evaluation.ClassScorer, evaluation.JointScorer] | None
-        ) = None
-
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        """Evaluates the likelihoods."""
-        if (epoch + 1) % self._every or logs is None:
-            return
-        if self._scorers is None or self._scorers[0].model is not self.model:
-            self._scorers = (
-                evaluation.ClassScorer(
-                    self.model, group=self._group, num_samples=self._num_samples
-                ),
-                evaluation.JointScorer(
-                    self.model, self._group, 1, _MAX_DECODED
-                ),
-            )
-        scorer, joint_scorer = self._scorers
-        with averaged_weights(self.model):
-            joint = evaluation.joint_nll(
-                self.model,
-                self._data,
-                group=self._group,
-                num_samples=self._num_samples,
-                max_groups=self._num_groups,
-                scorer=joint_scorer,
-            )
-            logs["joint_nll"] = joint.nats_per_image.mean
-            logs["joint_effective_sample_size"] = joint.effective_sample_size
-            for num_shots in self._shots:
-                conditional = evaluation.conditional_nll(
-                    scorer,
-                    self._data,
-                    num_shots=num_shots,
-                    num_trials=self._num_trials,
-                )
-                logs[f"conditional_nll_{num_shots}shot"] = conditional.mean
+        conditional = evaluation.ConditionalLikelihood(
+            data,
+            group=group,
+            shots=tasks.lowered_shots(shots, tasks.most_shots(data, group)),
+            num_queries=num_queries,
+            sampling=sampling,
+        )
+        super().__init__([joint, conditional], every=every)
 
 
 class Scalars(keras.callbacks.Callback):
