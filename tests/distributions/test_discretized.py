@@ -554,7 +554,10 @@ def test_draws_equal_those_of_the_naive_sampler(
     )
     expected = _draw_naively(network, noise, conditioned, pixels, temperature)
     assert len(np.unique(expected)) > 20
-    np.testing.assert_allclose(generate(noise, conditioned), expected)
+    # Levels: equal, or further apart than any rounding.
+    np.testing.assert_allclose(
+        generate(noise, conditioned), expected, rtol=1e-5
+    )
 
 
 def test_a_graph_of_any_batch_draws_each_image_without_its_neighbours():
@@ -567,7 +570,9 @@ def test_a_graph_of_any_batch_draws_each_image_without_its_neighbours():
     )
     draws = generate(noise)
     for n in range(3):
-        np.testing.assert_allclose(generate(noise[n : n + 1]), draws[n : n + 1])
+        np.testing.assert_allclose(
+            generate(noise[n : n + 1]), draws[n : n + 1], rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

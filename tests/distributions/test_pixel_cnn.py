@@ -493,6 +493,7 @@ def test_a_copy_keeps_all_but_what_it_changes():
         _bernoulli((2, 3, 1), 3, conditioned=2, temperature=0.5).log_prob(
             image
         ),
+        rtol=1e-6,
     )
     assert not np.allclose(copy.log_prob(image), d.log_prob(image))
 

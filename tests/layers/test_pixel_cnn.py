@@ -340,7 +340,8 @@ def test_new_weights_change_what_a_used_sampler_draws():
 
 def test_a_network_can_draw_before_its_first_call():
     network = GatedPixelCNN(1, filters=4, num_blocks=2)
-    pixels, noise = BernoulliPixels(), tf.fill([2, 3, 4, 1], 0.5)
+    pixels = BernoulliPixels()
+    noise = pixels.noise([2, 3, 4, 1], tf.constant([1, 2]))
     conditioning = _random(2, 3, 4, 2)
     draws = network.generate(noise, conditioning, pixels, tf.constant(1.0))
     np.testing.assert_array_equal(

@@ -88,6 +88,7 @@ def test_training_goes_on_as_if_never_interrupted(trained, tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
     model, path = trained
     episode = tiny_episode()
@@ -125,7 +126,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
         timeout=120,
     )
     np.testing.assert_allclose(
-        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-6
+        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-5
     )
 
 
