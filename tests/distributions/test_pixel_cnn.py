@@ -302,7 +302,7 @@ def test_draws_of_a_linear_chain_are_a_linear_map_of_the_noise():
 def _assert_unbiased(posterior, prior, expected):
     """Checks the mean of one-sample estimates of a divergence."""
     estimates = kl_from_sample(
-        posterior, prior, posterior.sample(20_000, seed=(3, 4))
+        posterior, prior, sample=posterior.sample(20_000, seed=(3, 4))
     )
     assert estimates.shape == (20_000, *posterior.batch_shape)
     error = np.std(estimates, axis=0) / np.sqrt(20_000)

@@ -71,6 +71,10 @@ def pixels_of(num_levels: int, num_components: int) -> Pixels:
 
     Raises:
         ValueError: As in `DiscretizedLogisticPixels`.
+
+    Example:
+    >>> pixels_of(2, 10)
+    BernoulliPixels()
     """
     if num_levels == 2:
         return BernoulliPixels()
@@ -125,6 +129,10 @@ class DiscretizedLogisticPixels(Pixels):
     Raises:
         ValueError: If `num_components` is not a positive integer or
             `num_levels` is not an integer of 2 or more.
+
+    Example:
+    >>> DiscretizedLogisticPixels(num_components=10).num_parameters(3)
+    100
     """
 
     num_components: int = 10

@@ -51,6 +51,13 @@ class GatedPixelCNN(keras.layers.Layer):
 
     Raises:
         ValueError: If a kernel size is even or below 3, or there is no block.
+
+    Example:
+    >>> network = GatedPixelCNN(1, filters=4, num_blocks=2)
+    >>> network.receptive_field
+    5
+    >>> network(tf.zeros([1, 8, 8, 1])).shape
+    TensorShape([1, 8, 8, 1])
     """
 
     def __init__(

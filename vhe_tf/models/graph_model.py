@@ -244,7 +244,7 @@ class GraphModel(EpisodeTrainer):
             parents = _graph.parents_of(latent, samples)
             posterior, prior = latent(observed, *parents)
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
-            _checks.check_kl(latent, latent.kl(posterior, prior, value))
+            _checks.check_kl(latent, latent.kl(posterior, prior, sample=value))
             samples[latent.name] = value
             self._nodes[latent.name] = _summary.Node(
                 tuple(value.shape[1:]),

@@ -144,8 +144,8 @@ class LatentVariableModel(GraphModel):
         self,
         support: Support | tf.Tensor,
         other: Support | tf.Tensor,
-        num_steps: int,
         *,
+        num_steps: int,
         seed: tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
