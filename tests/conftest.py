@@ -18,6 +18,7 @@ from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf import alphabet_vhe
 from vhe_tf import pixel_cnn_vhe
+from vhe_tf import random
 from vhe_tf import style_vhe
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -97,7 +98,7 @@ def tiny_episode(
         "group_size": {
             name: tf.fill([batch_size], group_size) for name in groups
         },
-        "seed": tf.constant(seed, tf.int32),
+        "seed": random.fold_in(seed, tf.range(batch_size)),
     }
 
 

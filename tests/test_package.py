@@ -20,13 +20,14 @@ PROGRAMS = [
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
     "_utils": set(),
+    "random": set(),
     "errors": set(),
-    "data": {"_utils"},
-    "distributions": {"_utils"},
+    "data": {"_utils", "random"},
+    "distributions": {"_utils", "random"},
     "distribute": set(),
     "objectives": set(),
     "optimizers": set(),
-    "layers": {"_utils", "distributions", "distribute"},
+    "layers": {"_utils", "distributions", "random"},
     "models": {
         "_utils",
         "data",
@@ -36,9 +37,17 @@ MAY_IMPORT = {
         "layers",
         "objectives",
         "optimizers",
+        "random",
     },
     "visualization": {"_utils", "models"},
-    "evaluation": {"_utils", "data", "distribute", "distributions", "models"},
+    "evaluation": {
+        "_utils",
+        "data",
+        "distribute",
+        "distributions",
+        "models",
+        "random",
+    },
     "callbacks": {
         "_utils",
         "data",
@@ -54,7 +63,7 @@ MAY_IMPORT = {
 }
 
 # Parts whose modules share no helper that they do not declare.
-CORE = {"distributions", "layers", "models", "objectives"}
+CORE = {"distributions", "layers", "models", "objectives", "random"}
 
 
 def _id(path):

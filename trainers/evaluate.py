@@ -327,7 +327,6 @@ def training_sampler(
         augmentation=source.augmentation(
             symmetries=run["symmetries"], affine_copies=run["affine_copies"]
         ),
-        exclude_query=run["exclude_query"],
         seed=seed,
     )
 

@@ -44,7 +44,6 @@ def assert_support_fits(support, element, labels):
     "options",
     [
         {"resamples": True},
-        {"resamples": True, "exclude_query": True},
         {"resamples": False},
         {"resamples": True, "support_size": (1, 3)},
     ],

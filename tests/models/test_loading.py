@@ -88,6 +88,7 @@ def test_training_goes_on_as_if_never_interrupted(trained, tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
     model, path = trained
     episode = tiny_episode()
@@ -107,7 +108,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
                 "query": arrays["query"],
                 "support": {"character": arrays["support"]},
                 "group_size": {"character": np.int32([5, 5, 5])},
-                "seed": np.int32([1, 2]),
+                "seed": np.int32([[1, 2], [3, 4], [5, 6]]),
             })
         np.save(sys.argv[3], terms.elbo)
         """
@@ -125,7 +126,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
         timeout=120,
     )
     np.testing.assert_allclose(
-        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-6
+        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-5
     )
 
 

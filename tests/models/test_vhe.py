@@ -321,7 +321,9 @@ def test_the_query_reaches_no_group_latent(models):
         ({"support": {"character": tf.zeros([3, *IMAGE_SHAPE])}}, "rank 5"),
         ({"support": {"character": tf.zeros([2, 2, *IMAGE_SHAPE])}}, "size"),
         ({"group_size": {"character": tf.ones([3, 1], tf.int32)}}, "rank"),
-        ({"seed": tf.constant([1], tf.int32)}, "size 2"),
+        ({"seed": tf.constant([1, 2])}, r"\[B, 2\].*of shape \(2,\)"),
+        ({"seed": tf.zeros([3, 3], tf.int32)}, "size 2"),
+        ({"seed": tf.zeros([2, 2], tf.int32)}, "size"),
     ],
 )
 @pytest.mark.parametrize("run", [lambda model: model, tf.function])
@@ -356,7 +358,7 @@ def test_equal_seeds_give_equal_terms(model, episode):
 
 
 def test_other_seeds_give_other_terms(model, episode):
-    other = model({**episode, "seed": tf.constant([1, 3], tf.int32)})
+    other = model({**episode, "seed": episode["seed"] + 1})
     assert np.all(np.not_equal(model(episode).elbo, other.elbo))
 
 
@@ -391,7 +393,7 @@ def test_a_graph_takes_episodes_of_any_size(models):
         "query": tf.TensorSpec([None, *IMAGE_SHAPE]),
         "support": {"character": tf.TensorSpec([None, None, *IMAGE_SHAPE])},
         "group_size": {"character": tf.TensorSpec([None], tf.int32)},
-        "seed": tf.TensorSpec([2], tf.int32),
+        "seed": tf.TensorSpec([None, 2], tf.int32),
     }
     graph = tf.function(models["flat"], input_signature=[specs])
     for sizes in ({}, {"batch_size": 1, "support_size": 5}):
@@ -402,17 +404,8 @@ def test_a_graph_takes_episodes_of_any_size(models):
 
 
 @pytest.mark.parametrize("structure", ["hierarchical"])
-def test_xla_compiles_the_bound(model, episode):
-    # Only roots: other terms depend on draws, which XLA makes differently.
-    compiled = tf.function(model, jit_compile=True)
-    terms, eager = compiled(episode), model(episode)
-    _assert_equal(terms, compiled(episode))
-    for latent in model.latents:
-        if not latent.parents:
-            np.testing.assert_allclose(
-                terms.kl[latent.name], eager.kl[latent.name], rtol=1e-5
-            )
-    assert np.all(np.isfinite(terms.elbo))
+def test_xla_gives_the_same_terms(model, episode):
+    _assert_close(tf.function(model, jit_compile=True)(episode), model(episode))
 
 
 # Training ---------------------------------------------------------------------
@@ -478,7 +471,9 @@ def test_fitting_resets_the_metrics_each_epoch():
     history = model.fit(
         _dataset(tiny_episode()), epochs=2, shuffle=False, verbose=0
     ).history
-    np.testing.assert_allclose(history["loss"][0], history["loss"][1])
+    np.testing.assert_allclose(
+        history["loss"][0], history["loss"][1], rtol=1e-6
+    )
     assert model.metrics[0].count.numpy() == 3.0
 
 
@@ -1540,10 +1535,17 @@ def test_images_of_double_precision_are_as_good(models, pixel_cnn):
         np.testing.assert_array_equal(terms.elbo, model(episode).elbo)
 
 
-@pytest.mark.parametrize("seed", [3, (1, 2, 3)])
-def test_a_seed_of_another_shape_is_refused_by_name(seed):
-    with pytest.raises(ValueError, match="`seed` must be two ints"):
-        tiny_vhe().sample_prior(2, seed=seed)
+def test_a_seed_may_be_an_integer(model, episode):
+    _assert_equal(
+        model.infer(episode["support"], seed=7),
+        model.infer(episode["support"], seed=(7, 0)),
+    )
+
+
+@pytest.mark.parametrize("seed", [3.5, (1, 2, 3)])
+def test_a_seed_of_another_shape_is_refused_by_name(models, seed):
+    with pytest.raises(ValueError, match="`seed` must be an integer"):
+        models["flat"].sample_prior(2, seed=seed)
 
 
 def test_interpolation_needs_as_many_groups_at_either_end():

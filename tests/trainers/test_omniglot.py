@@ -316,7 +316,7 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
             (28, 28),
         ),
         (
-            "--objective=resample --exclude_query --ema=0 --images=grey "
+            "--objective=resample --ema=0 --images=grey "
             "--symmetries=2 --support_size=2 --image_size=20x16 "
             "--distribution=mirrored --accumulation=2",
             (20, 16),

@@ -292,17 +292,21 @@ def checked_episode(
         name: checked_images(model, name, images=episode["support"][name])
         for name in group_latents
     }
+    seed = tf.cast(episode["seed"], tf.int32)
+    if seed.shape.rank != 2:
+        raise ValueError(
+            "The `seed` of an episode has one seed per row, [B, 2], such as "
+            "`vhe_tf.random.fold_in(0, tf.range(B))`. "
+            f"Received: a seed of shape {seed.shape}."
+        )
     # An extra batch axis of size 1 would broadcast into a wrong ELBO.
-    shapes = [
-        (query, ("B", *model.image_shape)),
-        (episode["seed"], (2,)),
-    ]
+    shapes = [(query, ("B", *model.image_shape)), (seed, ("B", 2))]
     for name, images in support.items():
         shapes.append((images, ("B", f"N of {name}", *model.image_shape)))
         if rescales:
             shapes.append((episode["group_size"][name], ("B",)))
     tf.debugging.assert_shapes(shapes)
-    return {**episode, "query": query, "support": support}
+    return {**episode, "query": query, "support": support, "seed": seed}
 
 
 def check_keys(

@@ -99,7 +99,7 @@ class GraphModel(EpisodeTrainer):
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
@@ -113,7 +113,8 @@ class GraphModel(EpisodeTrainer):
                 from its posterior. So are its ancestors: the elements of a
                 group are elements of the groups that contain it. Any other
                 latent is sampled from its prior.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of joint samples per batch element.
                 Defaults to 1.
             batch_size: Integer, B. Required if `support` is empty.
@@ -151,7 +152,7 @@ class GraphModel(EpisodeTrainer):
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int,
         sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
@@ -159,7 +160,8 @@ class GraphModel(EpisodeTrainer):
 
         Args:
             support: As in `infer`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S.
             sample_unobserved: As in `infer`.
 
@@ -192,14 +194,15 @@ class GraphModel(EpisodeTrainer):
         return support
 
     def decode(
-        self, samples: Samples, *, seed: tf.Tensor, query: Any = None
+        self, samples: Samples, *, seed: int | tf.Tensor, query: Any = None
     ) -> tfd.Distribution:
         """Returns the likelihood p(x | latents); samples missing latents.
 
         Args:
             samples: Mapping from names of group latents to tensors of shape
                 `[S..., B, E...]`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: Tensor of shape `[B, H, W, C]`, or None. With a query, the
                 latents that `samples` lacks are sampled from their posterior
                 given these elements (reconstruction), else from their prior
@@ -225,7 +228,7 @@ class GraphModel(EpisodeTrainer):
         return _checks.checked_query(self, query, batch_size=batch_shape[-1])
 
     def _complete(
-        self, samples: Samples, *, query: Any, seed: tf.Tensor
+        self, samples: Samples, *, query: Any, seed: int | tf.Tensor
     ) -> tuple[Samples, tf.Tensor]:
         return _graph.sample_rest(
             self.latents,

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.distributions import tempering
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
@@ -27,7 +27,7 @@ class LatentVariableModel(GraphModel):
         self,
         samples: Samples,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         query: Any = None,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
@@ -35,7 +35,8 @@ class LatentVariableModel(GraphModel):
 
         Args:
             samples: As in `decode`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: As in `decode`.
             temperature: As in `sample`.
 
@@ -44,20 +45,20 @@ class LatentVariableModel(GraphModel):
             its pixels are independent, else a sample.
         """
         likelihood = tempering.tempered(
-            self.decode(samples, seed=by_row.fold_in(seed, 0), query=query),
+            self.decode(samples, seed=random.fold_in(seed, 0), query=query),
             temperature,
         )
         try:
             return likelihood.mean()
         except NotImplementedError:
-            return _graph.sample(likelihood, seed=by_row.fold_in(seed, 1))
+            return _graph.sample(likelihood, seed=random.fold_in(seed, 1))
 
     @batch_axis_optional()
     def sample(
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Samples a new element of each group (few-shot generation).
@@ -65,7 +66,8 @@ class LatentVariableModel(GraphModel):
         Args:
             support: As in `infer`. Without the axis B, of shape
                 `[N, H, W, C]`, it is one group, and the result has no axis B.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: Float. Temperature of p(x | latents), see `tempered`.
                 Images are more typical below 1. Defaults to 1.
 
@@ -74,14 +76,14 @@ class LatentVariableModel(GraphModel):
             pixels can lie outside 0..1.
         """
         support = _checks.checked_support(self, support)
-        samples = self.infer(support, seed=by_row.fold_in(seed, 0))
+        samples = self.infer(support, seed=random.fold_in(seed, 0))
         return self._sample_images(samples, temperature, seed=seed)
 
     def sample_prior(
         self,
         batch_size: int,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
         latent_temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
@@ -89,7 +91,8 @@ class LatentVariableModel(GraphModel):
 
         Args:
             batch_size: Integer, B. Number of groups.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
             latent_temperature: Float. Temperature of the priors of the group
                 latents. Defaults to 1.
@@ -99,7 +102,7 @@ class LatentVariableModel(GraphModel):
         """
         samples = self.infer(
             {},
-            seed=by_row.fold_in(seed, 0),
+            seed=random.fold_in(seed, 0),
             batch_size=batch_size,
             temperature=latent_temperature,
         )
@@ -111,7 +114,7 @@ class LatentVariableModel(GraphModel):
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Reconstructs elements from their latents.
@@ -120,7 +123,8 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`. Group latents without a support are
                 inferred from the query.
             query: Tensor of shape `[B, H, W, C]`, the elements.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
         Returns:
@@ -129,12 +133,12 @@ class LatentVariableModel(GraphModel):
         query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
-            seed=by_row.fold_in(seed, 0),
+            seed=random.fold_in(seed, 0),
             sample_unobserved=False,
         )
         return self.render(
             samples,
-            seed=by_row.fold_in(seed, 1),
+            seed=random.fold_in(seed, 1),
             query=query,
             temperature=temperature,
         )[0]
@@ -146,7 +150,7 @@ class LatentVariableModel(GraphModel):
         other: Support | tf.Tensor,
         *,
         num_steps: int,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Samples elements of groups between two groups.
@@ -157,7 +161,8 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`.
             other: The same latents, for the groups at the other end.
             num_steps: Integer, T. Number of steps, both ends included.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
         Returns:
@@ -173,10 +178,10 @@ class LatentVariableModel(GraphModel):
                 f"Received: num_steps={num_steps!r}."
             )
         start = self.infer(
-            _checks.checked_support(self, support), seed=by_row.fold_in(seed, 0)
+            _checks.checked_support(self, support), seed=random.fold_in(seed, 0)
         )
         end = self.infer(
-            _checks.checked_support(self, other), seed=by_row.fold_in(seed, 0)
+            _checks.checked_support(self, other), seed=random.fold_in(seed, 0)
         )
         for name in start:
             tf.debugging.assert_equal(
@@ -191,7 +196,7 @@ class LatentVariableModel(GraphModel):
                 for name in start
             }
             return self.render(
-                between, seed=by_row.fold_in(seed, 1), temperature=temperature
+                between, seed=random.fold_in(seed, 1), temperature=temperature
             )[0]
 
         images = tf.map_fn(
@@ -204,7 +209,7 @@ class LatentVariableModel(GraphModel):
         samples: Samples,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
         """Estimates log p(x | group latents) for given group latents.
@@ -216,7 +221,8 @@ class LatentVariableModel(GraphModel):
             samples: As in `decode`. Group latents that it lacks are integrated
                 out like the per-element latents, with q(c; {x}).
             query: Tensor of shape `[B, H, W, C]`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_element_samples: Integer, T. Defaults to 1.
 
         Returns:
@@ -244,7 +250,7 @@ class LatentVariableModel(GraphModel):
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
@@ -254,7 +260,8 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`. Group latents without a support are
                 integrated out, see `log_likelihood_given`.
             query: Tensor of shape `[B, H, W, C]`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples of the group latents.
                 Defaults to 20.
             num_element_samples: Integer, T. Number of samples of the
@@ -266,7 +273,7 @@ class LatentVariableModel(GraphModel):
         query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
-            seed=by_row.fold_in(seed, 0),
+            seed=random.fold_in(seed, 0),
             num_samples=num_samples,
             sample_unobserved=False,
         )
@@ -274,7 +281,7 @@ class LatentVariableModel(GraphModel):
             self.log_likelihood_given(
                 samples,
                 query,
-                seed=by_row.fold_in(seed, 1),
+                seed=random.fold_in(seed, 1),
                 num_element_samples=num_element_samples,
             )
         )
@@ -285,7 +292,7 @@ class LatentVariableModel(GraphModel):
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
@@ -296,7 +303,8 @@ class LatentVariableModel(GraphModel):
                 `[B, K, N, H, W, C]`, or the tensor, as in `infer`. Without the
                 axis B it is one task, and the result has no axis B.
             query: Tensor of shape `[B, H, W, C]`.
-            seed: int32 tensor of shape `[2]`.
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples from q(c; D). Defaults
                 to 20, as in the paper.
             num_element_samples: Integer, T. As in `log_likelihood`.
@@ -335,8 +343,8 @@ class LatentVariableModel(GraphModel):
         samples: Samples,
         temperature: float | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
     ) -> tf.Tensor:
-        likelihood = self.decode(samples, seed=by_row.fold_in(seed, 1))
+        likelihood = self.decode(samples, seed=random.fold_in(seed, 1))
         likelihood = tempering.tempered(likelihood, temperature)
-        return _graph.sample(likelihood, seed=by_row.fold_in(seed, 2))[0]
+        return _graph.sample(likelihood, seed=random.fold_in(seed, 2))[0]

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf import objectives
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.layers import dropout
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
@@ -60,9 +60,11 @@ class VHE(LatentVariableModel):
             `has_label`: optional. For some group latents, a boolean tensor of
             shape `[B]`, whether the group of x has a label. Without a label,
             the latent is sampled from its prior and its KL is 0.
-            `seed`: int32 tensor of shape `[2]`. The only source of randomness
-            in `call`. XLA and TensorFlow give different samples for the same
-            seed.
+            `seed`: int32 tensor of shape `[B, 2]`, one seed per row. The only
+            source of randomness in `call`. If the families of distributions
+            are registered (see `vhe_tf.random.register`), a row's samples
+            depend on its own seed alone; otherwise also on the other rows, and
+            so on the number of replicas and microbatches.
         training: Boolean. Whether dropout is active. Defaults to False.
 
     Returns:
@@ -116,13 +118,13 @@ class VHE(LatentVariableModel):
         episode = _checks.checked_episode(
             self, episode, rescales=self.objective.rescales
         )
-        seed = by_row.fold_in(episode["seed"], len(self.latents))
-        with dropout.seed_scope(seed, training=training):
+        seeds = random.fold_in(episode["seed"], len(self.latents))
+        with dropout.seed_scope(seeds, training=training):
             return self._terms(episode)
 
     def _terms(self, episode: _graph.Episode) -> objectives.ElboTerms:
         query = episode["query"]
-        batch_size = tf.shape(query)[0]
+        batch_shape = tf.shape(query)[:1]
         samples: _graph.Samples = {}
         kl: dict[str, tf.Tensor] = {}
         group_scale: dict[str, tf.Tensor] = {}
@@ -132,13 +134,17 @@ class VHE(LatentVariableModel):
             posterior, prior = latent(
                 observed, *_graph.parents_of(latent, samples)
             )
-            seed = by_row.fold_in(episode["seed"], index)
-            samples[name] = distribute.sample(posterior, batch_size, seed=seed)
+            seeds = random.fold_in(episode["seed"], index)
+            samples[name] = _graph.sample(
+                posterior, batch_shape, seed=seeds, allow_unregistered=True
+            )
             kl[name] = latent.kl(posterior, prior, sample=samples[name])
             group_scale[name] = self._group_scale(latent, episode)
             if name in episode.get("has_label", {}):
                 has_label = episode["has_label"][name]
-                from_prior = distribute.sample(prior, batch_size, seed=seed)
+                from_prior = _graph.sample(
+                    prior, batch_shape, seed=seeds, allow_unregistered=True
+                )
                 samples[name] = _graph.where_rows(
                     has_label, samples[name], other=from_prior
                 )
