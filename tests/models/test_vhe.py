@@ -870,7 +870,7 @@ def test_likelihoods_and_samples_need_a_support(model, episode):
         lambda: model.sample({}, seed=SEED),
         lambda: model.log_likelihood({}, episode["query"], seed=SEED),
     ):
-        with pytest.raises(ValueError, match="`sample_prior` draws"):
+        with pytest.raises(ValueError, match="use `sample_prior`"):
             call()
 
 

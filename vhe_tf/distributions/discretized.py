@@ -170,7 +170,11 @@ class DiscretizedLogisticPixels(Pixels):
         ]
 
     def log_prob(
-        self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `[..., H, W, C]`, nats, of each channel given those before.
 
@@ -191,7 +195,7 @@ class DiscretizedLogisticPixels(Pixels):
         return random.uniform(shape, seeds)
 
     def draw(
-        self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns a component's logistics, rounded to levels.
 

@@ -82,13 +82,13 @@ class IncrementalPixelCNN:
         noise = tf.transpose(noise, [1, 2, 0, 3])  # [H, W, N, C]
 
         def draw(parameters: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-            return pixels.draw(parameters, noise, temperature)
+            return pixels.draw(parameters, noise, temperature=temperature)
 
         def next_row(
             i: tf.Tensor, rows: Any, row_above: tf.Tensor, image: Any
         ) -> Any:
             rows, row = self.next_row(
-                rows, tf.transpose(row_above, [1, 0, 2]), i
+                rows, tf.transpose(row_above, [1, 0, 2]), index=i
             )
             sampled = self._sample_row(row, noise[i], draw=draw)
             return i + 1, rows, sampled, image.write(i, sampled)
@@ -120,7 +120,7 @@ class IncrementalPixelCNN:
         def next_pixel(
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
         ) -> Any:
-            state, parameters = self.next_pixel(state, before, row, j)
+            state, parameters = self.next_pixel(state, before, row=row, index=j)
             pixel = draw(parameters, noise[j])
             return j + 1, state, pixel, sampled.write(j, pixel)
 
@@ -154,7 +154,7 @@ class IncrementalPixelCNN:
         )
 
     def next_row(
-        self, rows: Any, row_above: tf.Tensor, index: tf.Tensor
+        self, rows: Any, row_above: tf.Tensor, *, index: tf.Tensor
     ) -> tuple[Any, tf.Tensor]:
         """Advances the vertical stack by a row.
 
@@ -216,6 +216,7 @@ class IncrementalPixelCNN:
         self,
         pixels: Any,
         pixel_before: tf.Tensor,
+        *,
         row: tf.Tensor,
         index: tf.Tensor,
     ) -> tuple[Any, tf.Tensor]:
