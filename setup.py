@@ -23,7 +23,11 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
     package_data={
         "vhe_tf": ["py.typed"],
-        "vhe_tf.data.youtube_faces": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+        "vhe_tf.data.datasets.youtube_faces": [
+            "README.md",
+            "CITATIONS.bib",
+            "TAGS.txt",
+        ],
         "vhe_tf.serving": ["demo/*"],
     },
     python_requires=">=3.11,<3.14",

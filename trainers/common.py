@@ -3,6 +3,7 @@
 Each trainer adds its data, its model, what it measures and its pictures.
 """
 
+import dataclasses
 import functools
 import os
 import re
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from vhe_tf import VHE
+    from vhe_tf import evaluation
     from vhe_tf import training
     from vhe_tf.data import Episodes
     from vhe_tf.data import GroupedData
@@ -480,8 +482,7 @@ def finish(
     group: str,
     made_pictures: str,
     ways: Sequence[int] = (20,),
-    measure: Callable[["VHE", Callable[[str], None]], dict[str, Any]]
-    | None = None,
+    more: Sequence["evaluation.Evaluator"] = (),
 ) -> None:
     """Evaluates and pictures the best model, and says what was made.
 
@@ -493,16 +494,15 @@ def finish(
         draw: Returns the pictures of a model by name.
         group: The grouping whose groups are the classes.
         made_pictures: What the pictures are, for a person.
-        ways: As in `report.evaluate`.
-        measure: Returns more measurements, by name; called with the model and
-            what shows a line of progress.
+        ways: As in `EvaluationSettings`.
+        more: Evaluators of what else is measured.
     """
     import vhe_tf
     from vhe_tf import distribute
+    from vhe_tf import evaluation
     from vhe_tf import training
     from vhe_tf import visualization
     from vhe_tf._utils.progress import status_line
-    from vhe_tf.evaluation import report
 
     if not distribute.is_chief(strategy()):
         return
@@ -518,25 +518,26 @@ def finish(
                 run.pictures / f"{name}.png", grid, ink=source.ink
             )
         with status_line() as progress:
-            metrics = report.evaluate(
+            report = evaluation.evaluate(
                 model,
                 source.test,
                 group=group,
-                ways=ways,
-                num_trials=NUM_TEST_TRIALS.value,
-                num_groups=NUM_TEST_GROUPS.value,
-                num_samples=NUM_TEST_SAMPLES.value,
-                seed=SEED.value,
+                settings=evaluation.EvaluationSettings(
+                    ways=ways,
+                    num_tasks=NUM_TEST_TRIALS.value,
+                    num_groups=NUM_TEST_GROUPS.value,
+                    num_samples=NUM_TEST_SAMPLES.value,
+                    seed=SEED.value,
+                ),
+                more=more,
                 progress=progress,
             )
-            if source.binarization == "none":
-                metrics = report.with_bits(metrics, model.image_shape)
-            if source.caveat:
-                metrics["caveat"] = source.caveat
-            if measure:
-                metrics |= measure(model, progress)
-        training.write_json(run.folder / "metrics.json", metrics)
-    _say_what_was_made(run, model, report.summary_lines(metrics), made_pictures)
+        if source.binarization == "none":
+            report = report.in_bits(model.image_shape)
+        report = dataclasses.replace(report, caveat=source.caveat)
+        training.write_json(run.folder / "metrics.json", report.to_json())
+    lines = evaluation.summary_lines(report)
+    _say_what_was_made(run, model, lines, made_pictures)
 
 
 def _say_what_was_made(

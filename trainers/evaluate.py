@@ -9,10 +9,10 @@ runs are measured too where --lake_runs names them, and the KL of Table 1 where
 --num_kl_batches asks for it.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -137,12 +137,12 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
     from vhe_tf import distribute
+    from vhe_tf import evaluation
     from vhe_tf import training
     from vhe_tf._utils.progress import status_line
-    from vhe_tf.data import omniglot
     from vhe_tf.data import sources
-    from vhe_tf.evaluation import classification
-    from vhe_tf.evaluation import report
+    from vhe_tf.data.datasets import omniglot
+    from vhe_tf.evaluation import tasks
 
     path = pathlib.Path(_MODEL.value)
     out = pathlib.Path(_OUT.value or path.with_name("evaluation.json"))
@@ -163,16 +163,16 @@ def main(argv: Sequence[str]) -> None:
         # Before TensorFlow does anything else.
         with distribute.make_strategy(_DISTRIBUTION.value).scope():
             model = vhe_tf.load_model(path)
-        settings = data_settings(path)
+        data = data_settings(path)
         source = sources.load_again(
-            settings,
+            data,
             data_dir=_DATA_DIR.value,
             skip_corrupt=_SKIP_CORRUPT.value,
         )
         training.tell_other_groups(
-            path, settings["dataset"], source.groups_checksum()
+            path, data["dataset"], source.groups_checksum()
         )
-        classification.check_shape(model, source.test.image_shape)
+        tasks.check_shape(model, source.test.image_shape)
         if _LAKE_RUNS.value:
             omniglot.lake_runs(_LAKE_RUNS.value)
         if _NUM_KL_BATCHES.value:
@@ -185,13 +185,10 @@ def main(argv: Sequence[str]) -> None:
             )
         out.parent.mkdir(parents=True, exist_ok=True)
     with training.failures_end_quietly(), status_line() as progress:
-        metrics = report.evaluate(
-            model,
-            source.test,
-            group=source.group,
+        settings = evaluation.EvaluationSettings(
             ways=[_NUM_WAYS.value],
             shots=shots,
-            num_trials=_NUM_TRIALS.value,
+            num_tasks=_NUM_TRIALS.value,
             within=_WITHIN.value
             if _WITHIN.value in source.test.labels
             else None,
@@ -201,34 +198,37 @@ def main(argv: Sequence[str]) -> None:
             joint_num_samples=_JOINT_NUM_SAMPLES.value,
             max_decoded=_MAX_DECODED.value,
             seed=_SEED.value,
+        )
+        more: list[evaluation.Evaluator] = []
+        if _LAKE_RUNS.value:
+            more.append(
+                evaluation.LakeRuns(
+                    _LAKE_RUNS.value,
+                    group=source.group,
+                    sampling=settings.sampling,
+                )
+            )
+        if _NUM_KL_BATCHES.value:
+            more.append(
+                evaluation.TrainingKL(
+                    sampler, num_batches=_NUM_KL_BATCHES.value
+                )
+            )
+        report = evaluation.evaluate(
+            model,
+            source.test,
+            group=source.group,
+            settings=settings,
+            more=more,
             progress=progress,
         )
         if source.binarization == "none":
-            metrics = report.with_bits(metrics, model.image_shape)
-        if _LAKE_RUNS.value:
-            metrics["accuracy"]["20way_1shot_lake_runs"] = report.lake_runs(
-                classification.ClassScorer(
-                    model,
-                    group=source.group,
-                    num_samples=_NUM_SAMPLES.value,
-                    num_element_samples=_NUM_ELEMENT_SAMPLES.value,
-                    max_decoded=_MAX_DECODED.value,
-                ),
-                _LAKE_RUNS.value,
-                progress=progress,
-            )
-        if _NUM_KL_BATCHES.value:
-            metrics["training_kl"] = training_kl(
-                model,
-                sampler,
-                num_batches=_NUM_KL_BATCHES.value,
-                progress=progress,
-            )
-        if source.caveat:
-            metrics["caveat"] = source.caveat
-        metrics["model"] = str(path)
-        training.write_json(out, metrics)
-    for line in report.summary_lines(metrics):
+            report = report.in_bits(model.image_shape)
+        report = dataclasses.replace(
+            report, caveat=source.caveat, model=str(path)
+        )
+        training.write_json(out, report.to_json())
+    for line in evaluation.summary_lines(report):
         print(line)
     print(f"written to {out}")
 
@@ -329,52 +329,6 @@ def training_sampler(
         ),
         seed=seed,
     )
-
-
-def training_kl(
-    model: "VHE",
-    sampler: "Episodes",
-    *,
-    num_batches: int,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Estimates the KL of each group latent on the training set (Table 1).
-
-    Args:
-        model: The model.
-        sampler: As `training_sampler` makes it.
-        num_batches: How many batches; a batch is a trial of the interval.
-        progress: Called with a line of text from time to time.
-
-    Returns:
-        By latent, `KL[q(c; D) || p(c)]` before any sharing, nats, with the
-        fewest and the most images in D.
-    """
-    import numpy as np
-    import tensorflow as tf
-
-    from vhe_tf.evaluation.estimates import estimate
-
-    latents = [v.name for v in model.latents if not v.per_element]
-    kl = tf.function(lambda episode: model(episode).kl, reduce_retracing=True)
-    values: dict[str, list[float]] = {name: [] for name in latents}
-    for index, episode in enumerate(sampler.dataset().take(num_batches)):
-        terms = kl(episode)
-        for name in latents:
-            values[name].append(float(tf.reduce_mean(terms[name])))
-        if progress:
-            progress(f"training KL: batch {index + 1} of {num_batches}")
-    estimates = {name: estimate(np.array(values[name])) for name in latents}
-    return {
-        name: {
-            "mean": value.mean,
-            "half_width_95": value.half_width if num_batches > 1 else None,
-            "num_trials": value.num_trials,
-            "support_sizes": [sampler.min_support, sampler.max_support],
-            "unit": "nats",
-        }
-        for name, value in estimates.items()
-    }
 
 
 if __name__ == "__main__":

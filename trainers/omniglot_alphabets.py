@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     import vhe_tf
     from vhe_tf import training
     from vhe_tf.data import sources
-    from vhe_tf.evaluation import report
+    from vhe_tf.evaluation import Probes
 
     with training.mistakes_end_quietly():
         run = common.new_run()
@@ -84,9 +84,7 @@ def main(argv: Sequence[str]) -> None:
         source,
         draw,
         group=_GROUPS[1],
-        measure=lambda model, _: {
-            "probes": report.probes(model, source.test, group=_GROUPS[1])
-        },
+        more=[Probes(source.test, group=_GROUPS[1])],
         made_pictures="levels.png: 1 cue and samples of the character,\n"
         "                 5 characters and new ones of the alphabet;\n"
         "                 conditional.png; reconstruction.png;\n"
@@ -100,25 +98,29 @@ def painter(
     """Returns what draws the pictures of a model, from fixed unseen cues."""
     from vhe_tf import callbacks
     from vhe_tf import visualization
-    from vhe_tf.evaluation import classification
+    from vhe_tf.evaluation import TaskDesign
+    from vhe_tf.evaluation import few_shot_tasks
 
     alphabet, character = _GROUPS
     seed = common.SEED.value
     cues = callbacks.preview_batch(source.test, group=character, seed=seed)
-    [trial] = classification.few_shot_trials(
+    num_alphabets = len(source.test.group_ids(alphabet))
+    [task] = few_shot_tasks(
         source.test,
+        TaskDesign(
+            num_ways=min(_NUM_CUES, num_alphabets),
+            num_shots=_SHOTS,
+            spread=character,
+        ),
         group=alphabet,
-        num_ways=min(_NUM_CUES, len(source.test.group_ids(alphabet))),
-        num_shots=_SHOTS,
-        num_trials=1,
-        spread=character,
+        num_tasks=1,
         seed=seed,
     )
 
     def draw(model: "VHE") -> dict[str, "np.ndarray"]:
         levels = visualization.conditional_grid(
             model,
-            [trial.queries[:, None], trial.support],
+            [task.queries[:, None], task.support],
             group=[character, alphabet],
             seed=(seed, 30),
         )

@@ -14,7 +14,6 @@ from, and for runs that are stopped and go on.
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import common
 from absl import app
@@ -66,8 +65,9 @@ def main(argv: Sequence[str]) -> None:
     import vhe_tf
     from vhe_tf import training
     from vhe_tf.data import sources
-    from vhe_tf.data import styles
-    from vhe_tf.evaluation import report
+    from vhe_tf.data.datasets import styles
+    from vhe_tf.evaluation import Probes
+    from vhe_tf.evaluation import StyleTransfer
 
     with training.mistakes_end_quietly():
         if common.AFFINE_COPIES.value != 1:
@@ -99,21 +99,6 @@ def main(argv: Sequence[str]) -> None:
             common.compile_model(model, character=_GROUPS[0])
         draw = painter(source)
 
-    def measure(
-        model: "VHE", progress: Callable[[str], None]
-    ) -> dict[str, Any]:
-        return {
-            "probes": report.probes(model, source.test, group=_GROUPS[0]),
-            "transfer": report.style_transfer(
-                model,
-                source,
-                groups=_GROUPS,
-                judge_epochs=_JUDGE_EPOCHS.value,
-                seed=common.SEED.value,
-                progress=progress,
-            ),
-        }
-
     common.train_model(
         model, run, train, validation, lambda: monitors(run, source, draw)
     )
@@ -122,7 +107,15 @@ def main(argv: Sequence[str]) -> None:
         source,
         draw,
         group=_GROUPS[0],
-        measure=measure,
+        more=[
+            Probes(source.test, group=_GROUPS[0]),
+            StyleTransfer(
+                source,
+                groups=_GROUPS,
+                epochs=_JUDGE_EPOCHS.value,
+                seed=common.SEED.value,
+            ),
+        ],
         made_pictures="transfer.png: each character with each pen;\n"
         "                 conditional.png; reconstruction.png;\n"
         "                 unconditional.png",
@@ -135,19 +128,22 @@ def painter(
     """Returns what draws the pictures of a model, from fixed unseen cues."""
     from vhe_tf import callbacks
     from vhe_tf import visualization
-    from vhe_tf.evaluation import classification
+    from vhe_tf.evaluation import TaskDesign
+    from vhe_tf.evaluation import few_shot_tasks
     from vhe_tf.evaluation import transfer
 
     seed = common.SEED.value
     cues = callbacks.preview_batch(source.test, group=_GROUPS[0], seed=seed)
     content, style = (
         next(
-            classification.few_shot_trials(
+            few_shot_tasks(
                 source.test,
+                TaskDesign(
+                    num_ways=min(count, len(source.test.group_ids(name))),
+                    num_shots=1,
+                ),
                 group=name,
-                num_ways=min(count, len(source.test.group_ids(name))),
-                num_shots=1,
-                num_trials=1,
+                num_tasks=1,
                 seed=seed,
             )
         ).support

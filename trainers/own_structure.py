@@ -21,10 +21,10 @@ import vhe_tf.callbacks
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
+from vhe_tf.data import datasets
+from vhe_tf.data import generate_glyphs
 from vhe_tf.data import read_label_table
-from vhe_tf.data import sources
-from vhe_tf.data.glyphs import glyphs
-from vhe_tf.evaluation import report
+from vhe_tf.evaluation import Probes
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -51,9 +51,11 @@ def latent(name: str, *parents: str) -> vhe_tf.Latent:
 def main() -> None:
     """Trains and probes."""
     with training.mistakes_end_quietly():
-        data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
-        train, test = sources.hold_out_groups(data, "alphabet", NUM_TEST)
-        train, validation = sources.hold_out_groups(
+        data = (
+            read_label_table(sys.argv[1]) if sys.argv[1:] else generate_glyphs()
+        )
+        train, test = datasets.hold_out_groups(data, "alphabet", NUM_TEST)
+        train, validation = datasets.hold_out_groups(
             train, "alphabet", NUM_VALIDATION
         )
     keras.utils.set_random_seed(0)  # the weights at the start
@@ -93,15 +95,12 @@ def main() -> None:
             vhe_tf.callbacks.Preemption(),
         ],
     )
-    found = report.probes(
-        model, sources.ready(test, "binary"), group="character"
-    )
-    for name, columns in found.items():
-        for column, value in columns.items():
-            print(
-                f"the {column} from the latent {name!r}: {value['mean']:.1%} "
-                f"(chance {value['chance']:.1%})"
-            )
+    probes = Probes(datasets.ready(test, "binary"), group="character")
+    for probe in probes(model):
+        print(
+            f"the {probe.factor} from the latent {probe.latent!r}: "
+            f"{probe.mean:.1%} (chance {probe.chance:.1%})"
+        )
 
 
 if __name__ == "__main__":
