@@ -230,6 +230,11 @@ class PixelCNN(tfd.Distribution):
         return self._pixels
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(H, W, C)`."""
+        return self._image_shape
+
+    @property
     def conditioning(self) -> tf.Tensor | None:
         """`[B..., H, W, L]` or None."""
         return self._conditioning

@@ -36,8 +36,9 @@ class IncrementalPixelCNN:
         conditioning: tf.Tensor | None,
         image_shape: Sequence[Any],
     ) -> None:
-        self._network = network
-        self._shape = tuple(image_shape)
+        self.network = network
+        self.conditioning = conditioning
+        self.image_shape = tuple(image_shape)
         self._added = None
         if conditioning is not None:
             added = [block.condition(conditioning) for block in network.blocks]
@@ -77,7 +78,7 @@ class IncrementalPixelCNN:
         Returns:
             float32 tensor of shape `[N, H, W, C]`.
         """
-        batch, height, width, channels = self._shape
+        batch, height, width, channels = self.image_shape
         # Pixels first: what a step reads is one piece of memory.
         noise = tf.transpose(noise, [1, 2, 0, 3])  # [H, W, N, C]
 
@@ -115,7 +116,7 @@ class IncrementalPixelCNN:
         draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> tf.Tensor:
         """Samples a row, `[W, N, C]`, from its gates and its noise."""
-        batch, _, width, channels = self._shape
+        batch, _, width, channels = self.image_shape
 
         def next_pixel(
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
@@ -140,8 +141,8 @@ class IncrementalPixelCNN:
 
     def first_rows(self) -> Any:
         """Returns the state of rows before the first: zeros."""
-        network = self._network
-        batch, _, width, channels = self._shape
+        network = self.network
+        batch, _, width, channels = self.image_shape
         first_reach = network.first_kernel_size // 2
         reach = network.kernel_size // 2
         dtype = network.compute_dtype
@@ -167,7 +168,7 @@ class IncrementalPixelCNN:
             The state of rows, and `[W, K, N, 2F]`, all that the gates of the
             horizontal stack add to what comes from the left.
         """
-        network = self._network
+        network = self.network
         images, features = rows
         images = tf.concat(
             [images[:, 1:], network.cast(row_above)[:, tf.newaxis]], axis=1
@@ -192,16 +193,16 @@ class IncrementalPixelCNN:
         _, columns = convolution.padding
         output = tf.nn.conv2d(
             rows,
-            self._network.cast(convolution.kernel),
+            self.network.cast(convolution.kernel),
             1,
             [(0, 0), (0, 0), columns, (0, 0)],
         )
-        return output[:, 0] + self._network.cast(convolution.bias)
+        return output[:, 0] + self.network.cast(convolution.bias)
 
     def first_pixels(self) -> Any:
         """Returns the state of pixels before the first of a row: zeros."""
-        network = self._network
-        batch, _, _, channels = self._shape
+        network = self.network
+        batch, _, _, channels = self.image_shape
         first_reach = network.first_kernel_size // 2
         reach = network.kernel_size // 2
         dtype = network.compute_dtype
@@ -231,10 +232,11 @@ class IncrementalPixelCNN:
         Returns:
             The state of pixels, and the parameters `[N, P]` of this one.
         """
-        network = self._network
+        network = self.network
         images, features = pixels
         images = tf.concat(
-            [images[:, self._shape[3] :], network.cast(pixel_before)], axis=1
+            [images[:, self.image_shape[3] :], network.cast(pixel_before)],
+            axis=1,
         )
         left = tf.matmul(images, self._first) + self._first_bias
         # Of all blocks at once: what the pixels further left add.
