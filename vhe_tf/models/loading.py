@@ -37,7 +37,7 @@ def load_model(path: str | pathlib.Path) -> VHE:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no saved VHE, or a damaged one.
+        ValueError: If the file is not a saved VHE, or is corrupt.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -50,7 +50,7 @@ def load_model(path: str | pathlib.Path) -> VHE:
         model = keras.saving.load_model(path)
     except _DAMAGES as error:
         raise ValueError(
-            f"{path} is not a .keras file that holds a VHE, or it is damaged "
+            f"{path} is not a .keras file that holds a VHE, or it is corrupt "
             f"(copied incompletely?): {error}"
         ) from error
     if not isinstance(model, VHE):
