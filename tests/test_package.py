@@ -55,6 +55,7 @@ MAY_IMPORT = {
         "visualization",
     },
     "serving": {"_utils", "evaluation", "models"},
+    "experiments": {"_utils", "data", "evaluation", "models"},
 }
 
 # Parts whose modules share no helper that they do not declare.
