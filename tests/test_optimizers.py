@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.tiny_run import compiled_model
 from vhe_tf.optimizers import AveragingAdam
+from vhe_tf.optimizers import ema_weights
 
 
 def _averages(optimizer, steps, *, in_graph):
@@ -57,3 +59,25 @@ def test_it_is_adam_where_there_is_no_average_and_survives_saving():
     variable = keras.Variable(np.float32(1.0))
     AveragingAdam(0.1).apply([tf.constant(1.0)], [variable])
     np.testing.assert_allclose(variable.numpy(), 0.9, rtol=1e-5)
+
+
+def test_ema_weights_are_swapped_in_and_out():
+    model = compiled_model()
+    raw = [v.numpy() for v in model.trainable_variables]
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(1)
+    for average in model.optimizer._model_variables_moving_average:
+        average.assign(tf.ones_like(average))
+    lent = []
+
+    def fail_while_lent():
+        with ema_weights(model):
+            lent.extend(v.numpy() for v in model.trainable_variables)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_while_lent()
+    for value in lent:
+        np.testing.assert_array_equal(value, np.ones(value.shape))
+    for variable, value in zip(model.trainable_variables, raw, strict=True):
+        np.testing.assert_array_equal(variable, value)

@@ -8,12 +8,16 @@ import tensorflow as tf
 
 import vhe_tf
 from vhe_tf import optimizers
-from vhe_tf import training
+from vhe_tf.callbacks import BestModel
+from vhe_tf.callbacks import ExactResume
+from vhe_tf.callbacks import Preemption
+from vhe_tf.callbacks import ProgressLine
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.models import loading
 
 EPOCHS, STEPS = 3, 4
 
@@ -65,31 +69,36 @@ def compiled_model(*, use_ema=True):
 
 
 def train(folder, sampler, *, model=None, callbacks=(), epochs=EPOCHS):
+    folder.mkdir(parents=True, exist_ok=True)
     model = model or compiled_model()
-    run = training.Run(folder, {"seed": 0})
-    training.fit(
-        model,
-        run,
+    model.fit(
         sampler,
-        sampler,
+        validation_data=sampler,
         epochs=epochs,
         steps_per_epoch=STEPS,
-        callbacks=callbacks,
+        callbacks=[
+            *callbacks,
+            BestModel(folder / "best.keras"),
+            ProgressLine(),
+            ExactResume(folder / "checkpoints"),
+            Preemption(),
+        ],
         validation_steps=1,
+        verbose=0,
     )
-    return run, model
+    loading.save_model(model, folder / "last.keras")
+    return model
 
 
 def resume(folder, sampler, *, callbacks=(), epochs=EPOCHS):
-    """Goes on with a run, in a model that knows nothing of it."""
+    """Resumes a run in a model that has other weights."""
     model = compiled_model()
-    keras.utils.set_random_seed(99)  # nothing may depend on global chance
+    keras.utils.set_random_seed(99)  # nothing may depend on the global seed
     if list((folder / "checkpoints").glob("*.index")):
         model.set_weights([w + 1 for w in model.get_weights()])
-    run, _ = train(
+    return train(
         folder, sampler, model=model, callbacks=callbacks, epochs=epochs
     )
-    return run
 
 
 def latest(folder):

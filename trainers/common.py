@@ -228,10 +228,10 @@ def new_run() -> "training.Run":
     """
     import keras
 
-    from vhe_tf import stopping
+    from vhe_tf import callbacks
     from vhe_tf import training
 
-    stopping.stop_at_once()  # but while it trains
+    callbacks.stop_at_once()  # but while it trains
     dataset = flags.FLAGS["dataset"].value
     if SPLIT.present and dataset != "omniglot":
         raise ValueError(
@@ -440,7 +440,6 @@ def compile_model(model: "VHE", *, character: str) -> None:
         accumulation=ACCUMULATION.value,
         jit_compile=JIT_COMPILE.value,
     )
-    training.check_layout(model, BATCH_SIZE.value)
 
 
 def train_model(
@@ -460,21 +459,30 @@ def train_model(
         monitors: Returns the callbacks that measure and picture the run, made
             where they are used: by the chief.
     """
+    import vhe_tf.callbacks
     from vhe_tf import distribute
     from vhe_tf import training
+    from vhe_tf.models import loading
 
     with training.failures_end_quietly():
-        with training.what_is_kept_is_told(run):  # they open files
-            callbacks = monitors() if distribute.is_chief(strategy()) else []
-        training.fit(
-            model,
-            run,
+        if distribute.is_chief(strategy()):
+            run.begin()
+        model.fit(
             train,
-            validation,
-            callbacks=callbacks,
+            validation_data=validation,
             epochs=EPOCHS.value,
             steps_per_epoch=STEPS_PER_EPOCH.value,
+            verbose=0,
+            callbacks=[
+                *monitors(),
+                vhe_tf.callbacks.BestModel(run.best),
+                vhe_tf.callbacks.ProgressLine(),
+                vhe_tf.callbacks.ExactResume(run.checkpoints),
+                vhe_tf.callbacks.Preemption(),
+            ],
         )
+        if distribute.is_chief(strategy()):
+            loading.save_model(model, run.last)
 
 
 def finish(

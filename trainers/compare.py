@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     import vhe_tf
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import training
     from vhe_tf import visualization
     from vhe_tf.data import sources
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
                 path, settings["dataset"], source.groups_checksum()
             )
         _check_alike(models, source.group)
-        cues = monitoring.fixed_cues(
+        cues = callbacks.preview_batch(
             source.test, group=source.group, seed=_SEED.value
         )
         grid = visualization.comparison_grid(

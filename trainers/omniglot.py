@@ -36,7 +36,7 @@ from absl import flags
 if TYPE_CHECKING:
     import keras
 
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import training
     from vhe_tf.data import sources
 
@@ -124,31 +124,33 @@ def load_data() -> "sources.Source":
     )
 
 
-def make_cues(source: "sources.Source") -> "monitoring.Cues":
+def make_cues(source: "sources.Source") -> "callbacks.PreviewBatch":
     """Chooses the images of unseen characters that every picture shows."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
 
-    return monitoring.fixed_cues(
+    return callbacks.preview_batch(
         source.test, group=_GROUP, seed=common.SEED.value
     )
 
 
 def monitors(
-    run: "training.Run", source: "sources.Source", cues: "monitoring.Cues"
+    run: "training.Run",
+    source: "sources.Source",
+    cues: "callbacks.PreviewBatch",
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
 
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
-        few_tasks = {"num_trials": 4, "num_samples": 3}
+        few_tasks = {"num_tasks": 4, "num_samples": 3}
     return [
-        monitoring.FewShotAccuracy(source.test, group=_GROUP, **few_tasks),
-        monitoring.Likelihoods(source.test, group=_GROUP, every=5),
-        monitoring.Scalars(run.tensorboard, run.config),
+        callbacks.FewShotAccuracy(source.test, group=_GROUP, **few_tasks),
+        callbacks.Likelihoods(source.test, group=_GROUP, every=5),
+        callbacks.Scalars(run.tensorboard, run.config),
         # Apart: TensorBoard follows one event file a folder.
-        monitoring.ImageGrids(run.tensorboard / "pictures", cues.grids),
+        callbacks.ImageGrids(run.tensorboard / "pictures", cues.grids),
     ]
 
 

@@ -98,13 +98,13 @@ def painter(
     source: "sources.Source",
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import visualization
     from vhe_tf.evaluation import classification
 
     alphabet, character = _GROUPS
     seed = common.SEED.value
-    cues = monitoring.fixed_cues(source.test, group=character, seed=seed)
+    cues = callbacks.preview_batch(source.test, group=character, seed=seed)
     [trial] = classification.few_shot_trials(
         source.test,
         group=alphabet,
@@ -133,20 +133,20 @@ def monitors(
     draw: Callable[["VHE"], dict[str, "np.ndarray"]],
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
 
     alphabet, character = _GROUPS
     return [
-        monitoring.FewShotAccuracy(source.test, group=character),
-        monitoring.FewShotAccuracy(
+        callbacks.FewShotAccuracy(source.test, group=character),
+        callbacks.FewShotAccuracy(
             source.test,
             group=alphabet,
             spread=character,
             num_ways=_WAYS,
             shots=[_SHOTS],
         ),
-        monitoring.Scalars(run.tensorboard, run.config),
-        monitoring.ImageGrids(run.tensorboard / "pictures", draw),
+        callbacks.Scalars(run.tensorboard, run.config),
+        callbacks.ImageGrids(run.tensorboard / "pictures", draw),
     ]
 
 

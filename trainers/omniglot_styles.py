@@ -133,13 +133,13 @@ def painter(
     source: "sources.Source",
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import visualization
     from vhe_tf.evaluation import classification
     from vhe_tf.evaluation import transfer
 
     seed = common.SEED.value
-    cues = monitoring.fixed_cues(source.test, group=_GROUPS[0], seed=seed)
+    cues = callbacks.preview_batch(source.test, group=_GROUPS[0], seed=seed)
     content, style = (
         next(
             classification.few_shot_trials(
@@ -172,18 +172,18 @@ def monitors(
     draw: Callable[["VHE"], dict[str, "np.ndarray"]],
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
 
     return [
-        monitoring.FewShotAccuracy(
+        callbacks.FewShotAccuracy(
             source.test,
             group=_GROUPS[0],
             shots=[1],
-            num_trials=4,
+            num_tasks=4,
             num_samples=3,
         ),
-        monitoring.Scalars(run.tensorboard, run.config),
-        monitoring.ImageGrids(run.tensorboard / "pictures", draw),
+        callbacks.Scalars(run.tensorboard, run.config),
+        callbacks.ImageGrids(run.tensorboard / "pictures", draw),
     ]
 
 

@@ -17,6 +17,7 @@ import sys
 import keras
 
 import vhe_tf
+import vhe_tf.callbacks
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
@@ -80,12 +81,17 @@ def main() -> None:
         )
         for images in (train, validation)
     ]
-    training.fit(
-        model,
-        training.Run("runs/own_structure", {"table": sys.argv[1:]}),
-        *samplers,
+    train_episodes, validation_episodes = samplers
+    model.fit(
+        train_episodes,
+        validation_data=validation_episodes,
         epochs=EPOCHS,
         steps_per_epoch=STEPS_PER_EPOCH,
+        verbose=2,
+        callbacks=[
+            vhe_tf.callbacks.ExactResume("runs/own_structure/checkpoints"),
+            vhe_tf.callbacks.Preemption(),
+        ],
     )
     found = report.probes(
         model, sources.ready(test, "binary"), group="character"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vhe_tf import VHE
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import training
     from vhe_tf.data import sources
 
@@ -103,7 +103,7 @@ _WAYS = (20, 200)
 def main(argv: Sequence[str]) -> None:
     """Loads, trains, evaluates and pictures."""
     common.check_arguments(argv)
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
     from vhe_tf import training
 
     with training.mistakes_end_quietly():
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
                 group=group,
                 num_levels=_NUM_LEVELS.value,
             )
-        cues = monitoring.fixed_cues(
+        cues = callbacks.preview_batch(
             source.test, group=group, seed=common.SEED.value
         )
     draw = painter(cues)
@@ -170,7 +170,7 @@ def load_data() -> "sources.Source":
 
 
 def painter(
-    cues: "monitoring.Cues",
+    cues: "callbacks.PreviewBatch",
 ) -> Callable[["VHE"], dict[str, "np.ndarray"]]:
     """Returns what draws the pictures of a model, from fixed unseen cues."""
     from vhe_tf import visualization
@@ -196,18 +196,16 @@ def monitors(
     draw: Callable[["VHE"], dict[str, "np.ndarray"]],
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture the run."""
-    from vhe_tf import monitoring
+    from vhe_tf import callbacks
 
     few_tasks: dict[str, Any] = {}
     if _ARCHITECTURE.value == "pixel_cnn":
         # It takes far longer to score an image.
-        few_tasks = {"num_trials": 2, "num_samples": 2}
+        few_tasks = {"num_tasks": 2, "num_samples": 2}
     return [
-        monitoring.FewShotAccuracy(
-            source.test, group=source.group, **few_tasks
-        ),
-        monitoring.Scalars(run.tensorboard, run.config),
-        monitoring.ImageGrids(
+        callbacks.FewShotAccuracy(source.test, group=source.group, **few_tasks),
+        callbacks.Scalars(run.tensorboard, run.config),
+        callbacks.ImageGrids(
             run.tensorboard / "pictures", draw, ink=source.ink
         ),
     ]

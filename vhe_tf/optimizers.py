@@ -1,11 +1,13 @@
 """Adam with a running average of the weights that forgets where they began."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["AveragingAdam"]
+__all__ = ["AveragingAdam", "ema_weights"]
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -37,3 +39,34 @@ class AveragingAdam(keras.optimizers.Adam):
             super()._update_model_variables_moving_average(trainable_variables)
         finally:
             self.ema_momentum = momentum
+
+
+@contextlib.contextmanager
+def ema_weights(model: keras.Model) -> Iterator[None]:
+    """Temporarily swaps in the EMA weights (Polyak averaging).
+
+    Does nothing if the optimizer keeps none (`use_ema=False`) or has not taken
+    a step. Unlike `keras.callbacks.SwapEMAWeights`, it restores the weights
+    bit for bit.
+
+    Args:
+        model: A compiled `keras.Model`.
+    """
+    # Mixed precision wraps the optimizer that keeps the averages.
+    optimizer: Any = getattr(
+        model.optimizer, "inner_optimizer", model.optimizer
+    )
+    if not optimizer.use_ema or not int(optimizer.iterations.numpy()):
+        yield
+        return
+    raw = [variable.numpy() for variable in model.trainable_variables]
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(
+        model.trainable_variables, averages, strict=True
+    ):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)

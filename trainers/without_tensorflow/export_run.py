@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> None:
     """Loads, lowers and writes."""
     common.check_arguments(argv)
     from vhe_tf import training
+    from vhe_tf.models import loading
 
     out = pathlib.Path(_OUT.value)
     with training.mistakes_end_quietly():
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
             for name, values in lowering.images_of(sampler, _GROUP).items()
         }
     _write_arrays(out / "images.npz", arrays)
-    training.save_model(model, out / "model.keras")
+    loading.save_model(model, out / "model.keras")
     weights = lowering.vector_of(model)
     settings = _settings(model, train, sizes)
     settings["check"] = _write_check(out, model, validation, sizes)

@@ -98,7 +98,6 @@ def _save_checked(
     import numpy as np
 
     import vhe_tf
-    from vhe_tf import training
 
     model = vhe_tf.load_model(exported / "model.keras")
     lowering.assign_vector(model, vector)
@@ -114,7 +113,9 @@ def _save_checked(
                 "The bounds of the fixed batch must agree to one in "
                 f"{1 / _TOLERANCE:.0f}. Received: {here} by Keras, {bounds}."
             )
-    training.save_model(model, path)
+    from vhe_tf.models import loading
+
+    loading.save_model(model, path)
 
 
 def _write_scalars(metrics: pathlib.Path, folder: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -135,6 +136,65 @@ class Episodes:
             )
         with tf.device("CPU:0"):
             self._maps = self._affine_maps()
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Any,
+        data: GroupedData,
+        *,
+        batch_size: int = 32,
+        support_size: int | tuple[int, int] = (1, 5),
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Makes the episodes that a model is trained on.
+
+        Its objective decides whether D is independent of x, its latents which
+        groupings have supports.
+
+        Args:
+            model: A `VHE`.
+            data: `GroupedImages` or `RecordedImages`.
+            batch_size: Integer. Episodes per step. Defaults to 32.
+            support_size: Integer, or a pair (low, high) from which the size of
+                D is drawn for each batch. Defaults to (1, 5).
+            augmentation: What is done to each image. By default images of a
+                model of binary pixels are binarised at one half, and images
+                of a model of levels rounded to these.
+            seed: Integer. Decides all randomness. Defaults to 0.
+        """
+        if augmentation is None:
+            levels = model.num_levels
+            augmentation = Augmentation(
+                binarization="threshold" if levels == 2 else "none",
+                num_levels=levels if levels and levels > 2 else None,
+            )
+        return cls(
+            data,
+            batch_size=batch_size,
+            support_size=support_size,
+            resamples=model.objective.resamples,
+            group_latents=[v.name for v in model.latents if not v.per_element],
+            augmentation=augmentation,
+            seed=seed,
+        )
+
+    @property
+    def group_latents(self) -> tuple[str, ...]:
+        """The groupings that episodes have supports for."""
+        return tuple(self._groups)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all but the data that decides the episodes."""
+        return {
+            "batch_size": self.batch_size,
+            "support_size": [self.min_support, self.max_support],
+            "resamples": self.resamples,
+            "group_latents": list(self._groups),
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "seed": self.seed,
+        }
 
     @property
     def num_elements(self) -> int:

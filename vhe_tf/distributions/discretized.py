@@ -16,12 +16,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from vhe_tf._utils import validation
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
+from vhe_tf.distributions.pixel_cnn import PixelCNN
 from vhe_tf.distributions.pixel_cnn import Pixels
 
-__all__ = ["DiscretizedLogisticPixels", "bits_per_dimension", "pixels_of"]
+__all__ = [
+    "DiscretizedLogisticPixels",
+    "bits_per_dimension",
+    "pixel_levels",
+    "pixels_of",
+]
 
 # Of log-scales, where levels span [-1, 1]. At the first a logistic lies within
 # a level (PixelCNN++ has the same); at the second all but the edges vanish.
@@ -61,6 +68,32 @@ def pixels_of(num_levels: int, num_components: int) -> Pixels:
     if num_levels == 2:
         return BernoulliPixels()
     return DiscretizedLogisticPixels(num_components, num_levels)
+
+
+def pixel_levels(likelihood: tfd.Distribution) -> int | None:
+    """Returns the number of levels per channel that a likelihood models.
+
+    Args:
+        likelihood: A distribution over images.
+
+    Returns:
+        2 for binary pixels, L for a mixture over L levels, None for a density.
+
+    Example:
+    >>> from tensorflow_probability import distributions as tfd
+    >>> pixel_levels(tfd.Independent(tfd.Bernoulli([[0.0]]), 1))
+    2
+    """
+    while isinstance(likelihood, tfd.Independent):
+        likelihood = likelihood.distribution
+    if isinstance(likelihood, tfd.Bernoulli):
+        return 2
+    if isinstance(likelihood, PixelCNN):
+        if isinstance(likelihood.pixels, BernoulliPixels):
+            return 2
+        if isinstance(likelihood.pixels, DiscretizedLogisticPixels):
+            return likelihood.pixels.num_levels
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

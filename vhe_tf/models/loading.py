@@ -1,4 +1,4 @@
-"""Reading saved models back."""
+"""Saving models, and loading them again."""
 
 import pathlib
 import zipfile
@@ -8,10 +8,11 @@ import keras
 
 # Register what a saved VHE is made of, and trained by.
 from vhe_tf import optimizers  # noqa: F401
+from vhe_tf._utils import atomic_io
 from vhe_tf.models import architectures  # noqa: F401
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "save_model"]
 
 # What Keras lets through from a file with a flipped byte, a part missing or an
 # unknown class in it.
@@ -57,3 +58,21 @@ def load_model(path: str | pathlib.Path) -> VHE:
             f"Expected a VHE. Received: {path} holds a {type(model).__name__}."
         )
     return model
+
+
+def save_model(model: VHE, path: str | pathlib.Path) -> None:
+    """Saves a model as a `.keras` file, atomically.
+
+    Only what inference needs: neither optimizer nor training settings.
+
+    Args:
+        model: The model.
+        path: The file.
+
+    Raises:
+        NotWrittenError: If it cannot be written. No partial file remains.
+    """
+    bare = VHE.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    with atomic_io.beside(pathlib.Path(path)) as partial:
+        bare.save(partial)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from vhe_tf._utils import atomic_io
-from vhe_tf.checkpoint_folder import CheckpointFolder
+from vhe_tf.callbacks._checkpoint_folder import CheckpointFolder
 
 
 def checkpoint(value):

@@ -1,0 +1,37 @@
+"""Keras callbacks for training a VHE, each usable in any `fit` of one."""
+
+from vhe_tf.callbacks.best_model import BestModel
+from vhe_tf.callbacks.exact_resume import ExactResume
+from vhe_tf.callbacks.few_shot_accuracy import FewShotAccuracy
+from vhe_tf.callbacks.image_grids import ImageGrids
+from vhe_tf.callbacks.image_grids import PreviewBatch
+from vhe_tf.callbacks.image_grids import preview_batch
+from vhe_tf.callbacks.likelihoods import Likelihoods
+from vhe_tf.callbacks.preemption import Preemption
+from vhe_tf.callbacks.preemption import stop_at_once
+from vhe_tf.callbacks.progress import ProgressLine
+from vhe_tf.callbacks.scalars import Scalars
+from vhe_tf.errors import NonFiniteLossError
+from vhe_tf.errors import RunError
+from vhe_tf.errors import StoppedOnRequest
+from vhe_tf.errors import WorkerLostError
+from vhe_tf.optimizers import ema_weights
+
+__all__ = [
+    "BestModel",
+    "ExactResume",
+    "FewShotAccuracy",
+    "ImageGrids",
+    "Likelihoods",
+    "NonFiniteLossError",
+    "Preemption",
+    "PreviewBatch",
+    "ProgressLine",
+    "RunError",
+    "Scalars",
+    "StoppedOnRequest",
+    "WorkerLostError",
+    "ema_weights",
+    "preview_batch",
+    "stop_at_once",
+]

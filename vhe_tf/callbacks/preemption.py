@@ -1,0 +1,110 @@
+"""Stopping on request: SIGTERM and Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import threading
+from typing import Any
+
+import keras
+
+from vhe_tf.errors import StoppedOnRequest
+
+__all__ = ["Preemption", "stop_at_once"]
+
+
+def stop_at_once() -> None:
+    """Makes SIGTERM end the program with status 0 from now on.
+
+    For what comes before and after training, and is done again by the same
+    command. Call it in the main thread.
+    """
+
+    def stop(*_: Any) -> None:
+        # Not `print`, within which the signal may have come.
+        with contextlib.suppress(OSError):  # nobody reads any more
+            os.write(1, b"\nStopped on request. The same command resumes.\n")
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+class Preemption(keras.callbacks.Callback):
+    """Stops training between two steps on SIGTERM or the first Ctrl-C.
+
+    `fit` then raises `StoppedOnRequest`, a `SystemExit` of status 0. With
+    `ExactResume` among the callbacks it first saves a checkpoint of the very
+    step. A second Ctrl-C interrupts at once. If several workers train, all
+    stop at the same step as soon as one of them is asked to. Outside of the
+    main thread, which alone can handle signals, it does nothing.
+
+    Attributes:
+        requested: Boolean. Whether this process was asked to stop.
+
+    Raises:
+        StoppedOnRequest: By `fit`, if a signal came.
+
+    Example:
+    >>> import numpy as np
+    >>> import vhe_tf
+    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
+    >>> model.compile("adam")
+    >>> images, labels = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
+    >>> stop = vhe_tf.callbacks.Preemption()
+    >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
+    ...                     callbacks=[stop])
+    >>> stop.requested
+    False
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = False
+        self._earlier: dict[signal.Signals, Any] = {}
+
+    def open(self) -> None:
+        """Handles the signals from now on; `fit` calls it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.requested = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._earlier[number] = signal.signal(number, self._request)
+            # Or a file that is being written, on some file systems, would fail.
+            signal.siginterrupt(number, False)
+
+    def close(self) -> None:
+        """Lets the signals do again what they did before."""
+        for number in list(self._earlier):
+            self._give_back(number)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self._earlier:
+            self.open()  # in the `fit` of other models
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._stop_if_asked()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop_if_asked()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._stop_if_asked()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.close()
+
+    def _stop_if_asked(self) -> None:
+        if getattr(self.model, "preempted", self.requested):
+            raise StoppedOnRequest
+
+    def _request(self, number: int, frame: Any) -> None:
+        # Nothing that locks: another signal may come within this very call.
+        self.requested = True
+        if number == signal.SIGINT:
+            # The next one interrupts.
+            self._give_back(signal.SIGINT)
+
+    def _give_back(self, number: signal.Signals) -> None:
+        earlier = self._earlier.pop(number, None)
+        # None: whoever set it was not Python, and cannot be given it back.
+        signal.signal(number, signal.SIG_DFL if earlier is None else earlier)

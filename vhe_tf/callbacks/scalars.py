@@ -1,0 +1,104 @@
+"""Scalars in TensorBoard."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from vhe_tf import distribute
+from vhe_tf._utils import atomic_io
+
+__all__ = ["Scalars", "steps_taken"]
+
+# Bytes that the scalars of an epoch do not reach.
+_SCALARS_SIZE = 2**16
+
+
+class Scalars(keras.callbacks.Callback):
+    """Writes the logs of each epoch and the settings of the run.
+
+    Unlike `keras.callbacks.TensorBoard`, it also writes what other callbacks
+    add to the logs, by training step, and continues after the run is resumed.
+    The chief writes if several workers train.
+
+    Args:
+        folder: Path. Where the event files go.
+        settings: Mapping. What HParams shows as the settings of the run.
+            Defaults to none.
+
+    Raises:
+        NotWrittenError: By `fit`, if the disk is full.
+
+    Example:
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import vhe_tf
+    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
+    >>> model.compile("adam")
+    >>> images, labels = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
+    >>> scalars = vhe_tf.callbacks.Scalars(tempfile.mkdtemp())
+    >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
+    ...                     callbacks=[scalars])
+    >>> len(list(scalars.folder.glob("events.*")))
+    1
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder = pathlib.Path(folder).expanduser()
+        self.settings = dict(settings or {})
+        self._writer: Any = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not distribute.is_chief(self.model.distribute_strategy):
+            return
+        self._writer = tf.summary.create_file_writer(str(self.folder))
+        if not self.settings:
+            return
+        with self._writer.as_default():
+            hparams.hparams(
+                {
+                    name: value
+                    if isinstance(value, bool | int | float)
+                    else str(value)
+                    for name, value in self.settings.items()
+                }
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._writer is None:
+            return
+        atomic_io.check_room(self.folder, _SCALARS_SIZE)
+        step = steps_taken(self, epoch)
+        # Keras' own callback leaves `record_if` set.
+        with self._writer.as_default(), tf.summary.record_if(True):
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(_tag(name), value, step=step)
+            rate = self.model.optimizer.learning_rate
+            tf.summary.scalar("train/learning_rate", rate, step=step)
+        self._writer.flush()
+
+
+def _tag(name: str) -> str:
+    """Returns the tag of a metric of the logs."""
+    if name.startswith(("accuracy", "joint_", "conditional_")):
+        return f"few_shot/{name}"
+    if name.startswith("val_"):
+        return f"validation/{name.removeprefix('val_')}"
+    return f"train/{name}"
+
+
+def steps_taken(callback: keras.callbacks.Callback, epoch: int) -> int:
+    """Returns the number of steps that a run has taken at an epoch's end."""
+    steps = callback.params["steps"]
+    if steps is None:  # without those that mixed precision has skipped
+        return int(callback.model.optimizer.iterations.numpy())
+    return (epoch + 1) * int(steps)

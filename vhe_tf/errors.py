@@ -1,0 +1,27 @@
+"""Errors that end a training run."""
+
+__all__ = [
+    "NonFiniteLossError",
+    "RunError",
+    "StoppedOnRequest",
+    "WorkerLostError",
+]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite, or the validation ELBO NaN."""
+
+
+class RunError(ValueError):
+    """A run cannot start or resume in its folder."""
+
+
+class StoppedOnRequest(SystemExit):
+    """The run was asked to stop, and saved the step that it had reached.
+
+    It ends the program with status 0.
+    """
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker of the run stopped."""

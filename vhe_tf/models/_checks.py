@@ -1,0 +1,333 @@
+"""Checks of what a model of latents receives; each raises a `ValueError`."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from vhe_tf import objectives
+from vhe_tf.models import _graph
+from vhe_tf.models.latents import Latent
+
+__all__ = [
+    "Model",
+    "check_all_used",
+    "check_given",
+    "check_keys",
+    "check_kl",
+    "check_no_posteriors",
+    "checked_accumulation",
+    "checked_by_latent",
+    "checked_episode",
+    "checked_image_shape",
+    "checked_images",
+    "checked_objective",
+    "checked_query",
+    "checked_support",
+]
+
+# Images are floats from 0 to 1, and Gaussian pixels may be somewhat beyond; a
+# larger one tells an image of 0 to 255.
+_LARGEST_PIXEL = 16.0
+
+
+class Model(Protocol):
+    """The facts about a model that its inputs are checked against."""
+
+    latents: tuple[Latent, ...]
+    image_shape: tuple[int, int, int]
+
+
+# Construction ----------------------------------------------------------------
+
+
+def checked_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = tuple(image_shape)
+    if len(shape) != 3 or not all(isinstance(v, int) and v > 0 for v in shape):
+        raise ValueError(
+            "`image_shape` must be three positive ints, (H, W, C). "
+            f"Received: image_shape={image_shape!r}."
+        )
+    return shape
+
+
+def checked_objective(
+    objective: objectives.Objective | str,
+) -> objectives.Objective:
+    known = [str(member) for member in objectives.Objective]
+    if objective not in known:
+        raise ValueError(
+            f"`objective` must be one of {known}. "
+            f"Received: objective={objective!r}."
+        )
+    return objectives.Objective(objective)
+
+
+def check_kl(latent: Latent, kl: tf.Tensor) -> None:
+    """Rejects a KL that is not one number for each batch element."""
+    if kl.shape != (1,):
+        raise ValueError(
+            "The KL of a latent is one number for each batch element; "
+            "a distribution of several dimensions has them in its "
+            "event shape (`tfd.MultivariateNormalDiag`, "
+            "`tfd.Independent`). Received: "
+            f"{kl.shape} for a batch of 1 by latent {latent.name!r}."
+        )
+
+
+def check_all_used(
+    model: Model, likelihood: keras.layers.Layer, *, samples: _graph.Samples
+) -> None:
+    """Rejects latents on which nothing that is generated depends."""
+    continuous = {k: v for k, v in samples.items() if v.dtype.is_floating}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(continuous)
+        image = tf.zeros((1, *model.image_shape))
+        pixels = likelihood(**samples)
+        if not pixels.event_shape.is_compatible_with(model.image_shape):
+            raise ValueError(
+                "The event of the likelihood is an image, of event shape "
+                f"{model.image_shape}; pixels that are independent of each "
+                "other are made one by `tfd.Independent(pixels, 3)`. "
+                f"Received: event shape {pixels.event_shape}, batch "
+                f"shape {pixels.batch_shape}."
+            )
+        log_likelihood = pixels.log_prob(image)
+        log_prior = {
+            v.name: v.prior(*_graph.parents_of(v, samples)).log_prob(
+                samples[v.name]
+            )
+            for v in model.latents
+            if v.parents
+        }
+    for name, value in continuous.items():
+        others = [p for k, p in log_prior.items() if k != name]
+        gradients = [
+            tape.gradient(density, value)
+            for density in (log_likelihood, *others)
+        ]
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                f"Nothing depends on latent {name!r}: neither the "
+                "likelihood nor the prior of a latent that names it as a "
+                "parent. Use it there, or leave it out. Received: "
+                f"latents={[v.name for v in model.latents]}."
+            )
+
+
+# Inference -------------------------------------------------------------------
+
+
+def checked_images(name: str, images: Any) -> tf.Tensor:
+    """Returns float32 images; refuses those of 0 to 255."""
+    images = tf.convert_to_tensor(images)
+    if not images.dtype.is_floating:
+        raise ValueError(
+            "Images are floating point, ink 1. "
+            f"Received: {name!r} of dtype {images.dtype.name}."
+        )
+    if tf.executing_eagerly() and tf.size(images) > 0:
+        largest = float(tf.reduce_max(images))
+        if largest > _LARGEST_PIXEL:
+            raise ValueError(
+                "Images are floats from 0 to 1; divide those of 0 to 255 "
+                f"by 255. Received: {name!r} with a pixel of {largest:g}."
+            )
+    return tf.cast(images, tf.float32)
+
+
+def checked_support(
+    model: Model,
+    support: _graph.Support | tf.Tensor,
+    *,
+    query: tf.Tensor | None = None,
+    axes: tuple[str, ...] = ("B",),
+) -> _graph.Support:
+    """Returns supports by name; checks them, and their and query's shapes.
+
+    Images are `[axes..., N, H, W, C]`.
+    """
+    if not isinstance(support, Mapping):
+        names = _graph.group_names(model.latents)
+        if len(names) > 1:
+            raise ValueError(
+                "A model with several group latents takes its support as "
+                f"a mapping from some or all of {names}. Received a tensor."
+            )
+        support = {names[0]: support}
+    if not support:
+        raise ValueError(
+            "At least one group latent needs a support; `sample_prior` "
+            "draws from new groups. Received: an empty support."
+        )
+    _check_support_names(model, support)
+    checked = {
+        name: value
+        if isinstance(value, tfd.Distribution)
+        else checked_images(name, value)
+        for name, value in support.items()
+    }
+    shapes = [
+        (value, (*axes, f"N of {name}", *model.image_shape))
+        for name, value in checked.items()
+        if not isinstance(value, tfd.Distribution)
+    ]
+    if query is not None:
+        # A batch axis of size 1 too many would broadcast unseen.
+        shapes.append((query, ("B", *model.image_shape)))
+        for value in checked.values():
+            if isinstance(value, tfd.Distribution):
+                tf.debugging.assert_equal(
+                    value.batch_shape_tensor(),
+                    tf.shape(query)[:1],
+                    "`support` and `query` must have the same B.",
+                )
+    tf.debugging.assert_shapes(
+        shapes, message="The support or the query has a wrong shape."
+    )
+    return checked
+
+
+def _check_support_names(model: Model, support: _graph.Support) -> None:
+    known = _graph.group_names(model.latents)
+    for name in support:
+        if name not in known:
+            raise ValueError(
+                "`support` names a group latent that this model does not "
+                f"have. Group latents: {known}. Received: {name!r}."
+            )
+
+
+def check_no_posteriors(method: str, support: _graph.Support) -> None:
+    for name, value in support.items():
+        if isinstance(value, tfd.Distribution):
+            raise ValueError(
+                f"`{method}` takes supports, not what `encode` returned, which "
+                "`log_likelihood` scores one class at a time. Received: "
+                f"support[{name!r}] of type {type(value).__name__}."
+            )
+
+
+def checked_query(
+    model: Model, query: Any, *, batch_size: tf.Tensor
+) -> tf.Tensor:
+    """Returns the query of samples; a B of 1 would broadcast unseen."""
+    query = checked_images("query", query)
+    tf.debugging.assert_shapes(
+        [(query, ("B", *model.image_shape))],
+        message="The query has a wrong shape.",
+    )
+    tf.debugging.assert_equal(
+        batch_size,
+        tf.shape(query)[0],
+        "`samples` and `query` must have the same B.",
+    )
+    return query
+
+
+def check_given(
+    model: Model, argument: str, *, given: Mapping[str, Any]
+) -> None:
+    """Refuses values of latents that leave out what they depend on."""
+    known = [latent.name for latent in model.latents]
+    groups = _graph.group_names(model.latents)
+    if not set(given) <= set(known) or not set(given) & set(groups):
+        raise ValueError(
+            f"`{argument}` has some or all latents of this model, {known}, "
+            f"at least one of {groups}. Received: {sorted(given)}."
+        )
+    for latent in model.latents:
+        missing = [p for p in latent.parents if p not in given]
+        if latent.name in given and missing:
+            # Their prior is not what they are given this latent.
+            raise ValueError(
+                f"Latent {latent.name!r} depends on {missing}: pass these "
+                "too, all that `infer` or `encode` returned. "
+                f"Received: `{argument}` of {sorted(given)}."
+            )
+
+
+# Training --------------------------------------------------------------------
+
+
+def checked_episode(
+    model: Model, episode: _graph.Episode, *, rescales: bool
+) -> _graph.Episode:
+    """Returns an episode of float32 images; checks its keys and shapes."""
+    group_latents = _graph.group_names(model.latents)
+    check_keys(episode, group_latents, with_sizes=rescales)
+    query = checked_images("query", episode["query"])
+    support = {
+        name: checked_images(name, episode["support"][name])
+        for name in group_latents
+    }
+    # A batch axis of size 1 too many would broadcast into a wrong bound.
+    shapes = [
+        (query, ("B", *model.image_shape)),
+        (episode["seed"], (2,)),
+    ]
+    for name, images in support.items():
+        shapes.append((images, ("B", f"N of {name}", *model.image_shape)))
+        if rescales:
+            shapes.append((episode["group_size"][name], ("B",)))
+    tf.debugging.assert_shapes(shapes)
+    return {**episode, "query": query, "support": support}
+
+
+def check_keys(
+    episode: _graph.Episode, group_latents: Sequence[str], *, with_sizes: bool
+) -> None:
+    by_latent = ["support", "group_size"] if with_sizes else ["support"]
+    missing = [
+        key for key in ("query", "seed", *by_latent) if key not in episode
+    ] or [
+        f"{key}[{name!r}]"
+        for key in by_latent
+        for name in group_latents
+        if name not in episode[key]
+    ]
+    if missing:
+        needed = " and ".join(f"`{key}`" for key in by_latent)
+        raise ValueError(
+            f"An episode has `query`, `seed`, and {needed} of each of "
+            f"{group_latents}. Received: an episode without "
+            f"{', '.join(missing)}."
+        )
+
+
+def checked_by_latent(
+    model: Model, argument: str, *, values: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    known = [latent.name for latent in model.latents]
+    for name, value in (values or {}).items():
+        if name not in known or value < 0:
+            raise ValueError(
+                f"`{argument}` maps latents of the model, {known}, to "
+                "non-negative numbers. "
+                f"Received: {argument}[{name!r}]={value!r}."
+            )
+    return dict(values or {})
+
+
+def checked_accumulation(
+    accumulation: int, *, free_nats: Mapping[str, float]
+) -> int:
+    if not isinstance(accumulation, int) or accumulation < 1:
+        raise ValueError(
+            "`accumulation` is the number of microbatches of a step, a "
+            f"positive int. Received: accumulation={accumulation!r}."
+        )
+    free_nats = {k: v for k, v in free_nats.items() if v}
+    if accumulation > 1 and free_nats:
+        raise ValueError(
+            "Free nats are decided by the mean KL of the whole batch, "
+            "which none of its microbatches knows: leave `free_nats` or "
+            "`accumulation` out, or anneal with `kl_warmup_steps`. "
+            f"Received: free_nats={free_nats!r}, "
+            f"accumulation={accumulation}."
+        )
+    return accumulation
