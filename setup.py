@@ -22,7 +22,11 @@ setuptools.setup(
     license="MIT",
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
     package_data={
-        "vhe_tf.data.youtube_faces": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+        "vhe_tf.data.datasets.youtube_faces": [
+            "README.md",
+            "CITATIONS.bib",
+            "TAGS.txt",
+        ],
         "vhe_tf.serving": ["demo/*"],
     },
     python_requires=">=3.11,<3.14",

@@ -139,8 +139,8 @@ def main(argv: Sequence[str]) -> None:
     from vhe_tf import distribute
     from vhe_tf import training
     from vhe_tf._utils.progress import status_line
-    from vhe_tf.data import omniglot
     from vhe_tf.data import sources
+    from vhe_tf.data.datasets import omniglot
     from vhe_tf.evaluation import classification
     from vhe_tf.evaluation import report
 

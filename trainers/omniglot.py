@@ -15,7 +15,7 @@ The embedded data set of procedural handwriting, or grouped images of your own
     python trainers/omniglot.py --dataset=glyphs --run_dir=runs/glyphs
     python trainers/omniglot.py --dataset=folder --data_dir=DIR --run_dir=...
 
-Images that do not fit in memory, as records (vhe_tf/data/records.py):
+Images that do not fit in memory, as records (vhe_tf.data.RecordedImages):
 
     python trainers/omniglot.py --dataset=records --data_dir=DIR --run_dir=...
 

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     import vhe_tf
     from vhe_tf import training
     from vhe_tf.data import sources
-    from vhe_tf.data import styles
+    from vhe_tf.data.datasets import styles
     from vhe_tf.evaluation import report
 
     with training.mistakes_end_quietly():

@@ -21,9 +21,9 @@ import vhe_tf.callbacks
 from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
+from vhe_tf.data import datasets
+from vhe_tf.data import generate_glyphs
 from vhe_tf.data import read_label_table
-from vhe_tf.data import sources
-from vhe_tf.data.glyphs import glyphs
 from vhe_tf.evaluation import report
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -51,9 +51,11 @@ def latent(name: str, *parents: str) -> vhe_tf.Latent:
 def main() -> None:
     """Trains and probes."""
     with training.mistakes_end_quietly():
-        data = read_label_table(sys.argv[1]) if sys.argv[1:] else glyphs()
-        train, test = sources.hold_out_groups(data, "alphabet", NUM_TEST)
-        train, validation = sources.hold_out_groups(
+        data = (
+            read_label_table(sys.argv[1]) if sys.argv[1:] else generate_glyphs()
+        )
+        train, test = datasets.hold_out_groups(data, "alphabet", NUM_TEST)
+        train, validation = datasets.hold_out_groups(
             train, "alphabet", NUM_VALIDATION
         )
     keras.utils.set_random_seed(0)  # the weights at the start
@@ -94,7 +96,7 @@ def main() -> None:
         ],
     )
     found = report.probes(
-        model, sources.ready(test, "binary"), group="character"
+        model, datasets.ready(test, "binary"), group="character"
     )
     for name, columns in found.items():
         for column, value in columns.items():

@@ -10,7 +10,7 @@ Photographs of your own, a class a folder (DIR/class/*.jpg), of any size:
     python trainers/youtube_faces.py --dataset=folder --data_dir=DIR \
         --image_size=48x32 --run_dir=runs/mine
 
-or, where they do not fit in memory, as records (vhe_tf/data/records.py):
+or, where they do not fit in memory, as records (vhe_tf.data.RecordedImages):
 
     python trainers/youtube_faces.py --dataset=records --data_dir=DIR \
         --run_dir=runs/mine

@@ -11,8 +11,8 @@ from typing import Any
 from vhe_tf._utils import atomic_io
 from vhe_tf.callbacks._checkpoint_folder import CheckpointFolder
 from vhe_tf.data import sources
-from vhe_tf.data.records import DamagedRecordsError
-from vhe_tf.data.records import damage_is_told
+from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
+from vhe_tf.data.datasets.records.recorded_images import damage_is_told
 from vhe_tf.errors import NonFiniteLossError
 from vhe_tf.errors import RunError
 from vhe_tf.errors import WorkerLostError

@@ -14,9 +14,9 @@ from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
 from tests.evaluation.conftest import uniform_data
 from vhe_tf import Objective
+from vhe_tf.data.datasets import DataSplits
+from vhe_tf.data.datasets import ready
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.sources import Source
-from vhe_tf.data.sources import ready
 from vhe_tf.evaluation import report
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
@@ -684,7 +684,7 @@ def transfer_source(**kwargs):
         "image_size": (8, 8),
         "binarization": "none",
     }
-    return Source(**{**parts, **kwargs})
+    return DataSplits(**{**parts, **kwargs})
 
 
 def test_a_stencil_keeps_the_content_and_changes_the_style():

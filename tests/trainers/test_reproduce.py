@@ -587,7 +587,7 @@ import evaluate
 import numpy as np
 from tests.conftest import tiny_vhe
 from vhe_tf.data import GroupedImages
-from vhe_tf.data import sources
+from vhe_tf.data import datasets
 
 run = {
     "num_validation_groups": 3, "seed": 5, "support_size": "1-3",
@@ -604,7 +604,7 @@ images = np.random.default_rng(0).integers(0, 2, (72, 8, 8, 1))
 images = images.astype(np.float32)
 data = GroupedImages(images, labels)
 structure, name, num_groups = sys.argv[2:]
-_, held_out = sources.hold_out_groups(data, name, int(num_groups), seed=5)
+_, held_out = datasets.hold_out_groups(data, name, int(num_groups), seed=5)
 held_out = np.isin(labels[name], held_out.group_ids(name))
 model = tiny_vhe(structure)
 
@@ -613,7 +613,7 @@ def measure(images, num_batches, support_size=None):
     sampler = evaluate.training_sampler(
         model,
         folder / "best.keras",
-        sources.Source(data, None, data, (8, 8), "none"),
+        datasets.DataSplits(data, None, data, (8, 8), "none"),
         support_size=support_size,
         seed=1,
     )

@@ -448,7 +448,7 @@ def check_ready(
     if data.images.dtype != np.float32:
         raise ValueError(
             "Evaluation needs images as a model sees them, float32; see "
-            "`vhe_tf.data.sources.ready`. "
+            "`vhe_tf.data.ready`. "
             f"Received: images of dtype {data.images.dtype}."
         )
 

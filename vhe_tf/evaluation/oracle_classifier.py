@@ -267,7 +267,7 @@ def _check_images(
     if not fits or images.dtype != np.float32:
         raise ValueError(
             f"`{name}` must be float32 of shape "
-            f"[{', '.join(map(str, shape))}]; see `vhe_tf.data.sources.ready`. "
+            f"[{', '.join(map(str, shape))}]; see `vhe_tf.data.ready`. "
             f"Received: {images.dtype} of shape {list(images.shape)}."
         )
 

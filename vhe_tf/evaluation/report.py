@@ -13,10 +13,10 @@ import tensorflow as tf
 from vhe_tf import distribute
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
-from vhe_tf.data import omniglot
+from vhe_tf.data.datasets import DataSplits
+from vhe_tf.data.datasets import omniglot
+from vhe_tf.data.datasets import ready
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.sources import Source
-from vhe_tf.data.sources import ready
 from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.evaluation import classification
 from vhe_tf.evaluation import likelihood
@@ -365,7 +365,7 @@ def probes(
 
 def style_transfer(
     model: VHE,
-    source: Source,
+    source: DataSplits,
     *,
     groups: tuple[str, str],
     judge_epochs: int,

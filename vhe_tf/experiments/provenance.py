@@ -63,9 +63,7 @@ def processor() -> str:
 @functools.cache
 def gpu_name() -> str | None:
     """Returns the name of the first NVIDIA GPU, or None."""
-    names = _lines_of(
-        "nvidia-smi", "--query-gpu=name", "--format=csv,noheader"
-    )
+    names = _lines_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names[0].strip() if names else None
 
 

@@ -7,19 +7,23 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vhe_tf.data import records
-from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.image_file import check_image_size
-from vhe_tf.data.youtube_faces.archive import Video
-from vhe_tf.data.youtube_faces.archive import find_source
-from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import Builder
-from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import (
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.records.recorded_images import read_whole
+from vhe_tf.data.datasets.youtube_faces.archive import Video
+from vhe_tf.data.datasets.youtube_faces.archive import find_source
+from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
+    Builder,
+)
+from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
     YouTubeFacesConfig,
 )
-from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import num_bytes
-from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import (
+from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
+    num_bytes,
+)
+from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
     warn_if_incomplete,
 )
+from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["YouTubeFacesSplit", "load_youtube_faces"]
 
@@ -182,7 +186,7 @@ def _read(builder: Builder, part: str) -> _Frames:
     )
     images, numbers = [], []
     videos: list[Video] = []
-    for batch in records.read_whole(tfds.as_numpy(dataset), builder.data_dir):
+    for batch in read_whole(tfds.as_numpy(dataset), builder.data_dir):
         images.append(batch["image"])
         numbers.append(batch["frame"])
         videos += [

@@ -15,20 +15,29 @@ References:
 import colorsys
 import dataclasses
 import math
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import transform
+from vhe_tf.data.datasets.glyphs.spec import Glyphs
+from vhe_tf.data.datasets.glyphs.spec import glyph_parts
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.omniglot import Omniglot
+from vhe_tf.data.datasets.omniglot import load_omniglot
+from vhe_tf.data.datasets.splits import DatasetSpec
+from vhe_tf.data.datasets.splits import DataSplits
+from vhe_tf.data.datasets.splits import ready
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.image_file import check_image_size
 
-__all__ = ["INK_LEVELS", "PenStyle", "pen_styles", "styled"]
+__all__ = ["INK_LEVELS", "PenStyle", "Styles", "pen_styles", "styled"]
 
 INK_LEVELS = 6
 """How many levels a channel of an image in styles has: 0, 51, ... 255."""
 
+_IMAGE_SIZE = (28, 28)
 # Nibs are given for images of this height.
 _REFERENCE_SIZE = 28
 # Thinner strokes would break; broader ones, other than those of a flat nib,
@@ -47,6 +56,83 @@ _BATCH_SIZE = 128
 _NEIGHBOURS = (
     (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1),
 )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Styles(DatasetSpec):
+    """Drawings of characters in random styles (Section 4.3).
+
+    All parts have the same styles, the grouping `"style"`; the characters of
+    the test set are unseen. Images are `[M, 28, 28, 3]`: paper is 0 and an ink
+    of colour c is 255 - c (see `styled`), 1 - c / 255 in the test set.
+
+    Args:
+        base: Spec of the drawings, `Omniglot` or `Glyphs`. Its `images` are
+            not used: styles are drawn along the original strokes. Its `seed`
+            also decides the styles and which image has which. Defaults to
+            `Omniglot()`.
+        num_styles: Integer. Number of styles. Defaults to 30.
+        copies: Integer. Number of different styles in which each training
+            image is drawn: the first without a change, the others as small
+            affine maps of it. Test images are drawn in one. Defaults to 8.
+    """
+
+    name: ClassVar[str] = "styles"
+
+    base: Omniglot | Glyphs = Omniglot()  # noqa: RUF009
+    num_styles: int = 30
+    copies: int = 8
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Omniglot | Glyphs):
+            raise ValueError(
+                "`base` must be `Omniglot` or `Glyphs`, drawings whose strokes "
+                f"can be drawn anew. Received: base={self.base!r}."
+            )
+        _check_copies(self.num_styles, self.copies)
+
+    @property
+    def drawn(self) -> DatasetSpec:
+        """See base class."""
+        return self.base
+
+    @property
+    def seed(self) -> int:
+        """The seed of `base`."""
+        return self.base.seed
+
+    def load(self, data_dir: str | None = None) -> DataSplits:
+        """See base class."""
+        validation = None
+        if isinstance(self.base, Omniglot):
+            train, validation, test = load_omniglot(
+                self.base.split,
+                recipe="original",
+                data_dir=data_dir,
+                seed=self.seed,
+            )
+        else:
+            train, test = glyph_parts()
+        return DataSplits(
+            train=self._styled(train, self.copies),
+            validation=None
+            if validation is None
+            else self._styled(validation, self.copies),
+            # Once: a query must not be its support in another ink.
+            test=ready(self._styled(test, 1), "colour"),
+            image_size=_IMAGE_SIZE,
+            binarization="none",
+        )
+
+    def _styled(self, data: GroupedImages, copies: int) -> GroupedImages:
+        return styled(
+            data,
+            num_styles=self.num_styles,
+            copies=copies,
+            affine=True,
+            image_size=_IMAGE_SIZE,
+            seed=self.seed,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +277,10 @@ def _check_styled(
             f"them in others. Received: labels {sorted(data.labels)}."
         )
     check_image_size(image_size)
+    _check_copies(num_styles, copies)
+
+
+def _check_copies(num_styles: int, copies: int) -> None:
     _check_int("copies", copies, 1)
     _check_int("num_styles", num_styles, 1)
     if copies > num_styles:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from vhe_tf.data import RecordedImages
-from vhe_tf.data import sources
+from vhe_tf.data import Records
 from vhe_tf.data import write_records
+from vhe_tf.data.datasets.records import spec as records_spec
+from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.records import DamagedRecordsError
 
 
 def recorded(folder, num_groups, *, channels=1, group="character"):
@@ -20,7 +21,7 @@ def recorded(folder, num_groups, *, channels=1, group="character"):
 
 def test_records_test_on_a_fifth_of_their_classes(tmp_path):
     recorded(tmp_path, 20)
-    source = sources.load_source("records", data_dir=str(tmp_path), seed=1)
+    source = Records(seed=1).load(str(tmp_path))
     assert isinstance(source.train, RecordedImages)
     assert isinstance(source.test, GroupedImages)
     assert source.validation is None
@@ -40,7 +41,7 @@ def test_records_test_on_a_fifth_of_their_classes(tmp_path):
 
 def test_records_of_colour_stay_as_they_are(tmp_path):
     recorded(tmp_path, 10, channels=3, group="person")
-    source = sources.load_photo_source("records", data_dir=str(tmp_path))
+    source = Records("colour", "person").load(str(tmp_path))
     assert source.image_size == source.test.image_shape[:2] == (12, 10)
     assert source.group == "person"
     assert source.binarization == "none"
@@ -49,26 +50,26 @@ def test_records_of_colour_stay_as_they_are(tmp_path):
 
 
 def test_the_test_set_of_records_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_MAX_TEST_GROUPS_OF_RECORDS", 3)
+    monkeypatch.setattr(records_spec, "_MAX_TEST_GROUPS", 3)
     recorded(tmp_path, 20)
-    source = sources.load_source("records", data_dir=str(tmp_path))
+    source = Records().load(str(tmp_path))
     assert len(source.test.group_ids("character")) == 3
     assert len(source.train.group_ids("character")) == 17
 
 
 def test_large_classes_of_records_are_tested_in_part(tmp_path, monkeypatch):
     image_bytes = 4 * 12 * 10
-    monkeypatch.setattr(sources, "_MIN_TEST_IMAGES_A_GROUP", 2)
-    monkeypatch.setattr(sources, "_MAX_TEST_BYTES_OF_RECORDS", 8 * image_bytes)
+    monkeypatch.setattr(records_spec, "_MIN_TEST_IMAGES_PER_GROUP", 2)
+    monkeypatch.setattr(records_spec, "_MAX_TEST_BYTES", 8 * image_bytes)
     recorded(tmp_path, 20)
-    source = sources.load_source("records", data_dir=str(tmp_path))
+    source = Records().load(str(tmp_path))
     ids, counts = np.unique(source.test.labels["character"], return_counts=True)
     assert len(ids) == 4
     np.testing.assert_array_equal(counts, 2)
     assert len(source.train) == 3 * 16
     # Where there is no room for so many classes, there are fewer.
-    monkeypatch.setattr(sources, "_MAX_TEST_BYTES_OF_RECORDS", 5 * image_bytes)
-    source = sources.load_source("records", data_dir=str(tmp_path))
+    monkeypatch.setattr(records_spec, "_MAX_TEST_BYTES", 5 * image_bytes)
+    source = Records().load(str(tmp_path))
     assert len(source.test.group_ids("character")) == 2
     assert len(source.test) == 4
     assert len(source.train) == 3 * 16  # as before: no run has other classes
@@ -77,7 +78,7 @@ def test_large_classes_of_records_are_tested_in_part(tmp_path, monkeypatch):
 def test_damaged_records_are_left_out_on_request(tmp_path, capsys):
     recorded(tmp_path, 20)
     [path] = tmp_path.glob("*.tfrecord")
-    intact = sources.load_source("records", data_dir=str(tmp_path))
+    intact = Records().load(str(tmp_path))
     # Of the test set, the first image alone is there.
     first = np.flatnonzero(
         np.isin(7 * (np.arange(60) // 3), intact.test.group_ids("character"))
@@ -85,36 +86,38 @@ def test_damaged_records_are_left_out_on_request(tmp_path, capsys):
     with np.load(tmp_path / "index.npz") as index:
         os.truncate(path, index["offsets"][first + 1])
     with pytest.raises(DamagedRecordsError, match=path.name):
-        sources.load_source("records", data_dir=str(tmp_path))
-    source = sources.load_source(
-        "records", data_dir=str(tmp_path), skip_corrupt=True
-    )
+        Records().load(str(tmp_path))
+    source = Records(skip_corrupt=True).load(str(tmp_path))
     np.testing.assert_array_equal(source.test.images, intact.test.images[:1])
     assert len(source.train) == len(intact.train)
     assert "Left out 11 of 12 records" in capsys.readouterr().out
-    again = sources.load_again(
-        {"dataset": "records", "images": "grey"},
-        data_dir=str(tmp_path),
-        skip_corrupt=True,
-    )
-    assert again.test.labels["character"] == source.test.labels["character"]
 
 
 @pytest.mark.parametrize(
-    ("load", "channels", "group", "wanted"),
+    ("spec", "channels", "group", "wanted"),
     [
-        ("load_source", 3, "character", "1 channels in the grouping 'char"),
-        ("load_source", 1, "person", "1 channels in the grouping 'character'"),
-        ("load_photo_source", 1, "person", "3 channels in the grouping 'per"),
-        ("load_photo_source", 3, "face", "3 channels in the grouping 'person'"),
+        (Records(), 3, "character", "1 channels in the grouping 'char"),
+        (Records(), 1, "person", "1 channels in the grouping 'character'"),
+        (
+            Records("colour", "person"),
+            1,
+            "person",
+            "3 channels in the grouping 'per",
+        ),
+        (
+            Records("colour", "person"),
+            3,
+            "face",
+            "3 channels in the grouping 'person'",
+        ),
     ],
 )
 def test_records_of_another_kind_are_refused(
-    tmp_path, load, channels, group, wanted
+    tmp_path, spec, channels, group, wanted
 ):
     recorded(tmp_path, 10, channels=channels, group=group)
     with pytest.raises(ValueError, match=wanted) as error:
-        getattr(sources, load)("records", data_dir=str(tmp_path))
+        spec.load(str(tmp_path))
     assert str(error.value).endswith(
         f"Received: images of shape (12, 10, {channels}) in ['{group}'] in "
         f"{tmp_path}."
@@ -123,13 +126,7 @@ def test_records_of_another_kind_are_refused(
 
 def test_records_need_a_folder_and_five_classes(tmp_path):
     with pytest.raises(ValueError, match=r"Received: data_dir=None\."):
-        sources.load_source("records")
+        Records().load()
     recorded(tmp_path, 4)
     with pytest.raises(ValueError, match="Received: 4 in"):
-        sources.load_source("records", data_dir=str(tmp_path))
-
-
-def test_records_are_not_resized(tmp_path):
-    for load in (sources.load_source, sources.load_photo_source):
-        with pytest.raises(ValueError, match="size at which they are stored"):
-            load("records", data_dir=str(tmp_path), image_size=(28, 28))
+        Records().load(str(tmp_path))

@@ -1,25 +1,108 @@
-"""Reads a folder of images, one sub-folder a class."""
+"""A folder of images with one sub-folder per class."""
 
+import dataclasses
 import logging
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
+from vhe_tf.data.datasets.image_file import check_channels
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import read_image
+from vhe_tf.data.datasets.splits import NUM_LEVELS
+from vhe_tf.data.datasets.splits import DatasetSpec
+from vhe_tf.data.datasets.splits import DataSplits
+from vhe_tf.data.datasets.splits import check_choice
+from vhe_tf.data.datasets.splits import check_num_levels
+from vhe_tf.data.datasets.splits import drawings
+from vhe_tf.data.datasets.splits import hold_out_groups
+from vhe_tf.data.datasets.splits import num_test_groups
+from vhe_tf.data.datasets.splits import photographs
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.image_file import check_channels
-from vhe_tf.data.image_file import check_image_size
-from vhe_tf.data.image_file import read_image
 
-__all__ = ["class_files", "image_folder"]
+__all__ = ["Folder", "class_files", "read_image_folder"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _logger = logging.getLogger(__name__)
 
 
-def image_folder(
+@dataclasses.dataclass(frozen=True)
+class Folder(DatasetSpec):
+    """A folder `data_dir/class/*.png` of drawings or photographs.
+
+    A random fifth of the classes, at least 2, is for testing.
+
+    Args:
+        images: String. `"binary"` or `"grey"` for drawings, dark ink on a
+            light page; `"colour"` for photographs. Defaults to `"binary"`.
+        image_size: `(H, W)` to resize to. Defaults to 28x28.
+        group: String. The name of the grouping by classes. Defaults to
+            `"character"`.
+        num_levels: Integer. Levels of each channel of photographs to which
+            images are rounded. Defaults to 256.
+        seed: Integer. Selects the test classes, and is the seed of the
+            binarization of grey test images. Defaults to 0.
+    """
+
+    name: ClassVar[str] = "folder"
+
+    images: str = "binary"
+    image_size: tuple[int, int] = (28, 28)
+    group: str = "character"
+    num_levels: int = NUM_LEVELS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("images", self.images, ("binary", "grey", "colour"))
+        check_image_size(self.image_size)
+        check_num_levels(self.num_levels, self.images)
+
+    def load(self, data_dir: str | None = None) -> DataSplits:
+        """See base class."""
+        if data_dir is None:
+            raise ValueError(
+                "dataset='folder' needs `data_dir`, a folder with one folder "
+                "of images per class. Received: data_dir=None."
+            )
+        data_dir = os.path.expanduser(data_dir)
+        is_colour = self.images == "colour"
+        data = read_image_folder(
+            data_dir,
+            image_size=self.image_size,
+            channels=3 if is_colour else 1,
+            invert=not is_colour,
+            label_name=self.group,
+        )
+        num_test = num_test_groups(data, self.group, data_dir=data_dir)
+        train, test = hold_out_groups(
+            data, self.group, num_test, seed=self.seed
+        )
+        if is_colour:
+            return photographs(
+                train,
+                test,
+                image_size=self.image_size,
+                group=self.group,
+                num_levels=self.num_levels,
+            )
+        return drawings(
+            train,
+            test,
+            images=self.images,
+            image_size=self.image_size,
+            group=self.group,
+            seed=self.seed,
+        )
+
+    def _sees_test_of(self, tested: "Folder") -> bool:
+        return self.seed != tested.seed
+
+
+def read_image_folder(
     root: str | os.PathLike[str],
     *,
     image_size: tuple[int, int] = (28, 28),
@@ -79,7 +162,7 @@ def class_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Returns the sorted image files of each class, by class name.
 
     Raises:
-        ValueError, OSError: As `image_folder`.
+        ValueError, OSError: As `read_image_folder`.
     """
     if not root.exists():
         raise FileNotFoundError(

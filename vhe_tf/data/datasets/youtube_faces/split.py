@@ -5,7 +5,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vhe_tf.data.youtube_faces.archive import Video
+from vhe_tf.data.datasets.youtube_faces.archive import Video
 
 __all__ = ["FrameSplit", "split_frames"]
 

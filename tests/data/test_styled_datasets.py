@@ -2,11 +2,13 @@ import numpy as np
 
 from tests.data.conftest import REAL
 from tests.data.conftest import needs_omniglot
-from vhe_tf.data import sources
+from vhe_tf.data import Glyphs
+from vhe_tf.data import Omniglot
+from vhe_tf.data import Styles
 
 
 def assert_styled_source(source, copies):
-    from vhe_tf.data.styles import pen_styles
+    from vhe_tf.data.datasets.styles import pen_styles
 
     assert source.validation is None
     assert source.image_size == (28, 28)
@@ -38,9 +40,7 @@ def assert_styled_source(source, copies):
 def test_styled_glyphs_have_the_same_styles_in_training_and_testing(
     few_glyphs,
 ):
-    source = sources.load_styled_source(
-        "glyphs", num_styles=6, copies=3, seed=2
-    )
+    source = Styles(Glyphs(seed=2), num_styles=6, copies=3).load()
     assert_styled_source(source, copies=3)
     assert len(source.train) == 3 * 12
     assert len(source.test) == 48
@@ -56,7 +56,7 @@ def test_styled_glyphs_have_the_same_styles_in_training_and_testing(
 
 @needs_omniglot
 def test_styled_omniglot_is_drawn_from_the_originals(monkeypatch):
-    from vhe_tf.data import styles
+    from vhe_tf.data.datasets import styles
 
     seen = []
     styled = styles.styled
@@ -67,14 +67,8 @@ def test_styled_omniglot_is_drawn_from_the_originals(monkeypatch):
         return styled(data.where(few), **options)
 
     monkeypatch.setattr(styles, "styled", watched)
-    source = sources.load_styled_source(
-        "omniglot",
-        data_dir=str(REAL),
-        split="lake_small1",
-        num_styles=6,
-        copies=2,
-        seed=2,
-    )
+    spec = Styles(Omniglot("lake_small1", seed=2), num_styles=6, copies=2)
+    source = spec.load(str(REAL))
     assert seen == [(105, 105, 1)] * 2
     assert_styled_source(source, copies=2)
     assert len(source.test) == 659
@@ -83,7 +77,7 @@ def test_styled_omniglot_is_drawn_from_the_originals(monkeypatch):
 
 @needs_omniglot
 def test_styled_validation_images_are_kept(monkeypatch):
-    from vhe_tf.data import styles
+    from vhe_tf.data.datasets import styles
 
     styled = styles.styled
 
@@ -91,9 +85,7 @@ def test_styled_validation_images_are_kept(monkeypatch):
         return styled(data.where(np.arange(len(data)) % 40 == 0), **options)
 
     monkeypatch.setattr(styles, "styled", few)
-    source = sources.load_styled_source(
-        "omniglot", data_dir=str(REAL), split="vinyals", copies=1
-    )
+    source = Styles(Omniglot("vinyals"), copies=1).load(str(REAL))
     assert source.validation.image_shape == (28, 28, 3)
     assert source.validation.images.dtype == np.uint8
     assert len(source.validation.group_ids("alphabet")) == 5

@@ -1,4 +1,4 @@
-"""Grouped images on disk, in TFRecord files, read as episodes need them.
+r"""Grouped images on disk, in TFRecord files, read as episodes need them.
 
     write_records("DIR", examples)      # streams: (pixels, group ids) each
     data = RecordedImages("DIR")        # in place of GroupedImages
@@ -8,7 +8,8 @@ verified. Episodes are those of the same images in memory, bit for bit.
 
 A folder of images becomes a folder of records by
 
-    python -m vhe_tf.data.folder_to_records --from_folder=DIR --to=DIR
+    python -m vhe_tf.data.datasets.records.folder_to_records \
+        --from_folder=DIR --to=DIR
 """
 
 import contextlib
@@ -28,12 +29,12 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf._utils.progress import status_line
-from vhe_tf.data import record_index
+from vhe_tf.data.datasets.records import index as record_index
+from vhe_tf.data.datasets.records.index import compact
+from vhe_tf.data.datasets.records.index import shard_name
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
-from vhe_tf.data.record_index import compact
-from vhe_tf.data.record_index import shard_name
 
 __all__ = [
     "DamagedRecordsError",

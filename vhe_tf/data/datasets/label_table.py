@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vhe_tf.data.datasets.image_file import check_channels
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import read_image
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.image_file import check_channels
-from vhe_tf.data.image_file import check_image_size
-from vhe_tf.data.image_file import read_image
 
 __all__ = ["check_nested", "from_columns", "read_label_table"]
 
@@ -49,7 +49,7 @@ def read_label_table(
     to the table's own folder. Every other column is a grouping and its cells
     are the names of groups; where one is empty, the image has no label in
     that grouping. Spaces around cells and rows without content do not count.
-    Images are read as by `image_folder`.
+    Images are read as by `read_image_folder`.
 
     Args:
         path: The CSV file.

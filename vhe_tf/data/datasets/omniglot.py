@@ -8,6 +8,7 @@ References:
         Matching Networks. AISTATS 2018.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -17,18 +18,23 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from collections.abc import Iterable
 from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from vhe_tf.data import records
+from vhe_tf.data.datasets.records.recorded_images import read_whole
+from vhe_tf.data.datasets.splits import DatasetSpec
+from vhe_tf.data.datasets.splits import DataSplits
+from vhe_tf.data.datasets.splits import check_choice
+from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = [
     "LakeRun",
+    "Omniglot",
     "OmniglotSplit",
     "binary_recipe",
     "grey_recipe",
@@ -64,6 +70,58 @@ _NUM_TRAINING_CHARACTERS = 1200
 
 _NUM_RUNS = 20
 _NUM_WAYS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Omniglot(DatasetSpec):
+    """Omniglot, by one of its splits; see `load_omniglot`.
+
+    Args:
+        split: String. Defaults to `"lake"`.
+        images: String. `"binary"` for fixed binary images (Tables 3 and 4),
+            `"grey"` for grey ones that are binarized whenever one is sampled
+            (Tables 1 and 2). Defaults to `"binary"`.
+        seed: Integer. Selects the characters of the split `"random1200"`, and
+            is the seed of the binarization of grey test images. Defaults to 0.
+    """
+
+    name: ClassVar[str] = "omniglot"
+
+    split: str = "lake"
+    images: str = "binary"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, _SPLITS)
+        check_choice("images", self.images, ("binary", "grey"))
+
+    def load(self, data_dir: str | None = None) -> DataSplits:
+        """See base class."""
+        # Binary copies are warped at full resolution and then subsampled, so
+        # that they have the pixel statistics of the recipe itself.
+        stored = "original" if self.images == "binary" else "grey"
+        parts, recipe = (
+            load_omniglot(
+                self.split, recipe=name, data_dir=data_dir, seed=self.seed
+            )
+            for name in (stored, self.images)
+        )
+        return drawings(
+            parts.train,
+            recipe.test,
+            validation=parts.validation,
+            images=self.images,
+            image_size=(_RECIPE_SIZE, _RECIPE_SIZE),
+            seed=self.seed,
+        )
+
+    def _sees_test_of(self, tested: "Omniglot") -> bool:
+        if self.split.startswith("lake"):
+            # The test characters of vinyals are of Lake's evaluation set.
+            return tested.split == "random1200"
+        if self.split == tested.split:
+            return self.split == "random1200" and self.seed != tested.seed
+        return True
 
 
 class OmniglotSplit(NamedTuple):
@@ -148,8 +206,8 @@ def load_omniglot(
         FileNotFoundError: If the data are neither prepared in `data_dir` nor
             can be downloaded.
     """
-    _check_choice("split", split, _SPLITS)
-    _check_choice("recipe", recipe, _RECIPES)
+    check_choice("split", split, _SPLITS)
+    check_choice("recipe", recipe, _RECIPES)
     directory = _data_directory(data_dir)
     evaluation = _read(directory, "test", recipe)
     if split in _TFDS_TRAINING_SPLITS:
@@ -245,15 +303,6 @@ def lake_runs(path: str | os.PathLike[str]) -> list[LakeRun]:
         ) from error
 
 
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    choices = list(choices)
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}."
-        )
-
-
 def _check_originals(images: np.ndarray) -> None:
     if images.ndim != 4 or images.shape[1:] != (_SIZE, _SIZE, 1):
         raise ValueError(
@@ -328,7 +377,7 @@ def _prepared_builder(directory: str) -> Any:
             "`omniglot` by `data_dir` or the environment variable "
             "TFDS_DATA_DIR. To go on without Omniglot, use the embedded data "
             "set: `--dataset=glyphs` in the trainers, "
-            "`vhe_tf.data.glyphs.glyphs()` in Python."
+            "`vhe_tf.data.generate_glyphs()` in Python."
         )
     builder.download_and_prepare()
     return tfds.builder(_TFDS_NAME, data_dir=directory)
@@ -346,7 +395,7 @@ def _read(directory: str, tfds_split: str, recipe: str) -> GroupedImages:
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     images, characters, alphabets = [], [], []
-    for batch in records.read_whole(tfds.as_numpy(dataset), builder.data_dir):
+    for batch in read_whole(tfds.as_numpy(dataset), builder.data_dir):
         images.append(_RECIPES[recipe](255 - batch["image"][..., :1]))
         characters.append(batch["label"])
         alphabets.append(batch["alphabet"])

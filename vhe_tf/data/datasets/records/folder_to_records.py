@@ -1,10 +1,11 @@
-"""Makes a folder of records of a folder of images, one image at a time.
+r"""Makes a folder of records of a folder of images, one image at a time.
 
-    python -m vhe_tf.data.folder_to_records --from_folder=DIR --to=DIR
+    python -m vhe_tf.data.datasets.records.folder_to_records \
+        --from_folder=DIR --to=DIR
 
-Images are read from `from_folder/<class>/` as by `image_folder`: drawings, dark
-ink on light paper, with --invert; photographs in colour with --channels=3. For
-`trainers/omniglot.py --dataset=records` the grouping is `character`, for
+Images are read from `from_folder/<class>/` as by `read_image_folder`: drawings,
+dark ink on light paper, with --invert; photographs in colour with --channels=3.
+For `trainers/omniglot.py --dataset=records` the grouping is `character`, for
 `trainers/youtube_faces.py --dataset=records` it is `person`.
 """
 
@@ -13,11 +14,11 @@ import pathlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from vhe_tf.data.image_file import check_image_size
-from vhe_tf.data.image_file import read_image
-from vhe_tf.data.image_folder import class_files
-from vhe_tf.data.record_writer import Example
-from vhe_tf.data.record_writer import write_records
+from vhe_tf.data.datasets.folder import class_files
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import read_image
+from vhe_tf.data.datasets.records.writer import Example
+from vhe_tf.data.datasets.records.writer import write_records
 
 __all__ = ["main"]
 
@@ -55,7 +56,7 @@ def _examples(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m vhe_tf.data.folder_to_records",
+        prog="python -m vhe_tf.data.datasets.records.folder_to_records",
         description=__doc__.splitlines()[0],
     )
     add = parser.add_argument

@@ -1,13 +1,12 @@
-import sys
-import types
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.data.conftest import data_of
 from vhe_tf.data import Augmentation
-from vhe_tf.data import sources
+from vhe_tf.data import Folder
+from vhe_tf.data import YouTubeFaces
+from vhe_tf.data.datasets.youtube_faces import loading
 
 
 @pytest.fixture
@@ -23,8 +22,8 @@ def photos(tmp_path):
 
 
 def test_photographs_of_a_folder_keep_their_colours(photos):
-    source = sources.load_photo_source(
-        "folder", data_dir=str(photos), image_size=(4, 6), seed=1
+    source = Folder("colour", image_size=(4, 6), group="person", seed=1).load(
+        str(photos)
     )
     assert source.validation is None
     assert source.image_size == (4, 6)
@@ -63,18 +62,14 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
             video=np.arange(num_people),
         )
 
-    loader = types.ModuleType("vhe_tf.data.youtube_faces")
-    loader.load_youtube_faces = load_youtube_faces
-    monkeypatch.setitem(sys.modules, "vhe_tf.data.youtube_faces", loader)
-    source = sources.load_photo_source(
-        "youtube_faces",
-        data_dir="there",
+    monkeypatch.setattr(loading, "load_youtube_faces", load_youtube_faces)
+    source = YouTubeFaces(
         manual_dir="here",
         image_size=(4, 3),
         group=group,
         num_levels=86,
         skip_unreadable=True,
-    )
+    ).load("there")
     assert source.group == group
     augmentation = source.augmentation(symmetries=2, affine_copies=3)
     assert augmentation == Augmentation(
@@ -106,11 +101,11 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
 @pytest.mark.parametrize("num_levels", [1, 257])
 def test_photographs_have_2_to_256_levels(num_levels):
     with pytest.raises(ValueError, match=f"Received: num_levels={num_levels}"):
-        sources.load_photo_source("folder", num_levels=num_levels)
+        Folder("colour", num_levels=num_levels)
 
 
 def test_photographs_keep_their_8_bits(photos):
-    source = sources.load_photo_source("folder", data_dir=str(photos))
+    source = Folder("colour", (40, 40)).load(str(photos))
     assert source.num_levels == 256
     assert source.caveat is None
     kept = source.test.images * 255

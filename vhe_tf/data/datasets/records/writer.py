@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from vhe_tf._utils import atomic_io
 from vhe_tf._utils.progress import status_line
-from vhe_tf.data import record_index
+from vhe_tf.data.datasets.records import index as record_index
+from vhe_tf.data.datasets.records.index import RecordIndex
+from vhe_tf.data.datasets.records.index import shard_name
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
-from vhe_tf.data.record_index import RecordIndex
-from vhe_tf.data.record_index import shard_name
 
 __all__ = ["write_records"]
 

@@ -16,16 +16,16 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from PIL import ImageFile
 
-from vhe_tf.data.image_file import check_image_size
-from vhe_tf.data.image_file import resized
-from vhe_tf.data.youtube_faces.archive import ARCHIVE
-from vhe_tf.data.youtube_faces.archive import FOLDER
-from vhe_tf.data.youtube_faces.archive import HOMEPAGE
-from vhe_tf.data.youtube_faces.archive import Video
-from vhe_tf.data.youtube_faces.archive import find_source
-from vhe_tf.data.youtube_faces.archive import list_frames
-from vhe_tf.data.youtube_faces.archive import read_frames
-from vhe_tf.data.youtube_faces.split import split_frames
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import resized
+from vhe_tf.data.datasets.youtube_faces.archive import ARCHIVE
+from vhe_tf.data.datasets.youtube_faces.archive import FOLDER
+from vhe_tf.data.datasets.youtube_faces.archive import HOMEPAGE
+from vhe_tf.data.datasets.youtube_faces.archive import Video
+from vhe_tf.data.datasets.youtube_faces.archive import find_source
+from vhe_tf.data.datasets.youtube_faces.archive import list_frames
+from vhe_tf.data.datasets.youtube_faces.archive import read_frames
+from vhe_tf.data.datasets.youtube_faces.split import split_frames
 
 __all__ = [
     "Builder",
