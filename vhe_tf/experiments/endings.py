@@ -36,7 +36,7 @@ def failures_end_quietly() -> Iterator[None]:
     """
     from vhe_tf import errors
     from vhe_tf._utils import atomic_io
-    from vhe_tf.data import records
+    from vhe_tf.data.datasets.records import recorded_images as records
 
     try:
         with records.damage_is_told():

@@ -1,0 +1,343 @@
+"""Trains, evaluates and pictures an experiment.
+
+    vhe-tf train quickstart
+    vhe-tf train omniglot_pixel_cnn_small --data_dir=DIR --epochs=30
+
+NAME is an experiment of the registry; flags override its settings. A run that
+was interrupted resumes if the same command is started again, and ends with the
+same weights.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import NamedTuple
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.config import Evaluation
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.config import override
+from vhe_tf.experiments.endings import failures_end_quietly
+from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.registry import EVALUATIONS
+from vhe_tf.experiments.registry import get
+from vhe_tf.experiments.run import Run
+from vhe_tf.experiments.run import write_json
+from vhe_tf.experiments.settings import setting
+
+if TYPE_CHECKING:
+    from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.experiments.pictures import Draw
+    from vhe_tf.models.vhe import VHE
+
+__all__ = ["Arguments", "Machine", "finish", "main", "read", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine(settings.Settings):
+    """Where a run is trained, and how. Its outcome does not depend on this."""
+
+    run_dir: str | None = setting(None, "Folder of the run, made if missing.")
+    data_dir: str | None = setting(
+        None,
+        "For omniglot and youtube_faces: a TensorFlow Datasets folder. By "
+        "default TFDS_DATA_DIR or ~/tensorflow_datasets. For folder and "
+        "records: the folder.",
+    )
+    manual_dir: str | None = setting(
+        None,
+        "For youtube_faces: the folder with aligned_images_DB.tar.gz. Not "
+        "needed once it is prepared.",
+    )
+    skip_corrupt: bool = setting(
+        False,
+        "For records: read all once, and continue without those that cannot be "
+        "read.",
+        kind="boolean",
+    )
+    distribution: str = setting(
+        "none",
+        "Where to train: on one device; on all GPUs of this machine; or on "
+        "those of all machines in the environment variable TF_CONFIG, with the "
+        "same command on each and a --run_dir that all share. Results agree up "
+        "to rounding.",
+        choices=("none", "mirrored", "multi_worker"),
+    )
+    accumulation: int = setting(
+        1,
+        "Gradient-accumulation steps per device batch, which need less memory. "
+        "Results agree up to rounding.",
+        kind="integer",
+        least=1,
+    )
+
+
+class Arguments(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        experiment: What to train.
+        evaluation: How to measure it at the end.
+        machine: Where to train it. `run_dir` is set.
+    """
+
+    experiment: Experiment
+    evaluation: Evaluation
+    machine: Machine
+
+
+def read(
+    argv: Sequence[str], *, usage: str, default: str | None = None
+) -> Arguments:
+    """Reads a command line.
+
+    Args:
+        argv: Strings. The name of the program, then the arguments.
+        usage: String. Printed above the flags by `--help`.
+        default: String. The experiment that flags start from if none is
+            named; `--run_dir` is then required. Defaults to none.
+
+    Raises:
+        SystemExit: If `--help` is given, or an argument is invalid.
+    """
+    values = flags.FlagValues()
+    settings.add_flags(values, Machine, title="Run")
+    flags.DEFINE_string(
+        "experiment",
+        None,
+        "Name of the experiment whose settings are overridden by other flags. "
+        f"Default: {default}."
+        if default
+        else "Name of the experiment; `vhe-tf list` prints them.",
+        flag_values=values,
+        module_name="Experiment",
+    )
+    settings.add_flags(values, Experiment, title="Experiment", overrides=True)
+    settings.add_flags(
+        values, Evaluation, title="Final evaluation", overrides=True
+    )
+    words = settings.parse(argv, values, usage=usage)
+    with mistakes_end_quietly():
+        named = _name(words, values, required=default is None)
+        return _arguments(values, named, default)
+
+
+def _name(
+    words: Sequence[str], values: flags.FlagValues, *, required: bool
+) -> str | None:
+    named = [
+        *words,
+        *([values["experiment"].value] * bool(values["experiment"].value)),
+    ]
+    if len(named) > 1 or (required and not named):
+        raise ValueError(
+            "Name one experiment, such as quickstart; `vhe-tf list` prints "
+            f"them. Received: {named}."
+        )
+    return named[0] if named else None
+
+
+def _arguments(
+    values: flags.FlagValues, named: str | None, default: str | None
+) -> Arguments:
+    machine = Machine(**settings.read_flags(values, Machine))
+    if machine.run_dir is None:
+        if named is None:
+            raise ValueError(
+                "--run_dir is required: the folder of the run, made if missing."
+            )
+        machine = dataclasses.replace(machine, run_dir=f"runs/{named}")
+    name = named or default or ""
+    experiment = override(get(name), **settings.read_flags(values, Experiment))
+    evaluation = dataclasses.replace(
+        EVALUATIONS.get(name, Evaluation()),
+        **settings.read_flags(values, Evaluation),
+    )
+    return Arguments(experiment, evaluation, machine)
+
+
+def quiet() -> None:
+    """Silences what TensorFlow logs; call it before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `vhe-tf train`."""
+    train(read(argv, usage=__doc__ or ""))
+
+
+def train(arguments: Arguments) -> Run:
+    """Trains an experiment, or resumes it; then evaluates and pictures it.
+
+    Returns:
+        The run.
+
+    Raises:
+        SystemExit: If it cannot be done; the message says why.
+    """
+    quiet()
+    from vhe_tf import callbacks
+    from vhe_tf import distribute
+    from vhe_tf.experiments import building
+    from vhe_tf.experiments import data
+    from vhe_tf.experiments import pictures
+    from vhe_tf.models import loading
+
+    experiment, _, machine = arguments
+    callbacks.stop_at_once()  # outside of `fit`
+    with mistakes_end_quietly():
+        run = Run(machine.run_dir or "", experiment)
+        strategy = building.start(experiment, distribution=machine.distribution)
+        splits = data.load_data(
+            experiment,
+            data_dir=machine.data_dir,
+            manual_dir=machine.manual_dir,
+            skip_corrupt=machine.skip_corrupt,
+        )
+        run.check_classes(splits.groups_checksum())
+        with strategy.scope():
+            model = building.build_model(experiment, splits)
+            building.compile_model(
+                model, experiment, accumulation=machine.accumulation
+            )
+        training, validation = building.make_episodes(model, experiment, splits)
+        draw = pictures.painter(experiment, splits)
+    with failures_end_quietly():
+        if distribute.is_chief(strategy):
+            run.begin(data_dir=machine.data_dir)
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=experiment.epochs,
+            steps_per_epoch=experiment.steps_per_epoch,
+            verbose=0,
+            callbacks=[
+                *building.monitors(experiment, run, splits, draw=draw),
+                callbacks.BestModel(run.best),
+                callbacks.ProgressLine(),
+                callbacks.ExactResume(run.checkpoints),
+                callbacks.Preemption(),
+            ],
+        )
+        if distribute.is_chief(strategy):
+            with callbacks.ema_weights(model):
+                loading.save_model(model, run.last)
+    finish(arguments, run, strategy=strategy, splits=splits, draw=draw)
+    return run
+
+
+def finish(
+    arguments: Arguments,
+    run: Run,
+    *,
+    strategy: Any,
+    splits: "DataSplits",
+    draw: "Draw",
+) -> None:
+    """Evaluates and pictures the best model; prints what was made.
+
+    Only the chief does, if several workers trained.
+
+    Args:
+        arguments: What was asked for.
+        run: The run.
+        strategy: That of the training.
+        splits: The data.
+        draw: Returns the pictures of a model by name.
+
+    Raises:
+        SystemExit: If a file cannot be written.
+    """
+    import vhe_tf
+    from vhe_tf import distribute
+    from vhe_tf import visualization
+    from vhe_tf._utils.progress import status_line
+
+    if not distribute.is_chief(strategy):
+        return
+    with mistakes_end_quietly():
+        if distribute.has_several_machines(strategy):
+            model = vhe_tf.load_model(run.best)  # the others are done
+        else:
+            with strategy.scope():
+                model = vhe_tf.load_model(run.best)
+    with failures_end_quietly():
+        for name, grid in draw(model).items():
+            visualization.save_png(
+                run.pictures / f"{name}.png", grid, ink=splits.ink
+            )
+        with status_line() as progress:
+            metrics = measure(arguments, model, splits, progress=progress)
+        write_json(run.metrics, metrics)
+    _say_what_was_made(arguments, run, model, metrics)
+
+
+def measure(
+    arguments: Arguments,
+    model: "VHE",
+    splits: "DataSplits",
+    *,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Returns the measurements of a model on unseen groups."""
+    from vhe_tf.evaluation import report
+
+    experiment, evaluation, _ = arguments
+    group = experiment.class_group
+    metrics = report.evaluate(
+        model,
+        splits.test,
+        group=group,
+        ways=(20,) if splits.ink else (20, 200),
+        num_trials=evaluation.num_test_tasks,
+        num_groups=evaluation.num_test_groups,
+        num_samples=evaluation.num_test_samples,
+        seed=experiment.seed,
+        progress=progress,
+    )
+    if splits.binarization == "none":
+        metrics = report.with_bits(metrics, model.image_shape)
+    if splits.caveat:
+        metrics["caveat"] = splits.caveat
+    if len(experiment.groups) > 1:
+        metrics["probes"] = report.probes(model, splits.test, group=group)
+    if experiment.architecture == "style":
+        metrics["transfer"] = report.style_transfer(
+            model,
+            splits,
+            groups=("character", "style"),
+            judge_epochs=evaluation.oracle_epochs,
+            seed=experiment.seed,
+            progress=progress,
+        )
+    return metrics
+
+
+def _say_what_was_made(
+    arguments: Arguments, run: Run, model: "VHE", metrics: dict[str, Any]
+) -> None:
+    from vhe_tf.evaluation import report
+    from vhe_tf.experiments import pictures
+
+    bin_dir = os.path.relpath(os.path.dirname(sys.executable))
+    margin = "\n" + " " * 17
+    print(f"""
+Made in {run.folder}:
+  best.keras     the model ({model.count_params():,} parameters)
+  metrics.json   measurements on unseen groups:""")
+    for line in report.summary_lines(metrics):
+        print(f"                   {line}")
+    print(f"""\
+  pictures/      {margin.join(pictures.description(arguments.experiment))}
+  tensorboard/   the run over time
+Next:
+  {bin_dir}/tensorboard --logdir {run.folder}
+  {bin_dir}/vhe-tf evaluate {run.best}
+  sample and classify in ten lines of Python: README.md, "Use"
+""")
