@@ -18,8 +18,7 @@ import tensorflow as tf
 import vhe_tf
 from tests import tiny_run
 from tests.conftest import tiny_vhe
-from vhe_tf import monitoring
-from vhe_tf import training
+from vhe_tf import callbacks
 from vhe_tf.serving import export
 
 EPOCHS = 140  # more than there is time for before the last kill
@@ -48,7 +47,7 @@ def forked(function, *arguments, log):
         os.dup2(file, 2)
         function(*arguments)
         status = 0
-    except training.StoppedOnRequest:
+    except callbacks.StoppedOnRequest:
         status = STOPPED
     except BaseException:
         traceback.print_exc()
@@ -67,11 +66,10 @@ def status_of(child):
 
 
 def train(folder):
-    run = training.Run(folder, {"seed": 0})
     tiny_run.train(
         folder,
         tiny_run.sampler(),
-        callbacks=[monitoring.Scalars(run.tensorboard, run.config)],
+        callbacks=[callbacks.Scalars(folder / "tensorboard", {"seed": 0})],
         epochs=EPOCHS,
     )
 
@@ -86,16 +84,16 @@ def check_run(folder):
         reader = tf.train.load_checkpoint(str(path.with_suffix("")))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    checkpoints = training.Checkpoints(
-        training.Run(folder, {"seed": 0}),
-        tiny_run.compiled_model(),
-        monitor="val_elbo",
-        steps_per_epoch=tiny_run.STEPS,
-    )
     named = tiny_run.latest(folder)
     if named:
-        checkpoints.restore()
-        assert named == f"ckpt-{checkpoints.step}"
+        resume = callbacks.ExactResume(folder / "checkpoints")
+        resume.resume(
+            tiny_run.compiled_model(),
+            steps_per_epoch=tiny_run.STEPS,
+            callbacks=[],
+        )
+        resume.close()
+        assert named == f"ckpt-{resume.step}"
 
 
 def wait(child, is_time):
@@ -143,7 +141,7 @@ def kill_runs(folder):
         epochs = own_log.read_text().count("val_elbo")
         print(f"{number}: {moment}, {epochs} epochs", flush=True)
     assert status_of(forked(train, killed, log=log)) == 0, log.read_text()
-    assert "Going on from step" in log.read_text()
+    assert "Resuming from step" in log.read_text()
     assert not list(killed.rglob("*partial*"))
     child = forked(tiny_run.assert_same_models, killed, whole, log=log)
     assert status_of(child) == 0, log.read_text()

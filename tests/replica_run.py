@@ -20,8 +20,8 @@ import tensorflow as tf
 
 import vhe_tf
 from tests.conftest import perturb
+from vhe_tf import callbacks
 from vhe_tf import distribute
-from vhe_tf import training
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
@@ -29,6 +29,7 @@ from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.layers import dropout
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.models import loading
 
 EPOCHS, STEPS = 3, 4
 
@@ -122,6 +123,8 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._rows.append({k: float(v) for k, v in logs.items()})
+        if not distribute.is_chief(self.model.distribute_strategy):
+            return
         self._path.write_text(json.dumps(self._rows))
 
 
@@ -131,16 +134,28 @@ def train(distribution, folder, pace=0.0, seed="0", **options):
         model = compiled_model(**options)
     if distribution != "none":
         assert strategy.num_replicas_in_sync == 2
-    training.fit(
-        model,
-        training.Run(folder, {"seed": 0 if seed == "labels" else int(seed)}),
-        sampler(missing=2 if seed == "labels" else 0),
-        sampler(seed=1),
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.fit(
+        sampler(
+            missing=2 if seed == "labels" else 0,
+            seed=0 if seed == "labels" else int(seed),
+        ),
+        validation_data=sampler(seed=1),
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
-        callbacks=[History(pathlib.Path(folder) / "history.json", pace)],
+        callbacks=[
+            History(folder / "history.json", pace),
+            callbacks.BestModel(folder / "best.keras"),
+            callbacks.ProgressLine(),
+            callbacks.ExactResume(folder / "checkpoints"),
+            callbacks.Preemption(),
+        ],
         validation_steps=2,
+        verbose=0,
     )
+    if distribute.is_chief(strategy):
+        loading.save_model(model, folder / "last.keras")
     return model
 
 
@@ -179,7 +194,7 @@ def main(distribution, folder, pace="0", accumulation="1", seed="0"):
             accumulation=int(accumulation),
             free_nats=accumulation == "1",
         )
-    except (training.WorkerLostError, ValueError) as error:
+    except (callbacks.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -20,9 +20,9 @@ from tests.tiny_run import resume
 from tests.tiny_run import train
 from tests.trainers.conftest import output_of
 from tests.trainers.conftest import trainer
-from vhe_tf import monitoring
-from vhe_tf import training
+from vhe_tf import callbacks
 from vhe_tf._utils.atomic_io import NotWrittenError
+from vhe_tf.models import loading
 from vhe_tf.serving import export
 
 FULL = r"the disk is full \(No space left on device\)\. "
@@ -35,8 +35,9 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory, sampler):
-    run, _ = train(tmp_path_factory.mktemp("whole"), sampler)
-    return run.folder
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder, sampler)
+    return folder
 
 
 class _Fill(keras.callbacks.Callback):
@@ -63,7 +64,9 @@ class _Fill(keras.callbacks.Callback):
 
 
 def going_on(step):
-    return rf"The last good checkpoint, \S*ckpt-{step}, is whole: make room .*"
+    return (
+        rf"The last checkpoint, \S*ckpt-{step}, is intact. Correct the cause.*"
+    )
 
 
 def assert_whole(folder):
@@ -91,7 +94,7 @@ def test_a_checkpoint_that_does_not_fit(
     assert_whole(folder)
     small_disk.resize("16m")
     resume(folder, sampler)
-    assert f"Going on from step {STEPS} " in capsys.readouterr().out
+    assert f"Resuming from step {STEPS} " in capsys.readouterr().out
     assert_same_models(folder, whole_run)
 
 
@@ -113,13 +116,12 @@ def test_a_checkpoint_on_request_that_does_not_fit(small_disk, sampler):
 
 def test_a_best_model_that_does_not_fit(small_disk, sampler, whole_run):
     folder = small_disk.folder / "run"
-    run = training.Run(folder, {"seed": 0})
     fill = _Fill(small_disk, 2 * STEPS, leave=2, at_end=True)
     with pytest.raises(
         NotWrittenError, match="best.keras .*" + FULL + going_on(2 * STEPS)
     ):
         train(folder, sampler, callbacks=[fill])
-    assert run.best.exists()  # that of the first epoch
+    assert (folder / "best.keras").exists()  # that of the first epoch
     assert_whole(folder)
     small_disk.resize("16m")
     resume(folder, sampler)
@@ -131,11 +133,11 @@ def test_events_that_do_not_fit(small_disk, sampler, whole_run):
     noise = np.random.default_rng(0).random((100, 100, 1), np.float32)
 
     def monitors():
-        run = training.Run(folder, {"seed": 0})
         return [
-            monitoring.Scalars(run.tensorboard, run.config),
-            monitoring.ImageGrids(
-                run.tensorboard / "pictures", lambda model: {"noise": noise}
+            callbacks.Scalars(folder / "tensorboard", {"seed": 0}),
+            callbacks.ImageGrids(
+                folder / "tensorboard" / "pictures",
+                lambda model: {"noise": noise},
             ),
         ]
 
@@ -176,14 +178,14 @@ def test_what_others_write_and_does_not_fit(small_disk, sampler):
 
 def test_a_run_that_finds_no_room_to_begin(small_disk, sampler, whole_run):
     folder = small_disk.folder / "run"
-    training.Run(folder, {"seed": 0})
+    (folder / "checkpoints").mkdir(parents=True)
     small_disk.fill()
     with pytest.raises(
         NotWrittenError,
-        match=r"config\.json .*" + FULL + "There is no checkpoint yet: make",
+        match=r"epoch\.json .*" + FULL + "There is no checkpoint yet. Correct",
     ):
         train(folder, sampler)
-    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert [path.name for path in folder.rglob("*")] == ["checkpoints", ".lock"]
     small_disk.empty()
     train(folder, sampler)
     assert_same_models(folder, whole_run)
@@ -196,12 +198,12 @@ def test_a_run_that_finds_no_room_to_begin(small_disk, sampler, whole_run):
 def test_a_model_that_does_not_fit(leave, small_disk):
     model = compiled_model()
     path = small_disk.folder / "best.keras"
-    training.save_model(model, path)
+    loading.save_model(model, path)
     before = path.read_bytes()
     assert len(before) > 6 * 4096
     small_disk.fill(leave=leave)
     with pytest.raises(NotWrittenError, match=r"best\.keras .* disk is full"):
-        training.save_model(model, path)
+        loading.save_model(model, path)
     assert path.read_bytes() == before
     assert_whole(small_disk.folder)
 
@@ -226,7 +228,7 @@ def test_an_export_that_does_not_fit(small_disk):
         assert [path.name for path in folder.iterdir()] == ["1"]
         small_disk.empty()
     # The command says what to do next.
-    training.save_model(model, folder.parent / "best.keras")
+    loading.save_model(model, folder.parent / "best.keras")
     small_disk.fill(leave=1)
     done = output_of(
         trainer(

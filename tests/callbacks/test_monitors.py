@@ -11,9 +11,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
+from vhe_tf import callbacks
 from vhe_tf import evaluation
-from vhe_tf import monitoring
-from vhe_tf import training
 from vhe_tf.data import GroupedImages
 
 STEPS_PER_EPOCH = 3
@@ -77,15 +76,15 @@ def train(model, callbacks, *, epochs=2, **kwargs):
 
 
 def accuracy_callback(**kwargs):
-    settings = {"num_ways": 3, "shots": (1,), "num_trials": 2}
-    return monitoring.FewShotAccuracy(
+    settings = {"num_ways": 3, "shots": (1,), "num_tasks": 2}
+    return callbacks.FewShotAccuracy(
         data(), group="character", **{**settings, **kwargs}
     )
 
 
 def cues(**kwargs):
     settings = {"num_groups": 3, "num_shots": 2, "num_queries": 2}
-    return monitoring.fixed_cues(
+    return callbacks.preview_batch(
         data(), group="character", **{**settings, **kwargs}
     )
 
@@ -128,8 +127,8 @@ def run(tmp_path_factory):
         [
             before,
             accuracy_callback(shots=(1, 2)),
-            monitoring.Scalars(folder, SETTINGS),
-            monitoring.ImageGrids(folder, cues().grids, every=2),
+            callbacks.Scalars(folder, SETTINGS),
+            callbacks.ImageGrids(folder, cues().grids, every=2),
             after,
         ],
     )
@@ -264,12 +263,12 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
         [
             before,
             accuracy_callback(num_samples=2),
-            monitoring.Likelihoods(
+            callbacks.Likelihoods(
                 data(), group="character", shots=(1,), num_groups=2,
-                num_trials=2, num_samples=2,
+                num_tasks=2, num_samples=2,
             ),
-            monitoring.Scalars(tmp_path, SETTINGS),
-            monitoring.ImageGrids(tmp_path, cues(num_groups=2).grids),
+            callbacks.Scalars(tmp_path, SETTINGS),
+            callbacks.ImageGrids(tmp_path, cues(num_groups=2).grids),
             after,
         ],
         epochs=1,
@@ -303,12 +302,14 @@ def test_accuracies_are_in_the_logs_of_their_epochs():
 )
 def test_small_data_have_smaller_tasks(sizes, ways, shots):
     watcher = Watcher()
-    few = {"group": "character", "shots": (1, 50), "num_trials": 1}
+    few = {"group": "character", "shots": (1, 50)}
     train(
         compiled_vhe(),
         [
-            monitoring.FewShotAccuracy(data(sizes), **few),
-            monitoring.Likelihoods(data(sizes), num_samples=2, **few),
+            callbacks.FewShotAccuracy(data(sizes), num_tasks=1, **few),
+            callbacks.Likelihoods(
+                data(sizes), num_samples=2, num_queries=1, **few
+            ),
             watcher,
         ],
         epochs=1,
@@ -330,7 +331,7 @@ def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
     monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
     images = data()
     drawers = np.tile([0, 0, 0, 1, 1, 2], 4)  # one of the three draws the query
-    callback = monitoring.FewShotAccuracy(
+    callback = callbacks.FewShotAccuracy(
         GroupedImages(images.images, {**images.labels, "drawer": drawers}),
         group="character",
         num_ways=2,
@@ -384,8 +385,8 @@ def test_weights_come_back_when_an_evaluation_fails(monkeypatch):
 
 def test_likelihoods_are_in_the_logs_of_their_epochs():
     watcher = Watcher()
-    callback = monitoring.Likelihoods(
-        data(), group="character", shots=(1, 2), num_groups=2, num_trials=3,
+    callback = callbacks.Likelihoods(
+        data(), group="character", shots=(1, 2), num_groups=2, num_queries=3,
         num_samples=4, every=2,
     )  # fmt: skip
     model = compiled_vhe()
@@ -395,7 +396,7 @@ def test_likelihoods_are_in_the_logs_of_their_epochs():
         assert name not in watcher.logs[0]
         assert 0.0 < watcher.logs[1][name] < 64 * 5.0  # nats of 8x8 pixels
     assert 1.0 <= watcher.logs[1]["joint_effective_sample_size"] <= 4.0
-    with training.averaged_weights(model):
+    with callbacks.ema_weights(model):
         joint = evaluation.joint_nll(
             model, data(), group="character", num_samples=4, max_groups=2
         )
@@ -403,7 +404,7 @@ def test_likelihoods_are_in_the_logs_of_their_epochs():
 
 
 def test_the_same_tasks_and_draws_are_used_each_time():
-    callback, watcher = accuracy_callback(num_trials=5), Watcher()
+    callback, watcher = accuracy_callback(num_tasks=5), Watcher()
     train(compiled_vhe(learning_rate=0.0), [callback, watcher])
     first, second = watcher.logs
     assert first["accuracy_3way_1shot"] == second["accuracy_3way_1shot"]
@@ -441,7 +442,7 @@ def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
     ],
 )
 def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
-    callback = monitoring.Scalars(tmp_path, {})
+    callback = callbacks.Scalars(tmp_path, {})
     model = compiled_vhe(use_ema=False)
     callback.set_model(model)
     callback.set_params({"steps": 3})
@@ -452,7 +453,7 @@ def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
 def test_the_rate_of_a_schedule_is_that_of_its_step(tmp_path):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.1, 6, 0.0)
     train(
-        compiled_vhe(learning_rate=schedule), [monitoring.Scalars(tmp_path, {})]
+        compiled_vhe(learning_rate=schedule), [callbacks.Scalars(tmp_path, {})]
     )
     steps, rates = zip(*read(tmp_path)["train/learning_rate"], strict=True)
     assert steps == (3, 6)
@@ -461,8 +462,8 @@ def test_the_rate_of_a_schedule_is_that_of_its_step(tmp_path):
 
 def test_steps_go_on_after_a_resume(tmp_path):
     model = compiled_vhe()
-    train(model, [monitoring.Scalars(tmp_path, {})], epochs=1)
-    train(model, [monitoring.Scalars(tmp_path, {})], epochs=2, initial_epoch=1)
+    train(model, [callbacks.Scalars(tmp_path, {})], epochs=1)
+    train(model, [callbacks.Scalars(tmp_path, {})], epochs=2, initial_epoch=1)
     assert [step for step, _ in read(tmp_path)["train/elbo"]] == [3, 6]
 
 
@@ -474,7 +475,7 @@ def test_events_of_an_epoch_are_on_disk_at_its_end(tmp_path):
             self.seen += (len(read(tmp_path)["train/elbo"]),)
 
     reader = Reader()
-    train(compiled_vhe(), [monitoring.Scalars(tmp_path, {}), reader])
+    train(compiled_vhe(), [callbacks.Scalars(tmp_path, {}), reader])
     assert reader.seen == (1, 2)
 
 
@@ -484,8 +485,8 @@ def test_other_callbacks_cannot_silence_the_events(tmp_path):
         compiled_vhe(),
         [
             keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=2),
-            monitoring.Scalars(tmp_path / "ours", {}),
-            monitoring.ImageGrids(tmp_path / "ours", cues().grids),
+            callbacks.Scalars(tmp_path / "ours", {}),
+            callbacks.ImageGrids(tmp_path / "ours", cues().grids),
         ],
     )
     events = read(tmp_path / "ours")
@@ -500,7 +501,7 @@ def test_any_pictures_are_written_of_the_averaged_weights(tmp_path):
         return {"transfer": np.zeros((4, 6, 1), np.float32)}
 
     model = compiled_vhe()
-    callback = monitoring.ImageGrids(tmp_path, draw, ink=False)
+    callback = callbacks.ImageGrids(tmp_path, draw, ink=False)
     train(model, [callback], epochs=1)
     [(step, (width, height, _))] = read(tmp_path)["transfer"]
     assert (step, int(width), int(height)) == (STEPS_PER_EPOCH, 6, 4)
@@ -514,7 +515,7 @@ def test_any_pictures_are_written_of_the_averaged_weights(tmp_path):
 
 def test_cues_are_distinct_images_of_one_group_a_row():
     source = data()
-    chosen = monitoring.fixed_cues(
+    chosen = callbacks.preview_batch(
         source, group="character", num_groups=3, num_shots=2, num_queries=4
     )
     assert chosen.support.shape == (3, 2, 8, 8, 1)
@@ -541,7 +542,7 @@ def test_the_seed_chooses_the_cues():
 
 
 def test_there_are_no_more_rows_than_large_groups():
-    chosen = monitoring.fixed_cues(
+    chosen = callbacks.preview_batch(
         data((6, 3, 6)), group="character", num_shots=2, num_queries=4
     )
     assert len(chosen.support) == 2
@@ -551,7 +552,7 @@ def test_images_of_no_known_group_are_no_cues():
     source = data((6, 6))
     labels = np.concatenate([source.labels["character"], np.full(20, -1)])
     images = np.concatenate([source.images, np.ones((20, 8, 8, 1), np.float32)])
-    chosen = monitoring.fixed_cues(
+    chosen = callbacks.preview_batch(
         GroupedImages(images, {"character": labels}),
         group="character",
         num_shots=5,
@@ -565,14 +566,14 @@ def test_images_of_no_known_group_are_no_cues():
 
 def test_groups_too_small_for_the_picture_give_a_smaller_one():
     small = data(sizes=(6, 3, 6))
-    chosen = monitoring.fixed_cues(small, group="character")
+    chosen = callbacks.preview_batch(small, group="character")
     assert chosen.support.shape[:2] == (2, 5)
     assert chosen.query.shape[:2] == (2, 1)
 
 
 def test_groups_of_one_image_make_no_picture():
     with pytest.raises(ValueError, match=r"with 2 images.*Received: 1"):
-        monitoring.fixed_cues(data(sizes=(1, 1)), group="character")
+        callbacks.preview_batch(data(sizes=(1, 1)), group="character")
 
 
 def test_pictures_of_the_same_cues_repeat():

@@ -6,29 +6,56 @@ import subprocess
 import sys
 import threading
 
+import keras
+import numpy as np
 import pytest
 
-from vhe_tf.stopping import stop_requests
+from vhe_tf.callbacks import Preemption
+from vhe_tf.callbacks import StoppedOnRequest
 
 
-def ask():
-    os.kill(os.getpid(), signal.SIGTERM)
+@contextlib.contextmanager
+def listening():
+    stop = Preemption()
+    stop.open()
+    try:
+        yield stop
+    finally:
+        stop.close()
+
+
+def ask(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 def test_a_request_is_seen_and_kills_nothing():
-    with stop_requests() as asked:
-        assert not asked()
+    with listening() as stop:
+        assert not stop.requested
         ask()
-        assert asked()
+        assert stop.requested
         ask()
-        assert asked()
+        assert stop.requested
+
+
+def test_the_first_ctrl_c_is_a_request_and_the_second_interrupts():
+    def ask_again():
+        ask(signal.SIGINT)
+
+    with listening() as stop:
+        ask(signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            ask_again()
 
 
 def test_each_time_begins_without_a_request():
-    with stop_requests():
-        ask()
-    with stop_requests() as asked:
-        assert not asked()
+    stop = Preemption()
+    stop.open()
+    ask()
+    stop.close()
+    stop.open()
+    assert not stop.requested
+    stop.close()
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
@@ -39,15 +66,17 @@ def test_afterwards_all_is_as_it_was(error):
         calls.append("mine")
 
     before = signal.signal(signal.SIGTERM, mine)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         try:
-            with stop_requests():
+            with listening():
                 ask()
                 if error:
                     raise error
         except KeyboardInterrupt:
             pass
         assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGINT) is interrupt
         assert not calls
         ask()
         assert calls == ["mine"]
@@ -59,13 +88,40 @@ def test_in_another_thread_nothing_changes():
     seen = []
 
     def elsewhere():
-        with stop_requests() as asked:
-            seen.extend([signal.getsignal(signal.SIGTERM), asked()])
+        with listening() as stop:
+            seen.extend([signal.getsignal(signal.SIGTERM), stop.requested])
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM), False]
+
+
+def test_any_keras_model_stops_on_request():
+    class Ask(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                ask()
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    seen = []
+    with pytest.raises(StoppedOnRequest):
+        model.fit(
+            np.zeros((8, 2)),
+            np.zeros(8),
+            batch_size=1,
+            verbose=0,
+            callbacks=[
+                Ask(),
+                Preemption(),
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_begin=lambda batch, logs: seen.append(batch)
+                ),
+            ],
+        )
+    assert seen == [0, 1]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_write_goes_on_after_a_request():
@@ -77,7 +133,7 @@ def test_a_write_goes_on_after_a_request():
             os.write(write, bytes(4096))
     os.set_blocking(write, True)
     main = threading.main_thread().ident
-    with stop_requests() as asked:
+    with listening() as stop:
         timers = [
             threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGTERM]),
             threading.Timer(0.6, os.read, [read, 1 << 16]),
@@ -86,7 +142,7 @@ def test_a_write_goes_on_after_a_request():
             timer.start()
         # TensorFlow writes in C, which does not try again as Python does.
         written = ctypes.CDLL(None).write(write, bytes(4096), 4096)
-        assert asked()
+        assert stop.requested
     assert written == 4096
     os.close(read)
     os.close(write)
@@ -95,11 +151,13 @@ def test_a_write_goes_on_after_a_request():
 def test_before_and_after_training_a_request_ends_the_program():
     program = (
         "import os, signal, time\n"
-        "from vhe_tf import stopping\n"
-        "stopping.stop_at_once()\n"
-        "with stopping.stop_requests() as asked:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print('asked', asked(), flush=True)\n"
+        "from vhe_tf.callbacks import Preemption, stop_at_once\n"
+        "stop_at_once()\n"
+        "stop = Preemption()\n"
+        "stop.open()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('asked', stop.requested, flush=True)\n"
+        "stop.close()\n"
         "try:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
@@ -116,6 +174,6 @@ def test_before_and_after_training_a_request_ends_the_program():
     assert done.stdout.splitlines() == [
         "asked True",
         "",
-        "Stopped on request; the same command goes on.",
+        "Stopped on request. The same command resumes.",
         "removed what was half written",
     ]

@@ -6,12 +6,12 @@ import time
 
 import pytest
 import tensorflow as tf
-from tests.test_replicas import assert_same_run
-from tests.test_replicas import end
-from tests.test_replicas import start
-from tests.test_replicas import start_two_workers
 
 from tests import replica_run
+from tests.test_distribute import assert_same_run
+from tests.test_distribute import end
+from tests.test_distribute import start
+from tests.test_distribute import start_two_workers
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_two_devices_stop_and_go_on(one_device, tmp_path):
     process = start("mirrored", tmp_path, pace=0.3)
     step = ask_after_a_checkpoint([process], process, tmp_path)
     [text] = end([start("mirrored", tmp_path)])
-    assert f"Going on from step {step} " in text
+    assert f"Resuming from step {step} " in text
     assert_same_run(tmp_path, one_device)
 
 
@@ -57,5 +57,5 @@ def test_two_workers_stop_together_and_go_on(asked, one_device, tmp_path):
     workers = start_two_workers(tmp_path, tmp_path, pace=0.3)
     step = ask_after_a_checkpoint(workers, workers[asked], tmp_path)
     for text in end(start_two_workers(tmp_path, tmp_path)):
-        assert f"Going on from step {step} " in text
+        assert f"Resuming from step {step} " in text
     assert_same_run(tmp_path, one_device)

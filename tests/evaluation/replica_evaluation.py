@@ -14,8 +14,8 @@ import tensorflow as tf
 import vhe_tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_episode
+from vhe_tf import callbacks
 from vhe_tf import distribute
-from vhe_tf import monitoring
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import ClassScorer
 from vhe_tf.evaluation import joint_nll
@@ -136,11 +136,11 @@ def monitored(strategy, path):
         shuffle=False,
         verbose=0,
         callbacks=[
-            monitoring.FewShotAccuracy(
-                images, group="character", num_ways=3, shots=(1,), num_trials=5
+            callbacks.FewShotAccuracy(
+                images, group="character", num_ways=3, shots=(1,), num_tasks=5
             ),
-            monitoring.Likelihoods(
-                images, group="character", shots=(1,), num_trials=5
+            callbacks.Likelihoods(
+                images, group="character", shots=(1,), num_queries=5
             ),
             kept,
         ],

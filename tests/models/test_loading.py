@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import vhe_tf
+from tests import tiny_run
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
 from vhe_tf import load_model
+from vhe_tf.models import loading
 from vhe_tf.optimizers import AveragingAdam
 
 GROUPS = {
@@ -186,3 +189,25 @@ def test_code_in_a_file_is_not_run(tmp_path):
     )
     with pytest.raises(ValueError, match=r"code\.keras is not a \.keras"):
         load_model(path)
+
+
+def test_saving_a_model_is_whole_or_nothing(tmp_path, monkeypatch):
+    model = tiny_run.compiled_model()
+    path = tmp_path / "best.keras"
+    loading.save_model(model, path)
+    before = path.read_bytes()
+
+    def fail(self, filepath, **kwargs):
+        filepath.write_bytes(b"half a model")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(vhe_tf.VHE, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        loading.save_model(model, path)
+    assert path.read_bytes() == before
+
+
+def test_a_saved_model_has_no_optimizer(tmp_path):
+    model = tiny_run.compiled_model()
+    loading.save_model(model, tmp_path / "best.keras")
+    assert not vhe_tf.load_model(tmp_path / "best.keras").compiled

@@ -66,6 +66,7 @@ class Preemption(keras.callbacks.Callback):
         """Handles the signals from now on; `fit` calls it."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self.close()
         self.requested = False
         for number in (signal.SIGTERM, signal.SIGINT):
             self._earlier[number] = signal.signal(number, self._request)
@@ -95,6 +96,7 @@ class Preemption(keras.callbacks.Callback):
 
     def _stop_if_asked(self) -> None:
         if getattr(self.model, "preempted", self.requested):
+            self.close()
             raise StoppedOnRequest
 
     def _request(self, number: int, frame: Any) -> None:

@@ -10,12 +10,15 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.data.episodes import Episodes
+from vhe_tf.data.label_table import check_nested
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 
 __all__ = [
     "Model",
     "check_all_used",
+    "check_episodes",
     "check_given",
     "check_keys",
     "check_kl",
@@ -331,3 +334,68 @@ def checked_accumulation(
             f"accumulation={accumulation}."
         )
     return accumulation
+
+
+def check_episodes(model: Any, episodes: Episodes) -> None:
+    """Rejects episodes that a model cannot be trained on.
+
+    Args:
+        model: A compiled `VHE`.
+        episodes: The episodes.
+
+    Raises:
+        ValueError: If they do not match the objective, the latents or the image
+            shape of the model, or a batch cannot be split evenly among
+            replicas and microbatches.
+    """
+    if episodes.resamples != model.objective.resamples:
+        raise ValueError(
+            f"The objective {str(model.objective)!r} needs episodes with "
+            f"resamples={model.objective.resamples}; "
+            "`Episodes.for_model(model, data)` makes them. Received: "
+            f"episodes with resamples={episodes.resamples}."
+        )
+    if tuple(episodes.image_shape) != tuple(model.image_shape):
+        raise ValueError(
+            f"The model has image_shape={tuple(model.image_shape)}. "
+            f"Received: episodes of images {tuple(episodes.image_shape)}."
+        )
+    for latent in model.latents:
+        if not latent.per_element:
+            _check_grouping(latent, episodes)
+    _check_layout(model, episodes.batch_size)
+
+
+def _check_grouping(latent: Latent, episodes: Episodes) -> None:
+    if latent.name not in episodes.group_latents:
+        raise ValueError(
+            f"Latent {latent.name!r} needs a grouping of that name: a label "
+            "for each image that says which group it belongs to. Received: "
+            f"episodes with the groupings {sorted(episodes.group_latents)}."
+        )
+    for parent in latent.parents:
+        check_nested(episodes.data, latent.name, parent)
+
+
+def _check_layout(model: Any, batch_size: int) -> None:
+    count = model.distribute_strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise ValueError(
+            "Each replica takes the same number of episodes: the batch size "
+            f"must be a multiple of the {count} replicas. "
+            f"Received: batch_size={batch_size}."
+        )
+    rows = batch_size // count
+    if rows % model.accumulation:
+        raise ValueError(
+            "The episodes of a replica are split evenly into `accumulation` "
+            f"microbatches: {rows} must be a multiple of it. Received: "
+            f"accumulation={model.accumulation} with batch_size={batch_size} "
+            f"on {count} replicas."
+        )
+    if count > 1 and model.jit_compile:
+        raise ValueError(
+            "XLA cannot compile a step of several replicas. Use "
+            "`jit_compile=False`, or train on one device. "
+            f"Received: jit_compile=True with {count} replicas."
+        )

@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
-from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.records.recorded_images import damage_is_told
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
@@ -26,6 +25,7 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.errors import RunError
 from vhe_tf.errors import StoppedOnRequest
 from vhe_tf.errors import WorkerLostError
+from vhe_tf.models import _checks
 from vhe_tf.optimizers import ema_weights
 
 __all__ = ["EpisodeTrainer", "Preempts", "Resumes"]
@@ -352,7 +352,7 @@ class EpisodeTrainer(keras.Model):
                     f"`batch_size` out. Received: batch_size={batch_size} with "
                     f"episodes of batch_size={x.batch_size}."
                 )
-            self._check_episodes(x)
+            _checks.check_episodes(self, x)
             return x
         if isinstance(x, np.ndarray | tf.Tensor):
             if y is None:
@@ -366,7 +366,7 @@ class EpisodeTrainer(keras.Model):
             episodes = Episodes.for_model(
                 self, x, batch_size=batch_size or _BATCH_SIZE
             )
-            self._check_episodes(episodes)
+            _checks.check_episodes(self, episodes)
             return episodes
         if x is None or y is not None:
             raise ValueError(
@@ -377,7 +377,7 @@ class EpisodeTrainer(keras.Model):
         return x
 
     def _grouped(self, images: Any, labels: Any) -> GroupedImages:
-        groups = self._group_latents()
+        groups = [v.name for v in self.latents if not v.per_element]
         if not isinstance(labels, Mapping):
             if len(groups) > 1:
                 raise ValueError(
@@ -408,65 +408,6 @@ class EpisodeTrainer(keras.Model):
             self.distribute_strategy,
             functools.partial(episodes.dataset, first_step),
         )
-
-    # Checks ------------------------------------------------------------------
-
-    def _group_latents(self) -> list[str]:
-        return [v.name for v in self.latents if not v.per_element]
-
-    def _check_episodes(self, episodes: Episodes) -> None:
-        """Raises a ValueError if episodes and model do not match."""
-        if episodes.resamples != self.objective.resamples:
-            raise ValueError(
-                f"The objective {str(self.objective)!r} needs episodes with "
-                f"resamples={self.objective.resamples}; "
-                "`Episodes.for_model(model, data)` makes them. Received: "
-                f"episodes with resamples={episodes.resamples}."
-            )
-        if tuple(episodes.image_shape) != tuple(self.image_shape):
-            raise ValueError(
-                f"The model has image_shape={tuple(self.image_shape)}. "
-                f"Received: episodes of images {tuple(episodes.image_shape)}."
-            )
-        self._check_groupings(episodes)
-        self._check_layout(episodes.batch_size)
-
-    def _check_groupings(self, episodes: Episodes) -> None:
-        for latent in self.latents:
-            if latent.per_element:
-                continue
-            if latent.name not in episodes.group_latents:
-                raise ValueError(
-                    f"Latent {latent.name!r} needs a grouping of that name: a "
-                    "label for each image that says which group it belongs "
-                    "to. Received: episodes with the groupings "
-                    f"{sorted(episodes.group_latents)}."
-                )
-            for parent in latent.parents:
-                check_nested(episodes.data, latent.name, parent)
-
-    def _check_layout(self, batch_size: int) -> None:
-        count = self.distribute_strategy.num_replicas_in_sync
-        if batch_size % count:
-            raise ValueError(
-                "Each replica takes the same number of episodes: the batch "
-                f"size must be a multiple of the {count} replicas. "
-                f"Received: batch_size={batch_size}."
-            )
-        rows = batch_size // count
-        if rows % self.accumulation:
-            raise ValueError(
-                "The episodes of a replica are split evenly into "
-                f"`accumulation` microbatches: {rows} must be a multiple of "
-                f"it. Received: accumulation={self.accumulation} with "
-                f"batch_size={batch_size} on {count} replicas."
-            )
-        if count > 1 and self.jit_compile:
-            raise ValueError(
-                "XLA cannot compile a step of several replicas. Use "
-                "`jit_compile=False`, or train on one device. "
-                f"Received: jit_compile=True with {count} replicas."
-            )
 
     def _check_workers_agree(self, episodes: Episodes, step: int) -> None:
         """Raises a RunError if other workers have another run."""

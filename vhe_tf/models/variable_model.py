@@ -10,10 +10,12 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import by_row
 from vhe_tf.distributions import tempering
+from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.latents import parents_first
+from vhe_tf.models.trainer import EpisodeTrainer
 
 __all__ = ["LatentVariableModel", "Samples", "Support"]
 
@@ -21,7 +23,7 @@ Samples = _graph.Samples
 Support = _graph.Support
 
 
-class LatentVariableModel(keras.Model):
+class LatentVariableModel(EpisodeTrainer):
     """A hierarchical model of grouped images, without an objective.
 
     It holds what can be asked of trained weights: posteriors, samples,
@@ -34,6 +36,10 @@ class LatentVariableModel(keras.Model):
             and batch shape `[S..., B]`.
         image_shape: Three positive integers, `(H, W, C)`.
         **kwargs: Passed on to `keras.Model`.
+
+    Attributes:
+        num_levels: Integer or None. Number of levels per channel that the
+            likelihood models; None if it is a density.
 
     Raises:
         ValueError: If the latents do not form a proper graph (see
@@ -544,6 +550,7 @@ class LatentVariableModel(keras.Model):
             _checks.check_kl(latent, latent.kl(posterior, prior, value))
             samples[latent.name] = value
         _checks.check_all_used(self, self.likelihood, samples=samples)
+        self.num_levels = pixel_levels(self.likelihood(**samples))
         return {
             name: samples[name].shape.rank - 1
             for name in _graph.group_names(self.latents)

@@ -236,13 +236,6 @@ class VHE(LatentVariableModel):
         self._track(terms, loss, episode)
         return tape.gradient(scaled_loss, self.trainable_variables)
 
-    def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
-        # Built already, but for the optimizer. Keras would average an episode
-        # over the replicas, `known` and all, only to see its shapes.
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
     def test_step(self, episode: _graph.Episode) -> dict[str, Any]:
         """Evaluates the bound on a minibatch of episodes."""
         terms = self(episode, training=False)

@@ -1,0 +1,268 @@
+"""`fit` of a VHE: what it takes, and what it answers."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import tiny_run
+from tests.conftest import tiny_vhe
+from vhe_tf import callbacks
+from vhe_tf.data import Episodes
+from vhe_tf.data import GroupedImages
+from vhe_tf.models import _checks
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return tiny_run.sampler()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_run.compiled_model()
+
+
+def fit(model, *data, **options):
+    settings = {"steps_per_epoch": 2, "verbose": 0}
+    return model.fit(*data, **{**settings, **options}).history
+
+
+# What a Keras user types ------------------------------------------------------
+
+
+def test_an_epoch_has_a_natural_length(model):
+    images = np.zeros((12, 8, 8, 1), np.float32)
+    data = GroupedImages(images, {"character": np.arange(12) // 6})
+    steps = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    few = Episodes.for_model(model, data, batch_size=4)
+    fit(model, few, steps_per_epoch=None, callbacks=[count])
+    assert steps == [0, 1, 2]
+
+
+def test_images_and_labels_train(model):
+    images = np.zeros((12, 8, 8, 1), np.float32)
+    labels = np.arange(12) // 6
+    history = fit(
+        model,
+        images,
+        labels,
+        batch_size=4,
+        validation_data=(images, labels),
+        validation_steps=1,
+    )
+    assert {"elbo", "val_elbo"} <= set(history)
+    by_name = fit(model, images, {"character": labels}, batch_size=4)
+    assert "elbo" in by_name
+
+
+def test_grouped_images_train_and_are_evaluated(model, episodes):
+    assert "elbo" in fit(model, episodes.data)
+    values = model.evaluate(episodes.data, steps=1, return_dict=True, verbose=0)
+    assert "elbo" in values
+
+
+def test_callbacks_of_keras_see_the_validation_elbo(model, episodes, tmp_path):
+    path = tmp_path / "best.weights.h5"
+    history = fit(
+        model,
+        episodes,
+        epochs=4,
+        validation_data=episodes,
+        validation_steps=1,
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(
+                path,
+                monitor="val_elbo",
+                mode="max",
+                save_best_only=True,
+                save_weights_only=True,
+            ),
+            keras.callbacks.EarlyStopping(
+                monitor="val_elbo", mode="max", min_delta=1e9, patience=1
+            ),
+            keras.callbacks.TensorBoard(tmp_path / "tensorboard"),
+        ],
+    )
+    assert len(history["val_elbo"]) == 2
+    assert path.exists()
+    assert list(tmp_path.glob("tensorboard/validation/events.*"))
+
+
+def test_each_validation_sees_the_same_episodes(episodes):
+    model = tiny_run.compiled_model()
+    model.optimizer.learning_rate = 0.0
+    history = fit(
+        model,
+        episodes,
+        epochs=3,
+        validation_data=episodes,
+        validation_steps=2,
+    )
+    assert len(set(history["val_elbo"])) == 1
+
+
+def test_validation_uses_the_ema_weights(episodes):
+    model = tiny_run.compiled_model()
+    seen = fit(model, episodes, validation_data=episodes, validation_steps=2)[
+        "val_elbo"
+    ][0]
+    # `fit` has assigned the averages, as Keras does.
+    again = model.evaluate(episodes, steps=2, return_dict=True, verbose=0)
+    np.testing.assert_allclose(again["elbo"], seen, rtol=1e-6)
+
+
+def test_the_progress_bar_of_keras_works(model, episodes, capsys):
+    fit(model, episodes, verbose=1)
+    assert "2/2" in capsys.readouterr().out
+
+
+# What is answered -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resamples", [False, True])
+def test_episodes_of_another_objective_are_rejected(
+    resamples, episodes, monkeypatch
+):
+    model = tiny_vhe(objective="rescale" if resamples else "vhe")
+    model.compile()
+    data = Episodes(
+        episodes.data, batch_size=4, support_size=2, resamples=resamples
+    )
+    monkeypatch.setattr(model, "train_step", None)  # nothing is traced
+    with pytest.raises(
+        ValueError, match=f"needs episodes with resamples={not resamples}"
+    ):
+        fit(model, data)
+
+
+def test_episodes_of_other_images_are_rejected(model):
+    images = np.zeros((12, 9, 8, 1), np.float32)
+    with pytest.raises(ValueError, match=r"image_shape=\(8, 8, 1\).*\(9, 8, 1"):
+        fit(model, images, np.arange(12) // 6)
+
+
+def test_images_without_labels_are_rejected(model):
+    with pytest.raises(ValueError, match="pass their labels"):
+        fit(model, np.zeros((12, 8, 8, 1), np.float32))
+
+
+def test_labels_of_several_latents_have_names(episodes):
+    model = tiny_vhe("factorial")
+    model.compile()
+    with pytest.raises(ValueError, match=r"\['character', 'style'\].*name"):
+        fit(model, episodes.data.images, np.arange(40))
+
+
+def test_what_is_no_data_is_named(model):
+    with pytest.raises(ValueError, match="x of type NoneType"):
+        fit(model)
+
+
+def test_a_batch_size_beside_that_of_episodes_is_rejected(model, episodes):
+    with pytest.raises(ValueError, match="batch_size=7"):
+        fit(model, episodes, batch_size=7)
+
+
+def test_exact_resume_needs_episodes(model, episodes, tmp_path):
+    with pytest.raises(ValueError, match="ExactResume resumes runs on `Epis"):
+        fit(
+            model,
+            episodes.dataset(),
+            callbacks=[callbacks.ExactResume(tmp_path)],
+        )
+
+
+def test_exact_resume_needs_a_vhe(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="model of type Sequential"):
+        model.fit(
+            np.zeros((8, 2)),
+            np.zeros(8),
+            verbose=0,
+            callbacks=[callbacks.ExactResume(tmp_path)],
+        )
+
+
+def test_two_of_a_kind_are_rejected(model, episodes, tmp_path):
+    twice = [callbacks.ExactResume(tmp_path / name) for name in "ab"]
+    with pytest.raises(ValueError, match=r"one ExactResume\. Received: 2"):
+        fit(model, episodes, callbacks=twice)
+
+
+def test_the_best_model_needs_its_metric(model, episodes, tmp_path):
+    best = callbacks.BestModel(tmp_path / "best.keras")
+    with pytest.raises(ValueError, match=r"lack. Pass `validation_data`"):
+        fit(model, episodes, callbacks=[best])
+
+
+# Groupings --------------------------------------------------------------------
+
+
+def check_groupings(model, data):
+    model.compile()
+    _checks.check_episodes(
+        model,
+        Episodes(data, batch_size=2, support_size=1, resamples=True),
+    )
+
+
+def grouped(**labels):
+    images = np.zeros((len(next(iter(labels.values()))), 8, 8, 1), np.float32)
+    return GroupedImages(images, {k: np.array(v) for k, v in labels.items()})
+
+
+@pytest.mark.parametrize(
+    ("structure", "labels"),
+    [
+        ("flat", {"character": [0, 0, 7]}),
+        ("hierarchical", {"character": [0, 5, 7], "alphabet": [2, 2, 9]}),
+        ("factorial", {"character": [0, 0, 7], "style": [1, 2, 2]}),
+    ],
+)
+def test_data_that_are_grouped_as_the_latents_pass(structure, labels):
+    check_groupings(tiny_vhe(structure), grouped(**labels))
+
+
+def test_a_latent_without_its_grouping_is_named():
+    data = grouped(character=[0, 0, 7], drawer=[1, 2, 3])
+    with pytest.raises(
+        ValueError,
+        match=r"'alphabet' needs a grouping.*\['character', 'drawer'\]",
+    ):
+        check_groupings(tiny_vhe("hierarchical"), data)
+
+
+def test_a_character_in_two_alphabets_is_named():
+    data = grouped(character=[5, 5, 7, 7], alphabet=[2, 2, 2, 9])
+    with pytest.raises(
+        ValueError, match=r"character 7 with images in alphabet 2 and in 9 "
+    ):
+        check_groupings(tiny_vhe("hierarchical"), data)
+
+
+@pytest.mark.parametrize("wrong", ["train", "validation"])
+def test_a_run_on_data_grouped_otherwise_does_not_begin(wrong, tmp_path):
+    alphabets = {"train": [2] * 4, "validation": [2] * 4, wrong: [2, 2, 2, 9]}
+    samplers = {
+        name: Episodes(
+            grouped(character=[5] * 4, alphabet=ids),
+            batch_size=2,
+            support_size=1,
+            resamples=True,
+        )
+        for name, ids in alphabets.items()
+    }
+    model = tiny_vhe("hierarchical")
+    model.compile()
+    with pytest.raises(ValueError, match="character 5 with images in"):
+        fit(
+            model,
+            samplers["train"],
+            validation_data=samplers["validation"],
+            callbacks=[callbacks.ExactResume(tmp_path / "checkpoints")],
+        )
+    assert not list(tmp_path.iterdir())
