@@ -10,5 +10,6 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.registry import EXPERIMENTS
 from vhe_tf.experiments.registry import get
+from vhe_tf.experiments.run import Run
 
-__all__ = ["EXPERIMENTS", "Evaluation", "Experiment", "get", "override"]
+__all__ = ["EXPERIMENTS", "Evaluation", "Experiment", "Run", "get", "override"]

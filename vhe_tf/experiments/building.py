@@ -21,6 +21,7 @@ __all__ = [
     "build_model",
     "compile_model",
     "make_episodes",
+    "make_optimizer",
     "monitors",
     "start",
 ]
@@ -120,7 +121,7 @@ def _initialize(model: "VHE", path: str, experiment: Experiment) -> None:
 def compile_model(
     model: "VHE", experiment: Experiment, *, accumulation: int = 1
 ) -> None:
-    """Compiles a model with the optimizer of an experiment.
+    """Compiles a model as an experiment says.
 
     Args:
         model: The model.
@@ -128,28 +129,32 @@ def compile_model(
         accumulation: Integer. Number of gradient-accumulation steps per device
             batch. Defaults to 1.
     """
+    model.compile(
+        make_optimizer(experiment),
+        kl_warmup_steps={experiment.class_group: experiment.kl_warmup_steps},
+        accumulation=accumulation,
+        jit_compile=experiment.jit_compile,
+    )
+
+
+def make_optimizer(experiment: Experiment) -> "keras.optimizers.Optimizer":
+    """Returns the optimizer of an experiment, with schedule, clipping, EMA."""
     import keras
 
     from vhe_tf import optimizers
 
     num_steps = experiment.epochs * experiment.steps_per_epoch
     warmup_steps = min(experiment.warmup_steps, num_steps // 2)
-    annealed = experiment.class_group
-    model.compile(
-        optimizers.AveragingAdam(
-            keras.optimizers.schedules.CosineDecay(
-                0.0,
-                decay_steps=num_steps - warmup_steps,
-                warmup_target=experiment.learning_rate,
-                warmup_steps=warmup_steps,
-            ),
-            global_clipnorm=experiment.clip_norm,
-            use_ema=experiment.ema > 0,
-            ema_momentum=experiment.ema or None,
+    return optimizers.AveragingAdam(
+        keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=num_steps - warmup_steps,
+            warmup_target=experiment.learning_rate,
+            warmup_steps=warmup_steps,
         ),
-        kl_warmup_steps={annealed: experiment.kl_warmup_steps},
-        accumulation=accumulation,
-        jit_compile=experiment.jit_compile,
+        global_clipnorm=experiment.clip_norm,
+        use_ema=experiment.ema > 0,
+        ema_momentum=experiment.ema or None,
     )
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 
 from vhe_tf.experiments.config import Experiment
 
-__all__ = ["failures_end_quietly", "mistakes_end_quietly"]
+__all__ = ["failures_end_quietly", "mistakes_end_quietly", "quiet"]
 
 _SETTINGS = [field.name for field in dataclasses.fields(Experiment)]
 _QUOTED = re.compile(rf"`({'|'.join(_SETTINGS)}|data_dir|skip_corrupt)`")
@@ -49,3 +50,8 @@ def failures_end_quietly() -> Iterator[None]:
         atomic_io.NotWrittenError,
     ) as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def quiet() -> None:
+    """Silences what TensorFlow logs; call it before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

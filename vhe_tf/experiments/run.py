@@ -123,7 +123,7 @@ class Run:
         self.folder = pathlib.Path(folder).expanduser()
         self.experiment = experiment
         self._classes: str | None = None
-        if self.has_begun:
+        if self.has_begun or self.metrics.exists():
             self._check_experiment()
 
     @property
@@ -169,12 +169,7 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether all epochs of the experiment are trained and measured."""
-        return (
-            self.metrics.exists()
-            and self.config.exists()
-            and Record.read(self.config).experiment.epochs
-            == self.experiment.epochs
-        )
+        return self.metrics.exists() and self._earlier() == self.experiment
 
     def check_classes(self, classes: str) -> None:
         """Checks that the data have the classes that the run began with.
@@ -237,8 +232,8 @@ class Run:
         earlier = self._earlier()
         if earlier is None:
             raise RunError(
-                f"{self.folder} holds checkpoints, but no {_CONFIG} that says "
-                "of which run. Restore it, or use another folder."
+                f"{self.folder} holds a run without its {_CONFIG}. "
+                "Restore it, or use another folder."
             )
         differences = [
             f"{name}: {there!r} there, {here!r} here"

@@ -25,6 +25,7 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import failures_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
@@ -36,7 +37,17 @@ if TYPE_CHECKING:
     from vhe_tf.experiments.pictures import Draw
     from vhe_tf.models.vhe import VHE
 
-__all__ = ["Arguments", "Machine", "finish", "main", "read", "train"]
+__all__ = [
+    "Arguments",
+    "Machine",
+    "begin",
+    "finish",
+    "load",
+    "main",
+    "measure",
+    "read",
+    "train",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +101,11 @@ class Arguments(NamedTuple):
     experiment: Experiment
     evaluation: Evaluation
     machine: Machine
+
+    @property
+    def run_dir(self) -> str:
+        """The folder of the run."""
+        return self.machine.run_dir or ""
 
 
 def read(
@@ -162,11 +178,6 @@ def _arguments(
     return Arguments(experiment, evaluation, machine)
 
 
-def quiet() -> None:
-    """Silences what TensorFlow logs; call it before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf train`."""
     train(read(argv, usage=__doc__ or ""))
@@ -183,24 +194,15 @@ def train(arguments: Arguments) -> Run:
     """
     quiet()
     from vhe_tf import callbacks
-    from vhe_tf import distribute
     from vhe_tf.experiments import building
-    from vhe_tf.experiments import data
     from vhe_tf.experiments import pictures
-    from vhe_tf.models import loading
 
     experiment, _, machine = arguments
     callbacks.stop_at_once()  # outside of `fit`
     with mistakes_end_quietly():
-        run = Run(machine.run_dir or "", experiment)
+        run = Run(arguments.run_dir, experiment)
         strategy = building.start(experiment, distribution=machine.distribution)
-        splits = data.load_data(
-            experiment,
-            data_dir=machine.data_dir,
-            manual_dir=machine.manual_dir,
-            skip_corrupt=machine.skip_corrupt,
-        )
-        run.check_classes(splits.groups_checksum())
+        splits = load(arguments, run)
         with strategy.scope():
             model = building.build_model(experiment, splits)
             building.compile_model(
@@ -209,8 +211,7 @@ def train(arguments: Arguments) -> Run:
         training, validation = building.make_episodes(model, experiment, splits)
         draw = pictures.painter(experiment, splits)
     with failures_end_quietly():
-        if distribute.is_chief(strategy):
-            run.begin(data_dir=machine.data_dir)
+        run.begin(data_dir=machine.data_dir)
         model.fit(
             training,
             validation_data=validation,
@@ -225,29 +226,48 @@ def train(arguments: Arguments) -> Run:
                 callbacks.Preemption(),
             ],
         )
-        if distribute.is_chief(strategy):
-            with callbacks.ema_weights(model):
-                loading.save_model(model, run.last)
-    finish(arguments, run, strategy=strategy, splits=splits, draw=draw)
+    finish(arguments, run, model, splits=splits, draw=draw)
     return run
+
+
+def load(arguments: Arguments, run: Run) -> "DataSplits":
+    """Loads the data, and checks that they have the classes of the run."""
+    from vhe_tf.experiments import data
+
+    splits = data.load_data(
+        arguments.experiment,
+        data_dir=arguments.machine.data_dir,
+        manual_dir=arguments.machine.manual_dir,
+        skip_corrupt=arguments.machine.skip_corrupt,
+    )
+    run.check_classes(splits.groups_checksum())
+    return splits
+
+
+def begin(arguments: Arguments, run: Run, model: "VHE") -> None:
+    """Writes the settings of the run. The chief does, of several workers."""
+    from vhe_tf import distribute
+
+    if distribute.is_chief(model.distribute_strategy):
+        run.begin(data_dir=arguments.machine.data_dir)
 
 
 def finish(
     arguments: Arguments,
     run: Run,
+    model: "VHE",
     *,
-    strategy: Any,
     splits: "DataSplits",
     draw: "Draw",
 ) -> None:
-    """Evaluates and pictures the best model; prints what was made.
+    """Saves the last model; evaluates and pictures the best one.
 
-    Only the chief does, if several workers trained.
+    Prints what was made. The chief does all of this, of several workers.
 
     Args:
         arguments: What was asked for.
         run: The run.
-        strategy: That of the training.
+        model: The model as trained.
         splits: The data.
         draw: Returns the pictures of a model by name.
 
@@ -256,11 +276,16 @@ def finish(
     """
     import vhe_tf
     from vhe_tf import distribute
+    from vhe_tf import optimizers
     from vhe_tf import visualization
     from vhe_tf._utils.progress import status_line
+    from vhe_tf.models import loading
 
+    strategy = model.distribute_strategy
     if not distribute.is_chief(strategy):
         return
+    with failures_end_quietly(), optimizers.ema_weights(model):
+        loading.save_model(model, run.last)
     with mistakes_end_quietly():
         if distribute.has_several_machines(strategy):
             model = vhe_tf.load_model(run.best)  # the others are done

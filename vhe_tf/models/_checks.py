@@ -10,8 +10,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
-from vhe_tf.data.label_table import check_nested
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 
