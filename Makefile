@@ -1,36 +1,41 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, 5 GiB each. The files of a folder in turn: fixtures are theirs.
-PARALLEL := -n 2 --dist=loadfile --no-loadscope-reorder
+# Two processes of up to 5 GiB each. Each process takes whole files, since
+# fixtures are shared within a file.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help setup quickstart results-check test test-slow check format tensorboard bench clean
+.PHONY: help setup quickstart results-check test test-integration test-all \
+	check format tensorboard bench clean
 
 help:  ## show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.installed  ## make the virtual environment and install the package in it
+setup: $(VENV)/.installed  ## create the virtual environment and install the package
 
 $(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "Installing TensorFlow and the rest (about 2.5 GB on disk) ..."
+	@echo "Installing TensorFlow and the other dependencies (about 2.5 GB on disk) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-quickstart: setup  ## train, evaluate and picture a small VHE on the embedded data set
+quickstart: setup  ## train and evaluate a small VHE on the embedded data set
 	$(BIN)/python trainers/omniglot.py --flagfile=trainers/flagfiles/quickstart.flags
 
-results-check: setup  ## measure the shipped models again; Omniglot in DATA_DIR=...
+results-check: setup  ## measure the shipped models again (Omniglot: DATA_DIR=...)
 	$(BIN)/python trainers/reproduce.py --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
-test: setup check  ## lint, check types and run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+test: setup check  ## check the code and run the unit tests
+	$(PYTEST) -m "not slow and not integration"
 
-test-slow: setup  ## run the slow tests: whole trainings, further cases
-	$(BIN)/python -m pytest -m slow $(PARALLEL)
+test-integration: setup  ## run the tests that start trainers and other processes
+	$(PYTEST) -m "integration and not slow"
 
-check: setup  ## lint and check types
+test-all: setup check  ## check the code and run every test, including the slow ones
+	$(PYTEST)
+
+check: setup  ## run the linter, the format check and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -39,11 +44,11 @@ format: setup  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tensorboard: setup  ## follow the runs in a browser
+tensorboard: setup  ## show the runs in TensorBoard
 	$(BIN)/tensorboard --logdir runs
 
-bench: setup  ## measure speed and memory into docs/benchmarks.md, eleven minutes
+bench: setup  ## measure speed and memory, write docs/benchmarks.md (11 minutes)
 	$(BIN)/python benchmarks/bench.py
 
-clean:  ## delete the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## delete the virtual environment and the caches, keep runs/
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

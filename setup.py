@@ -1,18 +1,18 @@
-"""Packaging of vhe_tf; tool tables live in pyproject.toml."""
+"""Package metadata of vhe_tf. Tables of tools are in pyproject.toml."""
 
 import pathlib
 
 import setuptools
 
-# For gRPC and for warm-up requests.
+# gRPC and warm-up requests of TensorFlow Serving.
 _SERVING_API = "tensorflow-serving-api>=2.21,<2.22"
 
-# For learning curves.
+# Learning curves.
 _PLOTS = "matplotlib>=3.10"
 
 setuptools.setup(
     name="vhe_tf",
-    version="0.1.0",
+    version="0.2.0",
     description=(
         "The Variational Homoencoder (Hewitt et al., UAI 2018) in Keras and "
         "TensorFlow Probability"
@@ -22,12 +22,16 @@ setuptools.setup(
     license="MIT",
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
     package_data={
+        "vhe_tf": ["py.typed"],
         "vhe_tf.data.datasets.youtube_faces": [
             "README.md",
             "CITATIONS.bib",
             "TAGS.txt",
         ],
         "vhe_tf.serving": ["demo/*"],
+    },
+    entry_points={
+        "console_scripts": ["vhe-tf = vhe_tf.experiments.cli:main"],
     },
     python_requires=">=3.11,<3.14",
     install_requires=[

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import vhe_tf
 from vhe_tf import VHE
+from vhe_tf import random
 
 MAKE = {
     "deconvolutional": vhe_tf.deconvolutional_vhe,
@@ -39,7 +40,7 @@ def training_step(
             )
         },
         "group_size": {GROUP: tf.fill([batch_size], 20)},
-        "seed": tf.constant([0, 0]),
+        "seed": random.fold_in(0, tf.range(batch_size)),
     }
     function = tf.function(lambda: model.train_step(episode))
     return function.get_concrete_function()

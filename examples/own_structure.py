@@ -68,7 +68,7 @@ def main() -> None:
         likelihood=inference.ImageLikelihood(
             convolution.ConvolutionalDecoder(data.image_shape, FILTERS, 0),
             heads.BernoulliImageHead(),
-            unseen=["alphabet"],  # it acts through the characters
+            exclude=["alphabet"],  # it acts through the characters
         ),
         image_shape=data.image_shape,
     )

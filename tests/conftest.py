@@ -18,6 +18,7 @@ from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf import alphabet_vhe
 from vhe_tf import pixel_cnn_vhe
+from vhe_tf import random
 from vhe_tf import style_vhe
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -28,7 +29,11 @@ IMAGE_SHAPE = (8, 8, 1)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that two processes end together."""
+    """Marks the trainers' tests, and runs the longest files first."""
+    for item in items:
+        if "trainers" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+    # Two processes then end at about the same time.
     items.sort(key=lambda item: "trainers" not in item.path.parts)
 
 
@@ -93,7 +98,7 @@ def tiny_episode(
         "group_size": {
             name: tf.fill([batch_size], group_size) for name in groups
         },
-        "seed": tf.constant(seed, tf.int32),
+        "seed": random.fold_in(seed, tf.range(batch_size)),
     }
 
 
@@ -177,7 +182,7 @@ def tiny_pixel_cnn_sizes():
 def tiny_deconvolutional_sizes():
     """Returns a context in which `alphabet_vhe` makes small models."""
     return _fewer(
-        architectures._DECONVOLUTIONAL_SIZES,
+        architectures.deconvolutional.SIZES,
         filters=(8, 8),
         units=8,
         group_latent_size=3,
@@ -188,7 +193,7 @@ def tiny_deconvolutional_sizes():
 @contextlib.contextmanager
 def tiny_style_sizes():
     """Makes a context in which `style_vhe` makes small models."""
-    styles = _fewer(architectures._STYLE_SIZES, filters=(8, 8), units=8)
+    styles = _fewer(architectures.style.SIZES, filters=(8, 8), units=8)
     with tiny_pixel_cnn_sizes(), styles:
         yield
 

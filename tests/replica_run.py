@@ -54,10 +54,10 @@ def sampler(seed=0, missing=0):
     )
 
 
-def compiled_model(*, accumulation=1, free_nats=True):
+def compiled_model(*, accumulation=1):
     """Makes a model of all that could tell one layout from another.
 
-    Dropout, both kinds of latents, free nats, and an optimizer that clips,
+    Dropout, both kinds of latents, and an optimizer that clips,
     averages, and unlike Adam does not forgive a gradient of the wrong size.
     """
     keras.utils.set_random_seed(0)
@@ -96,7 +96,6 @@ def compiled_model(*, accumulation=1, free_nats=True):
         keras.optimizers.SGD(
             0.05, global_clipnorm=CLIP_NORM, use_ema=True, ema_momentum=0.5
         ),
-        free_nats={"character": FREE_NATS} if free_nats else None,
         kl_warmup_steps={"element": 6},
         accumulation=accumulation,
         jit_compile=False,
@@ -104,8 +103,8 @@ def compiled_model(*, accumulation=1, free_nats=True):
     return model
 
 
-# Between the norms and KLs of some steps and those of others.
-CLIP_NORM, FREE_NATS = 6.0, 0.55
+# Between the norms of some steps and those of others.
+CLIP_NORM = 6.0
 
 
 class History(keras.callbacks.Callback):
@@ -192,7 +191,6 @@ def main(distribution, folder, pace="0", accumulation="1", seed="0"):
             float(pace),
             seed,
             accumulation=int(accumulation),
-            free_nats=accumulation == "1",
         )
     except (callbacks.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

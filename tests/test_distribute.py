@@ -1,4 +1,3 @@
-import contextlib
 import json
 import os
 import signal
@@ -12,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 import vhe_tf
 from tests import replica_run
@@ -21,61 +19,23 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
+from tests.test_random import FAMILIES
 from tests.trainers.conftest import ROOT
 from tests.trainers.conftest import layouts
 from tests.trainers.conftest import output_of
 from vhe_tf import distribute
-from vhe_tf.distributions.pixel_cnn import BernoulliPixels
-from vhe_tf.distributions.pixel_cnn import PixelCNN
+from vhe_tf import random
 from vhe_tf.models import _checks
 
 # Sums over replicas and over batches add up in other orders.
 ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
 
 
-@contextlib.contextmanager
-def place(index, count):
-    """Makes believe that this is one replica of several."""
-    context = types.SimpleNamespace(
-        num_replicas_in_sync=count, replica_id_in_sync_group=index
-    )
-    with mock.patch.object(
-        distribute.tf.distribute, "get_replica_context", return_value=context
-    ):
-        yield
-
-
-# What a replica draws ---------------------------------------------------------
-
-
-class _Constant:
-    """A network that draws each pixel by its own noise."""
-
-    def generate(self, noise, conditioning, pixels, temperature):
-        return pixels.draw(conditioning, noise, temperature)
-
-
-LOC = np.random.default_rng(0).normal(size=(12, 2, 3, 1)).astype(np.float32)
-DISTRIBUTIONS = [
-    lambda loc: tfd.Independent(tfd.Normal(loc, 2.0), 3),
-    lambda loc: tfd.Independent(tfd.Normal(loc, tf.exp(loc)), 3),
-    lambda loc: tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 3),
-    lambda loc: tfd.MultivariateNormalDiag(
-        tf.reshape(loc, [-1, 6]), tf.exp(tf.reshape(loc, [-1, 6]))
-    ),
-    lambda loc: PixelCNN(_Constant(), BernoulliPixels(), (2, 3, 1), loc),
-    lambda loc: tfd.MultivariateNormalDiag(tf.zeros([3]), tf.ones([3])),
-    lambda loc: tfd.Independent(tfd.Normal(tf.zeros([2, 3]), 1.0), 2),
-]
+# What a replica samples -------------------------------------------------------
 
 
 def _rows(episode, rows):
-    return {
-        key: value
-        if key == "seed"
-        else tf.nest.map_structure(lambda v: v[rows], value)
-        for key, value in episode.items()
-    }
+    return tf.nest.map_structure(lambda value: value[rows], episode)
 
 
 def by_parts(function, episode, num_replicas, num_microbatches):
@@ -89,10 +49,9 @@ def by_parts(function, episode, num_replicas, num_microbatches):
     here = len(episode["query"]) // num_replicas
     for index in range(num_replicas):
         rows = _rows(episode, slice(here * index, here * (index + 1)))
-        with place(index, num_replicas):
-            distribute.accumulated(
-                gradients, rows, count=num_microbatches, variables=[]
-            )
+        distribute.accumulated(
+            gradients, rows, count=num_microbatches, variables=[]
+        )
     assert len(values) == num_replicas * num_microbatches
     assert len({len(value) for value in values}) == 1
     return np.concatenate(values)
@@ -101,37 +60,22 @@ def by_parts(function, episode, num_replicas, num_microbatches):
 LAYOUTS = [(3, 1), (1, 3), (2, 3), (3, 2)]  # replicas, microbatches of each
 
 
+LOC = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("make", DISTRIBUTIONS)
-def test_a_part_draws_its_rows_of_the_whole_batch(make, layout):
-    def draw(rows):
-        loc = rows["query"]
-        return distribute.sample(make(loc), len(loc), seed=(1, 2))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_part_samples_its_rows_of_the_whole_batch(name, layout):
+    def sample(rows):
+        distribution = FAMILIES[name](rows["query"])
+        return random.sample(distribution, seed=rows["seed"])
 
-    episode = {"query": LOC, "seed": (1, 2)}
+    episode = {"query": LOC, "seed": random.fold_in(0, tf.range(12))}
     np.testing.assert_allclose(
-        by_parts(draw, episode, *layout), draw(episode), rtol=1e-6, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("make", DISTRIBUTIONS[:4])
-def test_a_microbatch_draws_its_rows_of_what_xla_draws(make):
-    # XLA draws other numbers than TensorFlow, and by the shape of all of them.
-    def draw(loc):
-        return distribute.sample(make(loc), len(loc), seed=(1, 2))
-
-    @tf.function(jit_compile=True)
-    def draw_part(loc, index):
-        with distribute._microbatch(index, 4):
-            return draw(loc)
-
-    drawn = [
-        draw_part(tf.constant(LOC[3 * i : 3 * i + 3]), tf.constant(i))
-        for i in range(4)
-    ]
-    whole = tf.function(draw, jit_compile=True)(tf.constant(LOC))
-    np.testing.assert_allclose(
-        np.concatenate(drawn), whole, rtol=1e-6, atol=1e-6
+        by_parts(sample, episode, *layout),
+        sample(episode),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -158,22 +102,11 @@ def test_a_part_has_the_bounds_of_its_rows(make, groups, channels, layout):
     )
 
 
-def test_after_a_microbatch_that_failed_the_batch_is_whole_again():
-    def fail(rows):
-        raise RuntimeError(f"{len(rows['query'])} rows")
-
-    with pytest.raises(RuntimeError, match="4 rows"):
-        distribute.accumulated(
-            fail, {"query": LOC, "seed": (1, 2)}, count=3, variables=[]
-        )
-    assert distribute.draw(lambda leading: leading) == []
-
-
 def test_what_has_no_gradient_in_a_microbatch_has_a_zero_one():
     weights = [tf.Variable([1.0, 2.0]), tf.Variable(3.0)]
     sums = distribute.accumulated(
         lambda rows: [weights[0] * tf.reduce_sum(rows["query"]), None],
-        {"query": tf.range(4.0), "seed": (1, 2)},
+        {"query": tf.range(4.0)},
         count=2,
         variables=weights,
     )
@@ -358,28 +291,19 @@ def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
         np.testing.assert_allclose(two[name], one[name], **ROUNDING)
 
 
-@pytest.fixture(scope="module")
-def without_free_nats(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("without_free_nats")
-    replica_run.train("none", folder, free_nats=False)
-    return folder
-
-
 @pytest.mark.parametrize("accumulation", [2, 4, 8])
 def test_microbatches_come_to_the_same_as_one(
-    without_free_nats, tmp_path, accumulation
+    one_device, tmp_path, accumulation
 ):
-    replica_run.train(
-        "none", tmp_path, accumulation=accumulation, free_nats=False
-    )
-    assert_same_run(tmp_path, without_free_nats)
+    replica_run.train("none", tmp_path, accumulation=accumulation)
+    assert_same_run(tmp_path, one_device)
 
 
 def test_two_devices_in_microbatches_come_to_the_same_as_one(
-    without_free_nats, tmp_path
+    one_device, tmp_path
 ):
     end([start("mirrored", tmp_path, accumulation=2)])
-    assert_same_run(tmp_path, without_free_nats)
+    assert_same_run(tmp_path, one_device)
 
 
 def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):

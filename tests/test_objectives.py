@@ -28,7 +28,7 @@ def test_names_and_values_agree_as_flags_need():
     assert [m.name.lower() for m in Objective] == [m.value for m in Objective]
 
 
-def test_each_kl_is_divided_by_its_own_sharing():
+def test_each_kl_is_divided_by_its_own_group_scale():
     terms = elbo_terms(
         log_likelihood=tf.constant([-10.0, -20.0]),
         kl={
@@ -36,7 +36,7 @@ def test_each_kl_is_divided_by_its_own_sharing():
             "alphabet": tf.constant([30.0, 5.0]),
             "element": tf.constant([1.0, 2.0]),
         },
-        sharing={
+        group_scale={
             "character": tf.constant([3, 4]),
             "alphabet": tf.constant(10),
             "element": tf.constant(1),
@@ -44,9 +44,9 @@ def test_each_kl_is_divided_by_its_own_sharing():
     )
     # -10 - 6/3 - 30/10 - 1 and -20 - 8/4 - 5/10 - 2.
     np.testing.assert_allclose(terms.elbo, [-16.0, -24.5], rtol=1e-6)
-    np.testing.assert_allclose(terms.shared_kl["character"], [2.0, 2.0])
-    np.testing.assert_allclose(terms.shared_kl["alphabet"], [3.0, 0.5])
-    np.testing.assert_allclose(terms.shared_kl["element"], [1.0, 2.0])
+    np.testing.assert_allclose(terms.scaled_kl["character"], [2.0, 2.0])
+    np.testing.assert_allclose(terms.scaled_kl["alphabet"], [3.0, 0.5])
+    np.testing.assert_allclose(terms.scaled_kl["element"], [1.0, 2.0])
     np.testing.assert_allclose(terms.kl["alphabet"], [30.0, 5.0])
     np.testing.assert_allclose(terms.log_likelihood, [-10.0, -20.0])
 
@@ -55,7 +55,7 @@ def test_the_bound_keeps_the_dtype_of_its_terms():
     terms = elbo_terms(
         log_likelihood=tf.constant([-1.0], tf.float64),
         kl={"character": tf.constant([1.0], tf.float64)},
-        sharing={"character": tf.constant([3], tf.int32)},
+        group_scale={"character": tf.constant([3], tf.int32)},
     )
     assert terms.elbo.dtype == tf.float64
 
@@ -75,7 +75,7 @@ def terms():
 
 
 @pytest.mark.parametrize(
-    ("objective", "sharing"),
+    ("objective", "group_scale"),
     [
         ("neural_statistician", 2.0),  # Eq. 6
         ("resample", 2.0),  # Eq. 19
@@ -84,19 +84,21 @@ def terms():
     ],
 )
 def test_the_kl_of_a_group_is_shared_as_its_equation_says(
-    terms, objective, sharing
+    terms, objective, group_scale
 ):
     t = terms[objective]
-    by_hand = t.log_likelihood - t.kl["element"] - t.kl["character"] / sharing
+    by_hand = (
+        t.log_likelihood - t.kl["element"] - t.kl["character"] / group_scale
+    )
     np.testing.assert_allclose(t.elbo, by_hand, rtol=1e-6)
 
 
 def test_the_kl_of_an_element_is_never_divided(terms):
     for t in terms.values():
-        np.testing.assert_array_equal(t.shared_kl["element"], t.kl["element"])
+        np.testing.assert_array_equal(t.scaled_kl["element"], t.kl["element"])
 
 
-def test_the_objective_changes_nothing_but_the_sharing(terms):
+def test_the_objective_changes_nothing_but_the_group_scale(terms):
     for t in terms.values():
         np.testing.assert_array_equal(
             t.log_likelihood, terms["vhe"].log_likelihood

@@ -1,6 +1,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -19,13 +20,14 @@ PROGRAMS = [
 # What each part of the package may import, itself aside.
 MAY_IMPORT = {
     "_utils": set(),
+    "random": set(),
     "errors": set(),
-    "data": {"_utils"},
-    "distributions": {"_utils"},
+    "data": {"_utils", "random"},
+    "distributions": {"_utils", "random"},
     "distribute": set(),
     "objectives": set(),
     "optimizers": set(),
-    "layers": {"_utils", "distributions", "distribute"},
+    "layers": {"_utils", "distributions", "random"},
     "models": {
         "_utils",
         "data",
@@ -35,9 +37,17 @@ MAY_IMPORT = {
         "layers",
         "objectives",
         "optimizers",
+        "random",
     },
     "visualization": {"_utils", "models"},
-    "evaluation": {"_utils", "data", "distribute", "distributions", "models"},
+    "evaluation": {
+        "_utils",
+        "data",
+        "distribute",
+        "distributions",
+        "models",
+        "random",
+    },
     "callbacks": {
         "_utils",
         "data",
@@ -54,7 +64,7 @@ MAY_IMPORT = {
 }
 
 # Parts whose modules share no helper that they do not declare.
-CORE = {"distributions", "layers", "models", "objectives"}
+CORE = {"distributions", "layers", "models", "objectives", "random"}
 
 
 def _id(path):
@@ -156,6 +166,21 @@ def test_public_names_of_the_package_resolve():
     assert set(dir(vhe_tf)) == {*vhe_tf.__all__, "__version__"}
     for name in vhe_tf.__all__:
         assert getattr(vhe_tf, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("setup.py", r'^    version="(.*)",$'),
+        ("CITATION.cff", r"^version: (.*)$"),
+        ("CHANGELOG.md", r"^## (\S+)"),  # the newest first
+    ],
+)
+def test_files_agree_on_the_version(file, pattern):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None
+    assert match[1] == vhe_tf.__version__
 
 
 def test_an_unknown_name_is_refused():

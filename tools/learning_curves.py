@@ -114,7 +114,7 @@ def draw(runs: dict[str, dict[str, tuple[list[int], Any]]]) -> Any:
         "KL of the group latents (nats)": {
             tag
             for tag in tags
-            if tag.startswith("train/kl_") and f"{tag}_shared" in tags
+            if tag.startswith("train/kl_") and f"{tag}_scaled" in tags
         },
         "few-shot accuracy": {
             tag for tag in tags if tag.startswith("few_shot/accuracy")

@@ -1,7 +1,6 @@
 """Trains, evaluates and pictures a VHE on your own images.
 
     python trainers/own_images.py --run_dir=runs/mine --data_dir=DIR
-    python trainers/own_images.py --run_dir=runs/mine --data_dir=DIR --image_size=48x32
 
 DIR has one folder per class. By default images are drawings, dark ink on a
 light page; --experiment=own_photographs has settings for photographs.

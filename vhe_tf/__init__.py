@@ -10,7 +10,7 @@ generative models from few examples", UAI 2018.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "ElboTerms": "vhe_tf.objectives",

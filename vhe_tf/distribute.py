@@ -1,35 +1,28 @@
 """One batch on several devices or machines, or in pieces, as if it were whole.
 
 Under `tf.distribute` each replica takes the same step on its rows of the
-global batch, and may go through them in microbatches, one after the other.
-Whatever concerns the batch as a whole goes through here, so that N steps come
-to the same on every layout: a part of the batch draws what its rows would have
-drawn in the whole, and gradients and metrics are means over it. Where there is
-one replica and one microbatch, or no strategy, all of this does nothing.
+global batch, and may split them into microbatches, one after the other. N
+steps give the same result on every layout: each row samples by a seed of its
+own, and gradients and metrics are means over the whole batch. With one replica
+and one microbatch, or without a strategy, all of this does nothing.
 """
 
-import contextlib
-import contextvars
 import json
 import os
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 __all__ = [
     "EachReplica",
     "accumulated",
-    "draw",
     "has_several_machines",
     "is_chief",
     "make_strategy",
     "mean",
-    "sample",
     "split",
     "summed_once",
 ]
@@ -82,8 +75,8 @@ def split(
 
     Returns:
         The same batches, over and over, of which replica r has the rows from
-        r B / R on, and the seed of the whole batch. Each worker makes the rows
-        of its own replicas alone. With one replica, all episodes as they are.
+        r B / R on. Each worker makes the rows of its own replicas alone. With
+        one replica, all episodes as they are.
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
@@ -100,12 +93,8 @@ def split(
             return tf.stack(tf.split(values, here))
 
         def shares(batch: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                key: tf.stack([value] * here)
-                if key == "seed"
-                else tf.nest.map_structure(rows, value)
-                for key, value in batch.items()
-            }  # [replicas here, ...] each
+            # [replicas here, ...] each
+            return tf.nest.map_structure(rows, dict(batch))
 
         # What never ends has no last batch to agree about at every step.
         return batches.map(shares).unbatch().repeat().prefetch(here)
@@ -125,11 +114,8 @@ def accumulated(
     One after the other, so that the memory is that of one of them.
 
     Args:
-        gradients: Returns the gradients on a microbatch. What it draws by
-            `draw` and `sample` is what those rows would have drawn in the
-            whole batch.
-        batch: Of this replica, b rows and the seed of the whole batch; b a
-            multiple of `count`.
+        gradients: Returns the gradients on a microbatch.
+        batch: Of this replica, b rows; b a multiple of `count`.
         count: The number of microbatches.
         variables: What the gradients are of.
     """
@@ -139,18 +125,14 @@ def accumulated(
     def rows(values: tf.Tensor) -> tf.Tensor:
         return tf.stack(tf.split(values, count))  # [count, b / count, ...]
 
-    parts = {
-        key: tf.nest.map_structure(rows, value)
-        for key, value in batch.items()
-        if key != "seed"
-    }
+    parts = tf.nest.map_structure(rows, dict(batch))
 
     def add(
         index: tf.Tensor, sums: Sequence[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        part = tf.nest.map_structure(lambda values: values[index], parts)
-        with _microbatch(index, count):
-            more = gradients({**part, "seed": batch["seed"]})
+        more = gradients(
+            tf.nest.map_structure(lambda values: values[index], parts)
+        )
         return index + 1, [
             a if b is None else a + b for a, b in zip(sums, more, strict=True)
         ]
@@ -162,98 +144,6 @@ def accumulated(
         parallel_iterations=1,
     )
     return list(sums)
-
-
-# Which microbatch of how many this is, in the batch of a replica.
-_MICROBATCH: contextvars.ContextVar[tuple[int | tf.Tensor, int]] = (
-    contextvars.ContextVar("microbatch", default=(0, 1))
-)
-
-
-@contextlib.contextmanager
-def _microbatch(index: tf.Tensor, count: int) -> Iterator[None]:
-    token = _MICROBATCH.set((index, count))
-    try:
-        yield
-    finally:
-        _MICROBATCH.reset(token)
-
-
-def _part() -> tuple[int | tf.Tensor, int]:
-    """Returns which part of the whole batch this is, and of how many."""
-    index, count = _MICROBATCH.get()
-    context = _shared_context()
-    if context is None:
-        return index, count
-    return (
-        context.replica_id_in_sync_group * count + index,
-        context.num_replicas_in_sync * count,
-    )
-
-
-def draw(of_shape: Callable[[list[int]], tf.Tensor]) -> tf.Tensor:
-    """Draws for this part's rows what the whole batch would have drawn.
-
-    Seeded noise fills a tensor from its first number to its last, so that the
-    rows of part p in a draw for the whole batch are entry p of a draw with an
-    axis of all parts before the others.
-
-    Args:
-        of_shape: Draws, with the given axes before `[b, ...]`, those of this
-            replica's microbatch.
-
-    Returns:
-        `[b, ...]`.
-    """
-    index, count = _part()
-    if count == 1:
-        return of_shape([])
-    return of_shape([count])[index]  # [P, b, ...] before
-
-
-def sample(
-    distribution: tfd.Distribution, batch_size: int | tf.Tensor, *, seed: Any
-) -> tf.Tensor:
-    """Draws for this part's rows what the whole batch would have drawn.
-
-    To rounding, for Normal, MultivariateNormalDiag, Bernoulli and PixelCNN, and
-    an Independent of them. Others draw in orders of their own: what they draw
-    here is as random, but not what one device would draw.
-
-    Args:
-        distribution: Of batch shape `[b]` or `[]`.
-        batch_size: b.
-        seed: `[2]` int32, that of the whole batch.
-
-    Returns:
-        `[b, E...]`.
-    """
-    _, count = _part()
-    if not distribution.batch_shape.rank:
-        whole = distribution.sample([count * batch_size], seed=seed)
-        return draw(lambda leading: _split_rows(whole, leading))
-    family = distribution
-    while isinstance(family, tfd.Independent):
-        family = family.distribution
-    if count == 1 or not isinstance(
-        family, tfd.Normal | tfd.MultivariateNormalDiag
-    ):
-        return draw(lambda leading: distribution.sample(leading, seed=seed))
-    # Normal noise depends on the shape it is drawn in, by XLA and by
-    # MultivariateNormalDiag: let that be the shape of the whole batch.
-    shape = tf.concat(
-        [family.batch_shape_tensor(), family.event_shape_tensor()], axis=0
-    )
-    zeros = tf.zeros(tf.concat([[count * shape[0]], shape[1:]], axis=0))
-    noise = type(family)(zeros, tf.ones(shape[-1:])).sample(seed=seed)
-    return family.mean() + family.stddev() * draw(
-        lambda leading: _split_rows(noise, leading)
-    )
-
-
-def _split_rows(whole: tf.Tensor, leading: list[int]) -> tf.Tensor:
-    """Returns `[leading..., b, ...]` of `[B, ...]`."""
-    return tf.reshape(whole, [*leading, -1, *tf.unstack(tf.shape(whole)[1:])])
 
 
 def mean(values: Any) -> Any:
@@ -295,8 +185,8 @@ def summed_once(
 class EachReplica:
     """A compiled function that each replica calls with arguments of its own.
 
-    Unlike in training, what a replica has is no part of a batch: it draws and
-    returns what it would on one device.
+    Unlike in training, what a replica has is no part of a batch: it returns
+    what it would on one device. The function itself does not call `mean`.
 
     Args:
         strategy: Of R replicas. Where they are of several machines, this one
@@ -351,8 +241,7 @@ class EachReplica:
             context = tf.distribute.get_replica_context()
             index = context.replica_id_in_sync_group
             own = tf.nest.map_structure(lambda values: values[index], stacked)
-            with _nothing_shared():
-                return self._function(*own)
+            return self._function(*own)
 
         results = self._strategy.run(on_replica)
         return [
@@ -366,26 +255,12 @@ class EachReplica:
         ]
 
 
-_SHARED: contextvars.ContextVar[bool] = contextvars.ContextVar(
-    "shared", default=True
-)
-
-
-@contextlib.contextmanager
-def _nothing_shared() -> Iterator[None]:
-    token = _SHARED.set(False)
-    try:
-        yield
-    finally:
-        _SHARED.reset(token)
-
-
 def _shared_context() -> tf.distribute.ReplicaContext | None:
     """Returns the context of a replica that shares a batch with others."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return None
-    return context if _SHARED.get() else None
+    return context
 
 
 def _check_tf_config(text: str | None) -> None:

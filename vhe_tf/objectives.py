@@ -1,4 +1,4 @@
-"""The four lower bounds of the paper, as one expression.
+"""The four objectives of the paper, as one expression of the ELBO.
 
 Two independent choices give the four rows of Table 1:
 
@@ -9,8 +9,9 @@ Two independent choices give the four rows of Table 1:
     vhe                  drawn afresh from X    |X|      (Eq. 15, 16, 18)
 
 Resampling is a property of the episodes (`vhe_tf.data.episodes`), rescaling
-one of the bound. Equation, table and section numbers are those of Hewitt, Nye,
-Gane, Jaakkola and Tenenbaum, "The Variational Homoencoder", UAI 2018.
+a property of the ELBO. Equation, table and section numbers are those of
+Hewitt, Nye, Gane, Jaakkola and Tenenbaum, "The Variational Homoencoder", UAI
+2018.
 """
 
 import enum
@@ -23,7 +24,7 @@ __all__ = ["ElboTerms", "Objective", "elbo_terms"]
 
 
 class Objective(enum.StrEnum):
-    """Names one of the four lower bounds of Table 1."""
+    """The name of one of the four objectives of Table 1."""
 
     NEURAL_STATISTICIAN = "neural_statistician"
     RESAMPLE = "resample"
@@ -37,47 +38,62 @@ class Objective(enum.StrEnum):
 
     @property
     def rescales(self) -> bool:
-        """Whether the KL of a group latent is shared by X, not by D."""
+        """Whether the KL of a group latent is divided by |X|, not by |D|."""
         return self in (Objective.RESCALE, Objective.VHE)
 
 
 class ElboTerms(NamedTuple):
-    """The terms of the bound for each element of a minibatch.
+    """The terms of the ELBO for each element of a minibatch.
 
     Attributes:
-        elbo: `[B]`, `log_likelihood - sum of shared_kl`, nats an element.
-        log_likelihood: `[B]`, `log p(x | latents)`, nats.
-        kl: For each latent, `[B]`, `KL[q || p]` before any sharing, nats.
-        shared_kl: For each latent, `[B]`, the part of that KL that one
-            element carries, nats.
+        elbo: float32 tensor of shape `[B]`, nats per element.
+            `log_likelihood` minus the sum of `scaled_kl`.
+        log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
+            nats.
+        kl: For each latent, a float32 tensor of shape `[B]`, `KL[q || p]` in
+            nats, not yet divided by `group_scale`.
+        scaled_kl: For each latent, a float32 tensor of shape `[B]`, `kl`
+            divided by `group_scale`, in nats per element.
     """
 
     elbo: tf.Tensor
     log_likelihood: tf.Tensor
     kl: dict[str, tf.Tensor]
-    shared_kl: dict[str, tf.Tensor]
+    scaled_kl: dict[str, tf.Tensor]
 
 
 def elbo_terms(
     *,
     log_likelihood: tf.Tensor,
     kl: Mapping[str, tf.Tensor],
-    sharing: Mapping[str, tf.Tensor],
+    group_scale: Mapping[str, tf.Tensor],
 ) -> ElboTerms:
-    """Assembles the lower bound of each element (Eq. 16, 18, 19, 20 and 21).
+    """Assembles the ELBO of each element (Eq. 16, 18, 19, 20 and 21).
 
     Args:
-        log_likelihood: `[B]`, `log p(x | latents)`, nats.
-        kl: For each latent, `[B]`, `KL[q || p]`, nats.
-        sharing: For each latent, `[B]` or `[]`, the number of elements among
-            which its KL is shared: 1 for a latent of the element's own, |X|
-            or |D| for one of a group.
+        log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
+            nats.
+        kl: For each latent, a float32 tensor of shape `[B]`, `KL[q || p]` in
+            nats.
+        group_scale: For each latent, a tensor of shape `[B]` or `[]`, the
+            number by which its KL is divided: 1 for a per-element latent, |X|
+            or |D| for a group latent.
 
     Returns:
-        The bound and its terms, each of shape `[B]`.
+        `ElboTerms`, each of shape `[B]`.
+
+    Example:
+    >>> terms = elbo_terms(
+    ...     log_likelihood=tf.constant([-10.0]),
+    ...     kl={"character": tf.constant([4.0])},
+    ...     group_scale={"character": tf.constant([20])},
+    ... )
+    >>> float(terms.elbo[0])
+    -10.199999809265137
     """
-    shared_kl = {
-        name: kl[name] / tf.cast(sharing[name], kl[name].dtype) for name in kl
+    scaled_kl = {
+        name: kl[name] / tf.cast(group_scale[name], kl[name].dtype)
+        for name in kl
     }
-    elbo = log_likelihood - sum(shared_kl.values())
-    return ElboTerms(elbo, log_likelihood, dict(kl), shared_kl)
+    elbo = log_likelihood - sum(scaled_kl.values())
+    return ElboTerms(elbo, log_likelihood, dict(kl), scaled_kl)

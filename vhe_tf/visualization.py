@@ -57,7 +57,9 @@ def conditional_grid(
     for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
         draw_seed = (seed[0], seed[1] + index)
         samples = model.infer(
-            {name: tf.constant(support)}, seed=draw_seed, complete=False
+            {name: tf.constant(support)},
+            seed=draw_seed,
+            sample_unobserved=False,
         )
         blocks += [support, _draw(model, samples, num_samples, draw_seed)]
     return _tile(blocks)

@@ -427,5 +427,5 @@ def test_progress_is_shown(tmp_path, sampler, capsys):
     shown = capsys.readouterr()
     assert "epoch 1/1: starting" in shown.err
     assert "epoch 1/1," in shown.out
-    for name in ("elbo", "val_elbo", "kl_character", "kl_character_shared"):
+    for name in ("elbo", "val_elbo", "kl_character", "kl_character_scaled"):
         assert f" {name} -" in shown.out or f" {name} " in shown.out

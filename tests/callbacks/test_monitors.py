@@ -150,7 +150,7 @@ def test_every_metric_has_its_tag_at_the_steps_of_the_optimizer(run):
         "elbo",
         "log_likelihood",
         "kl_character",
-        "kl_character_shared",
+        "kl_character_scaled",
         "group_size_character",
         "kl_element",
     ]
@@ -173,7 +173,7 @@ def test_what_is_written_are_the_logs(run):
     for tag, name in [
         ("train/elbo", "elbo"),
         ("validation/elbo", "val_elbo"),
-        ("validation/kl_character_shared", "val_kl_character_shared"),
+        ("validation/kl_character_scaled", "val_kl_character_scaled"),
         ("few_shot/accuracy_3way_2shot", "accuracy_3way_2shot"),
     ]:
         written = [float(value) for _, value in run["events"][tag]]
@@ -434,8 +434,8 @@ def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
     [
         ("elbo", "train/elbo"),
         ("val_elbo", "validation/elbo"),
-        ("kl_interval_shared", "train/kl_interval_shared"),
-        ("val_kl_interval_shared", "validation/kl_interval_shared"),
+        ("kl_interval_scaled", "train/kl_interval_scaled"),
+        ("val_kl_interval_scaled", "validation/kl_interval_scaled"),
         ("accuracy_20way_1shot", "few_shot/accuracy_20way_1shot"),
         ("joint_nll", "few_shot/joint_nll"),
         ("conditional_nll_5shot", "few_shot/conditional_nll_5shot"),

@@ -142,13 +142,14 @@ def test_a_symmetry_of_an_affine_copy_is_the_copy_of_a_symmetry():
 
 # Binarisation ----------------------------------------------------------------
 
-SEED = tf.constant([3, 5])
+SEEDS = tf.constant([[3, 5], [3, 6]])
 
 
 @pytest.mark.parametrize("value", [0.02, 0.25, 0.5, 0.9])
 def test_dynamic_binarisation_is_ink_as_often_as_the_pixel_says(value):
     num_draws = 40_000
-    drawn = binarize(tf.fill([num_draws], value), "dynamic", seed=SEED).numpy()
+    grey = tf.fill([2, num_draws // 2], value)
+    drawn = binarize(grey, "dynamic", seeds=SEEDS).numpy()
     np.testing.assert_array_equal(np.unique(drawn), [0.0, 1.0])
     # Fails by chance one time in 10**8.
     ones = int(drawn.sum())
@@ -156,18 +157,26 @@ def test_dynamic_binarisation_is_ink_as_often_as_the_pixel_says(value):
 
 
 def test_dynamic_binarisation_keeps_black_and_white():
-    images = tf.constant([0.0, 1.0] * 10_000)
-    drawn = binarize(images, "dynamic", seed=SEED)
+    images = tf.constant([[0.0, 1.0] * 10_000] * 2)
+    drawn = binarize(images, "dynamic", seeds=SEEDS)
     np.testing.assert_array_equal(drawn, images)
 
 
 def test_dynamic_binarisation_draws_pixels_independently():
-    drawn = binarize(tf.fill([2, 20_000], 0.5), "dynamic", seed=SEED).numpy()
+    drawn = binarize(tf.fill([2, 20_000], 0.5), "dynamic", seeds=SEEDS).numpy()
     # Correlations of independent draws have a standard error of
     # 1 / sqrt(20,000); beyond 6 of them one time in 10**8.
     limit = 6 / np.sqrt(20_000)
     assert abs(np.corrcoef(drawn)[0, 1]) < limit
     assert abs(np.corrcoef(drawn[0, 1:], drawn[0, :-1])[0, 1]) < limit
+
+
+def test_a_row_is_binarised_by_its_own_seed():
+    grey = tf.fill([2, 3, 50], 0.5)
+    together = binarize(grey, "dynamic", seeds=SEEDS)
+    alone = binarize(grey[1:], "dynamic", seeds=SEEDS[1:])
+    np.testing.assert_array_equal(alone[0], together[1])
+    assert np.any(together[0] != together[1])
 
 
 def test_every_draw_of_an_image_is_binarised_anew():
@@ -199,7 +208,7 @@ def test_images_are_binarised_after_all_else():
 
 def test_threshold_is_one_half_and_needs_no_chance():
     values = tf.constant([0.0, 0.25, 0.49999, 0.5, 0.75, 1.0])
-    drawn = binarize(values, "threshold", seed=SEED)
+    drawn = binarize(values, "threshold", seeds=SEEDS)
     np.testing.assert_array_equal(drawn, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
     assert drawn.dtype == tf.float32
 
@@ -212,7 +221,7 @@ def test_threshold_of_bytes_parts_127_from_128():
 
 def test_no_binarisation_keeps_grey_values():
     values = tf.constant(noise(50))
-    np.testing.assert_array_equal(binarize(values, "none", seed=SEED), values)
+    np.testing.assert_array_equal(binarize(values, "none", seeds=SEEDS), values)
 
 
 @pytest.mark.parametrize("binarization", ["dynamic", "threshold", "none"])

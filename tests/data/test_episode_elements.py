@@ -79,19 +79,6 @@ def test_support_is_uniform_over_images_and_copies():
     )
 
 
-def test_d_without_x_may_hold_other_copies_of_its_image():
-    episode, elements = episode_of_copies(
-        batch_size=1000, support_size=1, exclude_query=True
-    )
-    members = list(elements.values())
-    pairs = zip(
-        identified(episode["query"], elements),
-        identified(episode["support"]["character"][:, 0], elements),
-        strict=True,
-    )
-    assert_uniform(pairs, list(itertools.permutations(members, 2)))
-
-
 def test_every_augmented_element_is_a_query_once_an_epoch():
     data = patterned([50, 3, 50, 3])
     sampler = Episodes(

@@ -44,7 +44,6 @@ def assert_support_fits(support, element, labels):
     "options",
     [
         {"resamples": True},
-        {"resamples": True, "exclude_query": True},
         {"resamples": False},
         {"resamples": True, "support_size": (1, 3)},
     ],
@@ -83,7 +82,7 @@ def test_crossed_and_missing_labels_against_brute_force(
                 if not sampler.resamples:
                     assert support[0] == query
             if MISSING in labels:
-                assert list(each["known"][name]) == [
+                assert list(each["has_label"][name]) == [
                     labels[image] != MISSING for image, _, _ in queries
                 ]
 
@@ -98,7 +97,7 @@ def test_supports_are_uniform_over_the_labelled_members(resamples):
     episode = sampler.episode(0)
     query = numbers(episode["query"])
     support = numbers(episode["support"]["style"])
-    known = episode["known"]["style"].numpy()
+    known = episode["has_label"]["style"].numpy()
     assert np.all(support // 8 == query[:, None] // 8)
     query, support = query % 8, support % 8
     np.testing.assert_array_equal(known, block[query] != MISSING)
@@ -122,7 +121,7 @@ def test_the_only_labelled_image_of_a_group_is_known():
     )
     episode = sampler.episode(0)
     labelled = numbers(episode["query"]) != 1
-    np.testing.assert_array_equal(episode["known"]["style"], labelled)
+    np.testing.assert_array_equal(episode["has_label"]["style"], labelled)
     np.testing.assert_array_equal(episode["group_size"]["style"], labelled)
 
 
@@ -133,12 +132,12 @@ def test_known_is_told_of_incomplete_groupings_alone():
         style=[MISSING, 0, 0, 0, 0, 0],
     )
     spec = tf.TensorSpec([4], tf.bool)
-    assert sampler_of(data).dataset().element_spec["known"] == {
+    assert sampler_of(data).dataset().element_spec["has_label"] == {
         "drawer": spec,
         "style": spec,
     }
     some = sampler_of(data, group_latents=["alphabet", "style"])
-    assert set(some.episode(0)["known"]) == {"style"}
+    assert set(some.episode(0)["has_label"]) == {"style"}
     complete = sampler_of(data, group_latents=["alphabet"])
     assert set(complete.episode(0)) == {
         "query",

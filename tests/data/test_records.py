@@ -168,7 +168,6 @@ def test_records_are_examples_that_others_can_read(kept_folder):
     "options",
     [
         {"resamples": True},
-        {"resamples": True, "exclude_query": True},
         {"resamples": False},
         {"resamples": True, "support_size": (1, 3)},
         {"resamples": False, "group_latents": ["character"]},
@@ -252,6 +251,7 @@ print("drawn", how)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine != "x86_64",
     reason="limits the memory of a process as Linux counts it",

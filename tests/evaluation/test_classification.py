@@ -107,7 +107,8 @@ def test_a_query_is_scored_by_the_same_chance_under_every_class(max_decoded):
     scores = ClassScorer(
         world.model, group="character", max_decoded=max_decoded, **settings
     )(twice, queries, seed=SEED)
-    np.testing.assert_array_equal(scores[:, :2], scores[:, 2:])
+    # A class of other randomness would be off by far more than rounding.
+    np.testing.assert_allclose(scores[:, :2], scores[:, 2:], rtol=1e-5)
     assert np.all(scores[:, 0] != scores[:, 1])
     classified = world.model.classify(
         np.repeat(twice[np.newaxis], len(queries), axis=0),
@@ -115,7 +116,7 @@ def test_a_query_is_scored_by_the_same_chance_under_every_class(max_decoded):
         seed=tf.constant(SEED, tf.int32),
         **settings,
     )
-    np.testing.assert_array_equal(classified[:, :2], classified[:, 2:])
+    np.testing.assert_allclose(classified[:, :2], classified[:, 2:], rtol=1e-5)
 
 
 def test_errors_of_scores_cancel_between_classes():
@@ -269,8 +270,8 @@ class Table:
         self.image_shape = IMAGE_SHAPE
         self.distribute_strategy = tf.distribute.get_strategy()
 
-    def infer(self, support, *, seed, num_samples, complete):
-        del support, complete
+    def infer(self, support, *, seed, num_samples, sample_unobserved):
+        del support, sample_unobserved
 
         def take(count, seed):
             start = sum(map(len, self.drawn.values()))

@@ -15,6 +15,8 @@ from tests.evaluation.conftest import assert_alike
 from tests.trainers.conftest import ROOT
 from vhe_tf.data import Episodes
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):

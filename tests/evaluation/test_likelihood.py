@@ -12,6 +12,7 @@ from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
+from vhe_tf import random
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_trials
@@ -192,11 +193,16 @@ def test_the_effective_sample_size_is_that_of_the_weights():
         sizes.append(weights.sum() ** 2 / np.square(weights).sum())
         means.append(-np.log(weights.mean()) / 4)
     assert max(sizes) < 45.0
-    np.testing.assert_allclose(result.effective_sample_size, np.mean(sizes))
-    np.testing.assert_allclose(result.nats_per_image.mean, np.mean(means))
+    np.testing.assert_allclose(
+        result.effective_sample_size, np.mean(sizes), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        result.nats_per_image.mean, np.mean(means), rtol=1e-5
+    )
     np.testing.assert_allclose(
         result.nats_per_image.half_width,
         1.96 * np.std(means, ddof=1) / np.sqrt(3),
+        rtol=1e-4,
     )
 
 
@@ -309,7 +315,9 @@ def test_max_groups_may_exceed_the_groups(max_groups):
     result = joint(world, data, num_samples=1, max_groups=max_groups)
     assert result.nats_per_image.num_trials == 3
     np.testing.assert_allclose(
-        result.nats_per_image.mean, -log_evidences(world, data).mean() / 2
+        result.nats_per_image.mean,
+        -log_evidences(world, data).mean() / 2,
+        rtol=1e-6,
     )
 
 
@@ -447,15 +455,14 @@ def test_the_images_of_a_group_are_those_of_the_group_that_holds_it():
     scorer = JointScorer(model, "character", 2, 1000)
     actual = scorer(images, 6, (1, 2))
     support = {name: images[np.newaxis] for name in ("alphabet", "character")}
-    fold_in = tf.random.experimental.stateless_fold_in
-    key = fold_in((1, 2), 0)
+    key = random.fold_in((1, 2), 0)
     samples, log_weights = model.importance_sample(
         support, seed=key, num_samples=6
     )
     log_likelihood = model.log_likelihood_given(
         {name: tf.repeat(value, 4, axis=1) for name, value in samples.items()},
         images,
-        seed=fold_in(fold_in(key, 1), 0),
+        seed=random.fold_in(random.fold_in(key, 1), 0),
         num_element_samples=2,
     )
     expected = log_weights[:, 0] + tf.reduce_sum(log_likelihood, axis=1)

@@ -112,10 +112,14 @@ def test_the_nearest_class_has_the_nearest_mean_embedding(judge_of_bars):
     means = np.stack([judge_of_bars.embed(e).mean(axis=0) for e in exemplars])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     away = judge_of_bars.embed(images)[:, np.newaxis] - means
-    expected = np.linalg.norm(away, axis=2).argmin(axis=1)
-    assert len(set(expected)) > 1
-    np.testing.assert_array_equal(
-        judge_of_bars.nearest(images, exemplars), expected
+    distances = np.linalg.norm(away, axis=2)
+    answers = judge_of_bars.nearest(images, exemplars)
+    assert len(set(answers)) > 1
+    # Embeddings of other batches differ by rounding, which may break a tie.
+    np.testing.assert_allclose(
+        distances[np.arange(len(images)), answers],
+        distances.min(axis=1),
+        atol=1e-5,
     )
 
 

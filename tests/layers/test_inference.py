@@ -120,7 +120,7 @@ def test_a_likelihood_refuses_an_unseen_latent_that_is_none():
     likelihood = ImageLikelihood(
         ConvolutionalDecoder((8, 8, 1), (4,), 0),
         BernoulliImageHead(),
-        unseen=["alfabet"],
+        exclude=["alfabet"],
     )
     with pytest.raises(ValueError, match=r"\['alfabet'\]"):
         likelihood(alphabet=tf.zeros([2, 3]), character=tf.zeros([2, 3]))

@@ -18,7 +18,7 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.layers.base import BaseLayer
 
 IMAGE_SHAPE = (2, 2, 1)
@@ -228,7 +228,7 @@ class World:
                 n: batch(np.int32([len(v) for v in m]))
                 for n, m in members.items()
             },
-            "seed": tf.constant(SEED, tf.int32),
+            "seed": random.fold_in(SEED, tf.range(len(batch(images)))),
         }
 
 
@@ -390,13 +390,13 @@ def test_an_element_of_no_known_group_has_the_bound_of_the_prior():
     terms = model(
         {
             **episode,
-            "known": {"character": known},
+            "has_label": {"character": known},
             "group_size": {"character": size},
         }
     )
     np.testing.assert_array_equal(terms.elbo[known], without.elbo[known])
     np.testing.assert_array_equal(terms.kl["character"][~known], 0.0)
-    np.testing.assert_array_equal(terms.shared_kl["character"][~known], 0.0)
+    np.testing.assert_array_equal(terms.scaled_kl["character"][~known], 0.0)
     loading = world.loadings["character"]
     expected = (
         scipy.stats.norm.logpdf(world.images, 0.0, NOISE).sum(axis=-1)
@@ -420,7 +420,7 @@ def test_a_bound_with_missing_labels_never_exceeds_the_evidence(parameters):
     num_repeats = 4000
     episode = _with_equal_supports(world, num_repeats)
     known = tf.tile([True] * 4 + [False], [num_repeats])
-    episode["known"] = {"column": known}
+    episode["has_label"] = {"column": known}
     episode["group_size"]["column"] = tf.where(
         known, episode["group_size"]["column"], 0
     )
@@ -447,7 +447,7 @@ def _with_equal_supports(world, num_repeats):
         "query": tf.tile(images, [num_repeats, 1, 1, 1]),
         "support": supports,
         "group_size": sizes,
-        "seed": tf.constant(SEED, tf.int32),
+        "seed": random.fold_in(SEED, tf.range(len(images) * num_repeats)),
     }
 
 
@@ -469,11 +469,12 @@ def test_the_objective_enumerated_is_the_bound_of_each_support_averaged():
                 "query": images[x : x + 1],
                 "support": support,
                 "group_size": {"character": tf.constant([4])},
-                "seed": seed,
+                "seed": seed[tf.newaxis],
             }
             objective.append(np.float64(model(episode).elbo[0]))
         # Eq. 12, by hand: sum{ log p(x | c) : x in X } - KL[q(c; D) || p(c)].
-        c = np.float64(model.infer(support, seed=seed)["character"][0, 0])
+        c = model.infer(support, seed=seed[tf.newaxis])["character"]
+        c = np.float64(c[0, 0])
         log_density = scipy.stats.norm.logpdf(
             world.images, c @ world.loadings["character"], NOISE
         )
@@ -500,7 +501,7 @@ def test_the_objective_enumerated_bounds_the_evidence():
             "query": tf.gather(images, queries),
             "support": {"character": tf.gather(images, supports)},
             "group_size": {"character": tf.fill([len(queries)], 4)},
-            "seed": tf.constant(SEED, tf.int32),
+            "seed": random.fold_in(SEED, tf.range(len(queries))),
         }
     )
     objective = np.float64(terms.elbo).reshape(num_repeats, 24).mean(axis=1)
@@ -738,7 +739,7 @@ def test_an_alphabet_is_scored_with_its_characters_integrated_out():
     seed = tf.constant(SEED, tf.int32)
     drawn = model.infer(
         support,
-        seed=by_row.fold_in(seed, 0),
+        seed=random.fold_in(seed, 0),
         num_samples=7,
         complete=False,
     )
@@ -906,31 +907,15 @@ def test_unconditional_generation_has_the_moments_of_the_prior():
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_xla_gives_the_same_terms_where_chance_does_not_matter(name):
-    # XLA turns equal seeds into other draws, so posteriors are almost points:
-    # a draw is 1e-4 off its mean, a log-likelihood some 1e-3.
+def test_xla_gives_the_same_terms(name):
     world = WORLDS[name]()
     rng = np.random.default_rng(0)
-    posteriors = {r: world.random_posterior(r, rng) for r in world.roles}
-    for q in posteriors.values():
-        q.scale_tril = 1e-4 * np.eye(len(q.scale_tril), dtype=np.float32)
-    model = world.model(posteriors)
-    episode = world.episode()
-    eager = model(episode)
-    compiled = tf.function(model, jit_compile=True)(episode)
-    tf.nest.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=5e-3),
-        eager,
-        compiled,
+    model = world.model(
+        {r: world.random_posterior(r, rng) for r in world.roles}
     )
-
-
-def test_xla_draws_from_the_same_distribution():
-    world = _flat()
-    model = world.true_model()
-    model_call = tf.function(model, jit_compile=True)
-    num_repeats = 4000
-    elbo = np.float64(model_call(world.episode(num_repeats)).elbo)
-    sums = elbo.reshape(num_repeats, 4).sum(axis=1)
-    error = sums.std() / np.sqrt(num_repeats)
-    assert abs(sums.mean() - world.log_evidence) < NUM_ERRORS * error
+    episode = world.episode()
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        tf.function(model, jit_compile=True)(episode),
+        model(episode),
+    )

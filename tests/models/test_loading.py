@@ -35,7 +35,6 @@ def trained(tmp_path_factory):
     model.compile(
         AveragingAdam(0.01, use_ema=True, ema_momentum=0.9),
         kl_warmup_steps={"character": 7},
-        free_nats={"element": 0.5},
     )
     for _ in range(3):
         model.train_step(tiny_episode())
@@ -69,7 +68,6 @@ def test_the_compilation_revives(trained):
     revived = load_model(path)
     assert revived.compiled
     assert revived.kl_warmup_steps == {"character": 7}
-    assert revived.free_nats == {"element": 0.5}
     assert int(revived.optimizer.iterations.numpy()) == 3
     assert revived.optimizer.get_config() == model.optimizer.get_config()
     for old, new in zip(
@@ -90,6 +88,7 @@ def test_training_goes_on_as_if_never_interrupted(trained, tmp_path):
     )
 
 
+@pytest.mark.integration
 def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
     model, path = trained
     episode = tiny_episode()
@@ -109,7 +108,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
                 "query": arrays["query"],
                 "support": {"character": arrays["support"]},
                 "group_size": {"character": np.int32([5, 5, 5])},
-                "seed": np.int32([1, 2]),
+                "seed": np.int32([[1, 2], [3, 4], [5, 6]]),
             })
         np.save(sys.argv[3], terms.elbo)
         """
@@ -127,7 +126,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
         timeout=120,
     )
     np.testing.assert_allclose(
-        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-6
+        np.load(tmp_path / "elbo.npy"), model(episode).elbo, rtol=1e-5
     )
 
 

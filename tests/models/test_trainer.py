@@ -119,6 +119,13 @@ def test_the_progress_bar_of_keras_works(model, episodes, capsys):
     assert "2/2" in capsys.readouterr().out
 
 
+def test_predict_embeds_each_image(model, episodes):
+    images = episodes.data.images[:6]
+    embedding = model.predict(images, batch_size=4, verbose=0)["character"]
+    expected = model.encode(images[:, np.newaxis])["character"].mean()
+    np.testing.assert_allclose(embedding, expected, rtol=1e-5, atol=1e-6)
+
+
 # What is answered -------------------------------------------------------------
 
 
@@ -185,6 +192,11 @@ def test_exact_resume_needs_a_vhe(tmp_path):
             verbose=0,
             callbacks=[callbacks.ExactResume(tmp_path)],
         )
+
+
+def test_predict_of_episodes_is_answered(model, episodes):
+    with pytest.raises(ValueError, match="`predict` takes images"):
+        model.predict(episodes.dataset().take(1), verbose=0)
 
 
 def test_two_of_a_kind_are_rejected(model, episodes, tmp_path):

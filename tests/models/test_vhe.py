@@ -135,7 +135,7 @@ def test_terms_are_float32_one_an_episode(model, episode):
 def test_terms_name_every_latent(model, episode):
     names = {latent.name for latent in model.latents}
     terms = model(episode)
-    assert set(terms.kl) == set(terms.shared_kl) == names
+    assert set(terms.kl) == set(terms.scaled_kl) == names
 
 
 def test_the_bound_is_assembled_from_its_terms(model, episode):
@@ -158,7 +158,7 @@ def test_each_group_is_shared_by_its_own_size(models):
     terms = models["hierarchical"](episode)
     for name, size in episode["group_size"].items():
         np.testing.assert_allclose(
-            terms.shared_kl[name],
+            terms.scaled_kl[name],
             terms.kl[name] / np.float32(size),
             rtol=1e-6,
         )
@@ -318,7 +318,9 @@ def test_the_query_reaches_no_group_latent(models):
         ({"support": {"character": tf.zeros([3, *IMAGE_SHAPE])}}, "rank 5"),
         ({"support": {"character": tf.zeros([2, 2, *IMAGE_SHAPE])}}, "size"),
         ({"group_size": {"character": tf.ones([3, 1], tf.int32)}}, "rank"),
-        ({"seed": tf.constant([1], tf.int32)}, "size 2"),
+        ({"seed": tf.constant([1, 2])}, r"\[B, 2\].*of shape \(2,\)"),
+        ({"seed": tf.zeros([3, 3], tf.int32)}, "size 2"),
+        ({"seed": tf.zeros([2, 2], tf.int32)}, "size"),
     ],
 )
 @pytest.mark.parametrize("run", [lambda model: model, tf.function])
@@ -353,7 +355,7 @@ def test_equal_seeds_give_equal_terms(model, episode):
 
 
 def test_other_seeds_give_other_terms(model, episode):
-    other = model({**episode, "seed": tf.constant([1, 3], tf.int32)})
+    other = model({**episode, "seed": episode["seed"] + 1})
     assert np.all(np.not_equal(model(episode).elbo, other.elbo))
 
 
@@ -388,7 +390,7 @@ def test_a_graph_takes_episodes_of_any_size(models):
         "query": tf.TensorSpec([None, *IMAGE_SHAPE]),
         "support": {"character": tf.TensorSpec([None, None, *IMAGE_SHAPE])},
         "group_size": {"character": tf.TensorSpec([None], tf.int32)},
-        "seed": tf.TensorSpec([2], tf.int32),
+        "seed": tf.TensorSpec([None, 2], tf.int32),
     }
     graph = tf.function(models["flat"], input_signature=[specs])
     for sizes in ({}, {"batch_size": 1, "support_size": 5}):
@@ -399,17 +401,8 @@ def test_a_graph_takes_episodes_of_any_size(models):
 
 
 @pytest.mark.parametrize("structure", ["hierarchical"])
-def test_xla_compiles_the_bound(model, episode):
-    # Only roots: other terms depend on draws, which XLA makes differently.
-    compiled = tf.function(model, jit_compile=True)
-    terms, eager = compiled(episode), model(episode)
-    _assert_equal(terms, compiled(episode))
-    for latent in model.latents:
-        if not latent.parents:
-            np.testing.assert_allclose(
-                terms.kl[latent.name], eager.kl[latent.name], rtol=1e-5
-            )
-    assert np.all(np.isfinite(terms.elbo))
+def test_xla_gives_the_same_terms(model, episode):
+    _assert_close(tf.function(model, jit_compile=True)(episode), model(episode))
 
 
 # Training ---------------------------------------------------------------------
@@ -435,7 +428,7 @@ def test_fitting_reports_a_falling_loss(structure, episode):
     names = {"loss", "elbo", "log_likelihood"}
     names |= {f"kl_{latent.name}" for latent in model.latents}
     for group in GROUPS[structure]:
-        names |= {f"kl_{group}_shared", f"group_size_{group}"}
+        names |= {f"kl_{group}_scaled", f"group_size_{group}"}
     assert set(history) == names
     # An epoch that kept the steps of the last would lag behind its loss.
     assert np.all(np.diff(history["loss"]) < 0.0)
@@ -460,7 +453,7 @@ def test_metrics_are_means_over_the_epoch_alone(models):
             "loss": [-t.elbo for t in expected],
             "log_likelihood": [t.log_likelihood for t in expected],
             "kl_character": [t.kl["character"] for t in expected],
-            "kl_character_shared": [t.shared_kl["character"] for t in expected],
+            "kl_character_scaled": [t.scaled_kl["character"] for t in expected],
             "kl_element": [t.kl["element"] for t in expected],
             "group_size_character": [
                 e["group_size"]["character"] for e in episodes
@@ -475,7 +468,9 @@ def test_fitting_resets_the_metrics_each_epoch():
     history = model.fit(
         _dataset(tiny_episode()), epochs=2, shuffle=False, verbose=0
     ).history
-    np.testing.assert_allclose(history["loss"][0], history["loss"][1])
+    np.testing.assert_allclose(
+        history["loss"][0], history["loss"][1], rtol=1e-6
+    )
     assert model.metrics[0].count.numpy() == 3.0
 
 
@@ -483,7 +478,6 @@ def test_evaluation_reports_the_bound_itself(scratch):
     model = scratch
     model.compile(
         kl_warmup_steps={"character": 9, "element": 9},
-        free_nats={"character": 50.0},
     )
     before = [np.array(w) for w in model.weights]
     result = model.evaluate(
@@ -556,7 +550,7 @@ TERMS = ElboTerms(
         "character": tf.constant([6.0, 2.0]),
         "element": tf.constant([2.0, 2.0]),
     },
-    shared_kl={
+    scaled_kl={
         "character": tf.constant([1.5, 0.5]),  # |X| = 4
         "element": tf.constant([2.0, 2.0]),
     },
@@ -574,19 +568,6 @@ TERMS = ElboTerms(
         ({"kl_warmup_steps": {"character": 10}}, 99, 15.0 + 1.0 + 2.0),
         ({"kl_warmup_steps": {"element": 4}}, 1, 15.0 + 1.0 + 0.5),
         ({"kl_warmup_steps": {"character": 0}}, 0, 15.0 + 1.0 + 2.0),
-        # The mean KL, 4 nats, is above 3 and below 6, which |X| = 4 share.
-        ({"free_nats": {"character": 3.0}}, 0, 15.0 + 1.0 + 2.0),
-        ({"free_nats": {"character": 6.0}}, 0, 15.0 + 1.5 + 2.0),
-        ({"free_nats": {"element": 3.0}}, 0, 15.0 + 1.0 + 3.0),
-        ({"free_nats": {"element": 0.0}}, 0, 15.0 + 1.0 + 2.0),
-        (
-            {
-                "free_nats": {"character": 6.0},
-                "kl_warmup_steps": {"character": 10},
-            },
-            5,
-            15.0 + 0.75 + 2.0,
-        ),
     ],
 )
 def test_the_loss_anneals_as_documented(scratch, options, step, loss):
@@ -594,26 +575,6 @@ def test_the_loss_anneals_as_documented(scratch, options, step, loss):
     np.testing.assert_allclose(
         scratch.loss_of_terms(TERMS, tf.constant(step)), loss, rtol=1e-6
     )
-
-
-def test_free_nats_stop_the_gradient_of_a_small_kl(scratch):
-    model = scratch
-    posterior = model.latents[0].posterior.head.trainable_variables
-    gradients = []
-    for free_nats in (1e6, 0.0):
-        model.compile(free_nats={"character": free_nats})
-        with tf.GradientTape() as tape:
-            terms = model(tiny_episode())
-            loss = model.loss_of_terms(terms, tf.constant(0))
-            reconstruction = tf.reduce_mean(
-                terms.kl["element"] - terms.log_likelihood
-            )
-            loss -= reconstruction
-        gradients.append(
-            tape.gradient(loss, posterior, unconnected_gradients="zero")
-        )
-    assert all(np.allclose(g, 0.0, atol=1e-4) for g in gradients[0])
-    assert not any(np.allclose(g, 0.0, atol=1e-4) for g in gradients[1])
 
 
 def test_warm_up_counts_optimizer_steps_and_leaves_the_metrics():
@@ -635,15 +596,14 @@ def test_warm_up_counts_optimizer_steps_and_leaves_the_metrics():
         np.testing.assert_allclose(result["elbo"], elbo, rtol=1e-5)
 
 
-@pytest.mark.parametrize("argument", ["kl_warmup_steps", "free_nats"])
 @pytest.mark.parametrize(
     ("name", "value"), [("alphabet", 3), ("character", -3)]
 )
-def test_an_improper_annealing_is_refused(scratch, argument, name, value):
+def test_an_improper_annealing_is_refused(scratch, name, value):
     with pytest.raises(
-        ValueError, match=rf"Received: {argument}\['{name}'\]={value}"
+        ValueError, match=rf"Received: kl_warmup_steps\['{name}'\]={value}"
     ):
-        scratch.compile(**{argument: {name: value}})
+        scratch.compile(kl_warmup_steps={name: value})
 
 
 @pytest.mark.parametrize("accumulation", [0, -2, 2.0])
@@ -652,17 +612,6 @@ def test_an_improper_accumulation_is_refused(scratch, accumulation):
         ValueError, match=rf"Received: accumulation={accumulation}\."
     ):
         scratch.compile(accumulation=accumulation)
-
-
-def test_free_nats_need_the_whole_batch(scratch):
-    scratch.compile(free_nats={"character": 0.0}, accumulation=2)
-    with pytest.raises(ValueError, match="mean KL of the whole") as error:
-        scratch.compile(
-            free_nats={"character": 0.0, "element": 3.0}, accumulation=2
-        )
-    assert "Received: free_nats={'element': 3.0}, accumulation=2." in str(
-        error.value
-    )
 
 
 def test_the_microbatches_revive_with_the_compilation(scratch):
@@ -1501,10 +1450,17 @@ def test_images_of_double_precision_are_as_good(models, pixel_cnn):
         np.testing.assert_array_equal(terms.elbo, model(episode).elbo)
 
 
-@pytest.mark.parametrize("seed", [3, (1, 2, 3)])
-def test_a_seed_of_another_shape_is_refused_by_name(seed):
-    with pytest.raises(ValueError, match="`seed` must be two ints"):
-        tiny_vhe().sample_prior(2, seed=seed)
+def test_a_seed_may_be_an_integer(model, episode):
+    _assert_equal(
+        model.infer(episode["support"], seed=7),
+        model.infer(episode["support"], seed=(7, 0)),
+    )
+
+
+@pytest.mark.parametrize("seed", [3.5, (1, 2, 3)])
+def test_a_seed_of_another_shape_is_refused_by_name(models, seed):
+    with pytest.raises(ValueError, match="`seed` must be an integer"):
+        models["flat"].sample_prior(2, seed=seed)
 
 
 def test_interpolation_needs_as_many_groups_at_either_end():

@@ -551,6 +551,7 @@ assert not loaded & {"vhe_tf", "tensorflow_probability"}, loaded
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["deconvolutional", "pixel_cnn"])
 def test_it_runs_where_only_tensorflow_is_installed(name, exports, tmp_path):
     model, path = exports(name)
@@ -595,6 +596,7 @@ def _saved_model_cli(*arguments):
     return ran.stdout
 
 
+@pytest.mark.integration
 def test_the_command_of_tensorflow_shows_it_and_finds_nothing(exports):
     path = exports("pixel_cnn")[1]
     shown = _saved_model_cli("show", "--all", "--dir", str(path))

@@ -934,6 +934,7 @@ def test_a_mistaken_folder_ends_quietly(tmp_path, capsys):
     assert "this is not it" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_the_command_serves_until_it_is_interrupted(saved_model):
     program = (
         "import runpy, signal, sys\n"

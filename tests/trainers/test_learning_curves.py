@@ -19,7 +19,7 @@ def run_folder(tmp_path):
             for step in range(first, first + 3):
                 tf.summary.scalar("train/elbo", -90.0 + step + first, step=step)
                 tf.summary.scalar("train/kl_character", 5.0, step=step)
-                tf.summary.scalar("train/kl_character_shared", 1.0, step=step)
+                tf.summary.scalar("train/kl_character_scaled", 1.0, step=step)
         writer.close()
     return folder
 

@@ -311,18 +311,18 @@ def test_evaluate_measures_the_model_on_the_data_of_its_run(
     ("options", "image_size"),
     [
         (
-            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--objective=rescale --kl_warmup_steps=3 "
             "--precision=mixed_bfloat16",
             (28, 28),
         ),
         (
-            "--objective=resample --exclude_query --ema=0 --images=grey "
+            "--objective=resample --ema=0 --images=grey "
             "--symmetries=2 --support_size=2 --image_size=20x16 "
             "--distribution=mirrored --accumulation=2",
             (20, 16),
         ),
         pytest.param(
-            "--objective=rescale --kl_warmup_steps=3 --free_nats=2 "
+            "--objective=rescale --kl_warmup_steps=3 "
             "--precision=mixed_bfloat16 --jit_compile",
             (28, 28),
             marks=pytest.mark.slow,

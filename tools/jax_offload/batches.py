@@ -42,7 +42,6 @@ class Recipe:
         binarization: `"dynamic"`, `"threshold"` or `"none"`.
         image_size: `(H, W)` of the images in episodes.
         resamples: Whether D is independent of x; otherwise x is in D.
-        exclude_query: With `resamples`, whether x is kept out of D.
     """
 
     batch_size: int
@@ -51,7 +50,6 @@ class Recipe:
     binarization: str
     image_size: tuple[int, int]
     resamples: bool
-    exclude_query: bool
 
 
 def episodes(
@@ -67,7 +65,7 @@ def episodes(
 
     Returns:
         `query` `[B, H, W, C]` and `support` `[B, N, H, W, C]` float32,
-        `group_size` `[B]` and `seed` `[2]` int32.
+        `group_size` `[B]` and `seed` `[B, 2]` int32.
     """
     for_query, for_support, for_pixels, for_model = jax.random.split(key, 4)
     multiplicity = recipe.symmetries * recipe.affine_copies
@@ -80,7 +78,7 @@ def episodes(
     elements = jnp.concatenate([query[:, None], support], axis=1)
     drawn = render(images, elements.ravel(), for_pixels, recipe=recipe)
     drawn = drawn.reshape(*elements.shape, *drawn.shape[1:])
-    bits = jax.random.bits(for_model, [2], jnp.uint32)
+    bits = jax.random.bits(for_model, [recipe.batch_size, 2], jnp.uint32)
     return {
         "query": drawn[:, 0],
         "support": drawn[:, 1:],
@@ -113,15 +111,14 @@ def support_elements(
     image, symmetry_index, copy = decompose(query, recipe)
     start = images.start[image]
     population = images.size[image] * copies
-    if recipe.resamples and not recipe.exclude_query:
+    if recipe.resamples:
         places = sample_without_replacement(key, population, support_size)
     else:
         own = ((image - start) * copies + copy)[:, None]
-        num_others = support_size - (0 if recipe.resamples else 1)
-        places = sample_without_replacement(key, population - 1, num_others)
-        places += places >= own
-        if not recipe.resamples:
-            places = jnp.concatenate([own, places], axis=1)
+        others = sample_without_replacement(
+            key, population - 1, support_size - 1
+        )
+        places = jnp.concatenate([own, others + (others >= own)], axis=1)
     member = start[:, None] + places // copies
     return (
         member * recipe.symmetries + symmetry_index[:, None]

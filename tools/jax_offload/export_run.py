@@ -150,7 +150,6 @@ def _settings(
             "binarization": recipe.binarization,
             "image_size": train.image_shape[:2],
             "resamples": train.resamples,
-            "exclude_query": train.exclude_query,
         },
         "support_sizes": list(sizes),
         "metrics": lowering.metric_names(model),
@@ -261,7 +260,7 @@ def _argument_shapes(
         "query": of((batch, *image_shape), jnp.float32),
         "support": of((batch, support_size, *image_shape), jnp.float32),
         "group_size": of((batch,), jnp.int32),
-        "seed": of((2,), jnp.int32),
+        "seed": of((batch, 2), jnp.int32),
     }
     weights = of((model.count_params(),), jnp.float32)
     return weights, episode, of((), jnp.int32)

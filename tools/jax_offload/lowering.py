@@ -88,10 +88,7 @@ def bound_of(model: VHE) -> Callable[..., Any]:
 
 
 def keras_bound(model: VHE, episode: Mapping[str, np.ndarray]) -> float:
-    """Returns the mean bound of a batch, by the model itself.
-
-    Compiled by XLA, so that it draws what the lowered functions draw.
-    """
+    """Returns the mean bound of a batch, by the model itself."""
 
     @tf.function(jit_compile=True)
     def bound(episode: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -216,7 +213,7 @@ def _measured(
     }
     for name in terms.kl:
         values[f"kl_{name}"] = terms.kl[name]
-        values[f"kl_{name}_shared"] = terms.shared_kl[name]
+        values[f"kl_{name}_scaled"] = terms.scaled_kl[name]
     return tf.stack([tf.reduce_mean(values[n]) for n in metric_names(model)])
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import random
 from vhe_tf._utils import validation
 
 __all__ = ["Augmentation", "affine_table", "mirrored", "symmetry"]
@@ -254,20 +255,15 @@ def rounded(images: tf.Tensor, num_levels: int) -> tf.Tensor:
 
 
 def binarize(
-    images: tf.Tensor,
-    binarization: str,
-    *,
-    seed: tf.Tensor,
-    rows: tuple[int | tf.Tensor, int | tf.Tensor] | None = None,
+    images: tf.Tensor, binarization: str, *, seeds: tf.Tensor
 ) -> tf.Tensor:
     """Makes pixels binary, the last of all steps.
 
     Args:
-        images: Intensities in 0..1, any shape.
+        images: `[B, ...]`, intensities in 0..1.
         binarization: One of `BINARIZATIONS`.
-        seed: `[2]` int, used if `binarization` is `"dynamic"`.
-        rows: `(first, total)`, where the images are those from number `first`
-            on of so many, and get what they would get among all.
+        seeds: `[B, 2]` int32, one seed per row, used if `binarization` is
+            `"dynamic"`.
 
     Returns:
         float32 of the same shape, in {0, 1} unless `binarization` is
@@ -277,8 +273,5 @@ def binarize(
         return images
     if binarization == "threshold":
         return tf.cast(images >= 0.5, tf.float32)
-    first, total = (0, tf.shape(images)[0]) if rows is None else rows
-    shape = tf.concat([[total], tf.shape(images)[1:]], axis=0)
-    uniform = tf.random.stateless_uniform(shape, seed)
-    uniform = uniform[first : first + tf.shape(images)[0]]
+    uniform = random.uniform(tf.shape(images)[1:], seeds)
     return tf.cast(uniform < images, tf.float32)

@@ -9,9 +9,9 @@ independence is what makes Eq. 14 a bound on log p(X). Where it does not, x is
 a member of D, its first. A grey element is binarised at each draw, so that x
 and the same element in D differ in the noise.
 
-Step t of a run is a pure function of (seed, t): nothing has hidden state, so a
-run resumed at step t sees exactly what it would have seen. All is vectorised
-TensorFlow; the input path holds no Python.
+Row r of step t is a pure function of (seed, t, r): nothing has hidden state, so
+a run that resumes at step t sees exactly what it would have seen, on any number
+of replicas. All is vectorised TensorFlow; the input path holds no Python.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
@@ -31,8 +32,9 @@ from vhe_tf.data.grouped_images import GroupedData
 
 __all__ = ["Episodes", "sample_without_replacement"]
 
-# Streams of chance within one step.
-_SUPPORT, _RENDER, _MODEL, _SIZE = range(1, 5)
+# Independent streams of random numbers: of a step, and of a row of it.
+_ROWS, _SIZE = range(2)
+_SUPPORT, _RENDER, _MODEL = range(3)
 
 _MAX_SEED = 2**63 - 1
 
@@ -78,14 +80,11 @@ class Episodes:
             otherwise x is in D.
         group_latents: The groupings to give supports for; all by default.
         augmentation: What is done to each image.
-        exclude_query: With `resamples`, draw D from the group without x.
-            Unlike the paper: no bound on log p(X) any more.
         seed: Decides everything; an int in 0..2**63-1.
 
     Raises:
         ValueError: If a group has too few elements for the support, a
-            grouping is unknown, an argument is out of range, or the arguments
-            contradict each other.
+            grouping is unknown, or an argument is out of range.
     """
 
     def __init__(
@@ -97,20 +96,12 @@ class Episodes:
         resamples: bool,
         group_latents: Sequence[str] | None = None,
         augmentation: Augmentation | None = None,
-        exclude_query: bool = False,
         seed: int = 0,
     ) -> None:
         self.augmentation = augmentation or Augmentation()
         self.batch_size = validation.positive("batch_size", batch_size)
         self.min_support, self.max_support = _support_range(support_size)
-        if exclude_query and not resamples:
-            raise ValueError(
-                "`exclude_query` keeps x out of D, but this objective draws x "
-                "from D; use 'vhe' or 'resample', or leave it off. "
-                "Received: exclude_query=True, resamples=False."
-            )
         self.resamples = resamples
-        self.exclude_query = exclude_query
         self.seed = _checked_seed(seed)
         self.data = data = data.readable()
         names = tuple(data.labels if group_latents is None else group_latents)
@@ -218,16 +209,16 @@ class Episodes:
 
         Each element is a mapping with `query` `[B, H, W, C]` float32;
         `support`, by group latent `[B, N, H, W, C]`; `group_size`, by group
-        latent `[B]` int32; and `seed` `[2]` int32.
+        latent `[B]` int32; and `seed` `[B, 2]` int32, the seed of each row.
 
         Where an element has no label, its `group_size` is 0 and its `support`
         is N times the element itself, for no use but to have a shape. If that
-        occurs at all, a further mapping `known` tells, `[B]` bool, which
-        elements have a label, by those group latents that some image has no
-        label of.
+        occurs at all, a further mapping `has_label` has a `[B]` bool for each
+        group latent that some image has no label of: whether each element has
+        a label.
 
-        A part has its rows of the whole batch, and `seed` as it is there; the
-        images of other rows are not read.
+        A part has its rows of the whole batch; the images of other rows are
+        not read.
 
         Args:
             first_step: The step to begin at.
@@ -258,21 +249,22 @@ class Episodes:
     def _rows(self, step: tf.Tensor, rows: range) -> dict[str, Any]:
         """Returns successive rows of the batch of episodes of one step."""
         step = tf.cast(step, tf.int64)
-        seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-        query = self._query_elements(step)  # [B], the whole batch
+        seed = random.fold_in(self.seed, step)
         size = self._support_size(seed)
+        numbers = tf.range(rows.start, rows.stop, dtype=tf.int64)
+        seeds = random.fold_in(random.fold_in(seed, _ROWS), numbers)  # [B, 2]
+        query = self._query_elements(step * self.batch_size + numbers)
+        support_seeds = random.fold_in(seeds, _SUPPORT)
         supports = [
-            self._support_elements(groups, query, seed, index)[:, :size]
+            self._support_elements(
+                groups, query, random.fold_in(support_seeds, index)
+            )[:, :size]
             for index, groups in enumerate(self._groups.values())
         ]  # [B, N] each
-        elements = tf.concat([query[:, None], *supports], axis=1)
-        num_images = 1 + len(supports) * size  # an episode
         images = self._render(
-            tf.reshape(elements[rows.start : rows.stop], [-1]),
-            seed=_fold_in(seed, _RENDER),
-            rows=(rows.start * num_images, self.batch_size * num_images),
+            tf.concat([query[:, None], *supports], axis=1),
+            random.fold_in(seeds, _RENDER),
         )
-        images = tf.reshape(images, [len(rows), num_images, *self.image_shape])
         support = {}
         for index, name in enumerate(self._groups):
             begin = 1 + index * size
@@ -280,18 +272,14 @@ class Episodes:
             support[name].set_shape(
                 [len(rows), self._static_support, *self.image_shape]
             )
-        query = query[rows.start : rows.stop]
-        model_seed = tf.random.stateless_uniform(
-            [2], _fold_in(seed, _MODEL), None, None, tf.int32
-        )
         episode: dict[str, Any] = {
             "query": images[:, 0],
             "support": support,
             "group_size": self._group_sizes(query),
-            "seed": model_seed,
+            "seed": random.fold_in(seeds, _MODEL),
         }
         if not all(groups.complete for groups in self._groups.values()):
-            episode["known"] = self._known(query)
+            episode["has_label"] = self._has_label(query)
         return episode
 
     @property
@@ -332,15 +320,10 @@ class Episodes:
             complete=len(labelled) == len(labels),
         )
 
-    @property
-    def _min_group_elements(self) -> int:
-        """The number of elements that a group needs for every support."""
-        return self.max_support + (1 if self.exclude_query else 0)
-
     def _check_sizes(
         self, name: str, ids: np.ndarray, size: np.ndarray
     ) -> None:
-        needed = self._min_group_elements
+        needed = self.max_support
         elements = size * self.augmentation.affine_copies
         smallest = int(elements.argmin())
         if elements[smallest] >= needed:
@@ -348,10 +331,9 @@ class Episodes:
         group = self.data.describe_group(name, int(ids[smallest]))
         raise ValueError(
             f"Every group of {name!r} needs at least {needed} elements for "
-            f"support sets of {self.max_support}"
-            f"{' beside the query' if self.exclude_query else ''}; use a "
-            "smaller support, more `affine_copies`, drop such groups, or leave "
-            f"the label {name!r} of their images empty (id {MISSING}). "
+            f"support sets of {self.max_support}; use a smaller support, more "
+            "`affine_copies`, drop such groups, or leave the label "
+            f"{name!r} of their images empty (id {MISSING}). "
             f"Received: group {group} with {elements[smallest]} elements "
             f"({int((elements < needed).sum())} such groups)."
         )
@@ -374,12 +356,9 @@ class Episodes:
             )
         )
 
-    def _query_elements(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the elements that one step decodes, `[B]`."""
+    def _query_elements(self, position: tf.Tensor) -> tf.Tensor:
+        """Returns the elements at positions of the whole run, `[B]`."""
         count = self.num_elements
-        position = step * self.batch_size + tf.range(
-            self.batch_size, dtype=tf.int64
-        )
         key = _shuffle(
             position // count,
             tf.constant(self.seed, tf.int64),
@@ -407,7 +386,7 @@ class Episodes:
             for name, groups in self._groups.items()
         }
 
-    def _known(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _has_label(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
         image, _, _ = self._decompose(query)
         return {
             name: tf.gather(groups.size, image) > 0
@@ -416,7 +395,7 @@ class Episodes:
         }
 
     def _support_elements(
-        self, groups: _Groups, query: tf.Tensor, seed: tf.Tensor, index: int
+        self, groups: _Groups, query: tf.Tensor, seeds: tf.Tensor
     ) -> tf.Tensor:
         """Returns elements for the support of each query, `[B, N max]`.
 
@@ -427,22 +406,18 @@ class Episodes:
         population = _gather(groups.size, image) * copies
         if not groups.complete:
             # Without a label, any places will do: they are not used.
-            population = tf.maximum(population, self._min_group_elements)
-        own = _gather(groups.rank, image) * copies + copy
-        draw_seed = _fold_in(_fold_in(seed, _SUPPORT), index)
-        if self.resamples and not self.exclude_query:
+            population = tf.maximum(population, self.max_support)
+        if self.resamples:
             places = sample_without_replacement(
-                population, self.max_support, seed=draw_seed
+                population, self.max_support, seeds=seeds
             )
         else:
-            num_others = self.max_support - (0 if self.resamples else 1)
+            own = (_gather(groups.rank, image) * copies + copy)[:, None]
             others = sample_without_replacement(
-                population - 1, num_others, seed=draw_seed
+                population - 1, self.max_support - 1, seeds=seeds
             )
-            others += tf.cast(others >= own[:, None], tf.int64)
-            places = others
-            if not self.resamples:
-                places = tf.concat([own[:, None], others], axis=1)
+            others += tf.cast(others >= own, tf.int64)
+            places = tf.concat([own, others], axis=1)
         member = _gather(groups.start, image)[:, None] + places // copies
         elements = (
             _gather(groups.members, member) * self.augmentation.symmetries
@@ -456,25 +431,14 @@ class Episodes:
     def _support_size(self, seed: tf.Tensor) -> tf.Tensor | int:
         if self._static_support is not None:
             return self._static_support
-        return tf.random.stateless_uniform(
-            [],
-            _fold_in(seed, _SIZE),
-            self.min_support,
-            self.max_support + 1,
-            tf.int32,
-        )
+        count = self.max_support + 1 - self.min_support
+        number = random.bits([], random.fold_in(seed, _SIZE)[tf.newaxis])[0]
+        return self.min_support + tf.cast(number % count, tf.int32)
 
-    def _render(
-        self,
-        elements: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        rows: tuple[int | tf.Tensor, int | tf.Tensor],
-    ) -> tf.Tensor:
-        """Makes the images of elements, `[K, H, W, C]` float32.
-
-        They are those from number `first` on of `total`: `rows`.
-        """
+    def _render(self, elements: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Makes the images of elements `[B, K]`, `[B, K, H, W, C]` float32."""
+        shape = tf.concat([tf.shape(elements), self.image_shape], axis=0)
+        elements = tf.reshape(elements, [-1])
         image, symmetry, copy = self._decompose(elements)
         pixels = _intensities(self._read(image))
         if self._maps is not None:
@@ -491,7 +455,9 @@ class Episodes:
         elif self.augmentation.symmetries > 2:
             pixels = augmentation_lib.symmetry(pixels, symmetry)
         pixels = augmentation_lib.binarize(
-            pixels, self.augmentation.binarization, seed=seed, rows=rows
+            tf.reshape(pixels, shape),
+            self.augmentation.binarization,
+            seeds=seeds,
         )
         if self.augmentation.num_levels is not None:
             pixels = augmentation_lib.rounded(
@@ -501,7 +467,7 @@ class Episodes:
 
 
 def sample_without_replacement(
-    population: tf.Tensor, num_samples: int, *, seed: tf.Tensor
+    population: tf.Tensor, num_samples: int, *, seeds: tf.Tensor
 ) -> tf.Tensor:
     """Draws distinct integers uniformly, from a range of its own each row.
 
@@ -512,7 +478,7 @@ def sample_without_replacement(
     Args:
         population: `[B]` int64, each at least `num_samples`.
         num_samples: K.
-        seed: `[2]` int.
+        seeds: `[B, 2]` int32, one seed per row.
 
     Returns:
         `[B, K]` int64, row b of distinct values in 0..population[b]-1.
@@ -520,23 +486,18 @@ def sample_without_replacement(
     batch_size = population.shape[0]
     if num_samples == 0:
         return tf.zeros([batch_size, 0], tf.int64)
-    shape = [batch_size, num_samples]
-    bits = tf.random.stateless_uniform(
-        shape, _fold_in(seed, 0), None, None, tf.int64
-    )
+    bits = random.bits([2, num_samples], seeds)
     chosen: list[tf.Tensor] = []
     for index in range(num_samples):
         last = population - num_samples + index
-        value = tf.math.floormod(bits[:, index], last + 1)
+        value = tf.math.floormod(bits[:, 0, index], last + 1)
         if chosen:
             taken = tf.reduce_any(
                 tf.stack(chosen, axis=1) == value[:, None], axis=1
             )
             value = tf.where(taken, last, value)
         chosen.append(value)
-    order = tf.argsort(
-        tf.random.stateless_uniform(shape, _fold_in(seed, 1)), axis=1
-    )
+    order = tf.argsort(bits[:, 1], axis=1)
     return tf.gather(tf.stack(chosen, axis=1), order, batch_dims=1)
 
 
@@ -552,13 +513,6 @@ def _shuffle(
         seed=tf.cast(words, tf.int32),
         max_index=tf.constant(max_index, tf.int64),
         rounds=rounds,
-    )
-
-
-def _fold_in(seed: tf.Tensor, data: int) -> tf.Tensor:
-    # In 32 bits, some two of the first 2**16 steps would share all chance.
-    return tf.random.experimental.stateless_fold_in(
-        seed, tf.constant(data, tf.int64)
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
@@ -171,9 +172,9 @@ class DiscretizedLogisticPixels(Pixels):
             mixture = mixture.given(level)
         return tf.stack(log_probs, axis=-1)
 
-    def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-        """Draws uniformly from [0, 1)."""
-        return tf.random.stateless_uniform(shape, seed)
+    def noise(self, shape: Any, seeds: tf.Tensor) -> tf.Tensor:
+        """Samples uniformly from (0, 1)."""
+        return random.uniform(shape, seeds)
 
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor

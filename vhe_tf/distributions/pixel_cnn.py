@@ -16,6 +16,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import util as tfp_util
 
+from vhe_tf import random
+
 __all__ = [
     "AutoregressiveNetwork",
     "BernoulliPixels",
@@ -57,8 +59,16 @@ class Pixels(abc.ABC):
         """
 
     @abc.abstractmethod
-    def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-        """Draws `shape`, all the chance of as many channels of pixels."""
+    def noise(self, shape: Any, seeds: tf.Tensor) -> tf.Tensor:
+        """Samples the only randomness of the channels of pixels.
+
+        Args:
+            shape: Integers `[..., C]`. The shape of one row.
+            seeds: int32 tensor of shape `[B, 2]`.
+
+        Returns:
+            float32 tensor of shape `[B, ..., C]`.
+        """
 
     @abc.abstractmethod
     def draw(
@@ -83,9 +93,9 @@ class BernoulliPixels(Pixels):
             labels=images, logits=parameters / temperature
         )
 
-    def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-        """Draws uniformly from [0, 1)."""
-        return tf.random.stateless_uniform(shape, seed)
+    def noise(self, shape: Any, seeds: tf.Tensor) -> tf.Tensor:
+        """Samples uniformly from (0, 1)."""
+        return random.uniform(shape, seeds)
 
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
@@ -109,9 +119,9 @@ class NormalPixels(Pixels):
         loc, scale = self._loc_and_scale(parameters, temperature)
         return tfd.Normal(loc, scale).log_prob(images)
 
-    def noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-        """Draws from N(0, 1)."""
-        return tf.random.stateless_normal(shape, seed)
+    def noise(self, shape: Any, seeds: tf.Tensor) -> tf.Tensor:
+        """Samples from N(0, 1)."""
+        return random.normal(shape, seeds)
 
     def draw(
         self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
@@ -240,9 +250,11 @@ class PixelCNN(tfd.Distribution):
         return tf.reshape(tf.reduce_sum(log_prob, axis=[1, 2, 3]), leading)
 
     def _sample_n(self, n: tf.Tensor, seed: Any = None) -> tf.Tensor:
-        shape = [[n], self.batch_shape_tensor(), self._image_shape]
-        noise = self._pixels.noise(tf.concat(shape, axis=0), _seed(seed))
-        return self.sample_from(noise)
+        leading = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        seeds = random.fold_in(_seed(seed), tf.range(tf.reduce_prod(leading)))
+        noise = self._pixels.noise(self._image_shape, seeds)
+        shape = tf.concat([leading, self._image_shape], axis=0)
+        return self.sample_from(tf.reshape(noise, shape))
 
     def sample_from(self, noise: tf.Tensor) -> tf.Tensor:
         """Draws images by given noise.
@@ -261,6 +273,15 @@ class PixelCNN(tfd.Distribution):
             _fold(noise), conditioning, self._pixels, self._temperature
         )
         return tf.reshape(images, tf.shape(noise))
+
+
+random.register(
+    PixelCNN,
+    noise=lambda distribution, shape, seeds: distribution.pixels.noise(
+        shape, seeds
+    ),
+    transform=lambda distribution, noise: distribution.sample_from(noise),
+)
 
 
 def _spread(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf import distribute
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
@@ -189,7 +190,7 @@ class ClassScorer:
         for index, count in enumerate(
             _pieces(self.num_samples, samples_at_once)
         ):
-            draw_seeds = [_fold_in(seed, index) for seed in seeds]
+            draw_seeds = [random.fold_in(seed, index) for seed in seeds]
             rows = [
                 self._score(
                     [
@@ -200,7 +201,7 @@ class ClassScorer:
                             ),
                             tf.constant(count),
                             draw_seed,
-                            _fold_in(draw_seed, start),
+                            random.fold_in(draw_seed, start),
                         )
                         for support, of_task, draw_seed in zip(
                             supports, queries, draw_seeds, strict=True
@@ -230,7 +231,7 @@ class ClassScorer:
                 {self.group: of_class[tf.newaxis]},
                 seed=draw_seed,
                 num_samples=num_samples,
-                complete=False,
+                sample_unobserved=False,
             )
             log_likelihood = self.model.log_likelihood_given(
                 {
@@ -496,9 +497,3 @@ def _pools(
 
 def _pieces(total: int, size: int) -> list[int]:
     return [min(size, total - start) for start in range(0, total, size)]
-
-
-def _fold_in(seed: tuple[int, int] | tf.Tensor, data: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(
-        tf.cast(seed, tf.int32), data
-    )

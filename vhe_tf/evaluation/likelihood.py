@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf import distribute
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
@@ -163,7 +164,7 @@ class JointScorer:
         pieces = []
         for start in range(0, num_samples, samples_at_once):
             count = tf.constant(min(samples_at_once, num_samples - start))
-            piece_keys = [_fold_in(key, start) for key in keys]
+            piece_keys = [random.fold_in(key, start) for key in keys]
             drawn = self._draw(
                 [
                     (tf.constant(images), count, key)
@@ -172,7 +173,7 @@ class JointScorer:
             )
             samples, log_weights = zip(*drawn, strict=True)
             total = np.stack(log_weights).astype(np.float64)
-            query_keys = [_fold_in(key, 1) for key in piece_keys]
+            query_keys = [random.fold_in(key, 1) for key in piece_keys]
             for first in range(0, size, images_at_once):
                 total += np.stack(
                     self._score(
@@ -182,7 +183,7 @@ class JointScorer:
                                 tf.constant(
                                     images[first : first + images_at_once]
                                 ),
-                                _fold_in(key, first),
+                                random.fold_in(key, first),
                             )
                             for of_group, images, key in zip(
                                 samples, groups, query_keys, strict=True
@@ -201,7 +202,7 @@ class JointScorer:
             {self.group: images[tf.newaxis]},
             seed=seed,
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return samples, log_weight[:, 0]
 
@@ -353,7 +354,3 @@ def _of_equal_size(sizes: np.ndarray, count: int) -> Iterator[list[int]]:
         if len(same) == count:
             yield waiting.pop(size)
     yield from waiting.values()
-
-
-def _fold_in(key: tf.Tensor, data: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(key, data)

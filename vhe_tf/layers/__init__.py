@@ -1,1 +1,51 @@
 """Keras layers; those that end a network return distributions."""
+
+from vhe_tf.layers.base import BaseLayer
+from vhe_tf.layers.convolution import ConvolutionalDecoder
+from vhe_tf.layers.convolution import ConvolutionalEncoder
+from vhe_tf.layers.dropout import SeededDropout
+from vhe_tf.layers.gated_residual import GatedResidualBlock
+from vhe_tf.layers.heads import BernoulliImageHead
+from vhe_tf.layers.heads import DiagonalNormalHead
+from vhe_tf.layers.heads import NormalImageHead
+from vhe_tf.layers.heads import StandardNormal
+from vhe_tf.layers.inference import ConditionalNormal
+from vhe_tf.layers.inference import ImageLikelihood
+from vhe_tf.layers.inference import QueryPosterior
+from vhe_tf.layers.inference import SupportPosterior
+from vhe_tf.layers.pixel_cnn import GatedPixelCNN
+from vhe_tf.layers.shift_convolution import Pointwise
+from vhe_tf.layers.shift_convolution import ShiftConvolution
+from vhe_tf.layers.spatial_inference import PixelCNNPrior
+from vhe_tf.layers.spatial_inference import PoseLikelihood
+from vhe_tf.layers.spatial_inference import PosePosterior
+from vhe_tf.layers.spatial_inference import StyledLikelihood
+from vhe_tf.layers.spatial_inference import TemplatePosterior
+from vhe_tf.layers.spatial_transformer import AffineMap
+from vhe_tf.layers.spatial_transformer import Localisation
+
+__all__ = [
+    "AffineMap",
+    "BaseLayer",
+    "BernoulliImageHead",
+    "ConditionalNormal",
+    "ConvolutionalDecoder",
+    "ConvolutionalEncoder",
+    "DiagonalNormalHead",
+    "GatedPixelCNN",
+    "GatedResidualBlock",
+    "ImageLikelihood",
+    "Localisation",
+    "NormalImageHead",
+    "PixelCNNPrior",
+    "Pointwise",
+    "PoseLikelihood",
+    "PosePosterior",
+    "QueryPosterior",
+    "SeededDropout",
+    "ShiftConvolution",
+    "StandardNormal",
+    "StyledLikelihood",
+    "SupportPosterior",
+    "TemplatePosterior",
+]

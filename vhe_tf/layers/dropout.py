@@ -1,4 +1,4 @@
-"""Dropout whose chance is the episode's, not a generator's hidden state."""
+"""Dropout by the seeds of an episode, not by a generator's hidden state."""
 
 import contextlib
 import contextvars
@@ -8,24 +8,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vhe_tf import distribute
+from vhe_tf import random
 
 __all__ = ["SeededDropout", "seed_scope"]
 
 
 class _Seeds:
-    """Hands out seeds folded from one, in the order of the calls."""
+    """Hands out seeds folded from those of the rows, in the order of calls."""
 
-    def __init__(self, seed: tf.Tensor, training: bool | None) -> None:
-        self._seed = seed
+    def __init__(self, seeds: tf.Tensor, training: bool | None) -> None:
+        self._seeds = seeds
         self.training = training
         self._count = 0
 
     def next(self) -> tf.Tensor:
         self._count += 1
-        return tf.random.experimental.stateless_fold_in(
-            self._seed, self._count - 1
-        )
+        return random.fold_in(self._seeds, self._count - 1)
 
 
 _SEEDS: contextvars.ContextVar[_Seeds | None] = contextvars.ContextVar(
@@ -34,15 +32,19 @@ _SEEDS: contextvars.ContextVar[_Seeds | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def seed_scope(seed: tf.Tensor, training: bool | None = None) -> Iterator[None]:
-    """Within it, every `SeededDropout` draws from a seed folded from this one.
+def seed_scope(
+    seeds: tf.Tensor, training: bool | None = None
+) -> Iterator[None]:
+    """Gives every `SeededDropout` that is called within it its seeds.
 
     Args:
-        seed: `[2]` int32.
-        training: Bool, in place of what Keras tells each layer; it tells
-            layers of layers nothing in `model.stateless_call(...)`.
+        seeds: int32 tensor of shape `[B, 2]`, one seed per row. Each call of a
+            layer folds its number into them.
+        training: Boolean. Replaces what Keras tells each layer; it tells
+            layers of layers nothing in `model.stateless_call(...)`. Defaults
+            to None, which replaces nothing.
     """
-    token = _SEEDS.set(_Seeds(seed, training))
+    token = _SEEDS.set(_Seeds(seeds, training))
     try:
         yield
     finally:
@@ -53,16 +55,17 @@ def seed_scope(seed: tf.Tensor, training: bool | None = None) -> Iterator[None]:
 class SeededDropout(keras.layers.Layer):
     """Sets a fraction of the features to zero while training.
 
-    Unlike `keras.layers.Dropout`, which advances a generator, it draws from
-    the seed of the surrounding `seed_scope`, so that a call is a pure function
-    of weights, inputs and seed.
+    Unlike `keras.layers.Dropout`, which advances a generator, it samples by
+    the seeds of the surrounding `seed_scope`, so that a call is a pure function
+    of weights, inputs and seeds.
 
     Args:
         rate: The fraction, in [0, 1).
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        features: Tensor of any shape.
+        features: Tensor of shape `[B K, ...]` for the B seeds of the scope:
+            first the K entries of the first row, then those of the next.
         training: Bool; a `seed_scope` may say otherwise.
 
     Returns:
@@ -87,15 +90,12 @@ class SeededDropout(keras.layers.Layer):
             return features
         if seeds is None:
             raise RuntimeError(
-                "Dropout needs a seed: call the layer in "
-                "`vhe_tf.layers.dropout.seed_scope(seed)`."
+                "Dropout needs one seed per row: call the layer in "
+                "`vhe_tf.layers.dropout.seed_scope(seeds)`."
             )
-        seed, shape = seeds.next(), tf.shape(features)
-        noise = distribute.draw(
-            lambda leading: tf.random.stateless_uniform(
-                [*leading, *tf.unstack(shape)], seed, dtype=features.dtype
-            )
-        )
+        of_rows, shape = seeds.next(), tf.shape(features)
+        per_row = tf.size(features) // tf.shape(of_rows)[0]
+        noise = tf.reshape(random.uniform([per_row], of_rows), shape)
         scale = 1.0 / (1.0 - self.rate)
         return tf.where(noise >= self.rate, features * scale, 0.0)
 

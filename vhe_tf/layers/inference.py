@@ -171,7 +171,8 @@ class ImageLikelihood(base.BaseLayer):
         decoder: Layer from features `[..., F]` to parameters
             `[..., H, W, P]`.
         head: Layer from those parameters to a distribution over images.
-        unseen: The latents on which x does not depend directly.
+        exclude: Sequence of names of latents on which x does not depend
+            directly. Defaults to none.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -181,30 +182,30 @@ class ImageLikelihood(base.BaseLayer):
         What `head` returns: batch shape `[S..., B]`, event shape `[H, W, C]`.
 
     Raises:
-        ValueError: By a call, if `unseen` names no latent.
+        ValueError: If `exclude` names an unknown latent. Raised by `call`.
     """
 
     def __init__(
         self,
         decoder: keras.layers.Layer,
         head: keras.layers.Layer,
-        unseen: Sequence[str] = (),
+        exclude: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.decoder = decoder
         self.head = head
-        self.unseen = tuple(unseen)
+        self.exclude = tuple(exclude)
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
-        unknown = set(self.unseen).difference(latents)
+        unknown = set(self.exclude).difference(latents)
         if unknown:
             raise ValueError(
-                "`unseen` names latents on which x does not depend directly, "
+                "`exclude` names latents on which x does not depend directly, "
                 f"some of {sorted(latents)}. Received: {sorted(unknown)}."
             )
         # By name, so that the order of declaration does not matter.
-        seen = sorted(set(latents).difference(self.unseen))
+        seen = sorted(set(latents).difference(self.exclude))
         values = [latents[name] for name in seen]
         return self.head(self.decoder(tf.concat(values, axis=-1)))
 
@@ -214,7 +215,7 @@ class ImageLikelihood(base.BaseLayer):
             **super().get_config(),
             "decoder": serialize(self.decoder),
             "head": serialize(self.head),
-            "unseen": list(self.unseen),
+            "exclude": list(self.exclude),
         }
 
     @classmethod

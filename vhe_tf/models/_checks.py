@@ -268,17 +268,21 @@ def checked_episode(
         name: checked_images(name, episode["support"][name])
         for name in group_latents
     }
+    seed = tf.cast(episode["seed"], tf.int32)
+    if seed.shape.rank != 2:
+        raise ValueError(
+            "The `seed` of an episode has one seed per row, [B, 2], such as "
+            "`vhe_tf.random.fold_in(0, tf.range(B))`. "
+            f"Received: a seed of shape {seed.shape}."
+        )
     # A batch axis of size 1 too many would broadcast into a wrong bound.
-    shapes = [
-        (query, ("B", *model.image_shape)),
-        (episode["seed"], (2,)),
-    ]
+    shapes = [(query, ("B", *model.image_shape)), (seed, ("B", 2))]
     for name, images in support.items():
         shapes.append((images, ("B", f"N of {name}", *model.image_shape)))
         if rescales:
             shapes.append((episode["group_size"][name], ("B",)))
     tf.debugging.assert_shapes(shapes)
-    return {**episode, "query": query, "support": support}
+    return {**episode, "query": query, "support": support, "seed": seed}
 
 
 def check_keys(
@@ -316,22 +320,11 @@ def checked_by_latent(
     return dict(values or {})
 
 
-def checked_accumulation(
-    accumulation: int, *, free_nats: Mapping[str, float]
-) -> int:
+def checked_accumulation(accumulation: int) -> int:
     if not isinstance(accumulation, int) or accumulation < 1:
         raise ValueError(
             "`accumulation` is the number of microbatches of a step, a "
             f"positive int. Received: accumulation={accumulation!r}."
-        )
-    free_nats = {k: v for k, v in free_nats.items() if v}
-    if accumulation > 1 and free_nats:
-        raise ValueError(
-            "Free nats are decided by the mean KL of the whole batch, "
-            "which none of its microbatches knows: leave `free_nats` or "
-            "`accumulation` out, or anneal with `kl_warmup_steps`. "
-            f"Received: free_nats={free_nats!r}, "
-            f"accumulation={accumulation}."
         )
     return accumulation
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.distributions import tempering
 from vhe_tf.models.latents import Latent
 
@@ -76,20 +76,28 @@ def batch_shape_of(
 
 
 def sample(
-    distribution: tfd.Distribution, batch_shape: Any = None, *, seed: tf.Tensor
+    distribution: tfd.Distribution,
+    batch_shape: Any = None,
+    *,
+    seed: int | tf.Tensor,
+    allow_unregistered: bool = False,
 ) -> tf.Tensor:
     """Samples along those axes of `batch_shape` that the distribution lacks.
 
-    Without a `batch_shape`, the distribution has all of them.
+    Without a `batch_shape`, the distribution has all of them. See
+    `vhe_tf.random.sample` for the other arguments.
     """
     sample_shape: Any = []
     if batch_shape is not None:
         batch_shape = tf.stack(batch_shape)
         missing = batch_shape.shape[0] - distribution.batch_shape.rank
         sample_shape = batch_shape[:missing]
-    if tf.convert_to_tensor(seed).shape.rank == 2:
-        return by_row.sample_by_row(distribution, sample_shape, seed)
-    return distribution.sample(sample_shape, seed=seed)
+    return random.sample(
+        distribution,
+        sample_shape,
+        seed=seed,
+        allow_unregistered=allow_unregistered,
+    )
 
 
 def sample_groups(
@@ -97,9 +105,9 @@ def sample_groups(
     support: Support,
     *,
     batch_shape: Sequence[Any],
-    seed: tf.Tensor,
+    seed: int | tf.Tensor,
     temperature: float | tf.Tensor,
-    complete: bool,
+    sample_unobserved: bool,
 ) -> tuple[Samples, dict[str, tfd.Distribution]]:
     """Samples the group latents, each given its parents.
 
@@ -110,7 +118,7 @@ def sample_groups(
     posteriors: dict[str, tfd.Distribution] = {}
     for index, latent in enumerate(latents):
         name = latent.name
-        if latent.per_element or not (name in support or complete):
+        if latent.per_element or not (name in support or sample_unobserved):
             continue
         if name in support:
             distribution = posterior_of(latent, support[name], samples=samples)
@@ -119,7 +127,7 @@ def sample_groups(
             prior = latent.prior(*parents_of(latent, samples))
             distribution = tempering.tempered(prior, temperature)
         samples[name] = sample(
-            distribution, batch_shape, seed=by_row.fold_in(seed, index)
+            distribution, batch_shape, seed=random.fold_in(seed, index)
         )
     return samples, posteriors
 
@@ -130,7 +138,7 @@ def sample_rest(
     *,
     batch_shape: tf.Tensor,
     query: tf.Tensor | None,
-    seed: tf.Tensor,
+    seed: int | tf.Tensor,
 ) -> tuple[Samples, tf.Tensor]:
     """Samples the latents that `samples` leaves out.
 
@@ -150,7 +158,7 @@ def sample_rest(
             # Nothing but x itself is known of its group.
             observed = query if latent.per_element else query[:, tf.newaxis]
             proposal = posterior_of(latent, observed, samples=samples)
-        value = sample(proposal, batch_shape, seed=by_row.fold_in(seed, index))
+        value = sample(proposal, batch_shape, seed=random.fold_in(seed, index))
         samples[latent.name] = value
         if query is not None:
             log_weight += prior.log_prob(value) - proposal.log_prob(value)

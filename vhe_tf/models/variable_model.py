@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.distributions import tempering
 from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.models import _checks
@@ -98,11 +98,11 @@ class LatentVariableModel(EpisodeTrainer):
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 1,
         batch_size: int | tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> Samples:
         """Draws the group latents given supports.
 
@@ -112,12 +112,14 @@ class LatentVariableModel(EpisodeTrainer):
                 (the alphabet of a known character): what is in a group is in
                 the groups that hold it, so that the support below serves.
                 Any other is drawn from its prior.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: S, the number of joint draws for each batch element.
             batch_size: B, needed only where `support` is empty.
             temperature: Of the priors from which latents are drawn.
-            complete: Draw from their priors what the supports say nothing of;
-                otherwise leave it out.
+            sample_unobserved: Boolean. Whether to sample latents without a
+                support from their prior. If False, they are omitted.
+                Defaults to True.
 
         Returns:
             For each group latent, `[S, B, E...]`.
@@ -141,7 +143,7 @@ class LatentVariableModel(EpisodeTrainer):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=temperature,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         return samples
 
@@ -149,17 +151,18 @@ class LatentVariableModel(EpisodeTrainer):
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int,
-        complete: bool = True,
+        sample_unobserved: bool = True,
     ) -> tuple[Samples, tf.Tensor]:
         """Draws the group latents with their importance weights.
 
         Args:
             support: For some or all group latents, `[B, N, H, W, C]`.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: S.
-            complete: As in `infer`.
+            sample_unobserved: As in `infer`.
 
         Returns:
             What `infer` returns, and `[S, B]`, sum over the group latents that
@@ -174,7 +177,7 @@ class LatentVariableModel(EpisodeTrainer):
             batch_shape=[num_samples, batch_size],
             seed=seed,
             temperature=1.0,
-            complete=complete,
+            sample_unobserved=sample_unobserved,
         )
         ratios = [
             _graph.log_ratio(latent, posteriors[latent.name], samples=samples)
@@ -190,13 +193,14 @@ class LatentVariableModel(EpisodeTrainer):
         return support
 
     def decode(
-        self, samples: Samples, *, seed: tf.Tensor, query: Any = None
+        self, samples: Samples, *, seed: int | tf.Tensor, query: Any = None
     ) -> tfd.Distribution:
         """Returns the likelihood p(x | latents), the other latents drawn.
 
         Args:
             samples: The group latents, `[S..., B, E...]` each.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: `[B, H, W, C]` to draw the per-element latents, and the
                 group latents that `samples` leaves out, from their posterior
                 given these elements (reconstruction), or None to draw them
@@ -221,7 +225,7 @@ class LatentVariableModel(EpisodeTrainer):
         self,
         samples: Samples,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         query: Any = None,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
@@ -229,7 +233,8 @@ class LatentVariableModel(EpisodeTrainer):
 
         Args:
             samples: The group latents, `[S..., B, E...]` each.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: As in `decode`.
             temperature: As in `sample`.
 
@@ -239,19 +244,19 @@ class LatentVariableModel(EpisodeTrainer):
             where they are not.
         """
         likelihood = tempering.tempered(
-            self.decode(samples, seed=by_row.fold_in(seed, 0), query=query),
+            self.decode(samples, seed=random.fold_in(seed, 0), query=query),
             temperature,
         )
         try:
             return likelihood.mean()
         except NotImplementedError:
-            return _graph.sample(likelihood, seed=by_row.fold_in(seed, 1))
+            return _graph.sample(likelihood, seed=random.fold_in(seed, 1))
 
     def sample(
         self,
         support: Support | tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Draws a new element of each group (few-shot generation).
@@ -260,7 +265,8 @@ class LatentVariableModel(EpisodeTrainer):
             support: `[B, N, H, W, C]` for each group latent that is known;
                 the others are drawn from their priors. With one group latent
                 the tensor alone will do.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: Of p(x | latents), see `tempered`; below 1, images are
                 more typical.
 
@@ -269,16 +275,16 @@ class LatentVariableModel(EpisodeTrainer):
             the 0 to 1 of images.
         """
         support = _checks.checked_support(self, support)
-        samples = self.infer(support, seed=by_row.fold_in(seed, 0))
-        likelihood = self.decode(samples, seed=by_row.fold_in(seed, 1))
+        samples = self.infer(support, seed=random.fold_in(seed, 0))
+        likelihood = self.decode(samples, seed=random.fold_in(seed, 1))
         likelihood = tempering.tempered(likelihood, temperature)
-        return _graph.sample(likelihood, seed=by_row.fold_in(seed, 2))[0]
+        return _graph.sample(likelihood, seed=random.fold_in(seed, 2))[0]
 
     def sample_prior(
         self,
         batch_size: int,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
         latent_temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
@@ -286,7 +292,8 @@ class LatentVariableModel(EpisodeTrainer):
 
         Args:
             batch_size: B, the number of groups.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
             latent_temperature: Of the priors of the group latents.
 
@@ -295,20 +302,20 @@ class LatentVariableModel(EpisodeTrainer):
         """
         samples = self.infer(
             {},
-            seed=by_row.fold_in(seed, 0),
+            seed=random.fold_in(seed, 0),
             batch_size=batch_size,
             temperature=latent_temperature,
         )
-        likelihood = self.decode(samples, seed=by_row.fold_in(seed, 1))
+        likelihood = self.decode(samples, seed=random.fold_in(seed, 1))
         likelihood = tempering.tempered(likelihood, temperature)
-        return _graph.sample(likelihood, seed=by_row.fold_in(seed, 2))[0]
+        return _graph.sample(likelihood, seed=random.fold_in(seed, 2))[0]
 
     def reconstruct(
         self,
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Redraws elements from their latents.
@@ -317,7 +324,8 @@ class LatentVariableModel(EpisodeTrainer):
             support: `[B, N, H, W, C]` for each group latent that is known; the
                 others are inferred from the query, as the per-element latents.
             query: `[B, H, W, C]`, the elements to redraw.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
         Returns:
@@ -326,12 +334,12 @@ class LatentVariableModel(EpisodeTrainer):
         query = _checks.checked_images("query", query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
-            seed=by_row.fold_in(seed, 0),
-            complete=False,
+            seed=random.fold_in(seed, 0),
+            sample_unobserved=False,
         )
         return self.render(
             samples,
-            seed=by_row.fold_in(seed, 1),
+            seed=random.fold_in(seed, 1),
             query=query,
             temperature=temperature,
         )[0]
@@ -342,7 +350,7 @@ class LatentVariableModel(EpisodeTrainer):
         other: Support | tf.Tensor,
         num_steps: int,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
         """Draws elements of groups between two groups.
@@ -353,7 +361,8 @@ class LatentVariableModel(EpisodeTrainer):
             support: `[B, N, H, W, C]` for each group latent that is known.
             other: The same latents, for the groups at the other end.
             num_steps: T, both ends included; 2 or more.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
         Returns:
@@ -369,10 +378,10 @@ class LatentVariableModel(EpisodeTrainer):
                 f"Received: num_steps={num_steps!r}."
             )
         start = self.infer(
-            _checks.checked_support(self, support), seed=by_row.fold_in(seed, 0)
+            _checks.checked_support(self, support), seed=random.fold_in(seed, 0)
         )
         end = self.infer(
-            _checks.checked_support(self, other), seed=by_row.fold_in(seed, 0)
+            _checks.checked_support(self, other), seed=random.fold_in(seed, 0)
         )
         for name in start:
             tf.debugging.assert_equal(
@@ -387,7 +396,7 @@ class LatentVariableModel(EpisodeTrainer):
                 for name in start
             }
             return self.render(
-                between, seed=by_row.fold_in(seed, 1), temperature=temperature
+                between, seed=random.fold_in(seed, 1), temperature=temperature
             )[0]
 
         images = tf.map_fn(
@@ -400,7 +409,7 @@ class LatentVariableModel(EpisodeTrainer):
         samples: Samples,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
         """Estimates log p(x | group latents) for given values of those.
@@ -413,7 +422,8 @@ class LatentVariableModel(EpisodeTrainer):
                 left out, of a group of x of which nothing is known, are
                 integrated out like the per-element latents, with q(c; {x}).
             query: `[B, H, W, C]`.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_element_samples: T.
 
         Returns:
@@ -440,7 +450,7 @@ class LatentVariableModel(EpisodeTrainer):
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
@@ -451,7 +461,8 @@ class LatentVariableModel(EpisodeTrainer):
                 latents above these are inferred from the same supports, any
                 other is integrated out (see `log_likelihood_given`).
             query: `[B, H, W, C]`.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: S, draws of the group latents.
             num_element_samples: T, draws of the per-element latents for each.
 
@@ -461,15 +472,15 @@ class LatentVariableModel(EpisodeTrainer):
         query = _checks.checked_images("query", query)
         samples = self.infer(
             _checks.checked_support(self, support, query=query),
-            seed=by_row.fold_in(seed, 0),
+            seed=random.fold_in(seed, 0),
             num_samples=num_samples,
-            complete=False,
+            sample_unobserved=False,
         )
         return _graph.log_mean_exp(
             self.log_likelihood_given(
                 samples,
                 query,
-                seed=by_row.fold_in(seed, 1),
+                seed=random.fold_in(seed, 1),
                 num_element_samples=num_element_samples,
             )
         )
@@ -479,7 +490,7 @@ class LatentVariableModel(EpisodeTrainer):
         support: Support | tf.Tensor,
         query: tf.Tensor,
         *,
-        seed: tf.Tensor,
+        seed: int | tf.Tensor,
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
@@ -490,7 +501,8 @@ class LatentVariableModel(EpisodeTrainer):
                 of the classes; with one group latent the tensor alone will do.
                 Latents without a support as in `log_likelihood`.
             query: `[B, H, W, C]`.
-            seed: `[2]` int32.
+            seed: Integer, or integers of shape `[2]` or, one seed per row,
+                `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: S, draws from q(c; D); the paper takes 20.
             num_element_samples: T, draws of the per-element latents for each.
 
@@ -528,7 +540,7 @@ class LatentVariableModel(EpisodeTrainer):
         return _checks.checked_query(self, query, batch_size=batch_shape[-1])
 
     def _complete(
-        self, samples: Samples, *, query: Any, seed: tf.Tensor
+        self, samples: Samples, *, query: Any, seed: int | tf.Tensor
     ) -> tuple[Samples, tf.Tensor]:
         return _graph.sample_rest(
             self.latents,

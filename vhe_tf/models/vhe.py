@@ -1,16 +1,16 @@
 """The Variational Homoencoder over any declared graph of latents.
 
-One bound covers the class-structured, per-element, hierarchical and factorial
+One ELBO covers the class-structured, per-element, hierarchical and factorial
 models of the paper (Eq. 15, 16, 18 and 21):
 
     elbo(x) =   E_q [ log p(x | every latent) ]
               - sum over per-element latents   KL[q(z; x) || p(z)]
               - sum over group latents g of x  KL[q(c_g; D_g) || p(c_g)] / |X_g|
 
-(q and p of each latent given its parents), so one class does: the latents are
-declared (`vhe_tf.Latent`), not subclassed.
-`call` is a pure function of weights, episode and seed: nothing is assigned in
-it and every draw is seeded by the episode, so that the same code trains,
+(q and p of each latent given its parents). One class is therefore enough:
+latents are declared (`vhe_tf.Latent`), not subclassed.
+`call` is a pure function of weights, episode and seed. It assigns no variable,
+and the episode seeds all its randomness. The same code therefore trains,
 compiles, resumes exactly and exports.
 """
 
@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf import objectives
-from vhe_tf.distributions import by_row
+from vhe_tf import random
 from vhe_tf.layers import dropout
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
@@ -38,36 +38,41 @@ class VHE(LatentVariableModel):
     """A hierarchical Bayesian model of grouped images (Section 3).
 
     Args:
-        latents: The latents, in any order; sorted parents first.
-        likelihood: Keras layer, `likelihood(**latents)` returns the
+        latents: Sequence of `Latent`s, in any order. Sorted parents first.
+        likelihood: Keras layer. `likelihood(**latents)` returns the
             `tfd.Distribution` `p(x | latents)` with event shape `[H, W, C]`
             and batch shape `[S..., B]`.
-        image_shape: `(H, W, C)`.
-        objective: An `Objective` or its name: the bound to train.
+        image_shape: Three positive integers, `(H, W, C)`.
+        objective: `Objective` or its name. The objective to train. Defaults
+            to `"vhe"`.
         **kwargs: Passed on to `keras.Model`.
 
     Call arguments:
-        episode: A mapping with
-            `query`: `[B, H, W, C]`, the elements x whose bound is wanted;
-            `support`: for each group latent `[B, N, H, W, C]`, D;
-            `group_size`: for each group latent `[B]` int32, |X|, augmented
-            copies included; read where the objective rescales, and by `fit`,
-            which reports it;
-            `known`, optional: for some group latents `[B]` bool, whether the
-            group of x is known; where it is not, the latent is drawn from its
-            prior, whose KL is 0;
-            `seed`: `[2]` int32, all the chance that the call uses. XLA turns
-            equal seeds into other draws than TensorFlow does.
-        training: Bool, as everywhere in Keras.
+        episode: Mapping with these keys.
+            `query`: float32 tensor of shape `[B, H, W, C]`, the elements x.
+            `support`: for each group latent, a float32 tensor of shape
+            `[B, N, H, W, C]`, D.
+            `group_size`: for each group latent, an int32 tensor of shape
+            `[B]`, |X|, augmented copies included. Required by objectives that
+            rescale and by `fit`, which reports it.
+            `has_label`: optional. For some group latents, a boolean tensor of
+            shape `[B]`, whether the group of x has a label. Without a label,
+            the latent is sampled from its prior and its KL is 0.
+            `seed`: int32 tensor of shape `[B, 2]`, one seed per row. The only
+            source of randomness in `call`. If the families of distributions
+            are registered (see `vhe_tf.random.register`), a row's samples
+            depend on its own seed alone; otherwise also on the other rows, and
+            so on the number of replicas and microbatches.
+        training: Boolean. Whether dropout is active. Defaults to False.
 
     Returns:
         `ElboTerms`.
 
     Raises:
-        ValueError: If the latents do not form a proper graph (see
+        ValueError: If the latents do not form a valid graph (see
             `parents_first`), `objective` is unknown, or `image_shape` is not
-            three positive ints; by `call`, if the shapes of an episode do not
-            agree with each other or with `image_shape`.
+            three positive integers. `call` raises it if the shapes of an
+            episode do not agree with each other or with `image_shape`.
     """
 
     def __init__(
@@ -82,13 +87,12 @@ class VHE(LatentVariableModel):
         super().__init__(latents, likelihood, image_shape=image_shape, **kwargs)
         self.objective = _checks.checked_objective(objective)
         self.kl_warmup_steps: dict[str, int] = {}
-        self.free_nats: dict[str, float] = {}
         self.accumulation = 1
         self._trackers = {
             name: keras.metrics.Mean(name=name) for name in self._metric_names()
         }
 
-    # The bound ---------------------------------------------------------------
+    # ELBO --------------------------------------------------------------------
 
     def call(
         self, episode: _graph.Episode, training: bool = False
@@ -96,44 +100,50 @@ class VHE(LatentVariableModel):
         episode = _checks.checked_episode(
             self, episode, rescales=self.objective.rescales
         )
-        seed = by_row.fold_in(episode["seed"], len(self.latents))
-        with dropout.seed_scope(seed, training=training):
+        seeds = random.fold_in(episode["seed"], len(self.latents))
+        with dropout.seed_scope(seeds, training=training):
             return self._terms(episode)
 
     def _terms(self, episode: _graph.Episode) -> objectives.ElboTerms:
         query = episode["query"]
-        batch_size = tf.shape(query)[0]
+        batch_shape = tf.shape(query)[:1]
         samples: _graph.Samples = {}
         kl: dict[str, tf.Tensor] = {}
-        sharing: dict[str, tf.Tensor] = {}
+        group_scale: dict[str, tf.Tensor] = {}
         for index, latent in enumerate(self.latents):
             name = latent.name
             observed = query if latent.per_element else episode["support"][name]
             posterior, prior = latent(
                 observed, *_graph.parents_of(latent, samples)
             )
-            seed = by_row.fold_in(episode["seed"], index)
-            samples[name] = distribute.sample(posterior, batch_size, seed=seed)
+            seeds = random.fold_in(episode["seed"], index)
+            samples[name] = _graph.sample(
+                posterior, batch_shape, seed=seeds, allow_unregistered=True
+            )
             kl[name] = latent.kl(posterior, prior, samples[name])
-            sharing[name] = self._sharing(latent, episode)
-            if name in episode.get("known", {}):
-                known = episode["known"][name]
-                drawn = distribute.sample(prior, batch_size, seed=seed)
-                samples[name] = _graph.where_rows(
-                    known, samples[name], other=drawn
+            group_scale[name] = self._group_scale(latent, episode)
+            if name in episode.get("has_label", {}):
+                has_label = episode["has_label"][name]
+                from_prior = _graph.sample(
+                    prior, batch_shape, seed=seeds, allow_unregistered=True
                 )
-                kl[name] = tf.where(known, kl[name], 0.0)
+                samples[name] = _graph.where_rows(
+                    has_label, samples[name], other=from_prior
+                )
+                kl[name] = tf.where(has_label, kl[name], 0.0)
         log_likelihood = self.likelihood(**samples).log_prob(query)
         return objectives.elbo_terms(
-            log_likelihood=log_likelihood, kl=kl, sharing=sharing
+            log_likelihood=log_likelihood, kl=kl, group_scale=group_scale
         )
 
-    def _sharing(self, latent: Latent, episode: _graph.Episode) -> tf.Tensor:
-        """Returns among how many elements the KL of a latent is shared."""
+    def _group_scale(
+        self, latent: Latent, episode: _graph.Episode
+    ) -> tf.Tensor:
+        """Returns the number by which the KL of a latent is divided."""
         if latent.per_element:
             return tf.constant(1)
         if self.objective.rescales:
-            # None for an element of no known group, which has no KL to share.
+            # 0 for an element without a label, whose KL is 0.
             return tf.maximum(episode["group_size"][latent.name], 1)
         return tf.shape(episode["support"][latent.name])[1]
 
@@ -144,66 +154,48 @@ class VHE(LatentVariableModel):
         optimizer: keras.optimizers.Optimizer | str = "adam",
         *,
         kl_warmup_steps: Mapping[str, int] | None = None,
-        free_nats: Mapping[str, float] | None = None,
         accumulation: int = 1,
         **kwargs: Any,
     ) -> None:
         """Configures training.
 
         Args:
-            optimizer: As in Keras.
-            kl_warmup_steps: For some latents, over how many optimizer steps
-                the weight of their KL grows linearly from 0 to 1 in the loss.
-                The metrics always report the bound itself.
-            free_nats: For some latents, the number of nats below which the
-                batch mean of their KL (before sharing; groups weigh in it by
-                1 / |X|, as in the bound) costs nothing more to use: the loss
-                replaces a smaller mean by this one.
-            accumulation: In how many microbatches to go through the batch of
-                a device, one after the other, their gradients added up before
-                the optimizer's one step: the same step to rounding, in less
-                memory. B is a multiple of it.
+            optimizer: Keras optimizer or its name. Defaults to `"adam"`.
+            kl_warmup_steps: Mapping from names of latents to integers. Number
+                of optimizer steps over which the weight of the KL in the loss
+                grows linearly from 0 to 1. The metrics always report the ELBO
+                itself. Defaults to no warm-up.
+            accumulation: Integer. Number of gradient-accumulation steps per
+                device batch, a divisor of B. The result agrees with one batch
+                up to rounding and needs less memory. Defaults to 1.
             **kwargs: Passed on to `keras.Model.compile`.
 
         Raises:
-            ValueError: If a name is no latent of this model, a number is
-                negative, `accumulation` is no positive int, or there are free
-                nats and more than one microbatch.
+            ValueError: If a name is not a latent of this model, a number is
+                negative, or `accumulation` is not a positive integer.
         """
         super().compile(optimizer=optimizer, **kwargs)
         self.kl_warmup_steps = _checks.checked_by_latent(
             self, "kl_warmup_steps", values=kl_warmup_steps
         )
-        self.free_nats = _checks.checked_by_latent(
-            self, "free_nats", values=free_nats
-        )
-        self.accumulation = _checks.checked_accumulation(
-            accumulation, free_nats=self.free_nats
-        )
+        self.accumulation = _checks.checked_accumulation(accumulation)
 
     def loss_of_terms(
         self, terms: objectives.ElboTerms, step: tf.Tensor
     ) -> tf.Tensor:
-        """Returns the training loss: the negative bound, KLs annealed.
+        """Returns the training loss: the negative ELBO with annealed KLs.
 
         Args:
-            terms: What `call` returned.
-            step: `[]` int, the number of optimizer steps taken so far.
+            terms: `ElboTerms`, the result of `call`.
+            step: Scalar integer tensor. Number of optimizer steps so far.
 
         Returns:
-            `[]`, nats an element; `-mean(terms.elbo)` once every warm-up is
-            over and every KL above its free nats.
+            Scalar float32 tensor, nats per element. It is
+            `-mean(terms.elbo)` after every warm-up.
         """
         loss = -tf.reduce_mean(terms.log_likelihood)
-        for name, shared_kl in terms.shared_kl.items():
-            cost = tf.reduce_mean(shared_kl)
-            if self.free_nats.get(name):
-                # Free nats are counted before sharing: scale them alike.
-                share = tf.math.divide_no_nan(shared_kl, terms.kl[name])
-                floor = self.free_nats[name] * tf.reduce_mean(share)
-                # The means of the whole batch decide, on every replica.
-                below = distribute.mean(cost - floor) < 0
-                cost = tf.where(below, tf.stop_gradient(floor), cost)
+        for name, scaled_kl in terms.scaled_kl.items():
+            cost = tf.reduce_mean(scaled_kl)
             if self.kl_warmup_steps.get(name):
                 progress = tf.cast(step, tf.float32) / float(
                     self.kl_warmup_steps[name]
@@ -213,7 +205,7 @@ class VHE(LatentVariableModel):
         return loss
 
     def train_step(self, episode: _graph.Episode) -> dict[str, Any]:
-        """Takes one step of Algorithm 1 on a minibatch of episodes."""
+        """Performs one step of Algorithm 1 on a minibatch of episodes."""
         gradients = distribute.accumulated(
             self._gradients,
             episode,
@@ -226,29 +218,45 @@ class VHE(LatentVariableModel):
         return self._results()
 
     def _gradients(self, episode: _graph.Episode) -> list[tf.Tensor | None]:
-        """Returns the share of a microbatch in the gradients, and tracks it."""
+        """Returns the gradients of a microbatch and updates the metrics."""
         with tf.GradientTape() as tape:
             terms = self(episode, training=True)
             loss = self.loss_of_terms(terms, self.optimizer.iterations)
-            # Divided first, so that no float16 gradient outgrows that of one
-            # batch.
+            # Divided first: float16 gradients of a microbatch stay in range.
             scaled_loss = self.optimizer.scale_loss(loss / self.accumulation)
         self._track(terms, loss, episode)
         return tape.gradient(scaled_loss, self.trainable_variables)
 
     def test_step(self, episode: _graph.Episode) -> dict[str, Any]:
-        """Evaluates the bound on a minibatch of episodes."""
+        """Evaluates the ELBO on a minibatch of episodes."""
         terms = self(episode, training=False)
         self._track(terms, -tf.reduce_mean(terms.elbo), episode)
         return self._results()
 
+    def predict_step(self, images: Any) -> dict[str, tf.Tensor]:
+        """Returns an embedding of each image, one for each group latent.
+
+        This is what `predict(images)` computes: the mean of the posterior
+        q(c; {x}) given the image alone.
+        """
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(images)
+        if isinstance(images, Mapping):
+            raise ValueError(
+                "`predict` takes images, `[M, H, W, C]`; `evaluate` takes "
+                f"episodes. Received: a mapping with {sorted(images)}."
+            )
+        support = dict.fromkeys(
+            _graph.group_names(self.latents), images[:, tf.newaxis]
+        )
+        posteriors = self.encode(support)
+        return {name: value.mean() for name, value in posteriors.items()}
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The means that `fit` reports and resets each epoch, in nats.
+        """Means over elements that `fit` reports and resets each epoch.
 
-        Over all elements: where the group of some is not known, these have no
-        KL (and size 0), so that `kl_{latent}` and `group_size_{latent}` are
-        lower by their share.
+        Units are nats, except for `group_size_{latent}`. Elements without a
+        label count as a KL of 0 and a group size of 0.
         """
         return list(self._trackers.values())
 
@@ -257,7 +265,7 @@ class VHE(LatentVariableModel):
         for latent in self.latents:
             names.append(f"kl_{latent.name}")
             if not latent.per_element:
-                names.append(f"kl_{latent.name}_shared")
+                names.append(f"kl_{latent.name}_scaled")
                 names.append(f"group_size_{latent.name}")
         return names
 
@@ -276,7 +284,7 @@ class VHE(LatentVariableModel):
         }
         for name in terms.kl:
             values[f"kl_{name}"] = terms.kl[name]
-            values[f"kl_{name}_shared"] = terms.shared_kl[name]
+            values[f"kl_{name}_scaled"] = terms.scaled_kl[name]
         for name, size in episode["group_size"].items():
             values[f"group_size_{name}"] = tf.cast(size, tf.float32)
         for name, tracker in self._trackers.items():
@@ -314,7 +322,6 @@ class VHE(LatentVariableModel):
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "kl_warmup_steps": dict(self.kl_warmup_steps),
-            "free_nats": dict(self.free_nats),
             "accumulation": self.accumulation,
             "jit_compile": self.jit_compile,
         }

@@ -1,0 +1,258 @@
+"""The gated PixelCNN network, evaluated pixel by pixel to sample images."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import tensorflow as tf
+
+from vhe_tf.distributions import pixel_cnn as distributions
+from vhe_tf.layers.gated_residual import gate
+from vhe_tf.layers.shift_convolution import ShiftConvolution
+
+if TYPE_CHECKING:
+    from vhe_tf.layers.pixel_cnn import GatedPixelCNN
+
+__all__ = ["IncrementalPixelCNN"]
+
+
+class IncrementalPixelCNN:
+    """The sums of a `GatedPixelCNN`, each computed at its last term.
+
+    The state of rows holds the last rows of the image and of the vertical
+    stack in each block. The state of pixels holds the last pixels of the row
+    and of the horizontal stack in each block.
+
+    Args:
+        network: `GatedPixelCNN`, which is built.
+        conditioning: Tensor of shape `[N, H, W, L]`, embedded, or None.
+        image_shape: `(N, H, W, C)`.
+    """
+
+    def __init__(
+        self,
+        network: "GatedPixelCNN",
+        conditioning: tf.Tensor | None,
+        image_shape: Sequence[Any],
+    ) -> None:
+        self._network = network
+        self._shape = tuple(image_shape)
+        self._added = None
+        if conditioning is not None:
+            added = [block.condition(conditioning) for block in network.blocks]
+            # [H, K, N, W, 2F]: what a step reads is one piece of memory.
+            self._added = tf.transpose(tf.stack(added), [2, 0, 1, 3, 4])
+        cast = network.cast
+        kernels = [cast(block.from_left.kernel)[0] for block in network.blocks]
+        self._before = tf.stack(
+            [tf.reshape(k[:-1], [-1, 2 * network.filters]) for k in kernels]
+        )
+        self._present = [kernel[-1] for kernel in kernels]
+        self._residual = [
+            cast(block.residual.kernel)[0, 0] for block in network.blocks
+        ]
+        first = cast(network.first_left.kernel)
+        self._first = tf.reshape(first, [-1, network.filters])
+        self._first_bias = cast(network.first_left.bias)
+        self._hidden = cast(network.hidden.kernel)[0, 0]
+        self._hidden_bias = cast(network.hidden.bias)
+        self._parameters = cast(network.parameters.kernel)[0, 0]
+        self._parameters_bias = cast(network.parameters.bias)
+
+    def sample(
+        self,
+        noise: tf.Tensor,
+        pixels: distributions.Pixels,
+        *,
+        temperature: tf.Tensor,
+    ) -> tf.Tensor:
+        """Samples images in raster order.
+
+        Args:
+            noise: float32 tensor of shape `[N, H, W, C]` from `pixels.noise`.
+            pixels: `Pixels`. The family of distributions of a pixel.
+            temperature: Scalar float32 tensor. Temperature of each pixel.
+
+        Returns:
+            float32 tensor of shape `[N, H, W, C]`.
+        """
+        batch, height, width, channels = self._shape
+        # Pixels first: what a step reads is one piece of memory.
+        noise = tf.transpose(noise, [1, 2, 0, 3])  # [H, W, N, C]
+
+        def draw(parameters: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+            return pixels.draw(parameters, noise, temperature)
+
+        def next_row(
+            i: tf.Tensor, rows: Any, row_above: tf.Tensor, image: Any
+        ) -> Any:
+            rows, row = self.next_row(
+                rows, tf.transpose(row_above, [1, 0, 2]), i
+            )
+            sampled = self._sample_row(row, noise[i], draw=draw)
+            return i + 1, rows, sampled, image.write(i, sampled)
+
+        _, _, _, image = tf.while_loop(
+            lambda i, *_: i < height,
+            next_row,
+            (
+                tf.constant(0),
+                self.first_rows(),
+                tf.zeros([width, batch, channels]),
+                _array(height, (width, batch, channels)),
+            ),
+            parallel_iterations=1,
+            maximum_iterations=height,
+        )
+        return tf.transpose(image.stack(), [2, 0, 1, 3])
+
+    def _sample_row(
+        self,
+        row: tf.Tensor,
+        noise: tf.Tensor,
+        *,
+        draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
+        """Samples a row, `[W, N, C]`, from its gates and its noise."""
+        batch, _, width, channels = self._shape
+
+        def next_pixel(
+            j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
+        ) -> Any:
+            state, parameters = self.next_pixel(state, before, row, j)
+            pixel = draw(parameters, noise[j])
+            return j + 1, state, pixel, sampled.write(j, pixel)
+
+        _, _, _, sampled = tf.while_loop(
+            lambda j, *_: j < width,
+            next_pixel,
+            (
+                tf.constant(0),
+                self.first_pixels(),
+                tf.zeros([batch, channels]),
+                _array(width, (batch, channels)),
+            ),
+            parallel_iterations=1,
+            maximum_iterations=width,
+        )
+        return tf.reshape(sampled.stack(), [width, batch, channels])
+
+    def first_rows(self) -> Any:
+        """Returns the state of rows before the first: zeros."""
+        network = self._network
+        batch, _, width, channels = self._shape
+        first_reach = network.first_kernel_size // 2
+        reach = network.kernel_size // 2
+        dtype = network.compute_dtype
+        return (
+            tf.zeros([batch, first_reach, width, channels], dtype),
+            tf.zeros(
+                [network.num_blocks, batch, reach, width, network.filters],
+                dtype,
+            ),
+        )
+
+    def next_row(
+        self, rows: Any, row_above: tf.Tensor, index: tf.Tensor
+    ) -> tuple[Any, tf.Tensor]:
+        """Advances the vertical stack by a row.
+
+        Args:
+            rows: The state of rows.
+            row_above: `[N, W, C]`.
+            index: `[]` int32, which row.
+
+        Returns:
+            The state of rows, and `[W, K, N, 2F]`, all that the gates of the
+            horizontal stack add to what comes from the left.
+        """
+        network = self._network
+        images, features = rows
+        images = tf.concat(
+            [images[:, 1:], network.cast(row_above)[:, tf.newaxis]], axis=1
+        )
+        above = self._row(network.first_above, images)
+        added = None if self._added is None else tf.unstack(self._added[index])
+        windows, gates = [], []
+        for k, block in enumerate(network.blocks):
+            window = tf.concat([features[k], above[:, tf.newaxis]], axis=1)
+            above_in = self._row(block.from_above, window)
+            if added is not None:
+                above_in += added[k]
+            across = block.across(above_in[:, tf.newaxis])[:, 0]
+            gates.append(across + network.cast(block.from_left.bias))
+            above += gate(above_in)
+            windows.append(window[:, 1:])
+        row = tf.transpose(tf.stack(gates), [2, 0, 1, 3])
+        return (images, tf.stack(windows)), row
+
+    def _row(self, convolution: ShiftConvolution, rows: tf.Tensor) -> tf.Tensor:
+        """Convolves as many rows as the kernel has: `[N, W, F]`."""
+        _, columns = convolution.padding
+        output = tf.nn.conv2d(
+            rows,
+            self._network.cast(convolution.kernel),
+            1,
+            [(0, 0), (0, 0), columns, (0, 0)],
+        )
+        return output[:, 0] + self._network.cast(convolution.bias)
+
+    def first_pixels(self) -> Any:
+        """Returns the state of pixels before the first of a row: zeros."""
+        network = self._network
+        batch, _, _, channels = self._shape
+        first_reach = network.first_kernel_size // 2
+        reach = network.kernel_size // 2
+        dtype = network.compute_dtype
+        return (
+            tf.zeros([batch, first_reach * channels], dtype),
+            tf.zeros(
+                [network.num_blocks, batch, reach * network.filters], dtype
+            ),
+        )
+
+    def next_pixel(
+        self,
+        pixels: Any,
+        pixel_before: tf.Tensor,
+        row: tf.Tensor,
+        index: tf.Tensor,
+    ) -> tuple[Any, tf.Tensor]:
+        """Advances the horizontal stack by a pixel.
+
+        Args:
+            pixels: The state of pixels.
+            pixel_before: `[N, C]`.
+            row: What `next_row` returned.
+            index: `[]` int32, which pixel of the row.
+
+        Returns:
+            The state of pixels, and the parameters `[N, P]` of this one.
+        """
+        network = self._network
+        images, features = pixels
+        images = tf.concat(
+            [images[:, self._shape[3] :], network.cast(pixel_before)], axis=1
+        )
+        left = tf.matmul(images, self._first) + self._first_bias
+        # Of all blocks at once: what the pixels further left add.
+        gates = tf.unstack(row[index] + tf.matmul(features, self._before))
+        entered = []
+        for k in range(network.num_blocks):
+            entered.append(left)
+            left_in = gates[k] + tf.matmul(left, self._present[k])
+            left += tf.matmul(gate(left_in), self._residual[k])
+        features = tf.concat(
+            [features[:, :, network.filters :], tf.stack(entered)], axis=2
+        )
+        hidden = tf.nn.elu(
+            tf.matmul(tf.nn.elu(left), self._hidden) + self._hidden_bias
+        )
+        parameters = tf.matmul(hidden, self._parameters) + self._parameters_bias
+        return (images, features), tf.cast(parameters, tf.float32)
+
+
+def _array(size: int, element_shape: tuple[Any, ...]) -> tf.TensorArray:
+    static = [v if isinstance(v, int) else None for v in element_shape]
+    return tf.TensorArray(tf.float32, size, element_shape=static)

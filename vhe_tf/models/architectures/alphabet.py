@@ -1,0 +1,74 @@
+"""The hierarchical model of alphabets and characters (Eq. 21, Section 4.3)."""
+
+from collections.abc import Sequence
+
+from vhe_tf import objectives
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.models.architectures import _sizes
+from vhe_tf.models.architectures import deconvolutional
+from vhe_tf.models.latents import Latent
+from vhe_tf.models.vhe import VHE
+
+__all__ = ["alphabet_vhe"]
+
+
+def alphabet_vhe(
+    size: str = "published",
+    *,
+    image_shape: Sequence[int] = (28, 28, 1),
+    objective: objectives.Objective | str = objectives.Objective.VHE,
+    groups: tuple[str, str] = ("alphabet", "character"),
+) -> VHE:
+    """Makes the hierarchical model: a an alphabet, c a character (Eq. 21).
+
+    "We extended the deconvolutional model with an extra latent layer a using
+    the same encoder and decoder architecture as c" (Section 4.3). p(a) =
+    N(0, I), p(c | a) is learned; q(a; D_a), q(c; D_c, a), and z of an element
+    as in `deconvolutional_vhe`.
+
+    Args:
+        size: As in `deconvolutional_vhe`. In the published model x depends on
+            both a and c; in the small one on a through c alone, so that it
+            cannot learn the characters of the training alphabets by heart.
+        image_shape: As there.
+        objective: The bound to train.
+        groups: The names of the groupings, the one that holds the other first.
+
+    Returns:
+        A `VHE` with the latents `groups` and `"element"`.
+
+    Raises:
+        ValueError: If `size` is unknown.
+    """
+    s = _sizes.checked_size(size, deconvolutional.SIZES)
+    outer, inner = groups
+
+    def posterior() -> inference.SupportPosterior:
+        return inference.SupportPosterior(
+            deconvolutional.encoder(s), s.group_latent_size, s.units
+        )
+
+    return VHE(
+        latents=[
+            Latent(
+                outer,
+                prior=heads.StandardNormal(s.group_latent_size),
+                posterior=posterior(),
+            ),
+            Latent(
+                inner,
+                prior=inference.ConditionalNormal(s.group_latent_size, s.units),
+                posterior=posterior(),
+                parents=[outer],
+            ),
+            deconvolutional.element_latent(
+                s, parents=[inner] if size == "small" else groups
+            ),
+        ],
+        likelihood=deconvolutional.image_likelihood(
+            s, image_shape, exclude=[outer] if size == "small" else []
+        ),
+        image_shape=image_shape,
+        objective=objective,
+    )

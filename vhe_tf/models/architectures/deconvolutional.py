@@ -1,0 +1,139 @@
+"""The deconvolutional model (Section 4.1).
+
+The paper's supplement is not public in full. Sizes follow Edwards and Storkey
+(2016), "Towards a Neural Statistician", on which the paper's deconvolutional
+model is based.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from vhe_tf import objectives
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.models.architectures import _sizes
+from vhe_tf.models.latents import Latent
+from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "SIZES",
+    "DeconvolutionalSize",
+    "deconvolutional_vhe",
+    "element_latent",
+    "encoder",
+    "image_likelihood",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeconvolutionalSize:
+    """The sizes of which `deconvolutional_vhe` and `alphabet_vhe` are made.
+
+    Attributes:
+        filters: Filters of each scale of the encoders and the decoder.
+        convolutions: Convolutions of each scale before its stride.
+        units: Width of the dense layers.
+        group_latent_size: Size of the latent of a group.
+        element_latent_size: Size of the latent of an element.
+    """
+
+    filters: tuple[int, ...]
+    convolutions: int
+    units: int
+    group_latent_size: int
+    element_latent_size: int
+
+
+SIZES = {
+    "published": DeconvolutionalSize((64, 128, 256), 2, 256, 512, 16),
+    "small": DeconvolutionalSize((32, 64, 96), 1, 256, 64, 8),
+}
+
+
+def deconvolutional_vhe(
+    size: str = "published",
+    *,
+    image_shape: Sequence[int] = (28, 28, 1),
+    objective: objectives.Objective | str = objectives.Objective.VHE,
+    group: str = "character",
+    num_levels: int = 2,
+) -> VHE:
+    """Makes the deconvolutional model: c a group, z an element.
+
+    p(c) = N(0, I), p(z | c) and q(z; c, x) as in Edwards and Storkey (2016),
+    so that z carries only what c leaves open.
+
+    Args:
+        size: `"published"`, or `"small"`, which trains on two CPU cores.
+        image_shape: `(H, W, C)`.
+        objective: The bound to train.
+        group: The name of the grouping, and so of the group latent.
+        num_levels: Of a channel: 2 for binary images, each channel of a pixel
+            a Bernoulli; 256 for 8 bits, each a Gaussian (`NormalImageHead`).
+
+    Returns:
+        A `VHE` with the latents `group` and `"element"`.
+
+    Raises:
+        ValueError: If `size` is unknown or `num_levels` less than 2.
+    """
+    s = _sizes.checked_size(size, SIZES)
+
+    return VHE(
+        latents=[
+            Latent(
+                group,
+                prior=heads.StandardNormal(s.group_latent_size),
+                posterior=inference.SupportPosterior(
+                    encoder(s), s.group_latent_size, s.units
+                ),
+            ),
+            element_latent(s, parents=[group]),
+        ],
+        likelihood=image_likelihood(s, image_shape, num_levels=num_levels),
+        image_shape=image_shape,
+        objective=objective,
+    )
+
+
+def encoder(s: DeconvolutionalSize) -> convolution.ConvolutionalEncoder:
+    """Returns a new encoder of images."""
+    return convolution.ConvolutionalEncoder(s.filters, s.convolutions)
+
+
+def element_latent(s: DeconvolutionalSize, parents: Sequence[str]) -> Latent:
+    """Returns the latent z of an element, given its parents."""
+    return Latent(
+        "element",
+        prior=inference.ConditionalNormal(s.element_latent_size, s.units),
+        posterior=inference.QueryPosterior(
+            encoder(s), s.element_latent_size, s.units
+        ),
+        parents=parents,
+        per_element=True,
+    )
+
+
+def image_likelihood(
+    s: DeconvolutionalSize,
+    image_shape: Sequence[int],
+    *,
+    exclude: Sequence[str] = (),
+    num_levels: int = 2,
+) -> inference.ImageLikelihood:
+    """Returns p(x | latents) for images of 2 or more levels per channel."""
+    head: keras.layers.Layer = heads.BernoulliImageHead()
+    *size, channels = image_shape
+    if num_levels != 2:
+        head = heads.NormalImageHead(num_levels)
+        channels *= 2
+    return inference.ImageLikelihood(
+        convolution.ConvolutionalDecoder(
+            (*size, channels), s.filters, s.convolutions
+        ),
+        head,
+        exclude,
+    )

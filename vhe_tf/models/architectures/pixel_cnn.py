@@ -1,0 +1,245 @@
+"""The hierarchical PixelCNN model (Figure 3)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from vhe_tf import objectives
+from vhe_tf.distributions import discretized
+from vhe_tf.layers import convolution
+from vhe_tf.layers import heads
+from vhe_tf.layers import pixel_cnn
+from vhe_tf.layers import spatial_inference
+from vhe_tf.layers import spatial_transformer
+from vhe_tf.models.architectures import _sizes
+from vhe_tf.models.latents import Latent
+from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "PIXEL_CNN_SIZES",
+    "PixelCNNSize",
+    "decoder",
+    "pixel_cnn_vhe",
+    "pose_latent",
+    "template_latent",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCNNSize:
+    """The numbers that `pixel_cnn_vhe` is made of.
+
+    A size of your own is one of `PIXEL_CNN_SIZES` with some of them replaced:
+    `dataclasses.replace(PIXEL_CNN_SIZES["small"], filters=48)`.
+
+    Attributes:
+        template_channels: Of the template c.
+        encoder_filters: Of each scale of q(c; D); see `TemplatePosterior`.
+        encoder_kernel_size: Of its convolutions.
+        pose_filters: Of the convolutions of q(z; c, x); where there are none,
+            q(z; x) by the published localisation network.
+        pose_size: Of z.
+        prior_filters: Of the gated PixelCNN of p(c).
+        prior_blocks: Of the same.
+        filters: Of the gated PixelCNN of p(x | c, z); see `GatedPixelCNN` for
+            this and those below.
+        num_blocks: Of the same.
+        kernel_size: Of its blocks.
+        conditioning_filters: Of the 3x3 convolutions before its gates.
+        conditioning_kernel_size: Of the convolutions into its gates.
+        dropout: Of its blocks.
+        num_components: Of the mixture of a pixel of many levels.
+    """
+
+    template_channels: int
+    encoder_filters: tuple[int, ...]
+    encoder_kernel_size: int
+    pose_filters: tuple[int, ...]
+    pose_size: int
+    prior_filters: int
+    prior_blocks: int
+    filters: int
+    num_blocks: int
+    kernel_size: int
+    conditioning_filters: tuple[int, ...]
+    conditioning_kernel_size: int
+    dropout: float
+    num_components: int
+
+
+PIXEL_CNN_SIZES = {
+    "published": PixelCNNSize(
+        template_channels=10,
+        encoder_filters=(10,),
+        encoder_kernel_size=5,
+        pose_filters=(),
+        pose_size=90,
+        prior_filters=20,
+        prior_blocks=2,
+        filters=40,
+        num_blocks=4,
+        kernel_size=5,
+        conditioning_filters=(),
+        conditioning_kernel_size=5,
+        dropout=0.5,
+        num_components=10,
+    ),
+    "small": PixelCNNSize(
+        template_channels=8,
+        encoder_filters=(16, 32, 48),
+        encoder_kernel_size=3,
+        pose_filters=(16, 32, 32),
+        pose_size=8,
+        prior_filters=16,
+        prior_blocks=2,
+        filters=32,
+        num_blocks=5,
+        kernel_size=3,
+        conditioning_filters=(24, 24),
+        conditioning_kernel_size=1,
+        dropout=0.0,
+        num_components=3,
+    ),
+    "large": PixelCNNSize(
+        template_channels=8,
+        encoder_filters=(32, 48, 64),
+        encoder_kernel_size=3,
+        pose_filters=(16, 32, 32),
+        pose_size=8,
+        prior_filters=16,
+        prior_blocks=2,
+        filters=64,
+        num_blocks=6,
+        kernel_size=3,
+        conditioning_filters=(32, 32),
+        conditioning_kernel_size=1,
+        dropout=0.2,
+        num_components=10,
+    ),
+}
+
+
+def pixel_cnn_vhe(
+    size: str | PixelCNNSize = "published",
+    *,
+    image_shape: Sequence[int] = (28, 28, 1),
+    objective: objectives.Objective | str = objectives.Objective.VHE,
+    group: str = "character",
+    num_levels: int = 2,
+) -> VHE:
+    """Makes the hierarchical PixelCNN model of Figure 3.
+
+    c is a template, an image of several channels, with a PixelCNN prior and a
+    spatial transformer averaged over D as posterior; z, with prior N(0, I),
+    says in which pose the template appears; x is a gated PixelCNN given the
+    template in that pose, STN(c, z). Of images of many levels the posterior
+    begins narrow (`TemplatePosterior.initial_scale`).
+
+    Args:
+        size: `"published"`, after a later configuration by the paper's
+            authors; `"small"`, which trains on two CPU cores, encodes at
+            three scales, and infers z from x and c, not x alone; `"large"`,
+            the small structure with twice the filters and one block more in
+            the decoder, wider encoders and dropout, for a GPU; or a size of
+            your own.
+        image_shape: `(H, W, C)`.
+        objective: The bound to train.
+        group: The name of the grouping, and so of the group latent.
+        num_levels: Of a channel: 2 for binary images, each channel of a pixel
+            a Bernoulli; 256 for 8 bits, each pixel a discretized mixture of
+            logistics, its channels in order.
+
+    Returns:
+        A `VHE` with the latents `group` and `"pose"`.
+
+    Raises:
+        ValueError: If `size` is unknown or `num_levels` less than 2.
+    """
+    if isinstance(size, PixelCNNSize):
+        s = size
+    else:
+        s = _sizes.checked_size(size, PIXEL_CNN_SIZES)
+    return VHE(
+        latents=[
+            template_latent(
+                group,
+                s,
+                image_shape,
+                # Of photographs the next pixels tell so much that a decoder
+                # shuts out a template that begins as noise.
+                initial_scale=None if num_levels == 2 else 0.05,
+            ),
+            pose_latent(s, template=group),
+        ],
+        likelihood=spatial_inference.PoseLikelihood(
+            decoder(s, image_shape, num_levels),
+            image_shape,
+            template=group,
+            pose="pose",
+            num_levels=num_levels,
+            num_components=s.num_components,
+        ),
+        image_shape=image_shape,
+        objective=objective,
+    )
+
+
+def template_latent(
+    name: str,
+    s: PixelCNNSize,
+    image_shape: Sequence[int],
+    *,
+    initial_scale: float | None = None,
+) -> Latent:
+    """Returns the latent c, a template with a PixelCNN prior."""
+    height, width, _ = image_shape
+    return Latent(
+        name,
+        prior=spatial_inference.PixelCNNPrior(
+            (height, width, s.template_channels),
+            s.prior_filters,
+            s.prior_blocks,
+        ),
+        posterior=spatial_inference.TemplatePosterior(
+            s.template_channels,
+            s.encoder_filters,
+            s.encoder_kernel_size,
+            initial_scale=initial_scale,
+        ),
+        divergence="one_sample",
+    )
+
+
+def pose_latent(s: PixelCNNSize, template: str) -> Latent:
+    """Returns the latent z, the pose of the template in an image."""
+    return Latent(
+        "pose",
+        prior=heads.StandardNormal(s.pose_size),
+        posterior=spatial_inference.PosePosterior(
+            convolution.ConvolutionalEncoder(s.pose_filters, convolutions=0)
+            if s.pose_filters
+            else spatial_transformer.Localisation(),
+            s.pose_size,
+        ),
+        parents=[template] if s.pose_filters else [],
+        per_element=True,
+    )
+
+
+def decoder(
+    s: PixelCNNSize, image_shape: Sequence[int], num_levels: int
+) -> pixel_cnn.GatedPixelCNN:
+    """Returns the network of p(x | c, z)."""
+    pixels = discretized.pixels_of(num_levels, s.num_components)
+    initial = pixels.initial_parameters(image_shape[2])
+    return pixel_cnn.GatedPixelCNN(
+        len(initial),
+        filters=s.filters,
+        num_blocks=s.num_blocks,
+        kernel_size=s.kernel_size,
+        conditioning_filters=s.conditioning_filters,
+        conditioning_kernel_size=s.conditioning_kernel_size,
+        dropout=s.dropout,
+        bias_initializer=keras.initializers.Constant(initial),
+    )
