@@ -1,7 +1,7 @@
 """Any structure of your own: three latents over a table of labels.
 
-    python trainers/own_structure.py               # the embedded glyphs
-    python trainers/own_structure.py labels.csv    # columns image, alphabet,
+    python examples/own_structure.py               # the embedded glyphs
+    python examples/own_structure.py labels.csv    # columns image, alphabet,
                                                    # character, drawer
 
 A copy of this file is where to begin: a column of the table is a latent. Here
@@ -18,13 +18,12 @@ import keras
 
 import vhe_tf
 import vhe_tf.callbacks
-from vhe_tf import training
-from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import datasets
 from vhe_tf.data import generate_glyphs
 from vhe_tf.data import read_label_table
 from vhe_tf.evaluation import report
+from vhe_tf.experiments import endings
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -50,7 +49,7 @@ def latent(name: str, *parents: str) -> vhe_tf.Latent:
 
 def main() -> None:
     """Trains and probes."""
-    with training.mistakes_end_quietly():
+    with endings.mistakes_end_quietly():
         data = (
             read_label_table(sys.argv[1]) if sys.argv[1:] else generate_glyphs()
         )
@@ -73,17 +72,9 @@ def main() -> None:
         image_shape=data.image_shape,
     )
     model.compile("adam")
-    samplers = [
-        Episodes(
-            images,
-            batch_size=32,
-            support_size=(1, 5),
-            resamples=model.objective.resamples,
-            augmentation=Augmentation(binarization="threshold"),
-        )
-        for images in (train, validation)
-    ]
-    train_episodes, validation_episodes = samplers
+    train_episodes, validation_episodes = (
+        Episodes.for_model(model, images) for images in (train, validation)
+    )
     model.fit(
         train_episodes,
         validation_data=validation_episodes,

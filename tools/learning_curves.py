@@ -1,6 +1,6 @@
 """Draws the learning curves of runs into one picture.
 
-    python trainers/learning_curves.py --runs=runs/a,runs/b --out=curves.png
+    python tools/learning_curves.py --runs=runs/a,runs/b --out=curves.png
 
 From the TensorBoard files of the runs: the bound in training and on held-out
 groups, the KL of the group latents, and few-shot accuracy, as far as a run has
@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from vhe_tf import training
+    from vhe_tf.experiments import endings
 
-    with training.mistakes_end_quietly():
+    with endings.mistakes_end_quietly():
         folders = [pathlib.Path(run) for run in _RUNS.value]
         labels = _LABELS.value or [folder.name for folder in folders]
         if len(labels) != len(folders):

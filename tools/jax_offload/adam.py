@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How many steps, and how large they are; flags of trainers/common.py.
+    """How many steps, and how large they are; settings of an `Experiment`.
 
     Numbers, or arrays of no axes: a compiled program takes any schedule.
     """

@@ -1,18 +1,16 @@
-# mypy: disable-error-code="import-not-found"
-"""Writes a run of trainers/omniglot.py for a machine that has no TensorFlow.
+"""Writes a run for a machine that has JAX and no TensorFlow.
 
-    python trainers/without_tensorflow/export_run.py --out=DIR \
-        --flagfile=trainers/flagfiles/table1_pixel_cnn_vhe.flags
+    python -m tools.jax_offload.export_run table1_pixel_cnn_vhe --out=DIR
 
-The flags are those of trainers/omniglot.py. The folder holds the training step
-and the bound, lowered to what JAX runs, the initial weights, the images and
-the settings; train.py beside this script trains from it. Needs JAX beside
-TensorFlow: `pip install jax flatbuffers`.
+The experiment and the flags that override it are those of `vhe-tf train`. The
+folder holds the training step and the ELBO, lowered to what JAX runs, the
+initial weights, the images and the settings; train.py beside this script trains
+from it. Needs JAX beside TensorFlow: `pip install jax flatbuffers`.
 
-Of no consequence are --distribution and --accumulation, which change a run by
-rounding alone, and --jit_compile. The precision is chosen by train.py.
+--jit_compile has no effect. The precision is chosen by train.py.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -24,111 +22,145 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
-from absl import app
 from absl import flags
 
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(1, str(HERE.parent))
-
-# In the folder above.
-import common  # noqa: E402
-import lowering  # noqa: E402
-import omniglot  # noqa: E402
-import weight_files  # noqa: E402
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import endings
+from vhe_tf.experiments import settings
+from vhe_tf.experiments import train
+from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vhe_tf import VHE
+    from vhe_tf.data import DataSplits
     from vhe_tf.data import Episodes
 
-_OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
-_PLATFORMS = flags.DEFINE_list(
-    "platforms", ["cuda", "cpu"], "What to lower for, of JAX's names."
-)
-_PRECISIONS = flags.DEFINE_list(
-    "precisions",
-    ["float32", "tf32"],
-    "Of the training step's products: float32; tf32, which GPUs alone heed; "
-    "bf16, the layers of Keras' policy mixed_bfloat16.",
-)
-_SUPPORT_SIZES = flags.DEFINE_list(
-    "support_sizes",
-    None,
-    "With a range as --support_size, those of its sizes to draw from, each of "
-    "them a step to compile; all by default.",
-)
-
 _GROUP = "character"
+_PRECISIONS = {"float32", "tf32", "bf16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering(settings.Settings):
+    """What to write, and where the data are."""
+
+    out: str = setting(dataclasses.MISSING, "The folder to write.")
+    data_dir: str | None = setting(None, "As of `vhe-tf train`.")
+    platforms: tuple[str, ...] = setting(
+        ("cuda", "cpu"),
+        "Platforms to lower for, by JAX's names.",
+        kind="strings",
+    )
+    precisions: tuple[str, ...] = setting(
+        ("float32", "tf32"),
+        "Precisions of the training step: float32; tf32, which only GPUs heed; "
+        "bf16, the layers of Keras' policy mixed_bfloat16.",
+        kind="strings",
+    )
+    support_sizes: tuple[int, ...] | None = setting(
+        None,
+        "If --support_size is a range, the sizes to sample from, each of them "
+        "a step to compile. Default: all.",
+        kind="integers",
+        least=1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not set(self.precisions) <= _PRECISIONS:
+            raise ValueError(
+                "--precisions must be of float32, tf32 and bf16. "
+                f"Received: {','.join(self.precisions)}."
+            )
 
 
 def main(argv: Sequence[str]) -> None:
     """Loads, lowers and writes."""
-    common.check_arguments(argv)
-    from vhe_tf import training
+    values = flags.FlagValues()
+    settings.add_flags(values, Lowering, title="Export")
+    train.add_experiment_flags(values)
+    words = settings.parse(argv, values, usage=__doc__ or "")
+    with endings.mistakes_end_quietly():
+        lowering = Lowering(**settings.read_flags(values, Lowering))
+        _, experiment = train.chosen_experiment(values, words)
+    export(experiment, lowering)
+
+
+def export(experiment: Experiment, given: Lowering) -> None:
+    """Writes the folder of an experiment.
+
+    Raises:
+        SystemExit: If it cannot be done; the message says why.
+    """
+    endings.quiet()
+    from tools.jax_offload import lowering
+    from tools.jax_offload import weight_files
+    from vhe_tf.experiments import building
+    from vhe_tf.experiments import data
+    from vhe_tf.experiments.run import write_json
     from vhe_tf.models import loading
 
-    out = pathlib.Path(_OUT.value)
-    with training.mistakes_end_quietly():
-        _check_flags()
+    out = pathlib.Path(given.out)
+    with endings.mistakes_end_quietly():
+        _check(experiment)
         out.mkdir(parents=True, exist_ok=True)
-        model, train, validation = _load()
-        sizes = _support_sizes(train)
+        building.start(experiment)
+        splits = data.load_data(experiment, data_dir=given.data_dir)
+        model = _model(experiment, splits)
+        training, validation = building.make_episodes(model, experiment, splits)
+        sizes = _support_sizes(training, given)
         arrays = {
             f"{part}_{name}": values
-            for part, sampler in (("train", train), ("validation", validation))
-            for name, values in lowering.images_of(sampler, _GROUP).items()
+            for part, episodes in (
+                ("train", training),
+                ("validation", validation),
+            )
+            for name, values in lowering.images_of(episodes, _GROUP).items()
         }
     _write_arrays(out / "images.npz", arrays)
     loading.save_model(model, out / "model.keras")
     weights = lowering.vector_of(model)
-    settings = _settings(model, train, sizes)
-    settings["check"] = _write_check(out, model, validation, sizes)
-    settings["fingerprint"] = _fingerprint(weights, settings)
+    found = _settings(experiment, model, training, sizes=sizes)
+    found["check"] = _write_check(out, model, validation, sizes)
+    found["fingerprint"] = _fingerprint(weights, found)
     weight_files.write(
-        out, "initial", weights, fingerprint=settings["fingerprint"]
+        out, "initial", weights, fingerprint=found["fingerprint"]
     )
-    _lower_all(out, model, train.image_shape, sizes)
-    training.write_json(out / "export.json", settings)
+    models = dict.fromkeys(given.precisions, model)
+    if "bf16" in models:
+        models["bf16"] = _model_of_half_precision(experiment, splits)
+    _lower_all(given, model, training, sizes=sizes, models=models)
+    write_json(out / "export.json", found)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"Made {out} ({size / 2**20:.1f} MiB)")
 
 
-def _check_flags() -> None:
-    """Refuses what would be another run than trainers/omniglot.py's."""
-    if common.PRECISION.value != "float32":
+def _check(experiment: Experiment) -> None:
+    """Rejects what train.py cannot train."""
+    if experiment.precision != "float32":
         raise ValueError(
-            "The precision is chosen when training, of those lowered "
-            "(--precisions); leave --precision off. "
-            f"Received: --precision={common.PRECISION.value}."
+            "The precision is chosen when training, among --precisions; leave "
+            f"--precision out. Received: --precision={experiment.precision}."
         )
-    unknown = set(_PRECISIONS.value) - {"float32", "tf32", "bf16"}
-    if unknown:
+    if experiment.groups != (_GROUP,):
         raise ValueError(
-            "--precisions must be of float32, tf32 and bf16. "
-            f"Received: {','.join(_PRECISIONS.value)}."
+            "Only experiments with one latent, of characters, can be lowered. "
+            f"Received: {experiment.groups}."
         )
 
 
-def _load() -> tuple["VHE", "Episodes", "Episodes"]:
-    """Returns the model at its start and the episodes, as the trainer does."""
-    import keras
+def _model(experiment: Experiment, splits: "DataSplits") -> "VHE":
+    from vhe_tf.experiments import building
 
-    keras.utils.set_random_seed(common.SEED.value)  # the initial weights
-    source = omniglot.load_data()
-    train, validation = common.samplers(source, groups=[_GROUP])
-    return _model(train.image_shape), train, validation
+    model = building.build_model(experiment, splits)
+    building.compile_model(model, experiment)
+    return model
 
 
-def _model(image_shape: tuple[int, int, int]) -> "VHE":
-    return common.image_model(
-        flags.FLAGS.architecture, image_shape, group=_GROUP
-    )
-
-
-def _support_sizes(sampler: "Episodes") -> list[int]:
-    every = list(range(sampler.min_support, sampler.max_support + 1))
-    chosen = [int(text) for text in _SUPPORT_SIZES.value or every]
+def _support_sizes(episodes: "Episodes", given: Lowering) -> list[int]:
+    every = list(range(episodes.min_support, episodes.max_support + 1))
+    chosen = given.support_sizes or every
     if not set(chosen) <= set(every):
         raise ValueError(
             f"--support_sizes must be of --support_size, {every}. "
@@ -138,11 +170,17 @@ def _support_sizes(sampler: "Episodes") -> list[int]:
 
 
 def _settings(
-    model: "VHE", train: "Episodes", sizes: Sequence[int]
+    experiment: Experiment,
+    model: "VHE",
+    train: "Episodes",
+    *,
+    sizes: Sequence[int],
 ) -> dict[str, Any]:
+    from tools.jax_offload import lowering
+
     recipe = train.augmentation
     return {
-        "flags": common.config(),
+        "experiment": experiment.to_json(),
         "recipe": {
             "batch_size": train.batch_size,
             "symmetries": recipe.symmetries,
@@ -179,6 +217,8 @@ def _write_check(
     """
     import tensorflow as tf
 
+    from tools.jax_offload import lowering
+
     # Each step draws one of a few sizes.
     episodes = map(validation.episode, map(tf.constant, itertools.count()))
     episode = next(
@@ -198,17 +238,19 @@ def _write_check(
 
 
 def _lower_all(
-    out: pathlib.Path,
+    given: Lowering,
     model: "VHE",
-    image_shape: tuple[int, int, int],
+    training: "Episodes",
+    *,
     sizes: Sequence[int],
+    models: Mapping[str, "VHE"],
 ) -> None:
-    """Writes a step and a bound for each support size and platform."""
+    """Writes a step and an ELBO for each support size and platform."""
     import tensorflow as tf
 
-    models = dict.fromkeys(_PRECISIONS.value, model)
-    if "bf16" in models:
-        models["bf16"] = _model_of_half_precision(image_shape)
+    from tools.jax_offload import lowering
+
+    out = pathlib.Path(given.out)
     allow_tf32 = tf.config.experimental.enable_tensor_float_32_execution
 
     def write(name: str, function: Callable[..., Any], *arguments: Any) -> None:
@@ -217,9 +259,9 @@ def _lower_all(
             lowering.lowered(function, arguments, platform=platform)
         )
 
-    for size, platform in itertools.product(sizes, _PLATFORMS.value):
+    for size, platform in itertools.product(sizes, given.platforms):
         print(f"Lowering for |D| = {size} and {platform} ...", flush=True)
-        weights, episode, step = _argument_shapes(model, image_shape, size)
+        weights, episode, step = _argument_shapes(model, training, size)
         for precision, of_precision in models.items():
             allow_tf32(precision != "float32")
             write(
@@ -238,23 +280,25 @@ def _lower_all(
         )
 
 
-def _model_of_half_precision(image_shape: tuple[int, int, int]) -> "VHE":
+def _model_of_half_precision(
+    experiment: Experiment, splits: "DataSplits"
+) -> "VHE":
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = _model(image_shape)
+    model = _model(experiment, splits)
     keras.config.set_dtype_policy("float32")
     return model
 
 
 def _argument_shapes(
-    model: "VHE", image_shape: tuple[int, int, int], support_size: int
+    model: "VHE", training: "Episodes", support_size: int
 ) -> tuple[Any, ...]:
     """Returns shapes of weights, episode and step."""
     import jax
     import jax.numpy as jnp
 
-    batch = common.BATCH_SIZE.value
+    batch, image_shape = training.batch_size, training.image_shape
     of = jax.ShapeDtypeStruct
     episode = {
         "query": of((batch, *image_shape), jnp.float32),
@@ -267,4 +311,4 @@ def _argument_shapes(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main(sys.argv)

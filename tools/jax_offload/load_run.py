@@ -1,11 +1,10 @@
-# mypy: disable-error-code="import-not-found"
 """Makes a run of this project of what train.py brought back.
 
-    python trainers/without_tensorflow/load_run.py --exported=DIR \
-        --trained=OUT --run_dir=runs/x
+    python -m tools.jax_offload.load_run --exported=DIR --trained=OUT \
+        --run_dir=runs/x
 
-The folder of the run is then that of a run of trainers/omniglot.py, for
-trainers/evaluate.py, export.py and compare.py: best.keras holds the averaged
+The folder of the run is then like that of `vhe-tf train`, for `vhe-tf evaluate`
+and `vhe-tf export`: best.keras holds the averaged
 weights with the best validation bound, last.keras those at the end, and
 metrics.csv and tensorboard/ the run over time. The bound of a fixed batch must
 be the same by Keras here, by JAX there, and by JAX here if it is installed.
@@ -21,10 +20,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
-import weight_files
 from absl import app
 from absl import flags
 from absl import logging
+
+from tools.jax_offload import weight_files
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
+from vhe_tf.experiments import endings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,11 +51,9 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
-    from vhe_tf import training
-
     exported = pathlib.Path(_EXPORTED.value)
     trained = pathlib.Path(_TRAINED.value)
-    with training.mistakes_end_quietly():
+    with endings.mistakes_end_quietly():
         settings = json.loads((exported / "export.json").read_text("utf-8"))
         best, of_best = weight_files.read(trained, "best")
         state, of_state = weight_files.read(trained, "state")
@@ -60,8 +61,10 @@ def main(argv: Sequence[str]) -> None:
             _check_export(trained, scalars, settings)
         # With the number of steps that it took.
         names = ("epochs", "steps_per_epoch")
-        config = settings["flags"] | {name: of_state[name] for name in names}
-        run = training.Run(_RUN_DIR.value, config)
+        experiment = Experiment.from_json(
+            settings["experiment"] | {name: of_state[name] for name in names}
+        )
+        run = Run(_RUN_DIR.value, experiment)
         run.begin()
         _save_checked(exported, best, of_best["check"], run.best)
         average = state.reshape(4, -1)[1]
@@ -94,10 +97,11 @@ def _save_checked(
     path: pathlib.Path,
 ) -> None:
     """Saves a model with these weights, if it is what was trained."""
-    import lowering
     import numpy as np
 
     import vhe_tf
+    from tools.jax_offload import lowering
+    from vhe_tf.models import loading
 
     model = vhe_tf.load_model(exported / "model.keras")
     lowering.assign_vector(model, vector)
@@ -113,8 +117,6 @@ def _save_checked(
                 "The bounds of the fixed batch must agree to one in "
                 f"{1 / _TOLERANCE:.0f}. Received: {here} by Keras, {bounds}."
             )
-    from vhe_tf.models import loading
-
     loading.save_model(model, path)
 
 

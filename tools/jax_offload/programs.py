@@ -16,7 +16,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-_VALIDATION_BATCHES = 20  # as in `vhe_tf.training.fit`
+_VALIDATION_BATCHES = 20  # as in `VHE.fit`
 
 
 class Exported:
@@ -31,7 +31,7 @@ class Exported:
         self.folder = folder
         self.precision = precision
         self.settings = json.loads((folder / "export.json").read_text("utf-8"))
-        self.flags = self.settings["flags"]
+        self.experiment = self.settings["experiment"]
         self.support_sizes: list[int] = self.settings["support_sizes"]
         self.metrics: list[str] = self.settings["metrics"]
         recipe = self.settings["recipe"]
@@ -86,7 +86,7 @@ class Programs:
         self, exported: Exported, state: adam.State, schedule: adam.Schedule
     ) -> None:
         self.exported = exported
-        self._seed: int = exported.flags["seed"]
+        self._seed: int = exported.experiment["seed"]
         key = jax.random.fold_in(
             jax.random.key(self._seed % 2**31), np.uint32(self._seed // 2**31)
         )

@@ -68,8 +68,8 @@ def begun(
     run = Run(0, adam.State(start, start, zeros, zeros), [])
     return run, _schedule(
         exported,
-        epochs or exported.flags["epochs"],
-        steps_per_epoch or exported.flags["steps_per_epoch"],
+        epochs or exported.experiment["epochs"],
+        steps_per_epoch or exported.experiment["steps_per_epoch"],
     )
 
 
@@ -107,7 +107,7 @@ def _schedule(
 ) -> adam.Schedule:
     names = ("learning_rate", "warmup_steps", "clip_norm", "ema")
     return adam.Schedule(
-        epochs, steps_per_epoch, *(exported.flags[name] for name in names)
+        epochs, steps_per_epoch, *(exported.experiment[name] for name in names)
     )
 
 
@@ -310,7 +310,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=np.inf,
         help="how long this process may take, its compilation included",
     )
-    parser.add_argument("--epochs", type=int, help="in place of the flags'")
+    parser.add_argument(
+        "--epochs", type=int, help="in place of those of the experiment"
+    )
     parser.add_argument("--steps_per_epoch", type=int, help="likewise")
     parser.add_argument(
         "--training_seconds",

@@ -60,6 +60,12 @@ def _write_range(value: tuple[int, int]) -> str:
 
 
 _KINDS = {
+    "strings": _Kind(
+        "words such as cpu,cuda",
+        lambda v: isinstance(v, tuple) and all(isinstance(w, str) for w in v),
+        lambda text: tuple(word for word in text.split(",") if word),
+        ",".join,
+    ),
     "string": _Kind("a string", lambda v: isinstance(v, str), str),
     "integer": _Kind("an integer", _is_integer, int),
     "float": _Kind(
@@ -106,7 +112,8 @@ def setting(
             `dataclasses.MISSING` if it is required.
         description: String. The help text of its flag.
         kind: String. One of `"string"`, `"integer"`, `"float"`, `"boolean"`,
-            `"range"`, `"size"`, `"integers"`. Defaults to `"string"`.
+            `"range"`, `"size"`, `"integers"`, `"strings"`. Defaults to
+            `"string"`.
         choices: Strings that are allowed. Defaults to any.
         least: Number. The smallest value allowed. Defaults to any.
     """

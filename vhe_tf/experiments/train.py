@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Arguments",
     "Machine",
+    "add_experiment_flags",
     "begin",
+    "chosen_experiment",
     "finish",
     "load",
     "main",
@@ -124,58 +126,76 @@ def read(
     """
     values = flags.FlagValues()
     settings.add_flags(values, Machine, title="Run")
-    flags.DEFINE_string(
-        "experiment",
-        None,
-        "Name of the experiment whose settings are overridden by other flags. "
-        f"Default: {default}."
-        if default
-        else "Name of the experiment; `vhe-tf list` prints them.",
-        flag_values=values,
-        module_name="Experiment",
-    )
-    settings.add_flags(values, Experiment, title="Experiment", overrides=True)
+    add_experiment_flags(values, default=default)
     settings.add_flags(
         values, Evaluation, title="Final evaluation", overrides=True
     )
     words = settings.parse(argv, values, usage=usage)
     with mistakes_end_quietly():
-        named = _name(words, values, required=default is None)
-        return _arguments(values, named, default)
+        name, experiment = chosen_experiment(values, words, default=default)
+        machine = Machine(**settings.read_flags(values, Machine))
+        if machine.run_dir is None:
+            if name == default:
+                raise ValueError(
+                    "--run_dir is required: the folder of the run, made if "
+                    "missing."
+                )
+            machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
+        evaluation = dataclasses.replace(
+            EVALUATIONS.get(name, Evaluation()),
+            **settings.read_flags(values, Evaluation),
+        )
+    return Arguments(experiment, evaluation, machine)
 
 
-def _name(
-    words: Sequence[str], values: flags.FlagValues, *, required: bool
-) -> str | None:
-    named = [
-        *words,
-        *([values["experiment"].value] * bool(values["experiment"].value)),
-    ]
-    if len(named) > 1 or (required and not named):
+def add_experiment_flags(
+    values: flags.FlagValues, *, default: str | None = None
+) -> None:
+    """Defines `--experiment`, and a flag for each setting of one.
+
+    Args:
+        values: Where to define the flags.
+        default: String. Name of the experiment if none is named. Defaults to
+            none.
+    """
+    flags.DEFINE_string(
+        "experiment",
+        None,
+        "Name of the experiment whose settings the flags below override; "
+        "`vhe-tf list` prints them. "
+        + (f"Default: {default}." if default else "Also the first argument."),
+        flag_values=values,
+        module_name="Experiment",
+    )
+    settings.add_flags(values, Experiment, title="Experiment", overrides=True)
+
+
+def chosen_experiment(
+    values: flags.FlagValues,
+    words: Sequence[str],
+    *,
+    default: str | None = None,
+) -> tuple[str, Experiment]:
+    """Returns the experiment of a command line, and its name.
+
+    Args:
+        values: The parsed flags.
+        words: Strings. The other arguments, among them maybe the name.
+        default: String. The name if there is none. Defaults to none.
+
+    Raises:
+        ValueError: If there is not one name, or a setting is invalid.
+    """
+    flagged = values["experiment"].value
+    named = [*words, *([flagged] if flagged else [])] or [default]
+    name = named[0]
+    if len(named) > 1 or name is None:
         raise ValueError(
             "Name one experiment, such as quickstart; `vhe-tf list` prints "
-            f"them. Received: {named}."
+            f"them. Received: {[*words]}."
         )
-    return named[0] if named else None
-
-
-def _arguments(
-    values: flags.FlagValues, named: str | None, default: str | None
-) -> Arguments:
-    machine = Machine(**settings.read_flags(values, Machine))
-    if machine.run_dir is None:
-        if named is None:
-            raise ValueError(
-                "--run_dir is required: the folder of the run, made if missing."
-            )
-        machine = dataclasses.replace(machine, run_dir=f"runs/{named}")
-    name = named or default or ""
-    experiment = override(get(name), **settings.read_flags(values, Experiment))
-    evaluation = dataclasses.replace(
-        EVALUATIONS.get(name, Evaluation()),
-        **settings.read_flags(values, Evaluation),
-    )
-    return Arguments(experiment, evaluation, machine)
+    given = settings.read_flags(values, Experiment)
+    return name, override(get(name), **given)
 
 
 def main(argv: Sequence[str]) -> None:
