@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found"
-"""The optimizer of trainers/common.py, in JAX, on one vector of weights.
+"""The optimizer of an experiment, in JAX, on one vector of weights.
 
 Keras' Adam with its clipping of the global norm, a linear rise and a cosine
 decay of the learning rate, and a running average of the weights.

@@ -311,7 +311,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="how long this process may take, its compilation included",
     )
     parser.add_argument(
-        "--epochs", type=int, help="in place of those of the experiment"
+        "--epochs", type=int, help="of the experiment by default"
     )
     parser.add_argument("--steps_per_epoch", type=int, help="likewise")
     parser.add_argument(
