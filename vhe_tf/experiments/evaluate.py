@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from vhe_tf.data.episodes import Episodes
     from vhe_tf.models.vhe import VHE
 
-__all__ = ["Measuring", "evaluate", "main", "training_kl"]
+__all__ = [
+    "Measuring",
+    "evaluate",
+    "main",
+    "training_episodes",
+    "training_kl",
+]
 
 # The settings of the data that flags may override.
 _DATA = ("dataset", "split", "images")
@@ -207,7 +213,7 @@ def evaluate(measuring: Measuring, **data: Any) -> dict[str, Any]:
         classification.check_shape(model, splits.test.image_shape)
         if measuring.lake_runs:
             omniglot.lake_runs(measuring.lake_runs)
-        episodes = _training_episodes(measuring, model, experiment, splits)
+        episodes = training_episodes(measuring, model, experiment, splits)
         out.parent.mkdir(parents=True, exist_ok=True)
     with failures_end_quietly(), status_line() as progress:
         metrics = _measure(
@@ -258,12 +264,26 @@ def _data_of(
     return experiment, data_dir
 
 
-def _training_episodes(
+def training_episodes(
     measuring: Measuring,
     model: "VHE",
     experiment: Experiment,
     splits: "DataSplits",
 ) -> "Episodes | None":
+    """Returns episodes of the groups that a model was trained on.
+
+    Args:
+        measuring: What to measure.
+        model: The model.
+        experiment: That of its run.
+        splits: The data of its run.
+
+    Returns:
+        None if no KL is to be measured.
+
+    Raises:
+        ValueError: If groups are too small for the support.
+    """
     from vhe_tf.experiments.building import make_episodes
 
     if not measuring.num_kl_batches:
