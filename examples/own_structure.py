@@ -22,7 +22,7 @@ from vhe_tf.data import Episodes
 from vhe_tf.data import datasets
 from vhe_tf.data import generate_glyphs
 from vhe_tf.data import read_label_table
-from vhe_tf.evaluation import report
+from vhe_tf.evaluation import Probes
 from vhe_tf.experiments import endings
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -86,15 +86,12 @@ def main() -> None:
             vhe_tf.callbacks.Preemption(),
         ],
     )
-    found = report.probes(
-        model, datasets.ready(test, "binary"), group="character"
-    )
-    for name, columns in found.items():
-        for column, value in columns.items():
-            print(
-                f"the {column} from the latent {name!r}: {value['mean']:.1%} "
-                f"(chance {value['chance']:.1%})"
-            )
+    probes = Probes(datasets.ready(test, "binary"), group="character")
+    for probe in probes(model):
+        print(
+            f"the {probe.factor} from the latent {probe.latent!r}: "
+            f"{probe.mean:.1%} (chance {probe.chance:.1%})"
+        )
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ class Echo:
     def __init__(self, channels=1):
         self.image_shape = (SIZE, SIZE, channels)
 
-    def infer(self, support, *, seed, batch_size=None, complete=True):
+    def infer(self, support, *, seed, batch_size=None, sample_unobserved=True):
         del seed
         # What the cues leave open is not drawn once for all images.
-        assert complete == (not support)
+        assert sample_unobserved == (not support)
         if not support:
             shape = (batch_size, *self.image_shape)
             return {"character": tf.zeros(shape)[tf.newaxis]}

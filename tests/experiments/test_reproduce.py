@@ -9,6 +9,9 @@ import pytest
 from tests.conftest import tiny_vhe
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import datasets
+from vhe_tf.evaluation import Measurement
+from vhe_tf.evaluation import Report
+from vhe_tf.evaluation import TrainingKL
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
 from vhe_tf.experiments import check
@@ -234,41 +237,32 @@ def test_measurements_of_rows_are_settings_of_evaluate():
     assert flags == ["--shots=1,5", "--within=", "--num_tasks=3"]
 
 
-REPORT = {
-    "accuracy": {
-        "20way_1shot": {"mean": 0.5, "half_width_95": 0.1, "num_trials": 20},
-        "20way_5shot": {"mean": 0.7, "half_width_95": 0.1, "num_trials": 20},
-    },
-    "joint_nll": {
-        "mean": 65.0,
-        "half_width_95": 1.0,
-        "num_trials": 659,
-        "unit": "nats an image",
-        "num_samples": 500,
-        "effective_sample_size": 2.5,
-    },
-    "conditional_nll": {
-        "unit": "nats an image",
-        **{
-            f"{shots}shot": {
-                "mean": 60.0 - shots,
-                "half_width_95": 2.0,
-                "num_trials": 200,
-            }
-            for shots in (1, 2, 5, 10, 19)
-        },
-    },
-    "training_kl": {
-        "character": {
-            "mean": 150.0,
-            "half_width_95": 3.0,
-            "num_trials": 50,
-            "unit": "nats",
-        }
-    },
-    "left_out": [],
-    "settings": {"num_samples": 20, "num_element_samples": 1},
-}
+def _measured(metric, mean, half_width, number, **fields):
+    return Measurement(metric, mean, half_width, (mean,) * number, **fields)
+
+
+DRAWS = {"num_samples": 20, "num_element_samples": 1}
+REPORT = Report(
+    (
+        _measured("accuracy", 0.5, 0.1, 20, ways=20, shots=1, **DRAWS),
+        _measured("accuracy", 0.7, 0.1, 20, ways=20, shots=5, **DRAWS),
+        _measured("elbo", -90.0, 1.0, 200),
+        _measured(
+            "joint_nll",
+            65.0,
+            1.0,
+            659,
+            num_samples=500,
+            num_element_samples=1,
+            effective_sample_size=2.5,
+        ),
+        *(
+            _measured("conditional_nll", 60.0 - n, 2.0, 200, shots=n, **DRAWS)
+            for n in (1, 2, 5, 10, 19)
+        ),
+        _measured("training_kl", 150.0, 3.0, 50, latent="character"),
+    )
+).to_json()
 
 
 def test_measures_keep_what_they_depend_on():
@@ -567,7 +561,8 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
             experiment,
             datasets.DataSplits(data, None, data, (8, 8), "none"),
         )
-        return evaluate.training_kl(model, episodes, num_batches=num_batches)
+        measured = TrainingKL(episodes, num_batches=num_batches)(model)
+        return {each.latent: each for each in measured}
 
     def inverted(which):
         return np.where(which[:, None, None, None], 1 - images, images)
@@ -576,13 +571,13 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
     assert set(several) == set(latents)
     assert measure(inverted(held_out)) == several
     assert measure(inverted(~held_out)) != several
-    assert several["character"]["mean"] > 0
-    assert several["character"]["half_width_95"] > 0
-    assert several["character"]["num_trials"] == 3
-    assert several["character"]["support_sizes"] == [1, 3]
-    assert measure(images, 1)["character"]["half_width_95"] is None
+    assert several["character"].mean > 0
+    assert several["character"].half_width > 0
+    assert several["character"].num_values == 3
+    assert several["character"].support_sizes == (1, 3)
+    assert measure(images, 1)["character"].half_width is None
     of_three = measure(images, size=3)
-    assert of_three["character"]["support_sizes"] == [3, 3]
+    assert of_three["character"].support_sizes == (3, 3)
 
 
 def published_measure(mean, half_width=0.01):

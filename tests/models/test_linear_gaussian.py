@@ -741,7 +741,7 @@ def test_an_alphabet_is_scored_with_its_characters_integrated_out():
         support,
         seed=random.fold_in(seed, 0),
         num_samples=7,
-        complete=False,
+        sample_unobserved=False,
     )
     assert list(drawn) == ["alphabet"]
     expected = scipy.special.logsumexp(
@@ -773,7 +773,7 @@ def test_the_alphabet_of_a_known_character_is_inferred_from_its_images():
     assert set(encoded) == {"alphabet", "character"}
     only = {"character": encoded["character"]}
     with pytest.raises(ValueError, match=r"depends on \['alphabet'\]"):
-        model.infer(only, seed=seed, num_samples=5, complete=False)
+        model.infer(only, seed=seed, num_samples=5, sample_unobserved=False)
 
 
 @pytest.mark.parametrize("make", [_flat, _with_elements])

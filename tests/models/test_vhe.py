@@ -14,6 +14,7 @@ from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import latents_seen
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import deconvolutional_vhe
 from vhe_tf.layers import base
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -808,8 +809,9 @@ def test_inference_checks_supports_as_generation_does(models):
     model = models["flat"]
     support = tiny_episode()["support"]["character"]
     for wrong, message in (
-        (support[:, 0], "wrong shape"),
-        (tf.cast(support, tf.uint8), "dtype uint8"),
+        (support[:, 0], r"support has the axes \[B, N, H, W, C\]"),
+        (support[..., :7, :], "wrong shape"),
+        (tf.cast(support, tf.int32), "dtype int32"),
     ):
         for method in (model.infer, model.importance_sample):
             with pytest.raises(ValueError, match=message):
@@ -1207,7 +1209,7 @@ def test_an_interpolation_without_two_ends_is_refused(models, num_steps):
 def test_an_interpolation_between_wrong_shapes_is_refused(models):
     [support] = tiny_episode()["support"].values()
     for ends in [(support, support[:, 0]), (support[:, 0], support)]:
-        with pytest.raises(ValueError, match="wrong shape"):
+        with pytest.raises(ValueError, match="the batch axis, or none"):
             models["flat"].interpolate(*ends, 2, seed=SEED)
 
 
@@ -1320,27 +1322,103 @@ def test_generation_and_classification_work_in_a_graph_of_any_size(models):
 
 
 @pytest.mark.parametrize(
-    ("support", "query"),
+    ("support", "query", "message"),
     [
-        ((2, 8, 8, 1), (2, 8, 8, 1)),  # no axis of shots
-        ((2, 3, 8, 8, 1), (1, 8, 8, 1)),  # would broadcast
-        ((2, 3, 8, 8, 1), (2, 8, 8)),  # no channels
-        ((2, 3, 8, 9, 1), (2, 8, 8, 1)),
+        ((2, 8, 8, 1), (2, 8, 8, 1), "batch axis, or none"),
+        ((8, 8, 1), (8, 8, 1), "batch axis, or none"),
+        ((2, 3, 8, 8, 1), (1, 8, 8, 1), "wrong shape"),  # would broadcast
+        ((2, 3, 8, 8, 1), (2, 8, 8), "batch axis, or none"),  # no channels
+        ((2, 3, 8, 9, 1), (2, 8, 8, 1), "wrong shape"),
     ],
 )
-def test_images_of_a_wrong_shape_are_refused(support, query):
-    model = tiny_vhe("flat")
+def test_images_of_a_wrong_shape_are_rejected(models, support, query, message):
+    model = models["flat"]
     support, query = tf.zeros(support), tf.zeros(query)
     for method in (model.log_likelihood, model.reconstruct):
-        with pytest.raises(ValueError, match="wrong shape"):
+        with pytest.raises(ValueError, match=message):
             method(support, query, seed=(0, 0))
 
 
-def test_a_support_without_its_ways_is_refused():
-    with pytest.raises(ValueError, match="wrong shape"):
-        tiny_vhe("flat").classify(
+def test_a_support_without_its_ways_is_rejected(models):
+    with pytest.raises(ValueError, match="batch axis, or none"):
+        models["flat"].classify(
             tf.zeros([2, 3, 8, 8, 1]), tf.zeros([2, 8, 8, 1]), seed=(0, 0)
         )
+
+
+def test_a_single_image_is_not_a_support(models):
+    image = np.zeros([8, 8, 1], np.float32)
+    with pytest.raises(ValueError, match=r"Received: a support of shape \(8,"):
+        models["flat"].sample(image, seed=SEED)
+
+
+def test_one_group_needs_no_batch_axis(model, episode):
+    support = {k: v[0].numpy() for k, v in episode["support"].items()}
+    of_batch = {k: v[tf.newaxis] for k, v in support.items()}
+    query = episode["query"][0].numpy()
+    for call in (
+        lambda s, x: model.sample(s, seed=SEED),
+        lambda s, x: model.sample(support=s, seed=SEED),
+        lambda s, x: model.reconstruct(s, x, seed=SEED),
+        lambda s, x: model.interpolate(s, s, 3, seed=SEED),
+        lambda s, x: model.log_likelihood(s, query=x, seed=SEED),
+        lambda s, x: model.classify(
+            {k: np.stack([v, 1 - v], axis=-5) for k, v in s.items()},
+            x,
+            seed=SEED,
+        ),
+    ):
+        result = call(support, query)
+        expected = call(of_batch, query[np.newaxis])
+        assert expected.shape == (1, *result.shape)
+        np.testing.assert_array_equal(result, expected[0])
+
+
+def test_bytes_are_pixels_from_0_to_255(models):
+    model = models["flat"]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 3, 8, 8, 1)).astype(np.uint8)
+    ink = (pixels >= 128).astype(np.float32)
+    for method in (model.sample, lambda s, seed: model.infer(s, seed=seed)):
+        _assert_equal(method(pixels, seed=SEED), method(ink, seed=SEED))
+    _assert_equal(
+        model.log_likelihood(pixels, pixels[:, 0], seed=SEED),
+        model.log_likelihood(ink, ink[:, 0], seed=SEED),
+    )
+
+
+def test_bytes_of_many_levels_are_scaled():
+    model = deconvolutional_vhe("small", image_shape=(8, 8, 1), num_levels=256)
+    pixels = np.arange(128, dtype=np.uint8).reshape(1, 2, 8, 8, 1)
+    _assert_equal(
+        model.infer(pixels, seed=SEED),
+        model.infer(np.float32(pixels) / 255, seed=SEED),
+    )
+
+
+def test_the_summary_shows_the_graph(models):
+    lines = []
+    models["hierarchical"].summary(print_fn=lines.append, line_length=90)
+    table = lines[0].splitlines()
+    assert [line.split()[0] for line in table[2:]] == [
+        "alphabet",
+        "character",
+        "element",
+        "x",
+    ]
+    assert table[3].split() == [
+        "character",
+        "alphabet",
+        "group",
+        "(2,)",
+        *["MultivariateNormalDiag"] * 2,
+        f"{models['hierarchical'].latents[1].count_params():,}",
+    ]
+    assert table[4].split()[2] == "element"
+    assert "Bernoulli" in table[5]
+    assert "(8, 8, 1)" in table[5]
+    total = f"{models['hierarchical'].count_params():,}"
+    assert total in "".join(lines[1:])
 
 
 def test_what_encode_returns_stands_for_the_support():
@@ -1395,14 +1473,13 @@ def test_classify_refuses_what_encode_returns():
     model = tiny_vhe()
     episode = tiny_episode()
     encoded = model.encode(episode["support"]["character"])
-    with pytest.raises(ValueError, match="`classify` takes supports"):
+    with pytest.raises(ValueError, match="`classify` takes images"):
         model.classify(encoded, episode["query"], seed=(1, 2))
 
 
-def test_images_of_whole_numbers_are_refused():
-    model = tiny_vhe()
-    with pytest.raises(ValueError, match="'character' of dtype uint8"):
-        model.sample(tf.zeros([1, 1, 8, 8, 1], tf.uint8), seed=(1, 2))
+def test_images_of_whole_numbers_are_rejected(models):
+    with pytest.raises(ValueError, match="'character' of dtype int32"):
+        models["flat"].sample(tf.zeros([1, 1, 8, 8, 1], tf.int32), seed=(1, 2))
 
 
 @pytest.mark.parametrize("support_size", [1, 4])
@@ -1421,7 +1498,7 @@ def test_images_of_256_levels_are_refused(models, support_size):
         lambda: model.log_likelihood_given(samples, 255 * query, seed=SEED),
         lambda: model.decode(samples, query=255 * query, seed=SEED),
     ):
-        with pytest.raises(ValueError, match="divide those of 0 to 255"):
+        with pytest.raises(ValueError, match="Divide pixels from 0 to 255"):
             call()
 
 

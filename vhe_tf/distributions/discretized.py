@@ -31,26 +31,33 @@ __all__ = [
     "pixels_of",
 ]
 
-# Of log-scales, where levels span [-1, 1]. At the first a logistic lies within
-# a level (PixelCNN++ has the same); at the second all but the edges vanish.
+# Limits of log-scales if levels span [-1, 1]. At the first, a logistic lies
+# within a level (as in PixelCNN++). At the second, only the edges have mass.
 _MIN_LOG_SCALE = -7.0
 _MAX_LOG_SCALE = 7.0
 
-# Of a component before anything is learned: a fifteenth of what levels span.
+# Initial log-scale of a component: a fifteenth of the span of all levels.
 _INITIAL_LOG_SCALE = -2.0
 
-# What a uniform number is kept from 0 and 1 by: float32 has none closer to 1.
+# Smallest distance of a uniform number from 0 and 1: the float32 next to 1.
 _TINY = 2.0**-24
 
 
 def bits_per_dimension(
     nats: float | tf.Tensor, image_shape: Sequence[int]
 ) -> float | tf.Tensor:
-    """Returns bits a dimension.
+    """Converts nats per image to bits per dimension.
 
     Args:
-        nats: Any shape, nats an image.
-        image_shape: `(H, W, C)`; an image has H W C dimensions.
+        nats: Float or tensor of any shape, nats per image.
+        image_shape: `(H, W, C)`. An image has H W C dimensions.
+
+    Returns:
+        Float or tensor of the same shape.
+
+    Example:
+    >>> round(bits_per_dimension(100.0, (8, 8, 1)), 4)
+    2.2542
     """
     return nats / (math.log(2.0) * math.prod(image_shape))
 
@@ -59,12 +66,12 @@ def pixels_of(num_levels: int, num_components: int) -> Pixels:
     """Returns the distribution of a pixel with some number of levels.
 
     Args:
-        num_levels: Of a channel: 2 for independent Bernoullis, more for a
-            mixture.
-        num_components: Of that mixture.
+        num_levels: Integer. Number of levels per channel: 2 for independent
+            Bernoullis, more for a mixture.
+        num_components: Integer. Components of that mixture.
 
     Raises:
-        ValueError: As of `DiscretizedLogisticPixels`.
+        ValueError: As in `DiscretizedLogisticPixels`.
     """
     if num_levels == 2:
         return BernoulliPixels()
@@ -101,25 +108,24 @@ def pixel_levels(likelihood: tfd.Distribution) -> int | None:
 class DiscretizedLogisticPixels(Pixels):
     """Channels of L levels: a mixture of logistics, channels in order.
 
-    Images hold level / (L - 1) for levels 0 to L - 1; any other value counts
-    as the nearest of these. P = K (1 + 2 C + C (C - 1) / 2): of all components
-    the logits, then the locations and log-scales of each channel in units
-    where levels span [-1, 1], then, before a tanh, by how much each channel
-    moves those after it.
+    Images hold level / (L - 1) for levels 0 to L - 1. Any other value is
+    rounded to the nearest of these. P = K (1 + 2 C + C (C - 1) / 2): the logits
+    of all components, the locations and log-scales of each channel (levels span
+    [-1, 1]), and coefficients before a tanh by which each channel moves the
+    locations of later channels.
 
-    At a temperature t the probability of a channel c given those before,
-    p(x_c | x_<c), is raised to the power 1 / t and normalised over its
-    levels. The pixel is an autoregressive distribution of C steps here, as the
-    image is one of H W C; it is not the power of the pixel's joint
-    probability.
+    At a temperature t the probability p(x_c | x_<c) of a channel given earlier
+    channels is raised to the power 1 / t and normalised over its levels. A
+    pixel is thus an autoregressive distribution of C steps. This is not the
+    power of the joint probability of the pixel.
 
     Args:
-        num_components: Positive int, K.
-        num_levels: L, 2 or more; 256 for 8 bits.
+        num_components: Positive integer, K. Defaults to 10.
+        num_levels: Integer, L, 2 or more. Defaults to 256.
 
     Raises:
-        ValueError: If `num_components` is not a positive int or `num_levels`
-            is not an int of 2 or more.
+        ValueError: If `num_components` is not a positive integer or
+            `num_levels` is not an integer of 2 or more.
     """
 
     num_components: int = 10

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergences: in closed form, or from one sample."""
+"""Kullback-Leibler divergences from one sample."""
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -11,15 +11,16 @@ def kl_from_sample(
 ) -> tf.Tensor:
     """Estimates `KL[posterior || prior]` without bias from one sample.
 
-    For priors without a closed form, such as an autoregressive one. Where
-    there is one, `tfd.kl_divergence` has no variance.
+    It is meant for priors without a closed form, such as autoregressive ones.
+    Otherwise `tfd.kl_divergence` has no variance.
 
     Args:
         posterior: Distribution q of batch shape `[...]`.
         prior: Distribution p whose batch shape broadcasts to `[...]`.
-        sample: `[..., E...]`, a draw from `posterior`.
+        sample: Tensor of shape `[..., E...]`, a sample from `posterior`.
 
     Returns:
-        `[...]`, `log q(sample) - log p(sample)`, nats; can be negative.
+        Tensor of shape `[...]`, `log q(sample) - log p(sample)` in nats. It
+        can be negative.
     """
     return posterior.log_prob(sample) - prior.log_prob(sample)

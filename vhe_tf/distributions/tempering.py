@@ -1,4 +1,4 @@
-"""Distributions made more typical, or more surprising."""
+"""Distributions at a temperature."""
 
 import numbers
 
@@ -15,15 +15,16 @@ def tempered(
 ) -> tfd.Distribution:
     """Returns the distribution whose density is p to the power 1 / temperature.
 
-    For an autoregressive distribution that holds of each conditional.
+    For an autoregressive distribution this holds for each conditional.
 
     Args:
         distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN, or
-            an Independent of these. Any, at the temperature 1.
-        temperature: `[]`, positive. Below 1, draws are more typical.
+            an Independent of these. Any distribution if the temperature is 1.
+        temperature: Positive float or scalar tensor. Samples are more typical
+            below 1.
 
     Raises:
-        ValueError: If the temperature is a number that is not positive.
+        ValueError: If the temperature is a number and not positive.
         TypeError: For another distribution.
     """
     if isinstance(temperature, numbers.Real):
@@ -59,7 +60,7 @@ def tempered(
             temperature=distribution.temperature * temperature
         )
     raise TypeError(
-        "A temperature is known for Bernoulli, Normal, "
+        "Temperatures other than 1 are implemented for Bernoulli, Normal, "
         "MultivariateNormalDiag, PixelCNN and Independent. "
         f"Received: {type(distribution).__name__}."
     )

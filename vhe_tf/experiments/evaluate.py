@@ -13,7 +13,6 @@ it.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -33,6 +32,7 @@ from vhe_tf.experiments.settings import setting
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
     from vhe_tf.data.episodes import Episodes
+    from vhe_tf.evaluation import Report
     from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "evaluate",
     "main",
     "training_episodes",
-    "training_kl",
 ]
 
 # The settings of the data that flags may override.
@@ -173,7 +172,7 @@ def main(argv: Sequence[str]) -> None:
     evaluate(measuring, **chosen)
 
 
-def evaluate(measuring: Measuring, **data: Any) -> dict[str, Any]:
+def evaluate(measuring: Measuring, **data: Any) -> "Report":
     """Measures a model, writes the report and prints a summary.
 
     Args:
@@ -189,10 +188,9 @@ def evaluate(measuring: Measuring, **data: Any) -> dict[str, Any]:
     quiet()
     import vhe_tf
     from vhe_tf import distribute
-    from vhe_tf._utils.progress import status_line
     from vhe_tf.data.datasets import omniglot
-    from vhe_tf.evaluation import classification
-    from vhe_tf.evaluation import report
+    from vhe_tf.evaluation import summary_lines
+    from vhe_tf.evaluation import tasks
     from vhe_tf.experiments.data import load_data
     from vhe_tf.experiments.data import tell_of_other_classes
     from vhe_tf.models.presets import model_path
@@ -210,32 +208,25 @@ def evaluate(measuring: Measuring, **data: Any) -> dict[str, Any]:
             experiment, data_dir=data_dir, skip_corrupt=measuring.skip_corrupt
         )
         tell_of_other_classes(path, experiment, splits.groups_checksum())
-        classification.check_shape(model, splits.test.image_shape)
+        tasks.check_shape(model, splits.test.image_shape)
         if measuring.lake_runs:
             omniglot.lake_runs(measuring.lake_runs)
         episodes = training_episodes(measuring, model, experiment, splits)
         out.parent.mkdir(parents=True, exist_ok=True)
-    with failures_end_quietly(), status_line() as progress:
-        metrics = _measure(
+    with failures_end_quietly():
+        report = _measure(
             measuring,
             model,
             splits,
             group=experiment.class_group,
-            progress=progress,
+            episodes=episodes,
         )
-        if episodes:
-            metrics["training_kl"] = training_kl(
-                model,
-                episodes,
-                num_batches=measuring.num_kl_batches,
-                progress=progress,
-            )
-        metrics["model"] = str(path)
-        write_json(out, metrics)
-    for line in report.summary_lines(metrics):
+        report = dataclasses.replace(report, model=str(path))
+        write_json(out, report.to_json())
+    for line in summary_lines(report):
         print(line)
     print(f"Wrote {out}.")
-    return metrics
+    return report
 
 
 def _data_of(
@@ -301,89 +292,51 @@ def _measure(
     splits: "DataSplits",
     *,
     group: str,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    from vhe_tf.evaluation import classification
-    from vhe_tf.evaluation import report
+    episodes: "Episodes | None",
+) -> "Report":
+    from vhe_tf import evaluation
+    from vhe_tf._utils.progress import status_line
 
-    metrics = report.evaluate(
-        model,
-        splits.test,
-        group=group,
-        ways=[measuring.num_ways],
-        shots=measuring.shots,
-        num_trials=measuring.num_tasks,
-        within=measuring.within
-        if measuring.within in splits.test.labels
-        else None,
-        num_groups=measuring.num_groups,
-        num_samples=measuring.num_samples,
-        num_element_samples=measuring.num_element_samples,
-        joint_num_samples=measuring.joint_num_samples,
-        max_decoded=measuring.max_decoded,
-        seed=measuring.seed,
-        progress=progress,
+    named = (
+        "shots",
+        "num_tasks",
+        "num_groups",
+        "num_samples",
+        "num_element_samples",
+        "joint_num_samples",
+        "max_decoded",
+        "seed",
     )
-    if splits.binarization == "none":
-        metrics = report.with_bits(metrics, model.image_shape)
-    if splits.caveat:
-        metrics["caveat"] = splits.caveat
+    within = (
+        measuring.within if measuring.within in splits.test.labels else None
+    )
+    settings = evaluation.EvaluationSettings(
+        ways=(measuring.num_ways,),
+        within=measuring.within if has_grouping else None,
+        **{name: getattr(measuring, name) for name in named},
+    )
+    more: list[evaluation.Evaluator] = []
     if measuring.lake_runs:
-        metrics["accuracy"]["20way_1shot_lake_runs"] = report.lake_runs(
-            classification.ClassScorer(
-                model,
-                group=group,
-                num_samples=measuring.num_samples,
-                num_element_samples=measuring.num_element_samples,
-                max_decoded=measuring.max_decoded,
-            ),
-            measuring.lake_runs,
+        more.append(
+            evaluation.LakeRuns(
+                measuring.lake_runs, group=group, sampling=settings.sampling
+            )
+        )
+    if episodes:
+        more.append(
+            evaluation.TrainingKL(
+                episodes, num_batches=measuring.num_kl_batches
+            )
+        )
+    with status_line() as progress:
+        report = evaluation.evaluate(
+            model,
+            splits.test,
+            group=group,
+            settings=settings,
+            more=more,
             progress=progress,
         )
-    return metrics
-
-
-def training_kl(
-    model: "VHE",
-    episodes: "Episodes",
-    *,
-    num_batches: int,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Estimates the KL of each group latent on the training set (Table 1).
-
-    Args:
-        model: The model.
-        episodes: Training episodes of the model's run.
-        num_batches: Integer. Number of batches. The interval is over batches.
-        progress: Called with a line of text from time to time.
-
-    Returns:
-        By latent, `KL[q(c; D) || p(c)]` before any scaling, in nats, and the
-        smallest and the largest |D|.
-    """
-    import numpy as np
-    import tensorflow as tf
-
-    from vhe_tf.evaluation.estimates import estimate
-
-    latents = [v.name for v in model.latents if not v.per_element]
-    kl = tf.function(lambda episode: model(episode).kl, reduce_retracing=True)
-    values: dict[str, list[float]] = {name: [] for name in latents}
-    for index, episode in enumerate(episodes.dataset().take(num_batches)):
-        terms = kl(episode)
-        for name in latents:
-            values[name].append(float(tf.reduce_mean(terms[name])))
-        if progress:
-            progress(f"training KL: batch {index + 1} of {num_batches}")
-    estimates = {name: estimate(np.array(values[name])) for name in latents}
-    return {
-        name: {
-            "mean": value.mean,
-            "half_width_95": value.half_width if num_batches > 1 else None,
-            "num_trials": value.num_trials,
-            "support_sizes": [episodes.min_support, episodes.max_support],
-            "unit": "nats",
-        }
-        for name, value in estimates.items()
-    }
+    if splits.binarization == "none":
+        report = report.in_bits(model.image_shape)
+    return dataclasses.replace(report, caveat=splits.caveat)

@@ -76,16 +76,20 @@ def painter(experiment: Experiment, splits: "DataSplits") -> "Draw":
 
 def _levels(experiment: Experiment, splits: "DataSplits") -> "Draw":
     from vhe_tf import visualization
-    from vhe_tf.evaluation import classification
+    from vhe_tf.evaluation import TaskDesign
+    from vhe_tf.evaluation import few_shot_tasks
 
     alphabet, character = experiment.groups
-    [task] = classification.few_shot_trials(
+    num_alphabets = len(splits.test.group_ids(alphabet))
+    [task] = few_shot_tasks(
         splits.test,
+        TaskDesign(
+            num_ways=min(_ALPHABETS, num_alphabets),
+            num_shots=_SHOTS,
+            spread=character,
+        ),
         group=alphabet,
-        num_ways=min(_ALPHABETS, len(splits.test.group_ids(alphabet))),
-        num_shots=_SHOTS,
-        num_trials=1,
-        spread=character,
+        num_tasks=1,
         seed=experiment.seed,
     )
 
@@ -103,17 +107,20 @@ def _levels(experiment: Experiment, splits: "DataSplits") -> "Draw":
 
 def _transfer(experiment: Experiment, splits: "DataSplits") -> "Draw":
     from vhe_tf import visualization
-    from vhe_tf.evaluation import classification
+    from vhe_tf.evaluation import TaskDesign
+    from vhe_tf.evaluation import few_shot_tasks
     from vhe_tf.evaluation import transfer
 
     content, style = (
         next(
-            classification.few_shot_trials(
+            few_shot_tasks(
                 splits.test,
+                TaskDesign(
+                    num_ways=min(count, len(splits.test.group_ids(name))),
+                    num_shots=1,
+                ),
                 group=name,
-                num_ways=min(count, len(splits.test.group_ids(name))),
-                num_shots=1,
-                num_trials=1,
+                num_tasks=1,
                 seed=experiment.seed,
             )
         ).support

@@ -23,6 +23,8 @@ __all__ = [
 # The checkout, in which docs/ and runs/ lie.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+_MEASURED = ("accuracy", "conditional_nll", "joint_nll", "training_kl")
+
 
 class RowError(RuntimeError):
     """A row could not be made; the message says why, for a person."""
@@ -38,34 +40,32 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Returns:
         By the keys of `paper.MEASURES`: `mean`, `half_width_95` (None
-        for a single trial) and `num_trials`; the draws that it depends on,
+        for a single value) and `num_trials`; the draws that it depends on,
         `num_samples` (of c) and `num_element_samples` (of z for each), and the
         `effective_sample_size` of a joint NLL.
     """
-    settings = report["settings"]
-    draws = {
-        name: settings[name] for name in ("num_samples", "num_element_samples")
+    from vhe_tf.evaluation import Report
+
+    optional = (
+        "num_samples",
+        "num_element_samples",
+        "effective_sample_size",
+        "support_sizes",
+    )
+    return {
+        each.key: {
+            "mean": each.mean,
+            "half_width_95": each.half_width,
+            "num_trials": each.num_values,
+            **{
+                name: list(value) if isinstance(value, tuple) else value
+                for name in optional
+                if (value := getattr(each, name)) is not None
+            },
+        }
+        for each in Report.from_json(report).measurements
+        if each.metric in _MEASURED
     }
-    # A shared value of both kinds of NLL is their unit.
-    parts = {
-        "accuracy": report["accuracy"],
-        "conditional_nll": {
-            name: value
-            for name, value in report["conditional_nll"].items()
-            if name != "unit"
-        },
-    }
-    measures = {
-        f"{part}.{name}": {**value, **draws}
-        for part, values in parts.items()
-        for name, value in values.items()
-    }
-    measures["joint_nll"] = {**draws, **report["joint_nll"]}
-    for latent, value in report.get("training_kl", {}).items():
-        measures[f"training_kl.{latent}"] = dict(value)
-    for value in measures.values():
-        value.pop("unit", None)
-    return measures
 
 
 def write_document() -> None:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import NamedTuple
 
 from absl import flags
@@ -34,6 +33,7 @@ from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.evaluation import Report
     from vhe_tf.experiments.pictures import Draw
     from vhe_tf.models.vhe import VHE
 
@@ -318,9 +318,9 @@ def finish(
                 run.pictures / f"{name}.png", grid, ink=splits.ink
             )
         with status_line() as progress:
-            metrics = measure(arguments, model, splits, progress=progress)
-        write_json(run.metrics, metrics)
-    _say_what_was_made(arguments, run, model, metrics)
+            report = measure(arguments, model, splits, progress=progress)
+        write_json(run.metrics, report.to_json())
+    _say_what_was_made(arguments, run, model, report)
 
 
 def measure(
@@ -329,45 +329,44 @@ def measure(
     splits: "DataSplits",
     *,
     progress: Callable[[str], None],
-) -> dict[str, Any]:
+) -> "Report":
     """Returns the measurements of a model on unseen groups."""
-    from vhe_tf.evaluation import report
+    from vhe_tf import evaluation as measuring
 
     experiment, evaluation, _ = arguments
-    group = experiment.class_group
-    metrics = report.evaluate(
+    group, seed = experiment.class_group, experiment.seed
+    more: list[measuring.Evaluator] = []
+    if len(experiment.groups) > 1:
+        more.append(measuring.Probes(splits.test, group=group))
+    if experiment.architecture == "style":
+        more.append(
+            measuring.StyleTransfer(
+                splits, epochs=evaluation.oracle_epochs, seed=seed
+            )
+        )
+    report = measuring.evaluate(
         model,
         splits.test,
         group=group,
-        ways=(20,) if splits.ink else (20, 200),
-        num_trials=evaluation.num_test_tasks,
-        num_groups=evaluation.num_test_groups,
-        num_samples=evaluation.num_test_samples,
-        seed=experiment.seed,
+        settings=measuring.EvaluationSettings(
+            ways=(20,) if splits.ink else (20, 200),
+            num_tasks=evaluation.num_test_tasks,
+            num_groups=evaluation.num_test_groups,
+            num_samples=evaluation.num_test_samples,
+            seed=seed,
+        ),
+        more=more,
         progress=progress,
     )
     if splits.binarization == "none":
-        metrics = report.with_bits(metrics, model.image_shape)
-    if splits.caveat:
-        metrics["caveat"] = splits.caveat
-    if len(experiment.groups) > 1:
-        metrics["probes"] = report.probes(model, splits.test, group=group)
-    if experiment.architecture == "style":
-        metrics["transfer"] = report.style_transfer(
-            model,
-            splits,
-            groups=("character", "style"),
-            judge_epochs=evaluation.oracle_epochs,
-            seed=experiment.seed,
-            progress=progress,
-        )
-    return metrics
+        report = report.in_bits(model.image_shape)
+    return dataclasses.replace(report, caveat=splits.caveat)
 
 
 def _say_what_was_made(
-    arguments: Arguments, run: Run, model: "VHE", metrics: dict[str, Any]
+    arguments: Arguments, run: Run, model: "VHE", report: "Report"
 ) -> None:
-    from vhe_tf.evaluation import report
+    from vhe_tf.evaluation import summary_lines
     from vhe_tf.experiments import pictures
 
     bin_dir = os.path.relpath(os.path.dirname(sys.executable))
@@ -376,7 +375,7 @@ def _say_what_was_made(
 Made in {run.folder}:
   best.keras     the model ({model.count_params():,} parameters)
   metrics.json   measurements on unseen groups:""")
-    for line in report.summary_lines(metrics):
+    for line in summary_lines(report):
         print(f"                   {line}")
     print(f"""\
   pictures/      {margin.join(pictures.description(arguments.experiment))}

@@ -14,17 +14,17 @@ __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ConvolutionalEncoder(base.BaseLayer):
-    """Stages of 3x3 convolutions, each ending in one of stride 2.
+    """Stages of 3x3 convolutions, each of which ends with a stride of 2.
 
     Unlike the paper's source (Edwards and Storkey, 2016), which normalises
-    over the batch, each image is normalised by itself: then `call` assigns no
-    moving statistics, episodes do not interact, and one shot is treated like
-    five.
+    over the batch, each image is normalised separately. `call` therefore
+    assigns no moving statistics, episodes do not interact, and 1-shot and
+    5-shot supports are treated alike.
 
     Args:
-        filters: For each stage, the number of filters.
-        convolutions: The number of stride-1 convolutions before the stride-2
-            one that ends a stage.
+        filters: Integers. Number of filters of each stage.
+        convolutions: Integer. Number of stride-1 convolutions of each stage
+            before its stride-2 convolution. Defaults to 2.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -64,13 +64,13 @@ class ConvolutionalEncoder(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ConvolutionalDecoder(base.BaseLayer):
-    """The mirror of `ConvolutionalEncoder`: features to an image of logits.
+    """A mirrored `ConvolutionalEncoder`, from features to parameters of images.
 
     Args:
-        image_shape: `(H, W, C)` of the image to make.
-        filters: The `filters` of the encoder that it mirrors.
-        convolutions: The number of stride-1 convolutions before the
-            transposed one of stride 2 that ends a stage.
+        image_shape: `(H, W, C)` of the output.
+        filters: Integers. The `filters` of the mirrored encoder.
+        convolutions: Integer. Number of stride-1 convolutions of each stage
+            before its transposed convolution of stride 2. Defaults to 2.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -91,7 +91,7 @@ class ConvolutionalDecoder(base.BaseLayer):
         self.image_shape = tuple(image_shape)
         self.filters = tuple(filters)
         self.convolutions = convolutions
-        # [(H, W), ..., smallest]: what each stage of the encoder leaves.
+        # [(H, W), ..., smallest]: the sizes after each stage of the encoder.
         self.sizes = [self.image_shape[:2]]
         for _ in self.filters:
             height, width = self.sizes[-1]
@@ -119,7 +119,7 @@ class ConvolutionalDecoder(base.BaseLayer):
         ):
             for block in stage:
                 image = block(image)
-            image = image[:, :height, :width]  # undoes the encoder's padding
+            image = image[:, :height, :width]  # undoes the padding
         return tf.reshape(
             self.logits(image), tf.concat([leading, self.image_shape], axis=0)
         )

@@ -3,7 +3,7 @@
 van den Oord et al. (2016), "Conditional Image Generation with PixelCNN
 Decoders", Figure 2. Two stacks: the vertical one sees every row above a pixel,
 the horizontal one the pixels to its left and, through the vertical one, all
-rows above. Masks are not multiplied: kernels have only the taps that count.
+rows above. No masks are needed: kernels have only the taps that are used.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def gate(features: tf.Tensor) -> tf.Tensor:
 
 
 def vertical(filters: int, kernel_size: int, **kwargs: Any) -> ShiftConvolution:
-    """Makes a convolution over a row and those above, centred in width."""
+    """Returns a convolution over a row and the rows above, centred in width."""
     reach = kernel_size // 2
     return ShiftConvolution(
         filters,
@@ -38,7 +38,7 @@ def vertical(filters: int, kernel_size: int, **kwargs: Any) -> ShiftConvolution:
 def horizontal(
     filters: int, kernel_size: int, **kwargs: Any
 ) -> ShiftConvolution:
-    """Makes a convolution over a pixel and those to its left."""
+    """Returns a convolution over a pixel and the pixels to its left."""
     reach = kernel_size // 2
     return ShiftConvolution(
         filters, (1, reach + 1), padding=((0, 0), (reach, 0)), **kwargs
@@ -49,16 +49,17 @@ def horizontal(
 class GatedResidualBlock(keras.layers.Layer):
     """One block of both stacks, each with a residual connection.
 
-    What the vertical stack passes to its gate goes on, by a 1x1 convolution,
-    to the gate of the horizontal one; the conditioning, added before that
-    fork, reaches both gates.
+    A 1x1 convolution connects the input of the vertical gate to the horizontal
+    gate. The conditioning is added before that fork and reaches both gates.
 
     Args:
-        filters: F, of both stacks.
-        kernel_size: Odd int k; the block reaches `k // 2` rows up and as many
-            pixels to the left (and to the right, in the rows above).
-        conditioning_kernel_size: Size of the convolution of the conditioning.
-        dropout: Rate, on what leaves either gate.
+        filters: Integer, F. Filters of both stacks.
+        kernel_size: Odd integer k. The block reaches `k // 2` rows up and as
+            many pixels to the left (and to the right, in the rows above).
+        conditioning_kernel_size: Integer. Kernel size of the convolution of
+            the conditioning. Defaults to 1.
+        dropout: Float. Dropout rate of the outputs of both gates. Defaults to
+            0.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -83,7 +84,7 @@ class GatedResidualBlock(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.conditioning_kernel_size = conditioning_kernel_size
-        self.rate = dropout
+        self.dropout = dropout
         policy = self.dtype_policy
         self.from_above = vertical(2 * filters, kernel_size, dtype=policy)
         self.from_left = horizontal(2 * filters, kernel_size, dtype=policy)
@@ -139,5 +140,5 @@ class GatedResidualBlock(keras.layers.Layer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "conditioning_kernel_size": self.conditioning_kernel_size,
-            "dropout": self.rate,
+            "dropout": self.dropout,
         }

@@ -1,4 +1,4 @@
-"""Layers from features to distributions: every constraint lives here."""
+"""Layers from features to distributions, with the constraints on them."""
 
 import math
 from typing import Any
@@ -20,17 +20,17 @@ __all__ = [
 # Keeps a posterior from collapsing onto a point, where densities overflow.
 _MIN_SCALE = 1e-5
 
-# Where features are small, at the start, pixels have a scale of 0.25, as
-# photographs have; 0.69 would be far more.
+# At initialisation features are small. Pixels then have a scale of 0.25, as in
+# photographs, and not 0.69.
 _RAW_SCALE_AT_START = -1.25
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class StandardNormal(base.BaseLayer):
-    """The prior N(0, I) over a latent vector, whatever its parents.
+    """The prior N(0, I) over a latent vector, independent of its parents.
 
     Args:
-        latent_size: Positive int, `L`, the number of latent dimensions.
+        latent_size: Positive integer, L. Number of latent dimensions.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -41,7 +41,7 @@ class StandardNormal(base.BaseLayer):
         `[L]`.
 
     Raises:
-        ValueError: If `latent_size` is not a positive int.
+        ValueError: If `latent_size` is not a positive integer.
     """
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ class DiagonalNormalHead(base.BaseLayer):
     is always float32, since sums of log-probabilities lose nats in float16.
 
     Args:
-        latent_size: Positive int, `L`, the number of latent dimensions.
+        latent_size: Positive integer, L. Number of latent dimensions.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -76,7 +76,7 @@ class DiagonalNormalHead(base.BaseLayer):
         shape `[L]`.
 
     Raises:
-        ValueError: If `latent_size` is not a positive int.
+        ValueError: If `latent_size` is not a positive integer.
     """
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
@@ -99,7 +99,7 @@ class DiagonalNormalHead(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class BernoulliImageHead(base.BaseLayer):
-    """Reads features as the logits of independent binary pixels.
+    """Maps logits to independent binary pixels.
 
     Args:
         **kwargs: Passed on to `keras.layers.Layer`.
@@ -121,17 +121,18 @@ class BernoulliImageHead(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class NormalImageHead(base.BaseLayer):
-    """Reads features as the parameters of independent Gaussian pixels.
+    """Maps features to independent Gaussian pixels.
 
-    The likelihood of Edwards and Storkey (2016) for colour images: locations
-    in (0, 1), and a scale of a level or more for each pixel and channel.
+    The likelihood of Edwards and Storkey (2016) for colour images. Each pixel
+    and channel has a location in (0, 1) and a scale of at least one level.
 
-    Log-probabilities are nats of a density whose unit is a level,
-    1 / (num_levels - 1): where a scale is well above a level, they approximate
+    Log-probabilities are in nats, of a density whose unit is one level,
+    1 / (num_levels - 1). If scales are well above one level, they approximate
     those of a distribution over the levels.
 
     Args:
-        num_levels: Of a channel; 256 for 8 bits.
+        num_levels: Integer, 2 or more. Number of levels per channel. Defaults
+            to 256.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -143,7 +144,7 @@ class NormalImageHead(base.BaseLayer):
         `[H, W, C]` and dtype float32.
 
     Raises:
-        ValueError: If `num_levels` is not an int of 2 or more.
+        ValueError: If `num_levels` is not an integer of 2 or more.
     """
 
     def __init__(self, num_levels: int = 256, **kwargs: Any) -> None:
@@ -161,8 +162,8 @@ class NormalImageHead(base.BaseLayer):
         return tfd.Independent(
             _NormalInLevels(
                 loc=tf.sigmoid(raw_loc),
-                # Narrower, a density grows without bound on pixels that are
-                # always black.
+                # A narrower density would grow without bound on pixels that
+                # are always black.
                 scale=tf.nn.softplus(raw_scale + _RAW_SCALE_AT_START) + level,
                 level=level,
             ),
@@ -174,7 +175,7 @@ class NormalImageHead(base.BaseLayer):
 
 
 class _NormalInLevels(tfd.Normal):
-    """A Normal whose density is for each `level` and not for each 1."""
+    """A Normal whose density is per `level` instead of per 1."""
 
     def __init__(
         self,

@@ -20,11 +20,11 @@ __all__ = [
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ConditionalNormal(base.BaseLayer):
-    """A diagonal Gaussian p(latent | parents) by a dense network.
+    """A diagonal Gaussian p(latent | parents) computed by a dense network.
 
     Args:
-        latent_size: Positive int, `L`.
-        units: Width of the hidden layer.
+        latent_size: Positive integer, L.
+        units: Integer. Width of the hidden layer.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -58,7 +58,7 @@ class ConditionalNormal(base.BaseLayer):
 
 
 class _EncoderPosterior(base.BaseLayer):
-    """What the posteriors from a support and from a query have in common."""
+    """Base class of posteriors that encode images to vectors."""
 
     def __init__(
         self,
@@ -110,16 +110,16 @@ class _EncoderPosterior(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class SupportPosterior(_EncoderPosterior):
-    """q(c; D, parents): encodes each element of D and averages over D.
+    """Posterior q(c; D, parents): encodes elements and averages over D.
 
-    The statistic network of Edwards and Storkey (2016): a dense layer before
-    and one after the mean over the support, so that the order of the support
-    does not matter and any size will do.
+    The statistic network of Edwards and Storkey (2016) has a dense layer before
+    and one after the mean over the support. It accepts supports of any size and
+    does not depend on their order.
 
     Args:
-        encoder: Layer from images `[B, H, W, C]` to features `[B, F]`.
-        latent_size: Positive int, `L`.
-        units: Width of the dense layers.
+        encoder: Keras layer from images `[B, H, W, C]` to features `[B, F]`.
+        latent_size: Positive integer, L.
+        units: Integer. Width of the dense layers.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -142,12 +142,12 @@ class SupportPosterior(_EncoderPosterior):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class QueryPosterior(_EncoderPosterior):
-    """q(z; x, parents) for a latent that belongs to one element.
+    """Posterior q(z; x, parents) of a per-element latent.
 
     Args:
-        encoder: Layer from images `[B, H, W, C]` to features `[B, F]`.
-        latent_size: Positive int, `L`.
-        units: Width of the dense layers.
+        encoder: Keras layer from images `[B, H, W, C]` to features `[B, F]`.
+        latent_size: Positive integer, L.
+        units: Integer. Width of the dense layers.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -165,12 +165,12 @@ class QueryPosterior(_EncoderPosterior):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ImageLikelihood(base.BaseLayer):
-    """p(x | latents): decodes latents, side by side, into an image.
+    """Likelihood p(x | latents): decodes concatenated latents to an image.
 
     Args:
-        decoder: Layer from features `[..., F]` to parameters
+        decoder: Keras layer from features `[..., F]` to parameters
             `[..., H, W, P]`.
-        head: Layer from those parameters to a distribution over images.
+        head: Keras layer from these parameters to a distribution over images.
         exclude: Sequence of names of latents on which x does not depend
             directly. Defaults to none.
         **kwargs: Passed on to `keras.layers.Layer`.
@@ -179,7 +179,8 @@ class ImageLikelihood(base.BaseLayer):
         **latents: `[S..., B, L]` each.
 
     Returns:
-        What `head` returns: batch shape `[S..., B]`, event shape `[H, W, C]`.
+        The distribution of `head`, with batch shape `[S..., B]` and event
+        shape `[H, W, C]`.
 
     Raises:
         ValueError: If `exclude` names an unknown latent. Raised by `call`.
@@ -204,7 +205,7 @@ class ImageLikelihood(base.BaseLayer):
                 "`exclude` names latents on which x does not depend directly, "
                 f"some of {sorted(latents)}. Received: {sorted(unknown)}."
             )
-        # By name, so that the order of declaration does not matter.
+        # Sorted by name: the order of declaration does not matter.
         seen = sorted(set(latents).difference(self.exclude))
         values = [latents[name] for name in seen]
         return self.head(self.decoder(tf.concat(values, axis=-1)))

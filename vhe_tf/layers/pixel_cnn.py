@@ -19,26 +19,27 @@ __all__ = ["GatedPixelCNN"]
 class GatedPixelCNN(keras.layers.Layer):
     """A gated PixelCNN without a blind spot (van den Oord et al. 2016).
 
-    A pixel's parameters depend on the pixels before it, in raster order, as
-    far as `receptive_field` reaches. A decoder that sees too far can model an
-    image without its latents, and then learns to ignore them. Of the
-    conditioning they see what lies around those pixels; further down only as
-    far as the convolutions of the conditioning itself reach.
+    The parameters of a pixel depend on the pixels before it, in raster order,
+    within the receptive field. A decoder with a large receptive field can model
+    images without the latents, and then learns to ignore them. The conditioning
+    is seen around those pixels, and below the present row only as far as the
+    convolutions of the conditioning reach.
 
     Args:
-        num_parameters: P, the parameters of a pixel.
-        filters: F, of both stacks.
-        num_blocks: K, the number of gated blocks.
-        kernel_size: Odd int, of the blocks.
-        first_kernel_size: Odd int, of the layer that reads the image.
-        conditioning_filters: Filters of 3x3 convolutions through which the
-            conditioning goes first, if any.
-        conditioning_kernel_size: Size of the convolutions by which it then
-            enters each gate.
-        dropout: Rate, in every block.
-        bias_initializer: As in Keras's own layers; of the last layer, the
-            parameters of a pixel before anything is learned. See
-            `Pixels.initial_parameters`.
+        num_parameters: Integer, P. Number of parameters per pixel.
+        filters: Integer, F. Filters of both stacks.
+        num_blocks: Integer, K. Number of gated blocks.
+        kernel_size: Odd integer. Kernel size of the blocks. Defaults to 3.
+        first_kernel_size: Odd integer. Kernel size of the layer that reads the
+            image. Defaults to 7.
+        conditioning_filters: Integers. Filters of 3x3 convolutions that encode
+            the conditioning. Defaults to none.
+        conditioning_kernel_size: Integer. Kernel size of the convolutions of
+            the conditioning into each gate. Defaults to 1.
+        dropout: Float. Dropout rate of every block. Defaults to 0.
+        bias_initializer: Initializer of the last bias, which gives the initial
+            parameters of a pixel; see `Pixels.initial_parameters`. Defaults to
+            `"zeros"`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -88,10 +89,11 @@ class GatedPixelCNN(keras.layers.Layer):
         self.first_kernel_size = first_kernel_size
         self.conditioning_filters = tuple(conditioning_filters)
         self.conditioning_kernel_size = conditioning_kernel_size
-        self.rate = dropout
+        self.dropout = dropout
+        self.bias_initializer = keras.initializers.get(bias_initializer)
         policy = self.dtype_policy
-        # They see the pixels before the present one only: the image is
-        # shifted by a row or a pixel, and one row and pixel of the kernel go.
+        # Both see only pixels before the present one: the image is shifted by
+        # a row or a pixel, and the kernel loses one row and one pixel.
         reach = first_kernel_size // 2
         self.first_above = ShiftConvolution(
             filters,
@@ -118,12 +120,12 @@ class GatedPixelCNN(keras.layers.Layer):
         ]
         self.hidden = Pointwise(filters, dtype=policy)
         self.parameters = Pointwise(
-            num_parameters, bias_initializer=bias_initializer, dtype=policy
+            num_parameters, bias_initializer=self.bias_initializer, dtype=policy
         )
 
     @property
     def receptive_field(self) -> int:
-        """How many rows up, and pixels to the left, a pixel sees."""
+        """Number of rows above and of pixels to the left that a pixel sees."""
         reach = self.kernel_size // 2
         return self.first_kernel_size // 2 + self.num_blocks * reach
 
@@ -151,10 +153,10 @@ class GatedPixelCNN(keras.layers.Layer):
         return self.last(left)
 
     def first(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns what both stacks begin with, `[N, H, W, F]` each.
+        """Returns the inputs of both stacks, `[N, H, W, F]` each.
 
-        A row of the vertical one has seen the rows above it, a pixel of the
-        horizontal one those to its left.
+        The vertical stack depends on the rows above, the horizontal one on the
+        pixels to the left.
         """
         above = self.first_above(
             tf.pad(images[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
@@ -233,8 +235,8 @@ class GatedPixelCNN(keras.layers.Layer):
             "first_kernel_size": self.first_kernel_size,
             "conditioning_filters": list(self.conditioning_filters),
             "conditioning_kernel_size": self.conditioning_kernel_size,
-            "dropout": self.rate,
+            "dropout": self.dropout,
             "bias_initializer": keras.initializers.serialize(
-                self.parameters.bias_initializer
+                self.bias_initializer
             ),
         }

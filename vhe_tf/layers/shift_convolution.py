@@ -1,4 +1,4 @@
-"""Stride-1 convolutions with a fast gradient, the work of every stack here."""
+"""Stride-1 convolutions with a fast gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,31 +9,31 @@ import tensorflow as tf
 __all__ = ["Padding", "Pointwise", "ShiftConvolution", "convolve"]
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros added `((above, below), (left, right))`."""
+"""Number of zeros added: `((above, below), (left, right))`."""
 
-# Below it a matrix product a tap is thin, and its slices are not aligned.
+# Below this number, the matrix product per tap is slow: thin and not aligned.
 _FEW_CHANNELS = 8
 
 
 def convolve(
     images: tf.Tensor, kernel: tf.Tensor, padding: Padding
 ) -> tf.Tensor:
-    """Convolves with stride 1; what `tf.nn.conv2d` computes.
+    """Convolves with stride 1, as `tf.nn.conv2d` does.
 
-    The gradients are written out, since TensorFlow's own take half of the time
-    of a training step on CPU: that of the images is another forward
-    convolution, and that of the kernel one matrix product a tap, between
+    The gradients are explicit, since TensorFlow's own take half of the time of
+    a training step on CPU. The gradient of the images is another forward
+    convolution. That of the kernel is one matrix product per tap, between
     slices of the padded images that are contiguous in memory.
 
     Args:
         images: `[N, H, W, C]`.
         kernel: `[kh, kw, C, F]`.
-        padding: At most `kh - 1` rows above or below and `kw - 1` columns to
-            the left or right.
+        padding: `Padding`, at most `kh - 1` rows above or below and `kw - 1`
+            columns to the left or right.
 
     Returns:
-        `[N, H', W', F]`, of the same height and width where the padding adds
-        up to `kh - 1` and `kw - 1`.
+        Tensor of shape `[N, H', W', F]`. The size of the images is kept if the
+        padding adds up to `kh - 1` and `kw - 1`.
     """
     kh, kw, channels, filters = kernel.shape
     if (kh, kw) == (1, 1):
@@ -87,7 +87,7 @@ def _kernel_gradient(
         )
     padded = tf.pad(images, [(0, 0), *padding, (0, 0)])
     width = tf.shape(padded)[2]
-    # Aligned to the padded images, a tap is a constant distance in memory.
+    # Aligned to the padded images, a tap is a constant offset in memory.
     aligned = tf.pad(upstream, [(0, 0), (0, kh - 1), (0, kw - 1), (0, 0)])
     flat_images = tf.reshape(padded, [-1, channels])
     flat_upstream = tf.reshape(aligned, [-1, filters])
@@ -113,12 +113,12 @@ class ShiftConvolution(keras.layers.Layer):
     """A convolution of stride 1 with explicit padding.
 
     Args:
-        filters: F.
+        filters: Integer, F.
         kernel_size: `(kh, kw)`.
-        padding: See `convolve`; default that which keeps the image centred
-            and its size.
-        use_bias: Bool.
-        bias_initializer: As in Keras's own layers.
+        padding: `Padding`, see `convolve`. Defaults to the padding that keeps
+            the image centred and its size.
+        use_bias: Boolean. Defaults to True.
+        bias_initializer: Initializer. Defaults to `"zeros"`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -197,10 +197,10 @@ class ShiftConvolution(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Pointwise(ShiftConvolution):
-    """A 1x1 convolution: one affine map for every pixel.
+    """A 1x1 convolution: the same affine map for every pixel.
 
     Args:
-        filters: F.
+        filters: Integer, F.
         **kwargs: Passed on to `ShiftConvolution`.
     """
 

@@ -33,23 +33,25 @@ _MIN_SCALE = 1e-3
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class TemplatePosterior(base.BaseLayer):
-    """q(c; D): a spatial transformer network averaged over the support.
+    """Posterior q(c; D): a spatial transformer averaged over the support.
 
-    Each support image is brought into a common pose and encoded by
-    convolutions at one or several scales; at each scale the features are
-    averaged over the support, and from the averages, coarse to fine, comes the
-    diagonal Gaussian over the template.
+    A spatial transformer moves each support image to a common pose, and
+    convolutions encode it at one or several scales. The features of each scale
+    are averaged over the support. From the averages, coarse to fine, further
+    convolutions compute a diagonal Gaussian over the template.
 
     Args:
-        channels: L, of the template.
-        filters: Of each scale, the full one first; each next has half the
-            height and width. The published model has one scale.
-        kernel_size: Of all convolutions.
-        units: Width of the hidden layer between an image and its pose.
-        initial_scale: The standard deviation of the posterior of blank images
-            before anything is learned, and about that of any others, when the
-            mean is near zero: a template is noise unless it is small. By
-            default log 2, of zero biases.
+        channels: Integer, L. Channels of the template.
+        filters: Integers. Filters of each scale, the full resolution first.
+            Each further scale has half the height and width. Defaults to
+            `(10,)`, one scale, as published.
+        kernel_size: Integer. Kernel size of all convolutions. Defaults to 5.
+        units: Integer. Width of the hidden layer between an image and its
+            pose. Defaults to 32.
+        initial_scale: Float or None. Standard deviation of the posterior of
+            blank images at initialisation, approximately that of all images.
+            The mean is then near zero, so that a template is mostly noise
+            unless this is small. Defaults to None, log 2 from zero biases.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -183,12 +185,14 @@ def _doubled(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class PixelCNNPrior(base.BaseLayer):
-    """p(c): a PixelCNN with Gaussian pixels, autoregressive over space only.
+    """Prior p(c): a PixelCNN with Gaussian pixels.
+
+    It is autoregressive over space only, not over channels.
 
     Args:
         image_shape: `(H, W, L)` of the template.
-        filters: Of the gated PixelCNN.
-        num_blocks: Of the gated PixelCNN.
+        filters: Integer. Filters of the gated PixelCNN.
+        num_blocks: Integer. Number of its blocks.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Returns:
@@ -230,17 +234,17 @@ class PixelCNNPrior(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class PosePosterior(base.BaseLayer):
-    """q(z; x, c): a diagonal Gaussian over the pose of x, by convolutions.
+    """Posterior q(z; x, c): a diagonal Gaussian over the pose of x.
 
     Args:
-        encoder: Layer from images `[N, H, W, C]` to features `[N, F]`.
-        latent_size: Z.
+        encoder: Keras layer from images `[N, H, W, C]` to features `[N, F]`.
+        latent_size: Positive integer, Z.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
         query: `[B, H, W, C]`.
-        *templates: `[S..., B, H, W, L]` each; the encoder sees them as more
-            channels of the query. None for q(z; x).
+        *templates: Tensors of shape `[S..., B, H, W, L]`. The encoder receives
+            them as further channels of the query. Omitted for q(z; x).
 
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
@@ -285,17 +289,19 @@ class PosePosterior(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class PoseLikelihood(base.BaseLayer):
-    """p(x | STN(c, z)): a PixelCNN over images, given a template in a pose.
+    """Likelihood p(x | STN(c, z)): a PixelCNN given a template in a pose.
 
     Args:
-        network: A `GatedPixelCNN`, conditioned.
+        network: `GatedPixelCNN` with conditioning.
         image_shape: `(H, W, C)`.
-        template: The name of c, the latent that is transformed.
-        pose: The name of z, the latent that says how.
-        num_levels: Of a channel: 2 for independent Bernoullis, more for a
-            mixture; see `DiscretizedLogisticPixels`.
-        num_components: Of that mixture.
-        units: Width of the hidden layer between z and the affine map.
+        template: String. The name of c, the latent that is transformed.
+        pose: String. The name of z, from which the affine map is computed.
+        num_levels: Integer. Number of levels per channel: 2 for independent
+            Bernoullis, more for a mixture; see `DiscretizedLogisticPixels`.
+            Defaults to 2.
+        num_components: Integer. Components of that mixture. Defaults to 1.
+        units: Integer. Width of the hidden layer between z and the affine map.
+            Defaults to 32.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -369,17 +375,17 @@ class PoseLikelihood(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class StyledLikelihood(PoseLikelihood):
-    """p(x | STN(c, z), s): a PixelCNN over colour images in a style.
+    """Likelihood p(x | STN(c, z), s): a PixelCNN of colour images in a style.
 
-    At each location it is conditioned on the outer product of the style and
-    the template there (Section 4.3). Unlike the paper, each has a constant 1
-    added first: then c and s also act by themselves, and c is learned before s
-    means anything.
+    Each location is conditioned on the outer product of the style and the
+    template there (Section 4.3). Unlike the paper, a constant 1 is appended to
+    both first: c and s then also act by themselves, and c can be learned before
+    s is.
 
     Args:
-        network: A `GatedPixelCNN`, conditioned.
+        network: `GatedPixelCNN` with conditioning.
         image_shape: `(H, W, C)`.
-        style: The name of s.
+        style: String. The name of s.
         **kwargs: Passed on to `PoseLikelihood`.
 
     Call arguments:

@@ -17,7 +17,7 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
-    """Resamples images by affine maps, bilinearly; beyond the edge is zero.
+    """Resamples images by affine maps, bilinearly, with zeros around them.
 
     Args:
         images: `[..., H, W, C]`.
@@ -32,7 +32,7 @@ def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
     """
     height, width, channels = images.shape[-3:]
     x, y = _source_positions(tf.reshape(theta, [-1, 6]), height, width)
-    # A border of zeros, in which every position beyond the edge ends.
+    # Positions outside the image end in a border of zeros.
     x = tf.clip_by_value(x + 1.0, 0.0, width + 1.0)
     y = tf.clip_by_value(y + 1.0, 0.0, height + 1.0)
     x_low = tf.minimum(tf.floor(x), width)
@@ -68,7 +68,7 @@ def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
 def _source_positions(
     theta: tf.Tensor, height: int, width: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns where each output pixel is read, x and y in pixels, [N, H, W]."""
+    """Returns the sources of output pixels, x and y in pixels, [N, H, W]."""
     x = ((tf.range(width, dtype=tf.float32) + 0.5) / width * 2.0) - 1.0
     y = ((tf.range(height, dtype=tf.float32) + 0.5) / height * 2.0) - 1.0
     a, b, t, c, d, u = (
@@ -85,13 +85,13 @@ def _source_positions(
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class AffineMap(base.BaseLayer):
-    """Maps features to the parameters of an affine map, at first the identity.
+    """Maps features to an affine map, initially the identity.
 
-    Each parameter stays within 1 of the identity's, so that no image is ever
-    lost from sight.
+    Each parameter stays within 1 of that of the identity, so that the image
+    never leaves the frame.
 
     Args:
-        units: Width of the hidden layer.
+        units: Integer. Width of the hidden layer.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
@@ -121,11 +121,11 @@ class AffineMap(base.BaseLayer):
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Localisation(base.BaseLayer):
-    """Two convolutions, each with pooling: an image's features for its pose.
+    """Two convolutions with pooling that encode the pose of an image.
 
-    The localisation network of the PixelCNN model: 7x7 to 8 channels and 5x5
-    to 10, without padding, each with 2x2 maximum pooling and ReLU; 90 features
-    of a 28x28 image. (Padded where an image is too small for that.)
+    The localisation network of the PixelCNN model has convolutions of 7x7 to 8
+    channels and 5x5 to 10 channels without padding, each with 2x2 maximum
+    pooling and ReLU. A 28x28 image has 90 features. Smaller images are padded.
 
     Args:
         **kwargs: Passed on to `keras.layers.Layer`.

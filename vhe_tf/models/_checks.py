@@ -43,6 +43,7 @@ class Model(Protocol):
 
     latents: tuple[Latent, ...]
     image_shape: tuple[int, int, int]
+    num_levels: int
 
 
 # Construction ----------------------------------------------------------------
@@ -84,8 +85,12 @@ def check_kl(latent: Latent, kl: tf.Tensor) -> None:
 
 def check_all_used(
     model: Model, likelihood: keras.layers.Layer, *, samples: _graph.Samples
-) -> None:
-    """Rejects latents on which nothing that is generated depends."""
+) -> tfd.Distribution:
+    """Rejects latents on which nothing that is generated depends.
+
+    Returns:
+        The distribution of images given these samples.
+    """
     continuous = {k: v for k, v in samples.items() if v.dtype.is_floating}
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(continuous)
@@ -120,25 +125,36 @@ def check_all_used(
                 "parent. Use it there, or leave it out. Received: "
                 f"latents={[v.name for v in model.latents]}."
             )
+    return pixels
 
 
 # Inference -------------------------------------------------------------------
 
 
-def checked_images(name: str, images: Any) -> tf.Tensor:
-    """Returns float32 images; refuses those of 0 to 255."""
+def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
+    """Returns float32 images; scales uint8 images from 0..255 to 0..1.
+
+    Pixels of a model of binary pixels become 0 or 1, from 128 on.
+    """
     images = tf.convert_to_tensor(images)
+    if images.dtype == tf.uint8:
+        images = tf.cast(images, tf.float32) / 255.0
+        if model.num_levels == 2:
+            images = tf.cast(images >= 0.5, tf.float32)
+        return images
     if not images.dtype.is_floating:
         raise ValueError(
-            "Images are floating point, ink 1. "
+            "Images are floating point from 0 to 1 or uint8 from 0 to 255, "
+            "with ink 1 or 255. "
             f"Received: {name!r} of dtype {images.dtype.name}."
         )
     if tf.executing_eagerly() and tf.size(images) > 0:
         largest = float(tf.reduce_max(images))
         if largest > _LARGEST_PIXEL:
             raise ValueError(
-                "Images are floats from 0 to 1; divide those of 0 to 255 "
-                f"by 255. Received: {name!r} with a pixel of {largest:g}."
+                "Images of floating point are from 0 to 1. Divide pixels from "
+                "0 to 255 by 255. "
+                f"Received: {name!r} with a pixel of {largest:g}."
             )
     return tf.cast(images, tf.float32)
 
@@ -171,7 +187,7 @@ def checked_support(
     checked = {
         name: value
         if isinstance(value, tfd.Distribution)
-        else checked_images(name, value)
+        else checked_images(model, name, images=value)
         for name, value in support.items()
     }
     shapes = [
@@ -179,8 +195,16 @@ def checked_support(
         for name, value in checked.items()
         if not isinstance(value, tfd.Distribution)
     ]
+    for value, expected in shapes:
+        if value.shape.rank is not None and value.shape.rank < len(expected):
+            letters = ", ".join((*axes, "N", "H", "W", "C"))
+            raise ValueError(
+                f"A support has the axes [{letters}], with N images of each "
+                "group. Add those that are missing by `images[None]`. "
+                f"Received: a support of shape {value.shape}."
+            )
     if query is not None:
-        # A batch axis of size 1 too many would broadcast unseen.
+        # An extra batch axis of size 1 would broadcast without an error.
         shapes.append((query, ("B", *model.image_shape)))
         for value in checked.values():
             if isinstance(value, tfd.Distribution):
@@ -209,8 +233,8 @@ def check_no_posteriors(method: str, support: _graph.Support) -> None:
     for name, value in support.items():
         if isinstance(value, tfd.Distribution):
             raise ValueError(
-                f"`{method}` takes supports, not what `encode` returned, which "
-                "`log_likelihood` scores one class at a time. Received: "
+                f"`{method}` takes images, not results of `encode`. To score "
+                "a class by its posterior, use `log_likelihood`. Received: "
                 f"support[{name!r}] of type {type(value).__name__}."
             )
 
@@ -218,8 +242,8 @@ def check_no_posteriors(method: str, support: _graph.Support) -> None:
 def checked_query(
     model: Model, query: Any, *, batch_size: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the query of samples; a B of 1 would broadcast unseen."""
-    query = checked_images("query", query)
+    """Returns the query of samples, with the same B."""
+    query = checked_images(model, "query", images=query)
     tf.debugging.assert_shapes(
         [(query, ("B", *model.image_shape))],
         message="The query has a wrong shape.",
@@ -235,7 +259,7 @@ def checked_query(
 def check_given(
     model: Model, argument: str, *, given: Mapping[str, Any]
 ) -> None:
-    """Refuses values of latents that leave out what they depend on."""
+    """Rejects values of latents without values of their parents."""
     known = [latent.name for latent in model.latents]
     groups = _graph.group_names(model.latents)
     if not set(given) <= set(known) or not set(given) & set(groups):
@@ -246,10 +270,10 @@ def check_given(
     for latent in model.latents:
         missing = [p for p in latent.parents if p not in given]
         if latent.name in given and missing:
-            # Their prior is not what they are given this latent.
+            # Given this latent, its parents do not follow their prior.
             raise ValueError(
                 f"Latent {latent.name!r} depends on {missing}: pass these "
-                "too, all that `infer` or `encode` returned. "
+                "too, the whole result of `infer` or `encode`. "
                 f"Received: `{argument}` of {sorted(given)}."
             )
 
@@ -263,9 +287,9 @@ def checked_episode(
     """Returns an episode of float32 images; checks its keys and shapes."""
     group_latents = _graph.group_names(model.latents)
     check_keys(episode, group_latents, with_sizes=rescales)
-    query = checked_images("query", episode["query"])
+    query = checked_images(model, "query", images=episode["query"])
     support = {
-        name: checked_images(name, episode["support"][name])
+        name: checked_images(model, name, images=episode["support"][name])
         for name in group_latents
     }
     seed = tf.cast(episode["seed"], tf.int32)
@@ -275,7 +299,7 @@ def checked_episode(
             "`vhe_tf.random.fold_in(0, tf.range(B))`. "
             f"Received: a seed of shape {seed.shape}."
         )
-    # A batch axis of size 1 too many would broadcast into a wrong bound.
+    # An extra batch axis of size 1 would broadcast into a wrong ELBO.
     shapes = [(query, ("B", *model.image_shape)), (seed, ("B", 2))]
     for name, images in support.items():
         shapes.append((images, ("B", f"N of {name}", *model.image_shape)))
@@ -323,8 +347,8 @@ def checked_by_latent(
 def checked_accumulation(accumulation: int) -> int:
     if not isinstance(accumulation, int) or accumulation < 1:
         raise ValueError(
-            "`accumulation` is the number of microbatches of a step, a "
-            f"positive int. Received: accumulation={accumulation!r}."
+            "`accumulation` is the number of gradient-accumulation steps, a "
+            f"positive integer. Received: accumulation={accumulation!r}."
         )
     return accumulation
 

@@ -1,4 +1,4 @@
-"""Declared latents and the acyclic graph that they form (Section 3.2)."""
+"""Declared latents and their acyclic graph (Section 3.2)."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -18,32 +18,34 @@ _DIVERGENCES = ("closed_form", "one_sample")
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Latent(base.BaseLayer):
-    """A latent variable: what it is called, its prior and its posterior.
+    """A latent variable with a name, a prior and a posterior.
 
     A group latent (`per_element=False`) is shared by all elements of a group
-    and inferred from a support set D drawn from it; a per-element latent
+    and inferred from a support set D of its elements. A per-element latent
     belongs to one element and is inferred from that element.
 
     Args:
-        name: Str, the latent's name; for a group latent also the name of the
-            grouping in the data (`"character"`, `"alphabet"`).
-        prior: Keras layer, `prior(*parents)` returns the `tfd.Distribution`
+        name: String. The name of the latent. For a group latent it is also the
+            name of the grouping in the data (`"character"`, `"alphabet"`).
+        prior: Keras layer. `prior(*parents)` returns the `tfd.Distribution`
             `p(latent | parents)`. Without parents its batch shape is `[]`.
-        posterior: Keras layer, `posterior(observed, *parents)` returns
-            `q(latent; observed, parents)`, of the same event shape as the
-            prior and, for a KL in closed form, of a family that has one.
+        posterior: Keras layer. `posterior(observed, *parents)` returns
+            `q(latent; observed, parents)`, with the event shape of the prior.
             `observed` is the support, `[B, N, H, W, C]`, or for a per-element
-            latent the query, `[B, H, W, C]`. Parents may carry sample axes,
-            `[S..., B, E...]`; the posterior then has batch shape `[S..., B]`.
-        parents: Names of the latents that it is conditioned on.
-        per_element: Bool, whether each element has its own.
-        divergence: `"closed_form"`, or `"one_sample"` where the prior has no
-            closed-form KL.
+            latent the query, `[B, H, W, C]`. Parents can have sample axes,
+            `[S..., B, E...]`. The posterior then has batch shape `[S..., B]`.
+        parents: Names of the latents on which it is conditioned. Defaults to
+            none.
+        per_element: Boolean. Whether each element has its own value. Defaults
+            to False.
+        divergence: String. `"closed_form"`, or `"one_sample"` if the KL of
+            posterior and prior has no closed form. Defaults to
+            `"closed_form"`.
 
     Call arguments:
         observed: The support or the query, see `posterior`.
-        *parents: `[S..., B, E...]`, the values of the parents, in the order
-            of `parents`.
+        *parents: Tensors of shape `[S..., B, E...]`, the values of the
+            parents, in the order of `parents`.
 
     Returns:
         The posterior and the prior, two `tfd.Distribution`s.
@@ -94,8 +96,8 @@ class Latent(base.BaseLayer):
         """Returns `KL[posterior || prior]`, `[S..., B]`, nats.
 
         Raises:
-            ValueError: If their event shapes differ, or there is no closed
-                form and `divergence` says that there is.
+            ValueError: If their event shapes differ, or `divergence` is
+                `"closed_form"` and no closed form is known.
         """
         if not posterior.event_shape.is_compatible_with(prior.event_shape):
             raise ValueError(
@@ -109,8 +111,8 @@ class Latent(base.BaseLayer):
             return tfd.kl_divergence(posterior, prior)
         except NotImplementedError as error:
             raise ValueError(
-                f"The KL of latent {self.name!r} has no closed form that is "
-                "known; declare it with divergence='one_sample'. Received: a "
+                f"No closed form of the KL of latent {self.name!r} is known. "
+                "Declare it with divergence='one_sample'. Received: a "
                 f"posterior {type(posterior).__name__} and a prior "
                 f"{type(prior).__name__}."
             ) from error
@@ -139,11 +141,11 @@ def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
     """Sorts latents so that each follows its parents.
 
     Args:
-        latents: The declared latents; of those whose parents are placed, the
-            one declared first comes next.
+        latents: Declared latents. If the parents of several are placed, the
+            latent declared first is next.
 
     Returns:
-        The same latents, parents first.
+        Tuple of the same latents, parents first.
 
     Raises:
         ValueError: If there are no latents or no group latent, a name occurs

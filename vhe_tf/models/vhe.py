@@ -14,6 +14,7 @@ and the episode seeds all its randomness. The same code therefore trains,
 compiles, resumes exactly and exports.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from vhe_tf import random
 from vhe_tf.layers import dropout
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
+from vhe_tf.models import _summary
 from vhe_tf.models.latents import Latent
 from vhe_tf.models.variable_model import LatentVariableModel
 
@@ -292,6 +294,34 @@ class VHE(LatentVariableModel):
 
     def _results(self) -> dict[str, Any]:
         return {name: t.result() for name, t in self._trackers.items()}
+
+    # Description -------------------------------------------------------------
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Sequence[float] | None = None,
+        print_fn: Callable[[str], Any] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
+    ) -> None:
+        """Prints the graph of latents, and then Keras' table of layers.
+
+        The arguments are those of `keras.Model.summary`.
+        """
+        table = _summary.graph_table(
+            self.latents, self.likelihood, nodes=self._nodes
+        )
+        (print_fn or print)(table)
+        super().summary(
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     # Configuration -----------------------------------------------------------
 

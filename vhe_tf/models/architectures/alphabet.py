@@ -20,26 +20,36 @@ def alphabet_vhe(
     objective: objectives.Objective | str = objectives.Objective.VHE,
     groups: tuple[str, str] = ("alphabet", "character"),
 ) -> VHE:
-    """Makes the hierarchical model: a an alphabet, c a character (Eq. 21).
+    """Makes the hierarchical model of alphabets and characters (Eq. 21).
 
     "We extended the deconvolutional model with an extra latent layer a using
     the same encoder and decoder architecture as c" (Section 4.3). p(a) =
-    N(0, I), p(c | a) is learned; q(a; D_a), q(c; D_c, a), and z of an element
-    as in `deconvolutional_vhe`.
+    N(0, I) and p(c | a) is learned. The posteriors are q(a; D_a) and
+    q(c; D_c, a). The latent z of an element is that of `deconvolutional_vhe`.
 
     Args:
-        size: As in `deconvolutional_vhe`. In the published model x depends on
-            both a and c; in the small one on a through c alone, so that it
-            cannot learn the characters of the training alphabets by heart.
-        image_shape: As there.
-        objective: The bound to train.
-        groups: The names of the groupings, the one that holds the other first.
+        size: String. `"published"` or `"small"`. In the published model x
+            depends on both a and c. In the small one it depends on a only
+            through c, so that it cannot memorize the characters of the
+            training alphabets. Defaults to `"published"`.
+        image_shape: Three positive integers, `(H, W, C)`. Defaults to
+            `(28, 28, 1)`.
+        objective: `Objective` or its name. The objective to train. Defaults
+            to `"vhe"`.
+        groups: Pair of strings. The names of the groupings, the outer one
+            first. Defaults to `("alphabet", "character")`.
 
     Returns:
         A `VHE` with the latents `groups` and `"element"`.
 
     Raises:
         ValueError: If `size` is unknown.
+
+    Example:
+    >>> import vhe_tf
+    >>> model = vhe_tf.alphabet_vhe("small", image_shape=(8, 8, 1))
+    >>> [latent.parents for latent in model.latents]
+    [(), ('alphabet',), ('character',)]
     """
     s = _sizes.checked_size(size, deconvolutional.SIZES)
     outer, inner = groups

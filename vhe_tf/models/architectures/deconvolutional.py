@@ -61,24 +61,35 @@ def deconvolutional_vhe(
     group: str = "character",
     num_levels: int = 2,
 ) -> VHE:
-    """Makes the deconvolutional model: c a group, z an element.
+    """Makes the deconvolutional model with a latent per group and per element.
 
-    p(c) = N(0, I), p(z | c) and q(z; c, x) as in Edwards and Storkey (2016),
-    so that z carries only what c leaves open.
+    The latent of a group is c, the latent of an element z. p(c) = N(0, I);
+    p(z | c) and q(z; c, x) are those of Edwards and Storkey (2016). z therefore
+    encodes only what c does not determine.
 
     Args:
-        size: `"published"`, or `"small"`, which trains on two CPU cores.
-        image_shape: `(H, W, C)`.
-        objective: The bound to train.
-        group: The name of the grouping, and so of the group latent.
-        num_levels: Of a channel: 2 for binary images, each channel of a pixel
-            a Bernoulli; 256 for 8 bits, each a Gaussian (`NormalImageHead`).
+        size: String. `"published"`, or `"small"`, which trains on two CPU
+            cores. Defaults to `"published"`.
+        image_shape: Three positive integers, `(H, W, C)`. Defaults to
+            `(28, 28, 1)`.
+        objective: `Objective` or its name. The objective to train. Defaults
+            to `"vhe"`.
+        group: String. The name of the grouping, and so of the group latent.
+            Defaults to `"character"`.
+        num_levels: Integer. Number of levels per channel. Pixels are Bernoulli
+            for 2 levels, else Gaussian (`NormalImageHead`). Defaults to 2.
 
     Returns:
         A `VHE` with the latents `group` and `"element"`.
 
     Raises:
-        ValueError: If `size` is unknown or `num_levels` less than 2.
+        ValueError: If `size` is unknown or `num_levels` is less than 2.
+
+    Example:
+    >>> import vhe_tf
+    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
+    >>> [latent.name for latent in model.latents]
+    ['character', 'element']
     """
     s = _sizes.checked_size(size, SIZES)
 

@@ -28,28 +28,31 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class PixelCNNSize:
-    """The numbers that `pixel_cnn_vhe` is made of.
+    """The sizes of which `pixel_cnn_vhe` is made.
 
-    A size of your own is one of `PIXEL_CNN_SIZES` with some of them replaced:
+    To define another size, replace fields of one of `PIXEL_CNN_SIZES`:
     `dataclasses.replace(PIXEL_CNN_SIZES["small"], filters=48)`.
 
     Attributes:
-        template_channels: Of the template c.
-        encoder_filters: Of each scale of q(c; D); see `TemplatePosterior`.
-        encoder_kernel_size: Of its convolutions.
-        pose_filters: Of the convolutions of q(z; c, x); where there are none,
-            q(z; x) by the published localisation network.
-        pose_size: Of z.
-        prior_filters: Of the gated PixelCNN of p(c).
-        prior_blocks: Of the same.
-        filters: Of the gated PixelCNN of p(x | c, z); see `GatedPixelCNN` for
-            this and those below.
-        num_blocks: Of the same.
-        kernel_size: Of its blocks.
-        conditioning_filters: Of the 3x3 convolutions before its gates.
-        conditioning_kernel_size: Of the convolutions into its gates.
-        dropout: Of its blocks.
-        num_components: Of the mixture of a pixel of many levels.
+        template_channels: Integer. Channels of the template c.
+        encoder_filters: Integers. Filters of each scale of q(c; D); see
+            `TemplatePosterior`.
+        encoder_kernel_size: Integer. Kernel size of its convolutions.
+        pose_filters: Integers. Filters of the convolutions of q(z; c, x). If
+            empty, the published localisation network computes q(z; x).
+        pose_size: Integer. Size of z.
+        prior_filters: Integer. Filters of the gated PixelCNN of p(c).
+        prior_blocks: Integer. Number of its blocks.
+        filters: Integer. Filters of the gated PixelCNN of p(x | c, z), as the
+            fields below; see `GatedPixelCNN`.
+        num_blocks: Integer. Number of its blocks.
+        kernel_size: Integer. Kernel size of its blocks.
+        conditioning_filters: Integers. Filters of the 3x3 convolutions before
+            its gates.
+        conditioning_kernel_size: Integer. Kernel size of the convolutions into
+            its gates.
+        dropout: Float. Dropout rate of its blocks.
+        num_components: Integer. Mixture components of a pixel of many levels.
     """
 
     template_channels: int
@@ -130,31 +133,40 @@ def pixel_cnn_vhe(
 ) -> VHE:
     """Makes the hierarchical PixelCNN model of Figure 3.
 
-    c is a template, an image of several channels, with a PixelCNN prior and a
-    spatial transformer averaged over D as posterior; z, with prior N(0, I),
-    says in which pose the template appears; x is a gated PixelCNN given the
-    template in that pose, STN(c, z). Of images of many levels the posterior
-    begins narrow (`TemplatePosterior.initial_scale`).
+    c is a template, an image of several channels. It has a PixelCNN prior, and
+    a spatial transformer averaged over D as posterior. z has the prior N(0, I)
+    and determines the pose of the template. x is a gated PixelCNN given the
+    template in that pose, STN(c, z). For images of many levels the posterior
+    starts narrow (`TemplatePosterior.initial_scale`).
 
     Args:
-        size: `"published"`, after a later configuration by the paper's
-            authors; `"small"`, which trains on two CPU cores, encodes at
-            three scales, and infers z from x and c, not x alone; `"large"`,
-            the small structure with twice the filters and one block more in
-            the decoder, wider encoders and dropout, for a GPU; or a size of
-            your own.
-        image_shape: `(H, W, C)`.
-        objective: The bound to train.
-        group: The name of the grouping, and so of the group latent.
-        num_levels: Of a channel: 2 for binary images, each channel of a pixel
-            a Bernoulli; 256 for 8 bits, each pixel a discretized mixture of
-            logistics, its channels in order.
+        size: String or `PixelCNNSize`. `"published"` follows a later
+            configuration by the paper's authors. `"small"` trains on two CPU
+            cores, encodes at three scales, and infers z from x and c instead
+            of x alone. `"large"`, for a GPU, is the small structure with twice
+            the filters and one more block in the decoder, wider encoders and
+            dropout. Defaults to `"published"`.
+        image_shape: Three positive integers, `(H, W, C)`. Defaults to
+            `(28, 28, 1)`.
+        objective: `Objective` or its name. The objective to train. Defaults
+            to `"vhe"`.
+        group: String. The name of the grouping, and so of the group latent.
+            Defaults to `"character"`.
+        num_levels: Integer. Number of levels per channel. Channels are
+            Bernoulli for 2 levels, else a discretized mixture of logistics
+            with the channels of a pixel in order. Defaults to 2.
 
     Returns:
         A `VHE` with the latents `group` and `"pose"`.
 
     Raises:
-        ValueError: If `size` is unknown or `num_levels` less than 2.
+        ValueError: If `size` is unknown or `num_levels` is less than 2.
+
+    Example:
+    >>> import vhe_tf
+    >>> model = vhe_tf.pixel_cnn_vhe("small", image_shape=(8, 8, 1))
+    >>> [latent.name for latent in model.latents]
+    ['character', 'pose']
     """
     if isinstance(size, PixelCNNSize):
         s = size
@@ -166,8 +178,8 @@ def pixel_cnn_vhe(
                 group,
                 s,
                 image_shape,
-                # Of photographs the next pixels tell so much that a decoder
-                # shuts out a template that begins as noise.
+                # In photographs neighbouring pixels predict so much that the
+                # decoder ignores a template that starts as noise.
                 initial_scale=None if num_levels == 2 else 0.05,
             ),
             pose_latent(s, template=group),

@@ -47,28 +47,39 @@ def style_vhe(
     groups: tuple[str, str] = ("character", "style"),
     num_levels: int = 256,
 ) -> VHE:
-    """Makes the factorial model: c a character, s a style (Eq. 18, Figure 8).
+    """Makes the factorial model of characters and styles (Eq. 18, Figure 8).
 
     "We extended the PixelCNN model" (Section 4.3): c is a template and z its
-    pose as in `pixel_cnn_vhe`, s a vector of 6 from a convolutional encoder,
-    with p(s) = N(0, I). "For each image location we condition the PixelCNN
-    decoder using the outer product" of s and c_ij, the template in its pose;
-    pixels are discretized mixtures of logistics.
+    pose, as in `pixel_cnn_vhe`. s is a vector of size 6 from a convolutional
+    encoder, with p(s) = N(0, I). "For each image location we condition the
+    PixelCNN decoder using the outer product" of s and c_ij, the template in its
+    pose. Pixels are discretized mixtures of logistics.
 
     Args:
-        size: `"published"`, or `"small"`, which trains on two CPU cores; c, z
-            and the decoder as in `pixel_cnn_vhe`.
-        image_shape: `(H, W, C)`.
-        objective: The bound to train.
-        groups: The names of the groupings, content and style.
-        num_levels: The levels of a channel: 256 for 8 bits. Where images have
-            fewer, say so: colours are then learned far sooner.
+        size: String. `"published"`, or `"small"`, which trains on two CPU
+            cores. c, z and the decoder are those of `pixel_cnn_vhe`. Defaults
+            to `"published"`.
+        image_shape: Three positive integers, `(H, W, C)`. Defaults to
+            `(28, 28, 3)`.
+        objective: `Objective` or its name. The objective to train. Defaults
+            to `"vhe"`.
+        groups: Pair of strings. The names of the groupings, content and style.
+            Defaults to `("character", "style")`.
+        num_levels: Integer. Number of levels per channel. If images have fewer
+            than 256, pass their number: colours are then learned much sooner.
+            Defaults to 256.
 
     Returns:
         A `VHE` with the latents `groups` and `"pose"`.
 
     Raises:
         ValueError: If `size` is unknown.
+
+    Example:
+    >>> import vhe_tf
+    >>> model = vhe_tf.style_vhe("small", image_shape=(8, 8, 3))
+    >>> [latent.name for latent in model.latents]
+    ['character', 'style', 'pose']
     """
     s = _sizes.checked_size(size, SIZES)
     c = pixel_cnn.PIXEL_CNN_SIZES[size]
