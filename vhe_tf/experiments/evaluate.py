@@ -312,7 +312,7 @@ def _measure(
     )
     settings = evaluation.EvaluationSettings(
         ways=(measuring.num_ways,),
-        within=measuring.within if has_grouping else None,
+        within=within,
         **{name: getattr(measuring, name) for name in named},
     )
     more: list[evaluation.Evaluator] = []
