@@ -30,6 +30,9 @@ setuptools.setup(
         ],
         "vhe_tf.serving": ["demo/*"],
     },
+    entry_points={
+        "console_scripts": ["vhe-tf = vhe_tf.experiments.cli:main"],
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2",

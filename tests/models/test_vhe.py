@@ -17,6 +17,7 @@ from tests.evaluation.conftest import latents_seen
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf import deconvolutional_vhe
+from vhe_tf import random
 from vhe_tf.layers import base
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
@@ -934,10 +935,6 @@ def pixel_cnn():
     return tiny_pixel_cnn_vhe()
 
 
-def _fold_in(seed, data):
-    return tf.random.experimental.stateless_fold_in(seed, data)
-
-
 @pytest.mark.parametrize("with_query", [False, True])
 def test_independent_pixels_are_rendered_as_their_means(
     model, episode, with_query
@@ -946,7 +943,9 @@ def test_independent_pixels_are_rendered_as_their_means(
     query = episode["query"] if with_query else None
     images = model.render(samples, seed=SEED, query=query)
     assert images.shape == (4, 3, *IMAGE_SHAPE)
-    likelihood = model.decode(samples, seed=_fold_in(SEED, 0), query=query)
+    likelihood = model.decode(
+        samples, seed=random.fold_in(SEED, 0), query=query
+    )
     _assert_equal(images, likelihood.mean())
     # Typical images are sharper.
     sharper = model.render(samples, seed=SEED, query=query, temperature=0.5)
@@ -992,12 +991,12 @@ def test_reconstructions_are_rendered_from_the_query(pixel_cnn, models):
         images = model.reconstruct(
             episode["support"], episode["query"], seed=SEED, temperature=0.5
         )
-        samples = model.infer(episode["support"], seed=_fold_in(SEED, 0))
+        samples = model.infer(episode["support"], seed=random.fold_in(SEED, 0))
         _assert_equal(
             images,
             model.render(
                 samples,
-                seed=_fold_in(SEED, 1),
+                seed=random.fold_in(SEED, 1),
                 query=episode["query"],
                 temperature=0.5,
             )[0],
@@ -1013,13 +1012,13 @@ def test_cold_images_of_independent_pixels_are_the_most_probable(
     model, structure
 ):
     support = _support(structure)
-    samples = model.infer(support, seed=_fold_in(SEED, 0))
-    likelihood = model.decode(samples, seed=_fold_in(SEED, 1))
+    samples = model.infer(support, seed=random.fold_in(SEED, 0))
+    likelihood = model.decode(samples, seed=random.fold_in(SEED, 1))
     images = model.sample(support, seed=SEED, temperature=COLD)
     _assert_equal(images, likelihood.mean()[0].numpy() > 0.5)
     assert np.any(images != model.sample(support, seed=SEED))
-    samples = model.infer({}, seed=_fold_in(SEED, 0), batch_size=3)
-    likelihood = model.decode(samples, seed=_fold_in(SEED, 1))
+    samples = model.infer({}, seed=random.fold_in(SEED, 0), batch_size=3)
+    likelihood = model.decode(samples, seed=random.fold_in(SEED, 1))
     images = model.sample_prior(3, seed=SEED, temperature=COLD)
     _assert_equal(images, likelihood.mean()[0].numpy() > 0.5)
 
@@ -1032,16 +1031,16 @@ def _is_greedy(model, images, likelihood):
 
 def test_cold_images_of_a_pixel_cnn_are_greedy(pixel_cnn):
     support = tiny_episode()["support"]
-    samples = pixel_cnn.infer(support, seed=_fold_in(SEED, 0))
-    likelihood = pixel_cnn.decode(samples, seed=_fold_in(SEED, 1))
+    samples = pixel_cnn.infer(support, seed=random.fold_in(SEED, 0))
+    likelihood = pixel_cnn.decode(samples, seed=random.fold_in(SEED, 1))
     cold = pixel_cnn.sample(support, seed=SEED, temperature=COLD)
     assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
     warm = pixel_cnn.sample(support, seed=SEED)
     assert not np.all(_is_greedy(pixel_cnn, warm, likelihood))
     query = tiny_episode()["query"]
     cold = pixel_cnn.reconstruct(support, query, seed=SEED, temperature=COLD)
-    samples = pixel_cnn.infer(support, seed=_fold_in(SEED, 0))
-    seed = _fold_in(_fold_in(SEED, 1), 0)
+    samples = pixel_cnn.infer(support, seed=random.fold_in(SEED, 0))
+    seed = random.fold_in(random.fold_in(SEED, 1), 0)
     likelihood = pixel_cnn.decode(samples, seed=seed, query=query)
     assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
 
@@ -1145,7 +1144,8 @@ def test_interpolation_decodes_a_straight_line_with_one_chance(between):
     )
     assert images.shape == (3, 5, *IMAGE_SHAPE)
     start, end = (
-        model.infer(ends, seed=_fold_in(SEED, 0)) for ends in (support, other)
+        model.infer(ends, seed=random.fold_in(SEED, 0))
+        for ends in (support, other)
     )
     for step, weight in enumerate([0.0, 0.25, 0.5, 0.75, 1.0]):
         latents = {
@@ -1153,7 +1153,7 @@ def test_interpolation_decodes_a_straight_line_with_one_chance(between):
             for name in start
         }
         expected = model.render(
-            latents, seed=_fold_in(SEED, 1), temperature=0.5
+            latents, seed=random.fold_in(SEED, 1), temperature=0.5
         )[0]
         np.testing.assert_allclose(images[:, step], expected, atol=1e-4)
     assert np.any(
@@ -1185,7 +1185,7 @@ def test_a_linear_model_interpolates_linearly():
     # From each support its own end.
     for end, images_of_end in zip(ends, (support, other), strict=True):
         [alone] = world.model.infer(
-            {"character": images_of_end}, seed=_fold_in(SEED, 0)
+            {"character": images_of_end}, seed=random.fold_in(SEED, 0)
         ).values()
         np.testing.assert_allclose(
             np.reshape(end, [3, 4]), alone[0] @ np.float32(world.a), atol=1e-5
@@ -1199,11 +1199,13 @@ def test_interpolation_draws_an_unknown_latent_once(models):
         for k in (1, 2)
     )
     images = model.interpolate(support, other, num_steps=2, seed=SEED)
-    style = model.infer(support, seed=_fold_in(SEED, 0))["style"]
-    end = model.infer(other, seed=_fold_in(SEED, 0))
+    style = model.infer(support, seed=random.fold_in(SEED, 0))["style"]
+    end = model.infer(other, seed=random.fold_in(SEED, 0))
     _assert_equal(end["style"], style)
     np.testing.assert_allclose(
-        images[:, 1], model.render(end, seed=_fold_in(SEED, 1))[0], rtol=1e-5
+        images[:, 1],
+        model.render(end, seed=random.fold_in(SEED, 1))[0],
+        rtol=1e-5,
     )
 
 
