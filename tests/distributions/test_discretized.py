@@ -144,15 +144,16 @@ def test_probabilities_of_the_levels_of_a_channel_sum_to_one(
     channels, temperature
 ):
     pixels = DiscretizedLogisticPixels(3)
-    parameters = _parameters(pixels, channels, 4)
-    images = _images(4, channels)
+    parameters = _parameters(pixels, channels, 2)
+    images = _images(2, channels)
+    log_prob = tf.function(pixels.log_prob)  # eager loops are slow
     for c in range(channels):
-        log_probs = pixels.log_prob(
+        log_probs = log_prob(
             parameters, _with_every_level(images, c), tf.constant(temperature)
         )[..., c]
-        assert log_probs.shape == (256, 4)
+        assert log_probs.shape == (256, 2)
         np.testing.assert_allclose(
-            np.exp(np.float64(log_probs)).sum(axis=0), np.ones(4), rtol=1e-5
+            np.exp(np.float64(log_probs)).sum(axis=0), np.ones(2), rtol=1e-5
         )
 
 
@@ -205,14 +206,11 @@ def test_an_improper_number_of_levels_is_refused(num_levels):
         DiscretizedLogisticPixels(1, num_levels)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_probabilities_of_all_pixels_of_two_channels_sum_to_one(temperature):
+def test_probabilities_of_all_pixels_of_two_channels_sum_to_one():
     pixels = DiscretizedLogisticPixels(2)
     parameters = _parameters(pixels, 2)
     every = np.indices([256, 256]).transpose(1, 2, 0) / 255.0
-    log_probs = pixels.log_prob(
-        parameters, tf.constant(every, tf.float32), tf.constant(temperature)
-    )
+    log_probs = pixels.log_prob(parameters, tf.constant(every, tf.float32), ONE)
     joint = np.float64(tf.reduce_sum(log_probs, axis=-1))
     np.testing.assert_allclose(np.exp(joint).sum(), 1.0, rtol=1e-5)
     # The second channel depends on the first.
@@ -332,28 +330,28 @@ def test_a_scale_has_bounds():
     ("channels", "temperature"),
     [
         (1, 0.9),
-        pytest.param(3, 1.1, marks=pytest.mark.slow),
-        (1, 2.0),
         (2, 0.6),
+        pytest.param(3, 1.1, marks=pytest.mark.slow),
     ],
 )
 def test_a_tempered_draw_is_where_the_noise_meets_the_cumulative_probability(
     channels, temperature
 ):
     pixels, temperature = DiscretizedLogisticPixels(3), tf.constant(temperature)
-    parameters = _parameters(pixels, channels, 10)
-    noise = pixels.noise([10, channels], tf.constant([[1, 2]]))[0]
+    parameters = _parameters(pixels, channels, 4)
+    noise = pixels.noise([4, channels], tf.constant([[1, 2]]))[0]
     draws = pixels.draw(parameters, noise, temperature)
     assert draws.dtype == tf.float32
     levels = np.rint(255.0 * np.float64(draws)).astype(int)
     np.testing.assert_array_equal(draws, np.float32(levels) / np.float32(255))
     assert np.mean((levels > 0) & (levels < 255)) > 0.5
+    log_prob = tf.function(pixels.log_prob)  # eager loops are slow
     for c in range(channels):
-        log_probs = pixels.log_prob(
+        log_probs = log_prob(
             parameters, _with_every_level(draws, c), temperature
         )[..., c]
         cumulative = np.cumsum(np.exp(np.float64(log_probs)), axis=0)
-        cumulative = np.concatenate([np.zeros([1, 10]), cumulative])
+        cumulative = np.concatenate([np.zeros([1, 4]), cumulative])
         before, after = (
             np.take_along_axis(cumulative, levels[None, :, c] + step, 0)[0]
             for step in (0, 1)
@@ -469,8 +467,9 @@ def test_frequencies_of_pairs_of_channels_match_the_joint_probabilities():
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
 def test_a_temperature_is_a_power_of_each_conditional(temperature):
     pixels = DiscretizedLogisticPixels(2)
-    parameters, images = _parameters(pixels, 2, 2), _images(2, 2)
-    log_probs = pixels.log_prob(parameters, images, tf.constant(temperature))
+    parameters, images = _parameters(pixels, 2, 1), _images(1, 2)
+    log_prob = tf.function(pixels.log_prob)  # eager loops are slow
+    log_probs = log_prob(parameters, images, tf.constant(temperature))
     levels = np.rint(255.0 * np.float64(images)).astype(int)
     for c in range(2):
         every = _expected(
@@ -575,8 +574,10 @@ def test_a_graph_of_any_batch_draws_each_image_without_its_neighbours():
         )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize(("channels", "temperature"), [(1, 1.0), (2, 0.5)])
+@pytest.mark.parametrize(
+    ("channels", "temperature", "jit_compile"),
+    [(1, 0.5, False), (1, 1.0, True), (2, 0.5, True)],
+)
 def test_compiled_pixels_equal_eager_ones(channels, temperature, jit_compile):
     pixels, temperature = DiscretizedLogisticPixels(3), tf.constant(temperature)
     parameters = _parameters(pixels, channels, 2, 3, 4)
