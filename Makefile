@@ -21,10 +21,10 @@ $(VENV)/.installed: setup.py
 	touch $@
 
 quickstart: setup  ## train and evaluate a small VHE on the embedded data set
-	$(BIN)/python trainers/omniglot.py --flagfile=trainers/flagfiles/quickstart.flags
+	$(BIN)/vhe-tf train quickstart
 
 results-check: setup  ## measure the shipped models again (Omniglot: DATA_DIR=...)
-	$(BIN)/python trainers/reproduce.py --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
+	$(BIN)/vhe-tf reproduce --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
 test: setup check  ## check the code and run the unit tests
 	$(PYTEST) -m "not slow and not integration"

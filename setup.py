@@ -23,8 +23,15 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
     package_data={
         "vhe_tf": ["py.typed"],
-        "vhe_tf.data.youtube_faces": ["README.md", "CITATIONS.bib", "TAGS.txt"],
+        "vhe_tf.data.datasets.youtube_faces": [
+            "README.md",
+            "CITATIONS.bib",
+            "TAGS.txt",
+        ],
         "vhe_tf.serving": ["demo/*"],
+    },
+    entry_points={
+        "console_scripts": ["vhe-tf = vhe_tf.experiments.cli:main"],
     },
     python_requires=">=3.11,<3.14",
     install_requires=[

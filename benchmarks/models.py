@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     support = images(_NUM_WAYS * _NUM_SHOTS, model).numpy()
     support = support.reshape(_NUM_WAYS, _NUM_SHOTS, *model.image_shape)
     scorer = ClassScorer(model, group=GROUP, num_samples=_NUM_SAMPLES)
-    joint = JointScorer(model, GROUP, 1, 2000)
+    joint = JointScorer(model, group=GROUP)
     sample = tf.function(model.sample)
     cues = {GROUP: tf.constant(np.repeat(support[:1], 64, axis=0))}
     seconds = measure.best_seconds(
@@ -69,7 +69,10 @@ def main(argv: Sequence[str]) -> None:
                 seed=(0, 0),
             ),
             "joint": functools.partial(
-                joint, images(_GROUP_SIZE, model).numpy(), _NUM_SAMPLES, (0, 0)
+                joint,
+                images(_GROUP_SIZE, model).numpy(),
+                _NUM_SAMPLES,
+                seed=(0, 0),
             ),
             "sample": functools.partial(sample, cues, seed=seed),
         }

@@ -24,7 +24,7 @@ from PIL import Image
 
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
-from vhe_tf.data.youtube_faces import load_youtube_faces
+from vhe_tf.data.datasets.youtube_faces.loading import load_youtube_faces
 
 _MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "Folder with aligned_images_DB.tar.gz."

@@ -60,6 +60,7 @@ MAY_IMPORT = {
     },
     "training": {"_utils", "callbacks", "data", "errors"},
     "serving": {"_utils", "evaluation", "models"},
+    "experiments": {"_utils", "data", "evaluation", "models"},
 }
 
 # Parts whose modules share no helper that they do not declare.

@@ -205,14 +205,14 @@ def as_set(images):
 @pytest.fixture
 def few_glyphs(monkeypatch):
     """Embedded handwriting of 10 alphabets with 2 characters by 3 people."""
-    module = importlib.import_module("vhe_tf.data.glyphs")
+    module = importlib.import_module("vhe_tf.data.datasets.glyphs.spec")
     small = functools.partial(
-        module.glyphs,
+        module.generate_glyphs,
         num_alphabets=10,
         characters_per_alphabet=2,
         num_drawers=3,
     )
-    monkeypatch.setattr(module, "glyphs", small)
+    monkeypatch.setattr(module, "generate_glyphs", small)
 
 
 def data_of(images, **labels):

@@ -4,8 +4,8 @@ from PIL import Image
 
 from tests.data.conftest import assert_same_images
 from vhe_tf.data import RecordedImages
-from vhe_tf.data import folder_to_records
-from vhe_tf.data import image_folder
+from vhe_tf.data.datasets.folder import read_image_folder
+from vhe_tf.data.datasets.records import folder_to_records
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_folder_becomes_the_records_of_its_images(
     to = tmp_path / "written"
     folder_to_records.main([f"--from_folder={pages}", f"--to={to}", *flags])
     assert_same_images(
-        RecordedImages(to).load(), image_folder.image_folder(pages, **options)
+        RecordedImages(to).load(), read_image_folder(pages, **options)
     )
     assert capsys.readouterr().out == (
         f"5 images of 2 classes written to {to}\n"

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from vhe_tf.data.glyphs import _MIN_COVER
-from vhe_tf.data.glyphs import _coarse_images
-from vhe_tf.data.glyphs import _sample_characters
-from vhe_tf.data.glyphs import _sample_script
-from vhe_tf.data.glyphs import glyphs
+from vhe_tf.data import generate_glyphs
+from vhe_tf.data.datasets.glyphs.characters import _MIN_COVER
+from vhe_tf.data.datasets.glyphs.characters import _coarse_images
+from vhe_tf.data.datasets.glyphs.characters import sample_characters
+from vhe_tf.data.datasets.glyphs.characters import sample_script
 
 SMALL = {
     "num_alphabets": 3,
@@ -16,7 +16,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def small():
-    return glyphs(**SMALL)
+    return generate_glyphs(**SMALL)
 
 
 def _as_groups(data):
@@ -36,23 +36,23 @@ def _blurred_directions(images):
 
 
 def test_equal_seeds_give_equal_images(small):
-    np.testing.assert_array_equal(small.images, glyphs(**SMALL).images)
+    np.testing.assert_array_equal(small.images, generate_glyphs(**SMALL).images)
 
 
 def test_different_seeds_give_different_images(small):
-    other = glyphs(**SMALL, seed=1)
+    other = generate_glyphs(**SMALL, seed=1)
     same = np.all(small.images == other.images, axis=(1, 2, 3))
     assert not same.any()
 
 
 def test_global_random_state_is_left_alone(small):
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    glyphs(num_alphabets=1, characters_per_alphabet=1, num_drawers=1)
+    generate_glyphs(num_alphabets=1, characters_per_alphabet=1, num_drawers=1)
     np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_fewer_alphabets_are_a_prefix(small):
-    fewer = glyphs(**{**SMALL, "num_alphabets": 2})
+    fewer = generate_glyphs(**{**SMALL, "num_alphabets": 2})
     np.testing.assert_array_equal(
         fewer.images, small.images[: len(fewer.images)]
     )
@@ -67,7 +67,7 @@ def test_images_are_single_channel_uint8(small):
 
 @pytest.mark.parametrize("image_size", [8, 21, 64])
 def test_image_size(image_size):
-    data = glyphs(
+    data = generate_glyphs(
         num_alphabets=1,
         characters_per_alphabet=3,
         num_drawers=2,
@@ -144,15 +144,17 @@ def test_drawings_are_recognised_across_drawers_above_chance(small):
 
 
 def test_drawers_keep_their_hand_across_alphabets():
-    data = glyphs(num_alphabets=2, characters_per_alphabet=20, num_drawers=8)
+    data = generate_glyphs(
+        num_alphabets=2, characters_per_alphabet=20, num_drawers=8
+    )
     ink = data.images.mean(axis=(1, 2, 3)).reshape(2, 20, 8).mean(axis=1)
     assert np.corrcoef(ink)[0, 1] > 0.7
 
 
 def test_characters_of_an_alphabet_are_distinct():
     rng = np.random.default_rng(5)
-    script = _sample_script(rng)
-    characters = _sample_characters(script, 20, rng)
+    script = sample_script(rng)
+    characters = sample_characters(script, 20, rng)
     images, cover = _coarse_images(characters)
     similarity = images @ images.T
     np.fill_diagonal(similarity, 0.0)
@@ -162,7 +164,9 @@ def test_characters_of_an_alphabet_are_distinct():
 
 
 def test_a_poor_inventory_still_yields_enough_characters():
-    data = glyphs(num_alphabets=1, characters_per_alphabet=150, num_drawers=1)
+    data = generate_glyphs(
+        num_alphabets=1, characters_per_alphabet=150, num_drawers=1
+    )
     assert len(np.unique(data.images, axis=0)) == 150
 
 
@@ -180,4 +184,4 @@ def test_a_poor_inventory_still_yields_enough_characters():
 )
 def test_bad_arguments_are_named(name, value):
     with pytest.raises(ValueError, match=f"Received: {name}={value}"):
-        glyphs(**{name: value})
+        generate_glyphs(**{name: value})

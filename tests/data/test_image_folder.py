@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vhe_tf.data.image_folder import image_folder
+from vhe_tf.data.datasets.folder import read_image_folder
 
 
 def save(path, pixels, **kwargs):
@@ -23,7 +23,7 @@ def test_classes_are_sorted_and_named(tmp_path):
     save(tmp_path / "b" / "1.PNG", grey(10))
     save(tmp_path / "a" / "x.JPeG", grey(128))
     save(tmp_path / "c" / "x.jpg", grey(64))
-    images = image_folder(tmp_path, image_size=(4, 4), label_name="person")
+    images = read_image_folder(tmp_path, image_size=(4, 4), label_name="person")
     assert images.images.shape == (4, 4, 4, 1)
     assert images.images.dtype == np.uint8
     np.testing.assert_array_equal(images.labels["person"], [0, 1, 1, 2])
@@ -34,7 +34,7 @@ def test_classes_are_sorted_and_named(tmp_path):
 def test_shrinking_averages_areas_on_each_axis(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8))
     save(tmp_path / "a" / "x.png", pixels)
-    images = image_folder(tmp_path, image_size=(3, 2))
+    images = read_image_folder(tmp_path, image_size=(3, 2))
     assert images.image_shape == (3, 2, 1)
     # Pillow rounds after each of the two axes.
     np.testing.assert_allclose(
@@ -48,10 +48,10 @@ def test_enlarging_one_axis_interpolates_and_shrinking_the_other_averages(
     tmp_path,
 ):
     save(tmp_path / "a" / "x.png", [[0, 0, 200, 200], [0, 0, 200, 200]])
-    images = image_folder(tmp_path, image_size=(5, 2))
+    images = read_image_folder(tmp_path, image_size=(5, 2))
     np.testing.assert_array_equal(images.images[0, ..., 0], [[0, 200]] * 5)
     save(tmp_path / "a" / "x.png", [[0, 200]])
-    row = image_folder(tmp_path, image_size=(1, 8)).images[0, 0, :, 0]
+    row = read_image_folder(tmp_path, image_size=(1, 8)).images[0, 0, :, 0]
     assert np.all(np.diff(row.astype(int)) >= 0)
     assert len(np.unique(row)) > 2
 
@@ -59,14 +59,14 @@ def test_enlarging_one_axis_interpolates_and_shrinking_the_other_averages(
 def test_images_of_the_right_size_keep_their_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 3))
     save(tmp_path / "a" / "x.png", pixels)
-    images = image_folder(tmp_path, image_size=(5, 3), channels=3)
+    images = read_image_folder(tmp_path, image_size=(5, 3), channels=3)
     np.testing.assert_array_equal(images.images[0], pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_inverting_makes_dark_ink_255(tmp_path, channels):
     save(tmp_path / "a" / "x.png", [[0, 255]])
-    images = image_folder(
+    images = read_image_folder(
         tmp_path, image_size=(1, 2), channels=channels, invert=True
     )
     expected = [[[[255] * channels, [0] * channels]]]
@@ -89,7 +89,7 @@ def test_transparency_becomes_white_paper(tmp_path, mode, channels):
         palette.save(path, transparency=b"\x00\xff")
     else:
         image.save(path)
-    images = image_folder(tmp_path, image_size=(1, 2), channels=channels)
+    images = read_image_folder(tmp_path, image_size=(1, 2), channels=channels)
     np.testing.assert_array_equal(
         images.images[0, 0], [[255] * channels, [0] * channels]
     )
@@ -102,7 +102,9 @@ def test_every_colour_mode_is_converted(tmp_path, mode):
     image = Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).convert(mode)
     image.save(tmp_path / "a" / f"x.{suffix}")
     for channels in 1, 3:
-        images = image_folder(tmp_path, image_size=(8, 8), channels=channels)
+        images = read_image_folder(
+            tmp_path, image_size=(8, 8), channels=channels
+        )
         np.testing.assert_array_equal(
             images.images, np.full((1, 8, 8, channels), 255)
         )
@@ -112,7 +114,7 @@ def test_sixteen_bit_images_are_scaled_not_clipped(tmp_path):
     (tmp_path / "a").mkdir()
     pixels = np.array([[0, 1000, 40000, 65535]], np.uint16)
     Image.fromarray(pixels).save(tmp_path / "a" / "x.png")
-    images = image_folder(tmp_path, image_size=(1, 4), channels=3)
+    images = read_image_folder(tmp_path, image_size=(1, 4), channels=3)
     np.testing.assert_array_equal(
         images.images[0, 0], [[value] * 3 for value in (0, 3, 155, 255)]
     )
@@ -122,7 +124,7 @@ def test_photographs_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # The orientation: upside down.
     save(tmp_path / "a" / "x.png", [[10], [20]], exif=exif)
-    images = image_folder(tmp_path, image_size=(2, 1))
+    images = read_image_folder(tmp_path, image_size=(2, 1))
     np.testing.assert_array_equal(images.images[0, :, 0, 0], [20, 10])
 
 
@@ -132,7 +134,7 @@ def test_hidden_entries_are_ignored_silently(tmp_path, caplog):
     save(tmp_path / ".checkpoints" / "x.png", grey(2))
     (tmp_path / ".DS_Store").touch()
     with caplog.at_level(logging.WARNING):
-        images = image_folder(tmp_path)
+        images = read_image_folder(tmp_path)
     assert len(images) == 1
     assert not caplog.records
 
@@ -144,7 +146,7 @@ def test_other_files_are_counted_in_one_warning(tmp_path, caplog):
     save(tmp_path / "stray.png", grey(0))
     (tmp_path / "b" / "scan.tiff").touch()
     with caplog.at_level(logging.WARNING):
-        images = image_folder(tmp_path)
+        images = read_image_folder(tmp_path)
     assert len(images) == 2
     (record,) = caplog.records
     assert "Ignored 3 entries" in record.getMessage()
@@ -153,7 +155,7 @@ def test_other_files_are_counted_in_one_warning(tmp_path, caplog):
 
 def test_absent_root_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"existing folder.*absent'"):
-        image_folder(tmp_path / "absent")
+        read_image_folder(tmp_path / "absent")
 
 
 def test_file_as_root_is_rejected(tmp_path):
@@ -161,7 +163,7 @@ def test_file_as_root_is_rejected(tmp_path):
     with pytest.raises(
         NotADirectoryError, match=r"unpack an archive first.*images\.zip'"
     ):
-        image_folder(tmp_path / "images.zip")
+        read_image_folder(tmp_path / "images.zip")
 
 
 def test_images_directly_in_root_need_a_folder_for_each_class(tmp_path):
@@ -171,19 +173,19 @@ def test_images_directly_in_root_need_a_folder_for_each_class(tmp_path):
         ValueError,
         match=r"one folder for each class.*Received: 2 images directly",
     ):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_empty_root_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"no class folders.*Received: 0"):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_empty_class_folder_is_named(tmp_path):
     save(tmp_path / "a" / "x.png", grey(0))
     (tmp_path / "seventh").mkdir()
     with pytest.raises(ValueError, match="seventh' has no PNG or JPEG"):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_class_folder_of_folders_says_so(tmp_path):
@@ -192,7 +194,7 @@ def test_class_folder_of_folders_says_so(tmp_path):
     with pytest.raises(
         ValueError, match=r"Greek'.*Received: 1 folders and 1 other files"
     ):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_unreadable_folder_is_named(tmp_path, monkeypatch):
@@ -206,7 +208,7 @@ def test_unreadable_folder_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "iterdir", forbidden)
     with pytest.raises(PermissionError, match="a' may not be read"):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -231,7 +233,7 @@ def test_broken_image_is_named(tmp_path, suffix, damage):
     with pytest.raises(
         ValueError, match=rf"broken\.{suffix}' cannot be read; replace"
     ):
-        image_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -239,12 +241,12 @@ def test_broken_image_is_named(tmp_path, suffix, damage):
 )
 def test_bad_image_size_is_rejected(tmp_path, image_size):
     with pytest.raises(ValueError, match="Received: image_size=") as error:
-        image_folder(tmp_path, image_size=image_size)
+        read_image_folder(tmp_path, image_size=image_size)
     assert repr(image_size) in str(error.value)
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, "RGB"])
 def test_bad_channels_are_rejected(tmp_path, channels):
     with pytest.raises(ValueError, match="Received: channels=") as error:
-        image_folder(tmp_path, channels=channels)
+        read_image_folder(tmp_path, channels=channels)
     assert repr(channels) in str(error.value)

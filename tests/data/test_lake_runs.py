@@ -8,7 +8,7 @@ from PIL import Image
 from tests.data.conftest import REAL
 from tests.data.conftest import SHARED
 from tests.data.conftest import needs_omniglot
-from vhe_tf.data import omniglot
+from vhe_tf.data.datasets import omniglot
 
 RUNS = SHARED / "omniglot_runs" / "all_runs.zip"
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.data.conftest import REAL
 from tests.data.conftest import SHARED
 from tests.data.conftest import needs_omniglot
-from vhe_tf.data import omniglot
+from vhe_tf.data.datasets import omniglot
 
 GMN = SHARED / "omniglot_gmn"
 
@@ -297,7 +297,7 @@ def test_missing_data_without_a_network_name_every_way_out(
         "data_dir",
         "TFDS_DATA_DIR",
         "--dataset=glyphs",
-        "vhe_tf.data.glyphs.glyphs()",
+        "vhe_tf.data.generate_glyphs()",
     ):
         assert words in message
 

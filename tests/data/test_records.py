@@ -20,10 +20,10 @@ from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import RecordedImages
-from vhe_tf.data import records
-from vhe_tf.data import sources
+from vhe_tf.data import datasets
 from vhe_tf.data import write_records
-from vhe_tf.data.records import DamagedRecordsError
+from vhe_tf.data.datasets.records import recorded_images
+from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
 
 FRAME_BYTES = 16  # of a record, around its data
 NUM_IMAGES = 60
@@ -103,7 +103,7 @@ def test_images_are_read_in_any_order(kept_folder):
 
 
 def test_large_images_are_loaded_a_few_at_a_time(kept_folder, monkeypatch):
-    monkeypatch.setattr(records, "_CHUNK_BYTES", 400)  # two images
+    monkeypatch.setattr(recorded_images, "_CHUNK_BYTES", 400)  # two images
     assert_same_images(RecordedImages(kept_folder).load(), in_memory())
 
 
@@ -115,8 +115,8 @@ def test_large_images_are_loaded_a_few_at_a_time(kept_folder, monkeypatch):
         lambda data: data.where(np.arange(NUM_IMAGES) > 3).with_groups(
             "character", [2**40 + 5]
         ),
-        lambda data: sources.hold_out_groups(data, "character", 4, seed=3)[0],
-        lambda data: sources.hold_out_groups(data, "character", 4, seed=3)[1],
+        lambda data: datasets.hold_out_groups(data, "character", 4, seed=3)[0],
+        lambda data: datasets.hold_out_groups(data, "character", 4, seed=3)[1],
     ],
 )
 def test_a_choice_of_images_is_that_choice(kept_folder, keep):
@@ -189,7 +189,7 @@ def test_episodes_are_those_of_memory(kept_folder, options, augmentation):
 def test_episodes_of_some_images_are_those_of_memory(kept_folder):
     one, other = (
         Episodes(
-            sources.hold_out_groups(data, "character", 5)[0],
+            datasets.hold_out_groups(data, "character", 5)[0],
             batch_size=4,
             support_size=2,
             resamples=True,
@@ -385,7 +385,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path, examples, received):
 
 
 def test_images_of_floating_point_are_refused(tmp_path):
-    data = sources.ready(in_memory(), "colour")
+    data = datasets.ready(in_memory(), "colour")
     received = "Received: images.dtype=float32."
     with pytest.raises(ValueError, match=re.escape(received)):
         write_records(tmp_path, data)
@@ -571,8 +571,8 @@ def test_what_is_held_out_does_not_depend_on_damage(folder):
         os.truncate(path, 0)
     damaged = RecordedImages(folder, skip_corrupt=True)
     for one, other in zip(
-        sources.hold_out_groups(damaged, "character", 4, seed=1),
-        sources.hold_out_groups(intact, "character", 4, seed=1),
+        datasets.hold_out_groups(damaged, "character", 4, seed=1),
+        datasets.hold_out_groups(intact, "character", 4, seed=1),
         strict=True,
     ):
         assert_same_labels(one, other)
@@ -640,7 +640,7 @@ def test_training_stops_at_damage_or_goes_without(tmp_path, skip_corrupt):
 def test_other_errors_are_not_taken_for_damage():
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
-        records.damage_is_told(),
+        recorded_images.damage_is_told(),
     ):
         tf.debugging.Assert(False, ["of another kind"])
 
@@ -745,7 +745,7 @@ def test_damage_of_what_others_wrote_is_told(spoil, what, tmp_path):
 
     def read():
         dataset = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-        return list(records.read_whole(dataset, tmp_path))
+        return list(recorded_images.read_whole(dataset, tmp_path))
 
     assert [data[:1] for data in read()] == [b"0", b"1", b"2"]
     data = bytearray(path.read_bytes())

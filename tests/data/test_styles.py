@@ -7,11 +7,11 @@ import scipy.ndimage
 import scipy.stats
 
 from vhe_tf.data import GroupedImages
+from vhe_tf.data import generate_glyphs
 from vhe_tf.data.augmentation import affine_table
-from vhe_tf.data.glyphs import glyphs
-from vhe_tf.data.styles import PenStyle
-from vhe_tf.data.styles import pen_styles
-from vhe_tf.data.styles import styled
+from vhe_tf.data.datasets.styles import PenStyle
+from vhe_tf.data.datasets.styles import pen_styles
+from vhe_tf.data.datasets.styles import styled
 
 SEEDS = [0, 1, 2]
 
@@ -19,7 +19,9 @@ SEEDS = [0, 1, 2]
 @pytest.fixture(scope="module")
 def drawings():
     # More than are drawn at once.
-    return glyphs(num_alphabets=2, characters_per_alphabet=10, num_drawers=7)
+    return generate_glyphs(
+        num_alphabets=2, characters_per_alphabet=10, num_drawers=7
+    )
 
 
 @pytest.fixture(scope="module")

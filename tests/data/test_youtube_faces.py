@@ -17,9 +17,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from PIL import ImageFile
 
-from vhe_tf.data.youtube_faces import load_youtube_faces
-from vhe_tf.data.youtube_faces import split
-from vhe_tf.data.youtube_faces.youtube_faces_dataset_builder import Builder
+from vhe_tf.data.datasets.youtube_faces import split
+from vhe_tf.data.datasets.youtube_faces.loading import load_youtube_faces
+from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
+    Builder,
+)
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/youtube_faces"
 

@@ -17,7 +17,9 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import evaluation
 from vhe_tf.data import GroupedImages
+from vhe_tf.evaluation import TaskDesign
 from vhe_tf.layers import spatial_transformer
 from vhe_tf.layers.base import BaseLayer
 from vhe_tf.layers.heads import StandardNormal
@@ -256,13 +258,35 @@ def assert_alike(value, wanted, *, rtol=2e-5):
         assert value == wanted
 
 
+def few_shot_tasks(data, *, group, num_tasks, seed=0, **design):
+    return evaluation.few_shot_tasks(
+        data, TaskDesign(**design), group=group, num_tasks=num_tasks, seed=seed
+    )
+
+
+def few_shot_accuracy(
+    scorer, data, *, num_tasks, seed=0, progress=None, **design
+):
+    return evaluation.few_shot_accuracy(
+        scorer,
+        data,
+        design=TaskDesign(**design),
+        num_tasks=num_tasks,
+        seed=seed,
+        progress=progress,
+    )
+
+
 class OneByOne:
     """A scorer that has no replicas."""
 
-    def each(self, trials, *, seed):
-        for index, trial in enumerate(trials):
-            scores = self(trial.support, trial.queries, seed=(seed, index))
-            yield trial, scores
+    num_samples = None
+    num_element_samples = None
+
+    def each(self, tasks, *, seed):
+        for index, task in enumerate(tasks):
+            scores = self(task.support, task.queries, seed=(seed, index))
+            yield task, scores
 
 
 class NearestNeighbour(OneByOne):

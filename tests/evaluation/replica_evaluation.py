@@ -18,9 +18,12 @@ from vhe_tf import callbacks
 from vhe_tf import distribute
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import ClassScorer
+from vhe_tf.evaluation import EvaluationSettings
+from vhe_tf.evaluation import JointScorer
+from vhe_tf.evaluation import TaskDesign
+from vhe_tf.evaluation import evaluate
+from vhe_tf.evaluation import few_shot_tasks
 from vhe_tf.evaluation import joint_nll
-from vhe_tf.evaluation import report
-from vhe_tf.evaluation.classification import few_shot_trials
 
 # Of no size is there an even number of groups.
 SIZES = (7, 8, 7, 9, 7, 7, 7)
@@ -64,45 +67,42 @@ def measure(strategy, path):
     decoded = counted(model)
     images = data()
     lines = []
-    measured = report.evaluate(
+    measured = evaluate(
         model,
         images,
         group="character",
-        ways=(3,),
-        shots=(1,),
-        num_trials=5,
-        num_samples=4,
-        num_element_samples=2,
-        joint_num_samples=7,
-        max_decoded=MAX_DECODED,
-        seed=3,
+        settings=EvaluationSettings(
+            ways=[3],
+            shots=[1],
+            num_tasks=5,
+            num_samples=4,
+            num_element_samples=2,
+            joint_num_samples=7,
+            max_decoded=MAX_DECODED,
+            seed=3,
+        ),
         progress=lines.append,
     )
-    decoded.clear()  # the bound's batches are larger
+    decoded.clear()  # the ELBO's batches are larger
     scorer = ClassScorer(
         model, group="character", num_samples=20, max_decoded=MAX_DECODED
     )
-    trials = few_shot_trials(
-        images, group="character", num_ways=3, num_shots=2, num_trials=5
-    )
+    design = TaskDesign(num_ways=3, num_shots=2)
+    tasks = few_shot_tasks(images, design, group="character", num_tasks=5)
     scored = [
-        [trial.labels.tolist(), scores.tolist(), trial.queries.sum()]
-        for trial, scores in scorer.each(trials, seed=1)
+        [task.labels.tolist(), scores.tolist(), task.queries.sum()]
+        for task, scores in scorer.each(tasks, seed=1)
     ]
     joint_nll(
-        model,
+        JointScorer(model, group="character", max_decoded=MAX_DECODED),
         images,
-        group="character",
         num_samples=5,
-        max_decoded=MAX_DECODED,
     )
     shares = tally(decoded)
-    [trial] = few_shot_trials(
-        images, group="character", num_ways=3, num_shots=2, num_trials=1
-    )
-    alone = scorer(trial.support, trial.queries, seed=(1, 0))
+    [task] = few_shot_tasks(images, design, group="character", num_tasks=1)
+    alone = scorer(task.support, task.queries, seed=(1, 0))
     return {
-        "report": measured,
+        "report": measured.to_json(),
         "tasks": json.loads(json.dumps(scored, default=float)),
         "alone": alone.tolist(),
         "last_line": lines[-1],

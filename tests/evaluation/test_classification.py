@@ -12,16 +12,15 @@ from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
 from tests.evaluation.conftest import OneByOne
+from tests.evaluation.conftest import few_shot_accuracy
+from tests.evaluation.conftest import few_shot_tasks
 from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
-from vhe_tf.evaluation.classification import few_shot_accuracy
-from vhe_tf.evaluation.classification import few_shot_trials
-from vhe_tf.evaluation.classification import most_shots
-from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.evaluation.tasks import most_shots
 
 SEED = (1, 2)
 
@@ -231,12 +230,12 @@ def test_the_accuracy_of_a_pixel_cnn_is_that_of_its_scores(pixel_cnn):
         {"character": np.repeat([3, 5, 8], 4)},
     )
     scorer = ClassScorer(pixel_cnn, group="character", num_samples=2)
-    settings = {"num_ways": 3, "num_shots": 1, "num_trials": 3, "seed": 4}
+    settings = {"num_ways": 3, "num_shots": 1, "num_tasks": 3, "seed": 4}
     accuracy = few_shot_accuracy(scorer, data, **settings)
-    trials = few_shot_trials(data, group="character", **settings)
+    tasks = few_shot_tasks(data, group="character", **settings)
     right = [
         np.argmax(scorer(t.support, t.queries, seed=(4, i)), axis=1) == t.labels
-        for i, t in enumerate(trials)
+        for i, t in enumerate(tasks)
     ]
     np.testing.assert_allclose(accuracy.mean, np.mean(right), rtol=1e-6)
 
@@ -364,64 +363,64 @@ def numbers_of(images):
     return np.rint(1000 * images[..., 1, 1, 0]).astype(int)
 
 
-def trials(data, **kwargs):
-    settings = {"num_ways": 3, "num_shots": 2, "num_trials": 50}
+def drawn_tasks(data, **kwargs):
+    settings = {"num_ways": 3, "num_shots": 2, "num_tasks": 50}
     return list(
-        few_shot_trials(data, group="character", **{**settings, **kwargs})
+        few_shot_tasks(data, group="character", **{**settings, **kwargs})
     )
 
 
-def test_trials_have_the_shapes_asked_for():
-    tasks = trials(telling_data(), num_trials=4, queries_per_class=2)
+def test_tasks_have_the_shapes_asked_for():
+    tasks = drawn_tasks(telling_data(), num_tasks=4, queries_per_class=2)
     assert len(tasks) == 4
-    for trial in tasks:
-        assert trial.support.shape == (3, 2, 2, 2, 1)
-        assert trial.queries.shape == (6, 2, 2, 1)
-        np.testing.assert_array_equal(trial.labels, [0, 0, 1, 1, 2, 2])
+    for task in tasks:
+        assert task.support.shape == (3, 2, 2, 2, 1)
+        assert task.queries.shape == (6, 2, 2, 1)
+        np.testing.assert_array_equal(task.labels, [0, 0, 1, 1, 2, 2])
 
 
 def test_support_and_queries_share_no_image_and_labels_are_right():
-    for trial in trials(telling_data(), queries_per_class=2):
-        classes = classes_of(trial.support)  # [K, N]
+    for task in drawn_tasks(telling_data(), queries_per_class=2):
+        classes = classes_of(task.support)  # [K, N]
         assert np.all(classes == classes[:, :1])
         assert len(set(classes[:, 0])) == 3
         np.testing.assert_array_equal(
-            classes[trial.labels, 0], classes_of(trial.queries)
+            classes[task.labels, 0], classes_of(task.queries)
         )
-        used = [*numbers_of(trial.support).ravel(), *numbers_of(trial.queries)]
+        used = [*numbers_of(task.support).ravel(), *numbers_of(task.queries)]
         assert len(set(used)) == len(used) == 12
 
 
 def test_some_queries_of_a_task_are_a_random_choice_of_them():
-    tasks = trials(telling_data(), num_trials=100, num_queries=2)
+    tasks = drawn_tasks(telling_data(), num_tasks=100, num_queries=2)
     seen = set()
-    for trial in tasks:
-        assert trial.support.shape[0] == 3
-        assert len(trial.queries) == len(trial.labels) == 2
-        classes = classes_of(trial.support)[:, 0]
+    for task in tasks:
+        assert task.support.shape[0] == 3
+        assert len(task.queries) == len(task.labels) == 2
+        classes = classes_of(task.support)[:, 0]
         np.testing.assert_array_equal(
-            classes[trial.labels], classes_of(trial.queries)
+            classes[task.labels], classes_of(task.queries)
         )
-        seen.add(frozenset(trial.labels.tolist()))
+        seen.add(frozenset(task.labels.tolist()))
     # Each pair of the three classes; one missed by chance in (2 / 3) ** 100.
     assert seen == {frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))}
 
 
 @pytest.mark.parametrize(
-    "name", ["num_ways", "num_shots", "num_trials", "queries_per_class"]
+    "name", ["num_ways", "num_shots", "num_tasks", "queries_per_class"]
 )
 def test_tasks_of_nothing_are_refused(name):
-    counts = {"num_ways": 2, "num_shots": 1, "num_trials": 1, name: 0}
+    counts = {"num_ways": 2, "num_shots": 1, "num_tasks": 1, name: 0}
     with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
-        next(few_shot_trials(uniform_data(), group="character", **counts))
+        next(few_shot_tasks(uniform_data(), group="character", **counts))
 
 
 @pytest.mark.parametrize("argument", ["group", "within", "spread"])
 def test_a_grouping_that_the_data_lack_is_refused(argument):
-    kwargs = {"num_ways": 2, "num_shots": 1, "num_trials": 1}
+    kwargs = {"num_ways": 2, "num_shots": 1, "num_tasks": 1}
     groupings = {"group": "character", argument: "alfabet"}
     with pytest.raises(ValueError, match=r"\['character'\].*'alfabet'"):
-        next(few_shot_trials(uniform_data(), **groupings, **kwargs))
+        next(few_shot_tasks(uniform_data(), **groupings, **kwargs))
 
 
 @pytest.mark.parametrize(
@@ -447,7 +446,7 @@ def test_a_scorer_is_of_a_group_latent_and_of_images_of_its_model():
 
 def test_more_queries_than_a_task_has_are_refused():
     with pytest.raises(ValueError, match="Received: num_queries=4"):
-        trials(telling_data(), num_queries=4)
+        drawn_tasks(telling_data(), num_queries=4)
 
 
 def test_accuracy_is_of_the_queries_asked_for():
@@ -457,36 +456,36 @@ def test_accuracy_is_of_the_queries_asked_for():
         telling_data(),
         num_ways=3,
         num_shots=1,
-        num_trials=5,
+        num_tasks=5,
         num_queries=2,
     )
     assert scorer.num_scored == 5 * 2
 
 
-def test_trials_reach_every_class_and_every_image_in_both_parts():
-    tasks = trials(telling_data(), num_trials=100)
+def test_tasks_reach_every_class_and_every_image_in_both_parts():
+    tasks = drawn_tasks(telling_data(), num_tasks=100)
     for images in ("support", "queries"):
         used = {
             int(number)
-            for trial in tasks
-            for number in numbers_of(getattr(trial, images)).ravel()
+            for task in tasks
+            for number in numbers_of(getattr(task, images)).ravel()
         }
         # Missed by chance: 24 * (1 - 3 / 24) ** 100 < 1e-4.
         assert used == set(range(24))
 
 
-def test_equal_seeds_draw_equal_trials():
+def test_equal_seeds_draw_equal_tasks():
     data = telling_data()
 
     def drawn(seed):
-        return np.stack([t.support for t in trials(data, seed=seed)])
+        return np.stack([t.support for t in drawn_tasks(data, seed=seed)])
 
     np.testing.assert_array_equal(drawn(3), drawn(3))
     assert np.any(drawn(3) != drawn(4))
 
 
-def test_more_trials_begin_with_the_same_ones():
-    few, many = (trials(telling_data(), num_trials=n) for n in (2, 5))
+def test_more_tasks_begin_with_the_same_ones():
+    few, many = (drawn_tasks(telling_data(), num_tasks=n) for n in (2, 5))
     for one, other in zip(few, many[:2], strict=True):
         np.testing.assert_array_equal(one.support, other.support)
 
@@ -494,38 +493,38 @@ def test_more_trials_begin_with_the_same_ones():
 def test_within_draws_the_classes_of_a_task_from_one_alphabet():
     data = telling_data((4,) * 8, alphabet=[7, 7, 7, 2, 2, 2, 2, 5])
     seen = set()
-    for trial in trials(data, within="alphabet"):
-        classes = set(classes_of(trial.support)[:, 0].tolist())
+    for task in drawn_tasks(data, within="alphabet"):
+        classes = set(classes_of(task.support)[:, 0].tolist())
         # Alphabet 5 is too small for a task.
         assert classes <= {0, 1, 2} or classes <= {3, 4, 5, 6}
         seen |= classes
     assert seen == set(range(7))
-    mixed = trials(data)
-    assert any(7 in classes_of(trial.support) for trial in mixed)
+    mixed = drawn_tasks(data)
+    assert any(7 in classes_of(task.support) for task in mixed)
 
 
 def test_too_few_classes_are_an_error():
     with pytest.raises(
         ValueError, match=r"7-way tasks need 7 classes.* most 6"
     ):
-        trials(telling_data(), num_ways=7)
+        drawn_tasks(telling_data(), num_ways=7)
     data = telling_data(alphabet=[0, 0, 0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"5 classes in one alphabet.* most 4"):
-        trials(data, num_ways=5, within="alphabet")
+        drawn_tasks(data, num_ways=5, within="alphabet")
 
 
 def test_a_class_with_too_few_images_is_named_by_its_id():
     data = telling_data((4, 3, 4), ids=[10, 42, 11])
-    trials(data)
+    drawn_tasks(data)
     with pytest.raises(ValueError, match="character 42 with 3 images"):
-        trials(data, num_shots=3)
-    with pytest.raises(ValueError, match=r"3 queries need 5 images a class"):
-        trials(data, queries_per_class=3)
+        drawn_tasks(data, num_shots=3)
+    with pytest.raises(ValueError, match=r"3 queries need 5 images per class"):
+        drawn_tasks(data, queries_per_class=3)
 
 
 def test_a_class_of_which_no_task_is_drawn_may_be_small():
     data = telling_data((4, 4, 4, 1), alphabet=[0, 0, 0, 1])
-    assert len(trials(data, within="alphabet")) == 50
+    assert len(drawn_tasks(data, within="alphabet")) == 50
 
 
 def spread_data(drawers, num_classes=3):
@@ -548,9 +547,9 @@ def test_the_most_shots_leave_a_query_of_every_class(spread, drawers, most):
     data = spread_data(drawers)
     assert most_shots(data, "character", spread=spread) == most
     if most:
-        trials(data, spread=spread, num_shots=most)
+        drawn_tasks(data, spread=spread, num_shots=most)
     with pytest.raises(ValueError, match="ask for fewer shots"):
-        trials(data, spread=spread, num_shots=most + 1)
+        drawn_tasks(data, spread=spread, num_shots=most + 1)
 
 
 def test_the_smallest_class_decides_the_most_shots():
@@ -566,18 +565,18 @@ def test_the_smallest_class_decides_the_most_shots():
 def test_spread_draws_the_images_of_a_class_from_different_drawers():
     data = spread_data([7, 7, 7, 7, 2, 5, -1, -1])
     seen = set()
-    for trial in trials(data, spread="drawer"):
-        support, queries = numbers_of(trial.support), numbers_of(trial.queries)
+    for task in drawn_tasks(data, spread="drawer"):
+        support, queries = numbers_of(task.support), numbers_of(task.queries)
         used = np.concatenate([support, queries[:, np.newaxis]], axis=1)
         for row in data.labels["drawer"][used]:
             assert set(row) == {2, 5, 7}  # and none of unknown drawers
         np.testing.assert_array_equal(
-            classes_of(trial.support)[trial.labels, 0],
-            classes_of(trial.queries),
+            classes_of(task.support)[task.labels, 0],
+            classes_of(task.queries),
         )
         seen |= set(used.ravel().tolist())
     assert len(seen) == 3 * 6  # each image of a drawer is as good as another
-    plain = [numbers_of(trial.support) for trial in trials(data)]
+    plain = [numbers_of(task.support) for task in drawn_tasks(data)]
     assert any(
         np.ptp(data.labels["drawer"][n], axis=1).min() == 0 for n in plain
     )
@@ -585,20 +584,20 @@ def test_spread_draws_the_images_of_a_class_from_different_drawers():
 
 def test_a_class_by_too_few_drawers_is_named_by_its_id():
     data = spread_data([7, 7, 7, 2, -1])
-    trials(data, spread="drawer", num_shots=1)
+    drawn_tasks(data, spread="drawer", num_shots=1)
     with pytest.raises(
         ValueError,
-        match=r"need 3 images of different drawers a class.*"
+        match=r"need 3 images of different drawers per class.*"
         r"character \d with 2 images of different drawers",
     ):
-        trials(data, spread="drawer")
+        drawn_tasks(data, spread="drawer")
 
 
 # Accuracy ---------------------------------------------------------------------
 
 
 def accuracy(scorer, data, **kwargs):
-    settings = {"num_ways": 4, "num_shots": 1, "num_trials": 50}
+    settings = {"num_ways": 4, "num_shots": 1, "num_tasks": 50}
     return few_shot_accuracy(scorer, data, **{**settings, **kwargs})
 
 
@@ -615,14 +614,15 @@ def test_perfect_information_classifies_without_mistakes(num_shots):
     world = GaussianWorld(4, noise=0.1, loadings=np.eye(4))
     scorer = ClassScorer(world.model, group="character")
     result = accuracy(scorer, distinct_data(), num_shots=num_shots)
-    assert result == (1.0, 0.0, 50)
+    assert (result.mean, result.half_width) == (1.0, 0.0)
+    assert result.num_values == 50
 
 
 def test_a_model_that_ignores_the_support_is_at_chance():
     # All draws are from the prior.
     world = GaussianWorld(4, noise=0.1, loadings=np.eye(4), use_of_support=0.0)
     scorer = ClassScorer(world.model, group="character", num_samples=2)
-    result = accuracy(scorer, distinct_data(), num_trials=150)
+    result = accuracy(scorer, distinct_data(), num_tasks=150)
     # And by the same chance for each, so that none does.
     assert result.mean == 0.25
     assert result.half_width == 0.0
@@ -650,14 +650,17 @@ def test_accuracy_is_the_mean_over_tasks():
         Fixed([right, wrong, half, right]),
         telling_data(),
         num_ways=2,
-        num_trials=4,
+        num_tasks=4,
     )
-    assert result == estimate(np.array([1.0, 0.0, 0.5, 1.0]))
+    assert result.values == (1.0, 0.0, 0.5, 1.0)
+    assert result.mean == 0.625
+    assert result.key == "accuracy.2way_1shot"
+    assert result.chance == 0.5
 
 
 def test_every_task_has_draws_of_its_own():
     scorer = Fixed([np.eye(2)] * 4)
-    accuracy(scorer, telling_data(), num_ways=2, num_trials=4, seed=9)
+    accuracy(scorer, telling_data(), num_ways=2, num_tasks=4, seed=9)
     assert scorer.seeds == [(9, 0), (9, 1), (9, 2), (9, 3)]
 
 
@@ -667,7 +670,7 @@ def test_accuracy_says_how_far_it_is():
         Fixed([np.eye(2)] * 3),
         telling_data(),
         num_ways=2,
-        num_trials=3,
+        num_tasks=3,
         progress=lines.append,
     )
     assert lines[-1] == "2-way 1-shot: task 3 of 3, 100.0% so far"
@@ -679,7 +682,7 @@ def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks():
     data = uniform_data((6,) * 8, alphabet=[0, 0, 0, 0, 1, 1, 1, 1])
     scorer, lines = NearestNeighbour(), []
     scorer.group = "alphabet"
-    settings = {"num_ways": 2, "num_shots": 3, "num_trials": 200}
+    settings = {"num_ways": 2, "num_shots": 3, "num_tasks": 200}
     mixed = accuracy(scorer, data, **settings)
     spread = accuracy(
         scorer, data, spread="character", progress=lines.append, **settings
@@ -691,47 +694,7 @@ def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks():
 def test_more_shots_and_fewer_ways_are_easier():
     data = uniform_data((6,) * 12)
     scorer = NearestNeighbour()
-    settings = {"num_trials": 100}
+    settings = {"num_tasks": 100}
     easy = accuracy(scorer, data, num_ways=2, num_shots=5, **settings)
     hard = accuracy(scorer, data, num_ways=10, num_shots=1, **settings)
     assert easy.mean - easy.half_width > hard.mean + hard.half_width
-
-
-# Intervals --------------------------------------------------------------------
-
-
-def test_an_estimate_is_the_mean_with_its_normal_interval():
-    values = np.random.default_rng(0).normal(3.0, 2.0, size=500)
-    result = estimate(values)
-    assert result.num_trials == 500
-    np.testing.assert_allclose(result.mean, np.mean(values))
-    np.testing.assert_allclose(
-        result.half_width, 1.96 * np.std(values, ddof=1) / np.sqrt(500)
-    )
-    low, high = scipy.stats.norm.interval(
-        0.95, loc=np.mean(values), scale=scipy.stats.sem(values)
-    )
-    np.testing.assert_allclose(2 * result.half_width, high - low, rtol=1e-4)
-
-
-def test_intervals_cover_the_truth_nineteen_times_in_twenty():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(1000):
-        result = estimate(rng.uniform(size=100))
-        covered += abs(result.mean - 0.5) <= result.half_width
-    # The standard error of a count of 950 in 1000 is 7.
-    assert abs(covered - 950) < NUM_ERRORS * 7
-
-
-def test_a_single_trial_has_no_interval():
-    result = estimate(np.array([0.25]))
-    assert result.mean == 0.25
-    assert result.num_trials == 1
-    assert np.isnan(result.half_width)
-
-
-def test_an_estimate_is_of_plain_numbers_in_double_precision():
-    result = estimate(np.full(10**5, 0.1, np.float32))
-    assert type(result.mean) is type(result.half_width) is float
-    assert abs(result.mean - np.float32(0.1)) < 1e-12

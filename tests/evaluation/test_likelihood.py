@@ -8,6 +8,7 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
+from tests.evaluation.conftest import few_shot_tasks
 from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
@@ -15,7 +16,6 @@ from tests.evaluation.conftest import uniform_data
 from vhe_tf import random
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
-from vhe_tf.evaluation.classification import few_shot_trials
 from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_log_weights
@@ -39,7 +39,13 @@ def log_evidences(world, data):
 
 
 def joint(world, data, **kwargs):
-    return joint_nll(world.model, data, group="character", **kwargs)
+    of_scorer = {
+        name: kwargs.pop(name)
+        for name in ("num_element_samples", "max_decoded")
+        if name in kwargs
+    }
+    scorer = JointScorer(world.model, group="character", **of_scorer)
+    return joint_nll(scorer, data, **kwargs)
 
 
 # The joint likelihood, whose weights have the mean p(X) -----------------------
@@ -52,7 +58,7 @@ def test_one_sample_is_exact_at_the_true_posterior(element_size):
     result = joint(world, data, num_samples=1)
     expected = -log_evidences(world, data).sum() / len(data)
     # Sums in float32.
-    np.testing.assert_allclose(result.nats_per_image.mean, expected, rtol=2e-5)
+    np.testing.assert_allclose(result.mean, expected, rtol=2e-5)
     assert result.effective_sample_size == 1.0
 
 
@@ -101,7 +107,7 @@ def test_the_joint_nll_is_minus_the_evidence_per_image(element_size):
     # with 19 images:
     error = np.sqrt(5.0 / result.effective_sample_size) / len(data)
     assert NUM_ERRORS * error < 0.1
-    assert abs(result.nats_per_image.mean - expected) < NUM_ERRORS * error
+    assert abs(result.mean - expected) < NUM_ERRORS * error
     assert result.num_samples == 4000
     assert result.num_element_samples == 1
 
@@ -112,9 +118,12 @@ def test_the_weights_of_a_pixel_cnn_are_those_of_a_loop(max_decoded):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 2, (3, 8, 8, 1)).astype(np.float32)
     with latents_seen(model) as seen:
-        log_weights = JointScorer(model, "character", 2, max_decoded)(
-            images, 3, (1, 2)
-        )
+        log_weights = JointScorer(
+            model,
+            group="character",
+            num_element_samples=2,
+            max_decoded=max_decoded,
+        )(images, 3, seed=(1, 2))
     decoded = [latents["pose"][..., 0].size for latents in seen]
     assert max(decoded) <= max(max_decoded, 2)
     assert sum(decoded) == 3 * 3 * 2
@@ -160,7 +169,7 @@ def test_few_samples_bound_the_nll_from_above_and_more_tighten_it():
             data,
             num_samples=num_samples,
             num_element_samples=num_element_samples,
-        ).nats_per_image
+        )
         for num_samples, num_element_samples in [(1, 1), (1, 20), (20, 20)]
     ]
     errors = [result.half_width / 1.96 for result in results]
@@ -173,7 +182,7 @@ def test_few_samples_bound_the_nll_from_above_and_more_tighten_it():
 def test_every_group_has_draws_of_its_own():
     world = GaussianWorld(2, width=1.5)
     data = grouped([images_of(uniform_data(), 0)] * 2)
-    assert joint(world, data, num_samples=2).nats_per_image.half_width > 0.0
+    assert joint(world, data, num_samples=2).half_width > 0.0
 
 
 def test_the_effective_sample_size_is_that_of_the_weights():
@@ -196,11 +205,9 @@ def test_the_effective_sample_size_is_that_of_the_weights():
     np.testing.assert_allclose(
         result.effective_sample_size, np.mean(sizes), rtol=1e-4
     )
+    np.testing.assert_allclose(result.mean, np.mean(means), rtol=1e-5)
     np.testing.assert_allclose(
-        result.nats_per_image.mean, np.mean(means), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        result.nats_per_image.half_width,
+        result.half_width,
         1.96 * np.std(means, ddof=1) / np.sqrt(3),
         rtol=1e-4,
     )
@@ -261,9 +268,7 @@ def test_groups_weigh_by_their_images():
     data = uniform_data((1, 9))
     expected = -log_evidences(world, data)
     result = joint(world, data, num_samples=2)
-    np.testing.assert_allclose(
-        result.nats_per_image.mean, expected.sum() / 10, rtol=2e-5
-    )
+    np.testing.assert_allclose(result.mean, expected.sum() / 10, rtol=2e-5)
     assert abs(expected.sum() / 10 - (expected / [1, 9]).mean()) > 0.05
 
 
@@ -271,7 +276,7 @@ def test_groups_that_differ_only_in_size_leave_no_doubt():
     # c without effect, and images all alike: the same nats an image in each.
     world = GaussianWorld(2, loadings=np.zeros((2, 4)))
     data = grouped([np.full((size, 4), 0.3) for size in (1, 4, 16)])
-    result = joint(world, data, num_samples=3).nats_per_image
+    result = joint(world, data, num_samples=3)
     np.testing.assert_allclose(
         result.mean, -world.log_evidence(data.images[:1]), rtol=1e-5
     )
@@ -288,34 +293,34 @@ def test_the_interval_is_that_of_a_ratio_of_sums():
     sizes = np.bincount(data.labels["character"])
     left_out = (nll.sum() - nll) / (sizes.sum() - sizes)
     error = np.sqrt(59 / 60 * np.square(left_out - left_out.mean()).sum())
-    result = joint(world, data, num_samples=1).nats_per_image
-    assert result.num_trials == 60
+    result = joint(world, data, num_samples=1)
+    assert result.num_values == 60
     np.testing.assert_allclose(result.half_width, 1.96 * error, rtol=0.1)
 
 
-def test_max_groups_chooses_some_of_them_by_the_seed():
+def test_num_groups_chooses_some_of_them_by_the_seed():
     world = GaussianWorld(2)
     data = uniform_data((3,) * 10)
     means = set()
     each = -log_evidences(world, data) / 3
     for seed in (0, 0, 1, 2):
-        result = joint(world, data, num_samples=1, max_groups=2, seed=seed)
-        assert result.nats_per_image.num_trials == 2
+        result = joint(world, data, num_samples=1, num_groups=2, seed=seed)
+        assert result.num_values == 2
         pairs = (each[:, np.newaxis] + each) / 2
         np.fill_diagonal(pairs, np.inf)
-        assert np.abs(pairs - result.nats_per_image.mean).min() < 1e-4
-        means.add(round(result.nats_per_image.mean, 5))
+        assert np.abs(pairs - result.mean).min() < 1e-4
+        means.add(round(result.mean, 5))
     assert 1 < len(means) <= 3
 
 
-@pytest.mark.parametrize("max_groups", [None, 3, 10])
-def test_max_groups_may_exceed_the_groups(max_groups):
+@pytest.mark.parametrize("num_groups", [None, 3, 10])
+def test_num_groups_may_exceed_the_groups(num_groups):
     world = GaussianWorld(2)
     data = uniform_data((2, 2, 2))
-    result = joint(world, data, num_samples=1, max_groups=max_groups)
-    assert result.nats_per_image.num_trials == 3
+    result = joint(world, data, num_samples=1, num_groups=num_groups)
+    assert result.num_values == 3
     np.testing.assert_allclose(
-        result.nats_per_image.mean,
+        result.mean,
         -log_evidences(world, data).mean() / 2,
         rtol=1e-6,
     )
@@ -323,8 +328,8 @@ def test_max_groups_may_exceed_the_groups(max_groups):
 
 def test_a_single_group_has_no_interval():
     result = joint(GaussianWorld(2), uniform_data((4,)), num_samples=2)
-    assert np.isfinite(result.nats_per_image.mean)
-    assert np.isnan(result.nats_per_image.half_width)
+    assert np.isfinite(result.mean)
+    assert result.half_width is None
 
 
 def test_the_joint_nll_says_how_far_it_is():
@@ -334,7 +339,7 @@ def test_the_joint_nll_says_how_far_it_is():
     result = joint(world, data, num_samples=1, progress=lines.append)
     assert len(lines) == 2
     assert lines[-1].startswith("joint NLL: group 2 of 2, ")
-    assert f"{result.nats_per_image.mean:.2f} nats" in lines[-1]
+    assert f"{result.mean:.2f} nats" in lines[-1]
 
 
 # The conditional likelihood ---------------------------------------------------
@@ -351,39 +356,39 @@ def scorer_of(world, num_samples=20, **kwargs):
 def test_the_conditional_nll_is_that_of_the_predictive(element_size, num_shots):
     world = GaussianWorld(2, element_size, width=1.3, shift=0.1)
     data = uniform_data()
-    num_trials, num_samples = 60, 4000
+    num_tasks, num_samples = 60, 4000
     result = conditional_nll(
         scorer_of(world, num_samples),
         data,
         num_shots=num_shots,
-        num_trials=num_trials,
+        num_queries=num_tasks,
         seed=2,
     )
-    trials = few_shot_trials(
+    tasks = few_shot_tasks(
         data,
         group="character",
         num_ways=1,
         num_shots=num_shots,
-        num_trials=num_trials,
+        num_tasks=num_tasks,
         seed=2,
     )
     expected, errors = [], []
-    for trial in trials:
-        support = trial.support[0]
-        expected.append(-world.log_predictive(support, trial.queries)[0])
+    for task in tasks:
+        support = task.support[0]
+        expected.append(-world.log_predictive(support, task.queries)[0])
         errors.append(
-            world.log_predictive_error(support, trial.queries, num_samples)[0]
+            world.log_predictive_error(support, task.queries, num_samples)[0]
         )
-    error = np.linalg.norm(errors) / num_trials
+    error = np.linalg.norm(errors) / num_tasks
     assert NUM_ERRORS * error < 0.05
     assert abs(result.mean - np.mean(expected)) < NUM_ERRORS * error
-    # Beside the spread of the trials that of the estimates is small.
+    # Beside the spread of the tasks that of the estimates is small.
     np.testing.assert_allclose(
         result.half_width,
-        1.96 * np.std(expected, ddof=1) / np.sqrt(num_trials),
+        1.96 * np.std(expected, ddof=1) / np.sqrt(num_tasks),
         rtol=0.05,
     )
-    assert result.num_trials == num_trials
+    assert result.num_values == num_tasks
 
 
 def test_more_shots_lower_the_nll_of_a_model_that_uses_them():
@@ -394,7 +399,7 @@ def test_more_shots_lower_the_nll_of_a_model_that_uses_them():
     data = grouped(np.clip(c + noise, 0.0, 1.0))
     nll = [
         conditional_nll(
-            scorer_of(world, 200), data, num_shots=shots, num_trials=200
+            scorer_of(world, 200), data, num_shots=shots, num_queries=200
         )
         for shots in (1, 2, 10)
     ]
@@ -410,7 +415,7 @@ def test_shots_leave_a_model_alone_that_ignores_them():
     data = grouped([np.full((6, 4), 0.4)] * 3)
     means = [
         conditional_nll(
-            scorer_of(world, 4000), data, num_shots=shots, num_trials=4
+            scorer_of(world, 4000), data, num_shots=shots, num_queries=4
         ).mean
         for shots in (1, 5)
     ]
@@ -423,12 +428,12 @@ def test_shots_leave_a_model_alone_that_ignores_them():
 
 
 def test_too_many_shots_are_an_error():
-    with pytest.raises(ValueError, match="need 7 images a class"):
+    with pytest.raises(ValueError, match="need 7 images per class"):
         conditional_nll(
             scorer_of(GaussianWorld(2)),
             uniform_data(),
             num_shots=6,
-            num_trials=1,
+            num_tasks=1,
         )
 
 
@@ -438,7 +443,7 @@ def test_the_conditional_nll_says_how_far_it_is():
         scorer_of(GaussianWorld(2), 2),
         uniform_data(),
         num_shots=2,
-        num_trials=3,
+        num_tasks=3,
         progress=lines.append,
     )
     assert lines[-1] == (
@@ -452,8 +457,8 @@ def test_the_conditional_nll_says_how_far_it_is():
 def test_the_images_of_a_group_are_those_of_the_group_that_holds_it():
     model = tiny_vhe("hierarchical")
     images = tiny_episode(batch_size=4)["query"].numpy()
-    scorer = JointScorer(model, "character", 2, 1000)
-    actual = scorer(images, 6, (1, 2))
+    scorer = JointScorer(model, group="character", num_element_samples=2)
+    actual = scorer(images, 6, seed=(1, 2))
     support = {name: images[np.newaxis] for name in ("alphabet", "character")}
     key = random.fold_in((1, 2), 0)
     samples, log_weights = model.importance_sample(
@@ -473,7 +478,7 @@ def test_images_of_a_character_have_styles_of_their_own():
     model = tiny_vhe("factorial")
     images = tiny_episode(batch_size=4)["query"].numpy()
     with latents_seen(model) as seen:
-        JointScorer(model, "character", 1, 1000)(images, 3, (1, 2))
+        JointScorer(model, group="character")(images, 3, seed=(1, 2))
     [latents] = seen  # [T, S, n, L] each
     characters, styles = latents["character"], latents["style"]
     np.testing.assert_array_equal(
@@ -484,7 +489,7 @@ def test_images_of_a_character_have_styles_of_their_own():
 
 def test_the_joint_likelihood_of_a_group_of_groups_is_refused():
     with pytest.raises(ValueError, match="holds those of 'character'"):
-        JointScorer(tiny_vhe("hierarchical"), "alphabet", 1, 1000)
+        JointScorer(tiny_vhe("hierarchical"), group="alphabet")
 
 
 def test_other_group_latents_are_integrated_out():
@@ -520,7 +525,7 @@ def test_other_group_latents_are_integrated_out():
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"num_samples": 0}, {"num_element_samples": 0}, {"max_groups": 0}],
+    [{"num_samples": 0}, {"num_element_samples": 0}, {"num_groups": 0}],
 )
 def test_no_draws_or_groups_are_refused(kwargs):
     [(name, _)] = kwargs.items()
@@ -529,15 +534,17 @@ def test_no_draws_or_groups_are_refused(kwargs):
 
 
 def test_what_is_no_group_or_no_image_of_the_model_is_refused():
-    model, data = GaussianWorld().model, uniform_data()
-    with pytest.raises(ValueError, match=r"\['character'\].*'person'"):
-        joint_nll(model, data, group="person")
+    model = GaussianWorld().model
+    data = uniform_data()
+    others = GroupedImages(data.images, {"person": data.labels["character"]})
+    with pytest.raises(ValueError, match=r"\['person'\].*'character'"):
+        joint_nll(JointScorer(model, group="character"), others)
     with pytest.raises(ValueError, match="a group latent of the model"):
-        JointScorer(model, "person", 1, 2000)
+        JointScorer(model, group="person")
     with pytest.raises(
         ValueError, match=r"\(8, 8, 1\)\. Received: \(2, 2, 1\)"
     ):
-        joint_nll(tiny_vhe(), data, group="character")
+        joint_nll(JointScorer(tiny_vhe(), group="character"), data)
 
 
 def test_stored_images_are_refused():
@@ -545,11 +552,11 @@ def test_stored_images_are_refused():
         np.zeros((4, 8, 8, 1), np.uint8), {"character": np.zeros(4, int)}
     )
     with pytest.raises(ValueError, match="images of dtype uint8"):
-        joint_nll(None, stored, group="character", num_samples=1)
+        joint_nll(JointScorer(tiny_vhe(), group="character"), stored)
     with pytest.raises(ValueError, match="images of dtype uint8"):
         next(
-            few_shot_trials(
+            few_shot_tasks(
                 stored, group="character", num_ways=1, num_shots=1,
-                num_trials=1,
+                num_tasks=1,
             )
         )  # fmt: skip

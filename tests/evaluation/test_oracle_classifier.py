@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vhe_tf.evaluation import oracle_classifier
-from vhe_tf.evaluation.oracle_classifier import train_judge
+from vhe_tf.evaluation.oracle_classifier import train_oracle_classifier
 
 SIZE = 12
 
@@ -49,47 +49,47 @@ BARS[3] = np.eye(8)[::-1] > 0
 
 
 @pytest.fixture(scope="module")
-def judge_of_bars():
-    """A judge of orientations, of the ids 10 to 40."""
+def oracle_of_bars():
+    """A oracle of orientations, of the ids 10 to 40."""
     images, shape, _ = drawings(BARS, 1000)
-    return train_judge(images, 10 * (shape + 1), epochs=5)
+    return train_oracle_classifier(images, 10 * (shape + 1), epochs=5)
 
 
-# What a judge is told to judge ------------------------------------------------
+# What it classifies ------------------------------------------------
 
 
-def test_a_judge_of_shapes_does_not_mind_inks(judge_of_bars):
+def test_a_oracle_of_shapes_does_not_mind_inks(oracle_of_bars):
     images, shape, ink = drawings(BARS, 400, seed=1)
-    right = judge_of_bars.classify(images) == 10 * (shape + 1)
+    right = oracle_of_bars.classify(images) == 10 * (shape + 1)
     assert right.mean() > 0.97
     assert min(right[ink == i].mean() for i in range(4)) > 0.95
 
 
-def test_a_judge_of_inks_does_not_mind_shapes():
+def test_a_oracle_of_inks_does_not_mind_shapes():
     images, _, ink = drawings(BARS, 1000)
-    judge = train_judge(images, ink, epochs=5)
+    oracle = train_oracle_classifier(images, ink, epochs=5)
     images, _, ink = drawings(scribbles(50), 400, seed=1)
-    assert np.mean(judge.classify(images) == ink) > 0.97
+    assert np.mean(oracle.classify(images) == ink) > 0.97
 
 
 def test_shapes_of_no_training_are_told_apart_by_exemplars():
     images, shape, _ = drawings(scribbles(60), 2000, reach=1)
-    judge = train_judge(images, shape, epochs=12)
+    oracle = train_oracle_classifier(images, shape, epochs=12)
     unseen = scribbles(10, seed=1)
     images, shape, _ = drawings(unseen, 300, seed=1, reach=1)
     others, of, _ = drawings(unseen, 300, seed=2, reach=1)
     exemplars = np.stack([others[of == i][:5] for i in range(10)])
-    assert np.mean(judge.nearest(images, exemplars) == shape) > 0.9
+    assert np.mean(oracle.nearest(images, exemplars) == shape) > 0.9
     # As the classes are given in another order, so are the answers.
-    assert np.mean(judge.nearest(images, exemplars[::-1]) == 9 - shape) > 0.9
+    assert np.mean(oracle.nearest(images, exemplars[::-1]) == 9 - shape) > 0.9
 
 
 # Embeddings -------------------------------------------------------------------
 
 
-def test_embeddings_are_of_unit_length(judge_of_bars):
+def test_embeddings_are_of_unit_length(oracle_of_bars):
     images, *_ = drawings(BARS, 300, seed=1)
-    embeddings = judge_of_bars.embed(images)
+    embeddings = oracle_of_bars.embed(images)
     assert embeddings.dtype == np.float32
     assert embeddings.shape == (300, 64)
     np.testing.assert_allclose(
@@ -97,23 +97,23 @@ def test_embeddings_are_of_unit_length(judge_of_bars):
     )
 
 
-def test_an_image_is_judged_by_itself(judge_of_bars):
+def test_an_image_is_classified_by_itself(oracle_of_bars):
     images, *_ = drawings(BARS, 300, seed=1)  # more than at once
-    embeddings = judge_of_bars.embed(images)
+    embeddings = oracle_of_bars.embed(images)
     for index in (0, 255, 256, 299):
-        [alone] = judge_of_bars.embed(images[index : index + 1])
+        [alone] = oracle_of_bars.embed(images[index : index + 1])
         np.testing.assert_allclose(alone, embeddings[index], atol=1e-5)
 
 
-def test_the_nearest_class_has_the_nearest_mean_embedding(judge_of_bars):
+def test_the_nearest_class_has_the_nearest_mean_embedding(oracle_of_bars):
     rng = np.random.default_rng(0)
     images = rng.random((40, SIZE, SIZE, 3), np.float32)
     exemplars = rng.random((5, 3, SIZE, SIZE, 3), np.float32)
-    means = np.stack([judge_of_bars.embed(e).mean(axis=0) for e in exemplars])
+    means = np.stack([oracle_of_bars.embed(e).mean(axis=0) for e in exemplars])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    away = judge_of_bars.embed(images)[:, np.newaxis] - means
+    away = oracle_of_bars.embed(images)[:, np.newaxis] - means
     distances = np.linalg.norm(away, axis=2)
-    answers = judge_of_bars.nearest(images, exemplars)
+    answers = oracle_of_bars.nearest(images, exemplars)
     assert len(set(answers)) > 1
     # Embeddings of other batches differ by rounding, which may break a tie.
     np.testing.assert_allclose(
@@ -125,32 +125,32 @@ def test_the_nearest_class_has_the_nearest_mean_embedding(judge_of_bars):
 
 def test_the_size_of_the_embedding_is_as_asked_for():
     images, shape, _ = drawings(BARS, 20)
-    judge = train_judge(images, shape, epochs=1, embedding=5)
-    assert judge.embed(images).shape == (20, 5)
+    oracle = train_oracle_classifier(images, shape, epochs=1, embedding=5)
+    assert oracle.embed(images).shape == (20, 5)
 
 
 # Training ---------------------------------------------------------------------
 
 
-def small_judge(**kwargs):
+def small_oracle(**kwargs):
     images, shape, _ = drawings(BARS, 100)
-    return train_judge(images, shape, **{"epochs": 2, **kwargs})
+    return train_oracle_classifier(images, shape, **{"epochs": 2, **kwargs})
 
 
-def test_equal_seeds_give_equal_judges_whatever_the_global_seed():
+def test_equal_seeds_give_equal_oracles_whatever_the_global_seed():
     images, *_ = drawings(BARS, 50, seed=1)
     keras.utils.set_random_seed(1)
-    one = small_judge(seed=3).embed(images)
+    one = small_oracle(seed=3).embed(images)
     keras.utils.set_random_seed(2)
-    np.testing.assert_array_equal(small_judge(seed=3).embed(images), one)
-    assert np.abs(small_judge(seed=4).embed(images) - one).max() > 0.1
+    np.testing.assert_array_equal(small_oracle(seed=3).embed(images), one)
+    assert np.abs(small_oracle(seed=4).embed(images) - one).max() > 0.1
 
 
 def test_training_leaves_the_global_seed_alone():
     keras.utils.set_random_seed(1)
     expected = keras.random.uniform([3]), np.random.random(3)  # noqa: NPY002
     keras.utils.set_random_seed(1)
-    small_judge()
+    small_oracle()
     np.testing.assert_array_equal(keras.random.uniform([3]), expected[0])
     np.testing.assert_array_equal(np.random.random(3), expected[1])  # noqa: NPY002
 
@@ -158,11 +158,13 @@ def test_training_leaves_the_global_seed_alone():
 def test_images_without_a_label_are_left_out():
     images, shape, _ = drawings(BARS, 100)
     known = np.arange(100) % 4 > 0
-    judge = train_judge(images[known], shape[known], epochs=2)
+    oracle = train_oracle_classifier(images[known], shape[known], epochs=2)
     spoiled = np.where(known[:, None, None, None], images, np.float32(np.nan))
-    some = train_judge(spoiled, np.where(known, shape, -1), epochs=2)
+    some = train_oracle_classifier(
+        spoiled, np.where(known, shape, -1), epochs=2
+    )
     np.testing.assert_array_equal(some.class_ids, [0, 1, 2, 3])
-    np.testing.assert_array_equal(some.embed(images), judge.embed(images))
+    np.testing.assert_array_equal(some.embed(images), oracle.embed(images))
 
 
 def test_shifted_images_keep_their_edges():
@@ -179,7 +181,7 @@ def test_shifts_in_training_teach_not_to_mind_them():
     images, shape, _ = drawings(BARS, 300, reach=0)
     moved, of, _ = drawings(BARS, 300, seed=1)
     minding, not_minding = (
-        train_judge(images, shape, epochs=15, augment=augment)
+        train_oracle_classifier(images, shape, epochs=15, augment=augment)
         for augment in (0, 2)
     )
     assert np.mean(minding.classify(moved) == of) < 0.8
@@ -195,7 +197,7 @@ def test_each_epoch_shows_every_image_once(monkeypatch):
         return batches(images, classes, order, shifts, batch_size)
 
     monkeypatch.setattr(oracle_classifier, "_batches", spy)
-    small_judge(epochs=3, batch_size=50, augment=1)
+    small_oracle(epochs=3, batch_size=50, augment=1)
     [(order, shifts, batch_size)] = seen
     assert batch_size == 50
     assert order.shape == (300,)
@@ -205,11 +207,11 @@ def test_each_epoch_shows_every_image_once(monkeypatch):
     assert {*shifts.ravel().tolist()} == {-1, 0, 1}
 
 
-def test_a_judge_says_how_far_it_is():
+def test_a_oracle_says_how_far_it_is():
     lines = []
-    small_judge(epochs=3, progress=lines.append)
+    small_oracle(epochs=3, progress=lines.append)
     assert len(lines) == 3
-    assert lines[1].startswith("judge: epoch 2 of 3, ")
+    assert lines[1].startswith("oracle classifier: epoch 2 of 3, ")
     assert lines[1].endswith("% of the training images right")
 
 
@@ -229,17 +231,17 @@ def test_a_judge_says_how_far_it_is():
 )
 def test_images_that_are_not_ready_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        train_judge(images, np.arange(len(images)))
+        train_oracle_classifier(images, np.arange(len(images)))
 
 
-def test_images_of_another_shape_are_refused(judge_of_bars):
+def test_images_of_another_shape_are_refused(oracle_of_bars):
     images = np.zeros((4, SIZE, SIZE, 3), np.float32)
     with pytest.raises(ValueError, match=r"\[M, 12, 12, 3\].*\[4, 12, 12, 1\]"):
-        judge_of_bars.classify(images[..., :1])
+        oracle_of_bars.classify(images[..., :1])
     with pytest.raises(
         ValueError, match=r"`exemplars`.*\[K, N, 12, 12, 3\].*\[4, 12, 12, 3\]"
     ):
-        judge_of_bars.nearest(images, images)
+        oracle_of_bars.nearest(images, images)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,9 @@ def test_images_of_another_shape_are_refused(judge_of_bars):
 )
 def test_labels_that_tell_nothing_apart_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
-        train_judge(np.zeros((4, SIZE, SIZE, 3), np.float32), labels)
+        train_oracle_classifier(
+            np.zeros((4, SIZE, SIZE, 3), np.float32), labels
+        )
 
 
 @pytest.mark.parametrize(
@@ -261,4 +265,4 @@ def test_labels_that_tell_nothing_apart_are_refused(labels, message):
 )
 def test_numbers_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"Received: {name}={value}"):
-        small_judge(**{name: value})
+        small_oracle(**{name: value})

@@ -10,6 +10,7 @@ from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import probes
+from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.probes import posterior_means
 
@@ -32,8 +33,8 @@ def test_a_linear_function_of_the_features_is_read_without_error():
     margin = features @ [1.0, -2.0, 0.5]
     keep = np.abs(margin) > 0.5
     probe = linear_probe(features[keep], (margin[keep] > 0).astype(int))
-    assert probe.accuracy.mean == 1.0
-    assert probe.accuracy.half_width == 0.0
+    assert probe.mean == 1.0
+    assert probe.half_width == 0.0
 
 
 def test_classes_on_one_line_are_told_apart():
@@ -42,7 +43,7 @@ def test_classes_on_one_line_are_told_apart():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 40)
     features = labels[:, np.newaxis] + rng.normal(0.0, 0.1, (200, 1))
-    assert linear_probe(features, labels).accuracy.mean > 0.95
+    assert linear_probe(features, labels).mean > 0.95
 
 
 def test_independent_features_leave_chance():
@@ -50,21 +51,19 @@ def test_independent_features_leave_chance():
     labels = np.repeat(np.arange(4), 500)
     probe = linear_probe(rng.normal(size=(2000, 5)), labels)
     assert probe.chance == 0.25
-    assert probe.accuracy.num_trials == 600
+    assert probe.num_values == 600
     # Of a share p of n: sqrt(p (1 - p) / n), 1.96 of which is the half width.
     error = np.sqrt(0.25 * 0.75 / 600)
-    assert abs(probe.accuracy.mean - 0.25) < NUM_ERRORS * error
-    p = probe.accuracy.mean
-    assert probe.accuracy.half_width == pytest.approx(
-        1.96 * np.sqrt(p * (1 - p) / 599)
-    )
+    assert abs(probe.mean - 0.25) < NUM_ERRORS * error
+    p = probe.mean
+    assert probe.half_width == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 599))
 
 
 def test_chance_is_the_share_of_the_most_frequent_class():
     features, labels = clusters([60, 30, 10], distance=0.0)
     probe = linear_probe(features, labels)
     assert probe.chance == 18 / 30
-    assert abs(probe.accuracy.mean - 0.6) < NUM_ERRORS * np.sqrt(0.24 / 30)
+    assert abs(probe.mean - 0.6) < NUM_ERRORS * np.sqrt(0.24 / 30)
 
 
 def test_equal_seeds_give_equal_probes():
@@ -72,7 +71,7 @@ def test_equal_seeds_give_equal_probes():
     probe = linear_probe(features, labels, seed=3)
     assert linear_probe(features, labels, seed=3) == probe
     others = [linear_probe(features, labels, seed=seed) for seed in range(5)]
-    assert len({other.accuracy.mean for other in others}) > 1
+    assert len({other.mean for other in others}) > 1
 
 
 def test_units_and_ids_do_not_matter():
@@ -99,7 +98,7 @@ def test_classes_in_too_few_groups_are_left_out():
     without = labels != 2
     probe = linear_probe(features, labels)
     assert probe == linear_probe(features[without], labels[without])
-    assert probe.accuracy.num_trials == 6 + 6 + 1
+    assert probe.num_values == 6 + 6 + 1
     # Six examples, of two groups.
     groups = np.arange(len(labels))
     groups[:20] //= 10
@@ -117,36 +116,38 @@ def test_recognising_a_group_gains_nothing():
     groups = np.repeat(np.arange(200), 4)
     labels = rng.integers(2, size=200)[groups]
     features = rng.normal(size=(200, 150))[groups]
-    assert linear_probe(features, labels).accuracy.mean > 0.8
+    assert linear_probe(features, labels).mean > 0.8
     probe = linear_probe(features, labels, groups=groups)
-    assert probe.accuracy.num_trials == 60
+    assert probe.num_values == 60
     error = np.sqrt(0.25 / 60)
-    assert abs(probe.accuracy.mean - 0.5) < NUM_ERRORS * error
+    assert abs(probe.mean - 0.5) < NUM_ERRORS * error
     assert NUM_ERRORS * error < 0.4
 
 
 def test_copies_of_an_example_are_one_trial():
     features, labels = clusters([30] * 4)
     probe = linear_probe(features, labels)
-    assert 0.3 < probe.accuracy.mean < 0.95
+    assert 0.3 < probe.mean < 0.95
     copied = linear_probe(
         np.repeat(features, 7, axis=0),
         np.repeat(labels, 7),
         groups=np.repeat(np.arange(len(labels)), 7),
     )
     assert copied.chance == probe.chance
-    np.testing.assert_allclose(copied.accuracy, probe.accuracy)
+    np.testing.assert_allclose(copied.mean, probe.mean)
+    np.testing.assert_allclose(copied.half_width, probe.half_width)
 
 
 def test_the_interval_weighs_groups_by_their_size():
-    result = probes._mean_by_group(
+    values = probes._mean_by_group(
         np.array([True, True, False, False, True, False]),
         np.array([8, 8, 8, 3, 5, 5]),
     )
+    result = Measurement.of("probe", values)
     # By hand: a mean of 1/2; sums less half the sizes, 1/2, -1/2 and 0, over
     # the mean size, 2.
     assert result.mean == pytest.approx(0.5)
-    assert result.num_trials == 3
+    assert result.num_values == 3
     assert result.half_width == pytest.approx(
         1.96 * np.std([0.25, -0.25, 0.0], ddof=1) / np.sqrt(3)
     )
@@ -195,9 +196,9 @@ def test_the_fraction_is_that_of_the_test_part():
     features, labels = clusters([50] * 2)
     for fraction, count in [(0.1, 5), (0.5, 25), (0.99, 48)]:
         probe = linear_probe(features, labels, test_fraction=fraction)
-        assert probe.accuracy.num_trials == 2 * count
+        assert probe.num_values == 2 * count
     probe = linear_probe(*clusters([3, 50]), test_fraction=0.1)
-    assert probe.accuracy.num_trials == 1 + 5
+    assert probe.num_values == 1 + 5
 
 
 # The classifier ---------------------------------------------------------------
@@ -239,9 +240,9 @@ def test_two_classes_with_a_tiny_ridge_are_told_apart_by_least_squares():
 
 def test_the_ridge_is_chosen():
     features, labels = clusters([60, 60], 100, distance=0.25)
-    chosen = linear_probe(features, labels).accuracy.mean
+    chosen = linear_probe(features, labels).mean
     with mock.patch.object(probes, "_RIDGES", (1e-6,)):
-        without = linear_probe(features, labels).accuracy.mean
+        without = linear_probe(features, labels).mean
     assert chosen > without + 0.1
 
 
@@ -263,7 +264,7 @@ def test_the_ridge_is_the_best_on_its_part_of_the_training(best):
     ):
         probe = linear_probe(np.zeros((60, 1)), labels)
     assert ridges == [(7.0, 8.0, 9.0), ((7.0, 8.0, 9.0)[best],)]
-    assert probe.accuracy.mean == 0.0
+    assert probe.mean == 0.0
 
 
 # Errors -----------------------------------------------------------------------
@@ -424,9 +425,9 @@ def test_a_latent_predicts_what_it_is_of_and_nothing_else():
     of = indices[:, 0]
     right = linear_probe(means, data.labels["character"][of])
     wrong = linear_probe(means, drawer[of])
-    assert right.accuracy.mean > 2 * right.chance
-    error = np.sqrt(0.2 * 0.8 / wrong.accuracy.num_trials)
-    assert wrong.accuracy.mean < wrong.chance + NUM_ERRORS * error
+    assert right.mean > 2 * right.chance
+    error = np.sqrt(0.2 * 0.8 / wrong.num_values)
+    assert wrong.mean < wrong.chance + NUM_ERRORS * error
     assert NUM_ERRORS * error < 0.2
 
 

@@ -6,8 +6,9 @@ import pytest
 from tests.conftest import tiny_vhe
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import transfer as transfer_lib
-from vhe_tf.evaluation.estimates import estimate
-from vhe_tf.evaluation.transfer import judge_transfer
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.transfer import TransferDesign
+from vhe_tf.evaluation.transfer import style_transfer_accuracy
 from vhe_tf.evaluation.transfer import transfer
 
 # Images say what they are: thousandths in three of four pixels.
@@ -58,7 +59,7 @@ class Redraw:
         return Tensor
 
 
-class TrueJudge:
+class Oracle:
     """Reads off images what they are; some of its readings are spoiled."""
 
     def __init__(self, blind_to_true=False):
@@ -82,14 +83,25 @@ class TrueJudge:
         return self._shown(images, STYLE)
 
 
-def judged(model, data=None, content_judge=None, style_judge=None, **kwargs):
-    settings = {"num_ways": 5, "num_styles": 4, "num_trials": 3}
-    return judge_transfer(
+def redrawn(
+    model,
+    data=None,
+    content_oracle=None,
+    style_oracle=None,
+    *,
+    num_tasks=3,
+    seed=0,
+    progress=None,
+    **design,
+):
+    return style_transfer_accuracy(
         model,
         telling_data() if data is None else data,
-        content_judge=content_judge or TrueJudge(),
-        style_judge=style_judge or TrueJudge(),
-        **{**settings, **kwargs},
+        oracles=(content_oracle or Oracle(), style_oracle or Oracle()),
+        design=TransferDesign(**{"num_ways": 5, "num_styles": 4, **design}),
+        num_tasks=num_tasks,
+        seed=seed,
+        progress=progress,
     )
 
 
@@ -164,7 +176,7 @@ def test_measures_are_those_of_a_hand_example():
 
 
 def test_a_perfect_model_is_right_throughout():
-    assert means(judged(Redraw())) == {
+    assert means(redrawn(Redraw())) == {
         "style": 1.0,
         "content": 1.0,
         "style_of_true": 1.0,
@@ -181,7 +193,7 @@ def test_contents_and_styles_have_any_names():
         "tune": data.labels["character"],
         "instrument": data.labels["style"],
     }
-    measures = judged(
+    measures = redrawn(
         Redraw("tune", "instrument"),
         GroupedImages(data.images, labels),
         groups=("tune", "instrument"),
@@ -191,7 +203,7 @@ def test_contents_and_styles_have_any_names():
 
 def test_a_model_that_ignores_the_style_is_at_chance_in_style_alone():
     # It keeps the style of the content's support: one of the 4.
-    measures = means(judged(Redraw(style_of="character")))
+    measures = means(redrawn(Redraw(style_of="character")))
     assert measures["style"] == 0.25
     assert measures["style_changed"] == 0.0
     assert measures["content"] == measures["content_kept"] == 1.0
@@ -199,19 +211,19 @@ def test_a_model_that_ignores_the_style_is_at_chance_in_style_alone():
 
 
 def test_a_model_that_ignores_the_content_is_at_chance_in_content_alone():
-    # Of none of the 5: the judge takes the first.
-    measures = means(judged(Redraw(content_of="style")))
+    # Of none of the 5: the oracle takes the first.
+    measures = means(redrawn(Redraw(content_of="style")))
     assert measures["content"] == pytest.approx(0.2)
     assert measures["style"] == measures["style_changed"] == 1.0
     assert measures["style_kept"] == 1.0
 
 
-def test_judges_are_measured_on_true_images():
-    blind = TrueJudge(blind_to_true=True)
-    measures = means(judged(Redraw(), style_judge=blind))
+def test_oracles_are_measured_on_true_images():
+    blind = Oracle(blind_to_true=True)
+    measures = means(redrawn(Redraw(), style_oracle=blind))
     assert measures.pop("style_of_true") == 0.0
     assert set(measures.values()) == {1.0}
-    measures = means(judged(Redraw(), content_judge=blind))
+    measures = means(redrawn(Redraw(), content_oracle=blind))
     # The first of 5, always.
     assert measures.pop("content_of_true") == pytest.approx(0.2)
     assert set(measures.values()) == {1.0}
@@ -219,20 +231,22 @@ def test_judges_are_measured_on_true_images():
 
 def test_intervals_are_over_trials():
     model = Redraw(style_of="character")
-    measures = judged(model, num_trials=6)
+    measures = redrawn(model, num_tasks=6)
     kept = []
     for support in model.supports:
         styles = read(support["character"][:, 0], STYLE).reshape(5, 4)
         kept.append(transfer_lib._agreement(styles.T))
     assert np.ptp(kept) > 0.0
-    np.testing.assert_allclose(measures.style_kept, estimate(np.array(kept)))
+    assert measures.style_kept == Measurement.of(
+        "transfer", kept, factor="style_kept"
+    )
 
 
 def test_supports_share_neither_image_nor_content():
-    model, judge = Redraw(), TrueJudge()
-    judged(model, content_judge=judge, num_shots=2, num_exemplars=3)
+    model, oracle = Redraw(), Oracle()
+    redrawn(model, content_oracle=oracle, num_shots=2, num_exemplars=3)
     assert len(model.supports) == 3
-    for trial, support in enumerate(model.supports):
+    for task, support in enumerate(model.supports):
         content = support["character"].reshape(5, 4, 2, 2, 2, 1)[:, 0]
         style = support["style"].reshape(5, 4, 2, 2, 2, 1)[0]
         contents = read(content, CONTENT)  # [K, N]
@@ -241,9 +255,9 @@ def test_supports_share_neither_image_nor_content():
             assert np.all(ids == ids[:, :1])
             assert len(set(ids[:, 0])) == num_groups
         assert not set(contents.ravel()) & set(read(style, CONTENT).ravel())
-        # The judge sees other true images of the same contents, and is itself
+        # The oracle sees other true images of the same contents, and is itself
         # tried on yet others.
-        (exemplars, _), (again, true) = judge.exemplars[2 * trial :][:2]
+        (exemplars, _), (again, true) = oracle.exemplars[2 * task :][:2]
         np.testing.assert_array_equal(exemplars, again)
         assert exemplars.shape == (5, 3, 2, 2, 1)
         used = np.concatenate([content, exemplars, true[:, np.newaxis]], axis=1)
@@ -254,7 +268,7 @@ def test_supports_share_neither_image_nor_content():
 def test_trials_differ_and_repeat_with_their_seed():
     models = [Redraw() for _ in range(3)]
     for model, seed in zip(models, [7, 7, 8], strict=True):
-        judged(model, seed=seed)
+        redrawn(model, seed=seed)
     first, again, other = (
         np.stack([support["character"] for support in model.supports])
         for model in models
@@ -267,9 +281,9 @@ def test_trials_differ_and_repeat_with_their_seed():
 
 def test_transfer_says_how_far_it_is():
     lines = []
-    judged(Redraw(style_of="character"), progress=lines.append)
+    redrawn(Redraw(style_of="character"), progress=lines.append)
     assert lines[-1] == (
-        "style transfer: trial 3 of 3, 25.0% in the right style, 100.0% of the "
+        "style transfer: task 3 of 3, 25.0% in the right style, 100.0% of the "
         "right character so far"
     )
     assert len(lines) == 3
@@ -288,7 +302,7 @@ def test_transfer_says_how_far_it_is():
 )
 def test_too_few_contents_styles_or_images_are_an_error(settings, words):
     with pytest.raises(ValueError, match=words):
-        judged(Redraw(), **settings)
+        redrawn(Redraw(), **settings)
 
 
 def test_images_that_are_not_ready_are_refused():
@@ -297,4 +311,4 @@ def test_images_that_are_not_ready_are_refused():
         np.round(255 * data.images).astype(np.uint8), data.labels
     )
     with pytest.raises(ValueError, match="uint8"):
-        judged(Redraw(), stored)
+        redrawn(Redraw(), stored)

@@ -1,6 +1,7 @@
 """Keras callbacks for training a VHE, each usable in any `fit` of one."""
 
 from vhe_tf.callbacks.best_model import BestModel
+from vhe_tf.callbacks.evaluate import Evaluate
 from vhe_tf.callbacks.exact_resume import ExactResume
 from vhe_tf.callbacks.few_shot_accuracy import FewShotAccuracy
 from vhe_tf.callbacks.image_grids import ImageGrids
@@ -19,6 +20,7 @@ from vhe_tf.optimizers import ema_weights
 
 __all__ = [
     "BestModel",
+    "Evaluate",
     "ExactResume",
     "FewShotAccuracy",
     "ImageGrids",

@@ -1,23 +1,16 @@
 """Likelihoods of unseen groups while a model trains."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import keras
-
-from vhe_tf import distribute
 from vhe_tf import evaluation
+from vhe_tf.callbacks.evaluate import Evaluate
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.evaluation import classification
-from vhe_tf.optimizers import ema_weights
+from vhe_tf.evaluation import tasks
 
 __all__ = ["Likelihoods"]
 
-# Images decoded at once: what bounds the memory beside that of training.
-_MAX_DECODED = 2000
 
-
-class Likelihoods(keras.callbacks.Callback):
+class Likelihoods(Evaluate):
     """Adds joint and conditional likelihoods of unseen groups to the logs.
 
     Coarse estimates from few groups and samples, to follow a trend:
@@ -66,51 +59,21 @@ class Likelihoods(keras.callbacks.Callback):
         num_samples: int = 10,
         every: int = 1,
     ) -> None:
-        super().__init__()
         self.data = data
         self.group = group
-        self.shots = classification.lowered_shots(
-            shots, classification.most_shots(data, group)
-        )
+        self.shots = tasks.lowered_shots(shots, tasks.most_shots(data, group))
         self.num_groups = num_groups
         self.num_queries = num_queries
         self.num_samples = num_samples
-        self.every = every
-        self._scorers: (
-            tuple[evaluation.ClassScorer, evaluation.JointScorer] | None
-        ) = None
-
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        if (epoch + 1) % self.every or logs is None:
-            return
-        if not distribute.is_chief(self.model.distribute_strategy):
-            return
-        if self._scorers is None or self._scorers[0].model is not self.model:
-            self._scorers = (
-                evaluation.ClassScorer(
-                    self.model, group=self.group, num_samples=self.num_samples
-                ),
-                evaluation.JointScorer(self.model, self.group, 1, _MAX_DECODED),
-            )
-        scorer, joint_scorer = self._scorers
-        with ema_weights(self.model):
-            joint = evaluation.joint_nll(
-                self.model,
-                self.data,
-                group=self.group,
-                num_samples=self.num_samples,
-                max_groups=self.num_groups,
-                scorer=joint_scorer,
-            )
-            logs["joint_nll"] = joint.nats_per_image.mean
-            logs["joint_effective_sample_size"] = joint.effective_sample_size
-            for num_shots in self.shots:
-                conditional = evaluation.conditional_nll(
-                    scorer,
-                    self.data,
-                    num_shots=num_shots,
-                    num_trials=self.num_queries,
-                )
-                logs[f"conditional_nll_{num_shots}shot"] = conditional.mean
+        sampling = evaluation.Sampling(num_samples)
+        joint = evaluation.JointLikelihood(
+            data, group=group, num_groups=num_groups, sampling=sampling
+        )
+        conditional = evaluation.ConditionalLikelihood(
+            data,
+            group=group,
+            shots=self.shots,
+            num_queries=num_queries,
+            sampling=sampling,
+        )
+        super().__init__([joint, conditional], every=every)

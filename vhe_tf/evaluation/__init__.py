@@ -2,26 +2,58 @@
 
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
-from vhe_tf.evaluation.estimates import Estimate
+from vhe_tf.evaluation.elbo import Elbo
+from vhe_tf.evaluation.elbo import TrainingKL
+from vhe_tf.evaluation.evaluators import ConditionalLikelihood
+from vhe_tf.evaluation.evaluators import Evaluator
+from vhe_tf.evaluation.evaluators import FewShotClassification
+from vhe_tf.evaluation.evaluators import JointLikelihood
+from vhe_tf.evaluation.evaluators import LakeRuns
+from vhe_tf.evaluation.evaluators import Probes
+from vhe_tf.evaluation.evaluators import Sampling
 from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
-from vhe_tf.evaluation.oracle_classifier import Judge
-from vhe_tf.evaluation.oracle_classifier import train_judge
-from vhe_tf.evaluation.probes import Probe
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.oracle_classifier import OracleClassifier
+from vhe_tf.evaluation.oracle_classifier import train_oracle_classifier
 from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.probes import posterior_means
+from vhe_tf.evaluation.style_transfer import StyleTransfer
+from vhe_tf.evaluation.summary import EvaluationSettings
+from vhe_tf.evaluation.summary import Report
+from vhe_tf.evaluation.summary import evaluate
+from vhe_tf.evaluation.summary import summary_lines
+from vhe_tf.evaluation.tasks import Task
+from vhe_tf.evaluation.tasks import TaskDesign
+from vhe_tf.evaluation.tasks import few_shot_tasks
 
 __all__ = [
     "ClassScorer",
-    "Estimate",
+    "ConditionalLikelihood",
+    "Elbo",
+    "EvaluationSettings",
+    "Evaluator",
+    "FewShotClassification",
+    "JointLikelihood",
     "JointScorer",
-    "Judge",
-    "Probe",
+    "LakeRuns",
+    "Measurement",
+    "OracleClassifier",
+    "Probes",
+    "Report",
+    "Sampling",
+    "StyleTransfer",
+    "Task",
+    "TaskDesign",
+    "TrainingKL",
     "conditional_nll",
+    "evaluate",
     "few_shot_accuracy",
+    "few_shot_tasks",
     "joint_nll",
     "linear_probe",
     "posterior_means",
-    "train_judge",
+    "summary_lines",
+    "train_oracle_classifier",
 ]

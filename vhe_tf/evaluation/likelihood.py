@@ -12,7 +12,6 @@ twenty images make the weights very peaked.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,38 +21,20 @@ from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
-from vhe_tf.evaluation.classification import check_ready
-from vhe_tf.evaluation.classification import checked_latent
-from vhe_tf.evaluation.classification import few_shot_trials
-from vhe_tf.evaluation.estimates import Estimate
-from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.evaluation.measurement import NATS_PER_IMAGE
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.tasks import TaskDesign
+from vhe_tf.evaluation.tasks import check_ready
+from vhe_tf.evaluation.tasks import checked_latent
+from vhe_tf.evaluation.tasks import few_shot_tasks
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
-    "JointNLL",
     "JointScorer",
     "conditional_nll",
     "joint_log_weights",
     "joint_nll",
 ]
-
-
-class JointNLL(NamedTuple):
-    """The joint negative log likelihood of groups.
-
-    Attributes:
-        nats_per_image: The mean over images, with an interval over groups. In
-            expectation an upper bound, tighter the more samples.
-        effective_sample_size: The mean over groups of the effective number of
-            the `num_samples` importance samples.
-        num_samples: k.
-        num_element_samples: T, draws of the per-element latents for each.
-    """
-
-    nats_per_image: Estimate
-    effective_sample_size: float
-    num_samples: int
-    num_element_samples: int
 
 
 def joint_log_weights(
@@ -80,9 +61,13 @@ def joint_log_weights(
     Returns:
         `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
     """
-    return JointScorer(model, group, num_element_samples, max_decoded)(
-        images, num_samples, seed
+    scorer = JointScorer(
+        model,
+        group=group,
+        num_element_samples=num_element_samples,
+        max_decoded=max_decoded,
     )
+    return scorer(images, num_samples, seed=seed)
 
 
 class JointScorer:
@@ -110,9 +95,10 @@ class JointScorer:
     def __init__(
         self,
         model: VHE,
+        *,
         group: str,
-        num_element_samples: int,
-        max_decoded: int,
+        num_element_samples: int = 1,
+        max_decoded: int = 2000,
     ) -> None:
         for latent in model.latents:
             if group in latent.parents and not latent.per_element:
@@ -133,16 +119,17 @@ class JointScorer:
         self.num_at_once = self._draw.count
 
     def __call__(
-        self, images: np.ndarray, num_samples: int, seed: tuple[int, int]
+        self, images: np.ndarray, num_samples: int, *, seed: tuple[int, int]
     ) -> np.ndarray:
         """Returns `[num_samples]` log weights of `[n, H, W, C]`, nats."""
-        [log_weights] = self.each([images], num_samples, [seed])
+        [log_weights] = self.each([images], num_samples, seeds=[seed])
         return log_weights
 
     def each(
         self,
         groups: Sequence[np.ndarray],
         num_samples: int,
+        *,
         seeds: Sequence[tuple[int, int]],
     ) -> np.ndarray:
         """Returns what a call does for each of some groups of equal size.
@@ -224,58 +211,51 @@ class JointScorer:
 
 
 def joint_nll(
-    model: VHE,
+    scorer: JointScorer,
     data: GroupedImages,
     *,
-    group: str,
     num_samples: int = 500,
-    num_element_samples: int = 1,
-    max_groups: int | None = None,
-    max_decoded: int = 2000,
+    num_groups: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-    scorer: JointScorer | None = None,
-) -> JointNLL:
+) -> Measurement:
     """Estimates the joint negative log likelihood of groups (Tables 3 and 4).
 
+    In expectation it is an upper bound, tighter the more samples.
+
     Args:
-        model: The model.
-        data: Binary images of unseen groups, ready for the model.
-        group: The grouping whose groups are the sets X.
-        num_samples: k; the paper takes 500.
-        num_element_samples: T, draws of the per-element latents for each.
-        max_groups: Evaluate a random choice of so many groups; all if None.
-        max_decoded: The largest number of images to decode at once.
-        seed: Decides the draws and the choice.
+        scorer: Gives the importance weights.
+        data: Images of unseen groups, ready for the model.
+        num_samples: Integer. k. Defaults to 500, as in the paper.
+        num_groups: Integer or None. Number of groups, a random selection. None
+            measures all groups.
+        seed: Integer. Seed of the samples and of the selection. Defaults to 0.
         progress: Called with a line of text from time to time.
-        scorer: One made before of the same model and settings, to save its
-            tracing.
 
     Returns:
-        Nats an image, with the effective sample size.
+        Nats per image, the mean over images with an interval over groups, and
+        the effective sample size.
 
     Raises:
-        ValueError: As `JointScorer`; if a count is not positive, the data have
-            no such grouping, or the images are not of the model's shape.
+        ValueError: If a count is not positive, the data have no such grouping,
+            or the images are not of the model's shape.
     """
-    check_ready(data, model, groupings=[group])
-    if max_groups is not None:
-        validation.positive("max_groups", max_groups)
+    group = scorer.group
+    check_ready(data, scorer.model, groupings=[group])
     ids = data.group_ids(group)
-    if max_groups is not None and max_groups < len(ids):
-        generator = np.random.default_rng(seed)
-        ids = generator.choice(ids, max_groups, replace=False)
-    weights = scorer or JointScorer(
-        model, group, num_element_samples, max_decoded
-    )
+    if num_groups is not None:
+        validation.positive("num_groups", num_groups)
+        if num_groups < len(ids):
+            generator = np.random.default_rng(seed)
+            ids = generator.choice(ids, num_groups, replace=False)
     sizes = np.array([np.sum(data.labels[group] == i) for i in ids])
     nll, effective = np.zeros(len(ids)), np.zeros(len(ids))
     done: list[int] = []
-    for at_once in _of_equal_size(sizes, weights.num_at_once):
-        log_weights = weights.each(
+    for at_once in _of_equal_size(sizes, scorer.num_at_once):
+        log_weights = scorer.each(
             [data.images[data.labels[group] == ids[i]] for i in at_once],
             num_samples,
-            [(seed, int(ids[i])) for i in at_once],
+            seeds=[(seed, int(ids[i])) for i in at_once],
         )  # [R, k]
         total = np.logaddexp.reduce(log_weights, axis=1)
         nll[at_once] = np.log(num_samples) - total
@@ -286,18 +266,20 @@ def joint_nll(
         if progress:
             progress(
                 f"joint NLL: group {len(done)} of {len(ids)}, "
-                f"{nll[done].sum() / sizes[done].sum():.2f} nats an image so "
+                f"{nll[done].sum() / sizes[done].sum():.2f} nats per image so "
                 "far"
             )
     # Per image over all groups: groups weigh by their size. A ratio of two
     # sums over groups varies as the mean of its residuals does.
     ratio = np.sum(nll) / np.sum(sizes)
     residuals = (nll - ratio * sizes) / np.mean(sizes)
-    return JointNLL(
-        nats_per_image=estimate(ratio + residuals),
-        effective_sample_size=float(np.mean(effective)),
+    return Measurement.of(
+        "joint_nll",
+        ratio + residuals,
+        unit=NATS_PER_IMAGE,
         num_samples=num_samples,
-        num_element_samples=num_element_samples,
+        num_element_samples=scorer.num_element_samples,
+        effective_sample_size=float(np.mean(effective)),
     )
 
 
@@ -306,43 +288,50 @@ def conditional_nll(
     data: GroupedImages,
     *,
     num_shots: int,
-    num_trials: int,
+    num_queries: int,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-) -> Estimate:
-    """Estimates -log E_q(c; D) p(x | c) for a new element after |D| shots.
+) -> Measurement:
+    """Estimates -log E_q(c; D) p(x | c) of a new element after |D| shots.
 
     Args:
         scorer: Gives the expected conditional likelihood.
-        data: Binary images of unseen groups, ready for the model.
-        num_shots: |D|.
-        num_trials: The number of (D, x), each from a random group.
-        seed: Decides the choices and the draws.
-        progress: Called with a line of text from time to time.
+        data: Images of unseen groups, ready for the model.
+        num_shots: Integer. |D|.
+        num_queries: Integer. The number of pairs (D, x), each of a random
+            group.
+        seed: Integer. Seed of the selection and of the samples. Defaults to 0.
+        progress: Called with a line of text after each query.
 
     Returns:
-        Nats an image.
+        Nats per image.
 
     Raises:
         ValueError: As `few_shot_accuracy`.
     """
     values: list[float] = []
-    trials = few_shot_trials(
+    tasks = few_shot_tasks(
         data,
+        TaskDesign(num_ways=1, num_shots=num_shots),
         group=scorer.group,
-        num_ways=1,
-        num_shots=num_shots,
-        num_trials=num_trials,
+        num_tasks=num_queries,
         seed=seed,
     )
-    for _, scores in scorer.each(trials, seed=seed):
+    for _, scores in scorer.each(tasks, seed=seed):
         values.append(-float(scores[0, 0]))
         if progress:
             progress(
                 f"conditional NLL after {num_shots} shots: {len(values)} of "
-                f"{num_trials}, {np.mean(values):.2f} nats so far"
+                f"{num_queries}, {np.mean(values):.2f} nats so far"
             )
-    return estimate(np.array(values))
+    return Measurement.of(
+        "conditional_nll",
+        values,
+        unit=NATS_PER_IMAGE,
+        shots=num_shots,
+        num_samples=scorer.num_samples,
+        num_element_samples=scorer.num_element_samples,
+    )
 
 
 def _of_equal_size(sizes: np.ndarray, count: int) -> Iterator[list[int]]:

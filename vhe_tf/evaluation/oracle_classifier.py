@@ -1,10 +1,10 @@
-"""Judges: classifiers of true images, to judge generated ones.
+"""Oracle classifiers: trained on true images, to classify generated ones.
 
-How often does an image made of this character in that style show both? A judge
-of characters, trained on images in many styles, says which character it shows,
-whatever the style; a judge of styles, trained across characters, says which
-style. Its accuracy on true images that it was not trained on is what a perfect
-model could reach.
+How often does an image made of this character in that style show both? An
+oracle classifier of characters, trained on images in many styles, recognises
+the character whatever the style. One of styles, trained across characters,
+recognises the style. Its accuracy on true images that it was not trained on is
+what a perfect model could reach.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Judge", "train_judge"]
+__all__ = ["OracleClassifier", "train_oracle_classifier"]
 
 _FILTERS = (32, 64, 64)
 # Cosines lie in -1..1; the softmax of these could not be sure of anything.
@@ -23,8 +23,8 @@ _LEARNING_RATE = 4e-3
 _IMAGES_AT_ONCE = 256
 
 
-class Judge:
-    """Tells which class an image belongs to, by a network trained apart.
+class OracleClassifier:
+    """Finds the class of an image, by a network that is trained separately.
 
     Args:
         network: Keras model from images `[B, H, W, C]` to embeddings of unit
@@ -92,7 +92,7 @@ class Judge:
         return np.argmax(self.embed(images) @ means.T, axis=1)
 
 
-def train_judge(
+def train_oracle_classifier(
     images: np.ndarray,
     labels: np.ndarray,
     *,
@@ -102,15 +102,15 @@ def train_judge(
     augment: int = 2,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-) -> Judge:
+) -> OracleClassifier:
     """Trains a small convolutional classifier on true images.
 
-    Equal arguments give equal judges on one machine; the global seeds of Keras
-    and TensorFlow are neither used nor set.
+    Equal arguments give equal classifiers on one machine. The global seeds of
+    Keras and TensorFlow are neither used nor set.
 
     Args:
-        images: `[M, H, W, C]` float32, of every kind that the judge is not to
-            mind: for a judge of characters, in many styles.
+        images: `[M, H, W, C]` float32, with all variation that the
+            classifier is to ignore: for characters, in many styles.
         labels: `[M]`, the class ids, any integers; an image whose label is
             negative, not known, is left out.
         epochs: Passes over the images. A few do for styles; hundreds of
@@ -123,7 +123,7 @@ def train_judge(
         progress: Called with a line of text after each epoch.
 
     Returns:
-        The judge.
+        The classifier.
 
     Raises:
         ValueError: If shapes do not agree, images are not float32, labels are
@@ -156,7 +156,7 @@ def train_judge(
         verbose=0,
         callbacks=[_Progress(epochs, progress)] if progress else [],
     )
-    return Judge(network, head, class_ids)
+    return OracleClassifier(network, head, class_ids)
 
 
 class _Progress(keras.callbacks.Callback):
@@ -170,8 +170,8 @@ class _Progress(keras.callbacks.Callback):
     ) -> None:
         accuracy = float((logs or {})["accuracy"])
         self._show(
-            f"judge: epoch {epoch + 1} of {self._epochs}, {accuracy:.1%} of "
-            "the training images right"
+            f"oracle classifier: epoch {epoch + 1} of {self._epochs}, "
+            f"{accuracy:.1%} of the training images right"
         )
 
 
@@ -267,7 +267,7 @@ def _check_images(
     if not fits or images.dtype != np.float32:
         raise ValueError(
             f"`{name}` must be float32 of shape "
-            f"[{', '.join(map(str, shape))}]; see `vhe_tf.data.sources.ready`. "
+            f"[{', '.join(map(str, shape))}]; see `vhe_tf.data.ready`. "
             f"Received: {images.dtype} of shape {list(images.shape)}."
         )
 
@@ -282,8 +282,8 @@ def _check_labels(labels: np.ndarray, num_images: int) -> None:
     ids = np.unique(labels[labels >= 0])
     if len(ids) < 2:
         raise ValueError(
-            "A judge tells at least two classes apart; train it on images of "
-            f"more. Received: labels of {ids.tolist()} alone."
+            "An oracle classifier needs at least two classes; train it on "
+            f"images of more. Received: labels of {ids.tolist()} alone."
         )
 
 

@@ -18,18 +18,16 @@ tells.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.evaluation.classification import check_ready
-from vhe_tf.evaluation.estimates import Estimate
-from vhe_tf.evaluation.estimates import estimate
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.tasks import check_ready
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["Probe", "linear_probe", "posterior_means"]
+__all__ = ["linear_probe", "posterior_means"]
 
 # Relative to the variance of a standardised feature, 1. Of equally good ones
 # the first is taken.
@@ -41,20 +39,6 @@ _NUM_DEALS = 100
 _IMAGES_AT_ONCE = 256
 
 
-class Probe(NamedTuple):
-    """How well a linear classifier reads a factor off features.
-
-    Attributes:
-        accuracy: The fraction of test examples classified right, with an
-            interval over the groups of the test part.
-        chance: The share of the most frequent class in the test part: what
-            can be had without features.
-    """
-
-    accuracy: Estimate
-    chance: float
-
-
 def linear_probe(
     features: np.ndarray,
     labels: np.ndarray,
@@ -62,7 +46,7 @@ def linear_probe(
     groups: np.ndarray | None = None,
     test_fraction: float = 0.3,
     seed: int = 0,
-) -> Probe:
+) -> Measurement:
     """Measures how well a linear classifier predicts labels from features.
 
     Args:
@@ -79,8 +63,9 @@ def linear_probe(
         seed: Decides the parts.
 
     Returns:
-        The accuracy on the test part, beside chance. Every class is in each
-        part.
+        The accuracy on the test part, with an interval over its groups. The
+        `chance` is the share of the most frequent class in the test part.
+        Every class is in each part.
 
     Raises:
         ValueError: If shapes do not agree, features are not finite,
@@ -101,7 +86,8 @@ def linear_probe(
     )
     ridge = _RIDGES[right.mean(axis=1).argmax()]
     [answers] = _predictions(features, classes, ~test, test, [ridge])
-    return Probe(
+    return Measurement.of(
+        "probe",
         _mean_by_group(answers == classes[test], groups[test]),
         chance=float(np.bincount(classes[test]).max() / test.sum()),
     )
@@ -213,14 +199,14 @@ def _standardised(
     return own, others
 
 
-def _mean_by_group(values: np.ndarray, groups: np.ndarray) -> Estimate:
-    """Returns the mean over examples, with an interval over their groups."""
+def _mean_by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Returns a value per group; their mean is the mean over examples."""
     _, groups = np.unique(groups, return_inverse=True)
     # A ratio of two sums over groups varies as the mean of its residuals does.
     mean = values.mean()
     sizes = np.bincount(groups)
     residuals = np.bincount(groups, values) - mean * sizes
-    return estimate(mean + residuals / sizes.mean())
+    return mean + residuals / sizes.mean()
 
 
 # The parts -------------------------------------------------------------------

@@ -1,46 +1,84 @@
-"""Style transfer, judged by networks that know nothing of the model.
+"""Style transfer, scored by classifiers that do not know the model.
 
 A factorial model redraws a content in a style (Figure 8). Pictures show that it
-can; how often it does is said by two judges trained on true images: one of
-styles, whatever the character, one of characters, whatever the style.
+can. How often it succeeds is measured by two oracle classifiers trained on true
+images: one of styles, whatever the character, one of characters, whatever the
+style.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.evaluation.classification import check_ready
-from vhe_tf.evaluation.estimates import Estimate
-from vhe_tf.evaluation.estimates import estimate
-from vhe_tf.evaluation.oracle_classifier import Judge
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.oracle_classifier import OracleClassifier
+from vhe_tf.evaluation.tasks import check_ready
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["Transfer", "judge_transfer", "transfer"]
+__all__ = [
+    "Transfer",
+    "TransferDesign",
+    "style_transfer_accuracy",
+    "transfer",
+]
 
 
 class Transfer(NamedTuple):
     """How often redrawn images are what they should be, between 0 and 1.
 
     Attributes:
-        style: The judge of styles finds the style of the style support.
-        content: The judge of contents finds the content support's, among K.
-        style_of_true: What the judge of styles reaches on true images.
-        content_of_true: What the judge of contents reaches on true images.
-        content_kept: The same content in two styles: judged the same content.
-        style_kept: Two contents in the same style: judged the same style.
-        style_changed: The same content in two styles: judged different styles.
+        style: The style found is that of the style support.
+        content: The content found, among K, is that of the content support.
+        content_kept: One content in two styles: the same content is found.
+        style_kept: Two contents in one style: the same style is found.
+        style_changed: One content in two styles: different styles are found.
+        style_of_true: Accuracy of the classifier of styles on true images.
+        content_of_true: Accuracy of the classifier of contents on true images.
     """
 
-    style: Estimate
-    content: Estimate
-    style_of_true: Estimate
-    content_of_true: Estimate
-    content_kept: Estimate
-    style_kept: Estimate
-    style_changed: Estimate
+    style: Measurement
+    content: Measurement
+    content_kept: Measurement
+    style_kept: Measurement
+    style_changed: Measurement
+    style_of_true: Measurement
+    content_of_true: Measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferDesign:
+    """The shape of tasks of style transfer.
+
+    Args:
+        groups: Pair of strings. The latents, and groupings, of content and
+            style. Defaults to `("character", "style")`.
+        num_ways: Integer. K, contents in a task. Defaults to 20.
+        num_styles: Integer. S, styles in a task. Defaults to 10.
+        num_shots: Integer. N, images in each support. Defaults to 1.
+        num_exemplars: Integer. True images of each content that the classifier
+            of contents sees. Defaults to 5.
+    """
+
+    groups: tuple[str, str] = ("character", "style")
+    num_ways: int = 20
+    num_styles: int = 10
+    num_shots: int = 1
+    num_exemplars: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.num_ways, self.num_styles) < 2:
+            raise ValueError(
+                "Style transfer is between at least two contents and two "
+                f"styles. Received: num_ways={self.num_ways}, "
+                f"num_styles={self.num_styles}."
+            )
+        for name in ("num_shots", "num_exemplars"):
+            validation.positive(name, getattr(self, name))
 
 
 def transfer(
@@ -72,112 +110,121 @@ def transfer(
     return images.reshape(num_contents, num_styles, *model.image_shape)
 
 
-def judge_transfer(
+def style_transfer_accuracy(
     model: VHE,
     data: GroupedImages,
     *,
-    content_judge: Judge,
-    style_judge: Judge,
-    groups: tuple[str, str] = ("character", "style"),
-    num_ways: int = 20,
-    num_styles: int = 10,
-    num_shots: int = 1,
-    num_exemplars: int = 5,
-    num_trials: int = 5,
+    oracles: tuple[OracleClassifier, OracleClassifier],
+    design: TransferDesign,
+    num_tasks: int = 5,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Transfer:
     """Measures style transfer on unseen contents.
 
-    A trial takes K contents and S styles and redraws all K S pairs, from
-    supports that share neither image nor content with each other; the judge of
-    contents chooses among the K, of each of which it sees other true images.
+    A task has K contents and S styles and redraws all K S pairs, from supports
+    that share neither image nor content with each other. The classifier of
+    contents selects among the K, of each of which it sees other true images.
 
     Args:
         model: The model.
         data: Images of unseen contents, ready for the model.
-        content_judge: Trained on true images, labels the contents.
-        style_judge: Trained on true images, labels the styles of `data`.
-        groups: The names of the latents, and groupings, of content and style.
-        num_ways: K.
-        num_styles: S.
-        num_shots: N, images of each support.
-        num_exemplars: True images of each content that its judge sees.
-        num_trials: Trials, over which the intervals are.
-        seed: Decides everything random.
-        progress: Called with a line of text from time to time.
+        oracles: The classifiers of contents and of styles, trained on true
+            images. The classes of the latter are the styles of `data`.
+        design: The shape of the tasks.
+        num_tasks: Integer. Tasks, over which the intervals are. Defaults to 5.
+        seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
+        progress: Called with a line of text after each task.
 
     Returns:
-        The measures.
+        The measurements.
 
     Raises:
-        ValueError: If there are too few contents, styles or images, or fewer
-            than two of either are asked for.
+        ValueError: If there are too few contents, styles or images.
     """
-    check_ready(data, model, groupings=groups)
-    if min(num_ways, num_styles) < 2:
-        raise ValueError(
-            "Style transfer is between two contents and two styles at least. "
-            f"Received: num_ways={num_ways}, num_styles={num_styles}."
-        )
-    contents, styles = (data.labels[name] for name in groups)
+    check_ready(data, model, groupings=design.groups)
     rng = np.random.default_rng(seed)
-    measures: list[list[float]] = []
-    for trial in range(num_trials):
-        chosen = _choose(
-            contents, num_ways, num_shots + num_exemplars + 1, rng, groups[0]
-        )  # [K, N + exemplars + 1]
-        elsewhere = np.where(np.isin(contents, contents[chosen]), -1, styles)
-        style_chosen = _choose(
-            elsewhere, num_styles, num_shots, rng, groups[1]
-        )  # [S, N]
-        redrawn = transfer(
-            model,
-            data.images[chosen[:, :num_shots]],
-            data.images[style_chosen],
-            groups=groups,
-            seed=(seed, trial),
-        )
-        flat = redrawn.reshape(-1, *redrawn.shape[2:])
-        exemplars = data.images[chosen[:, num_shots:-1]]
-        true = data.images[chosen[:, -1]]
-        answers = _measures(
-            content_judge.nearest(flat, exemplars).reshape(redrawn.shape[:2]),
-            style_judge.classify(flat).reshape(redrawn.shape[:2]),
-            styles[style_chosen[:, 0]],
-        )
-        true_contents = content_judge.nearest(true, exemplars)
-        true_styles = style_judge.classify(true)
-        answers += [
-            float(np.mean(true_styles == styles[chosen[:, -1]])),
-            float(np.mean(true_contents == np.arange(num_ways))),
-        ]
-        measures.append(answers)
-        if progress:
-            style, content = np.mean(measures, axis=0)[:2]
-            progress(
-                f"style transfer: trial {trial + 1} of {num_trials}, "
-                f"{style:.1%} in the right style, {content:.1%} of the right "
-                f"{groups[0]} so far"
+    values: list[list[float]] = []
+    for task in range(num_tasks):
+        values.append(
+            _of_one_task(
+                model,
+                data,
+                oracles=oracles,
+                design=design,
+                rng=rng,
+                seed=(seed, task),
             )
-    style, content, content_kept, style_kept, changed, style_true, true = (
-        estimate(values) for values in np.array(measures).T
-    )
+        )
+        if progress:
+            style, content = np.mean(values, axis=0)[:2]
+            progress(
+                f"style transfer: task {task + 1} of {num_tasks}, "
+                f"{style:.1%} in the right style, {content:.1%} of the right "
+                f"{design.groups[0]} so far"
+            )
     return Transfer(
-        style=style,
-        content=content,
-        style_of_true=style_true,
-        content_of_true=true,
-        content_kept=content_kept,
-        style_kept=style_kept,
-        style_changed=changed,
+        *(
+            Measurement.of("transfer", each, factor=factor)
+            for factor, each in zip(
+                Transfer._fields, np.array(values).T, strict=True
+            )
+        )
     )
+
+
+def _of_one_task(
+    model: VHE,
+    data: GroupedImages,
+    *,
+    oracles: tuple[OracleClassifier, OracleClassifier],
+    design: TransferDesign,
+    rng: np.random.Generator,
+    seed: tuple[int, int],
+) -> list[float]:
+    """Returns the values of `Transfer` for one task."""
+    groups, num_shots = design.groups, design.num_shots
+    contents, styles = (data.labels[name] for name in groups)
+    chosen = _choose(
+        contents,
+        design.num_ways,
+        num_shots + design.num_exemplars + 1,
+        rng,
+        groups[0],
+    )  # [K, N + exemplars + 1]
+    elsewhere = np.where(np.isin(contents, contents[chosen]), -1, styles)
+    style_chosen = _choose(
+        elsewhere, design.num_styles, num_shots, rng, groups[1]
+    )  # [S, N]
+    redrawn = transfer(
+        model,
+        data.images[chosen[:, :num_shots]],
+        data.images[style_chosen],
+        groups=groups,
+        seed=seed,
+    )
+    flat = redrawn.reshape(-1, *redrawn.shape[2:])
+    exemplars = data.images[chosen[:, num_shots:-1]]
+    true = data.images[chosen[:, -1]]
+    of_content, of_style = oracles
+    found = _measures(
+        of_content.nearest(flat, exemplars).reshape(redrawn.shape[:2]),
+        of_style.classify(flat).reshape(redrawn.shape[:2]),
+        styles[style_chosen[:, 0]],
+    )
+    true_contents = of_content.nearest(true, exemplars)
+    true_styles = of_style.classify(true)
+    return [
+        *found,
+        float(np.mean(true_styles == styles[chosen[:, -1]])),
+        float(np.mean(true_contents == np.arange(design.num_ways))),
+    ]
 
 
 def _measures(
     by_content: np.ndarray, by_style: np.ndarray, styles: np.ndarray
 ) -> list[float]:
-    """Compares what the judges say, `[K, S]` each, with what was wanted."""
+    """Compares the classes found, `[K, S]` each, with those wanted."""
     rows = np.arange(len(by_content))[:, np.newaxis]
     return [
         float(np.mean(by_style == styles)),
@@ -208,8 +255,8 @@ def _choose(
     ids = ids[counts >= num_images]
     if len(ids) < num_groups:
         raise ValueError(
-            f"Judging needs {num_groups} groups of {name!r} with {num_images} "
-            f"images each; ask for fewer. Received: {len(ids)}."
+            f"Style transfer needs {num_groups} groups of {name!r} with "
+            f"{num_images} images each; ask for fewer. Received: {len(ids)}."
         )
     return np.stack(
         [

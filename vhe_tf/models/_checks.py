@@ -10,8 +10,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
-from vhe_tf.data.label_table import check_nested
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 
@@ -180,8 +180,8 @@ def checked_support(
         support = {names[0]: support}
     if not support:
         raise ValueError(
-            "At least one group latent needs a support; `sample_prior` "
-            "draws from new groups. Received: an empty support."
+            "At least one group latent needs a support. To sample new groups, "
+            "use `sample_prior`. Received: an empty support."
         )
     _check_support_names(model, support)
     checked = {

@@ -10,6 +10,8 @@ import keras
 from vhe_tf import optimizers  # noqa: F401
 from vhe_tf._utils import atomic_io
 from vhe_tf.models import architectures  # noqa: F401
+from vhe_tf.models.presets import PRESETS
+from vhe_tf.models.presets import model_path
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["load_model", "save_model"]
@@ -27,30 +29,31 @@ _DAMAGES = (
 
 
 def load_model(path: str | pathlib.Path) -> VHE:
-    """Loads a VHE from a `.keras` file, in Keras' safe mode.
+    """Loads a VHE from a `.keras` file, in the safe mode of Keras.
 
     Args:
-        path: The file.
+        path: Path of the file; or the name of a shipped model, see
+            `vhe_tf.models.presets`.
 
     Returns:
         The model, with its weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no saved VHE, or a damaged one.
+        ValueError: If the file is not a saved VHE, or is corrupt.
     """
-    path = pathlib.Path(path)
+    path = model_path(path)
     if not path.is_file():
         raise FileNotFoundError(
             "Expected a model saved as a .keras file, such as "
-            f"runs/quickstart/best.keras. Received: {path}, which is not a "
-            "file."
+            "runs/quickstart/best.keras, or the name of a shipped model, such "
+            f"as {PRESETS[0]}. Received: {path}, which is not a file."
         )
     try:
         model = keras.saving.load_model(path)
     except _DAMAGES as error:
         raise ValueError(
-            f"{path} is not a .keras file that holds a VHE, or it is damaged "
+            f"{path} is not a .keras file that holds a VHE, or it is corrupt "
             f"(copied incompletely?): {error}"
         ) from error
     if not isinstance(model, VHE):

@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
+from vhe_tf.data.datasets.records.recorded_images import damage_is_told
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
-from vhe_tf.data.records import damage_is_told
 from vhe_tf.errors import RunError
 from vhe_tf.errors import StoppedOnRequest
 from vhe_tf.errors import WorkerLostError

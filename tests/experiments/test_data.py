@@ -1,0 +1,124 @@
+import dataclasses
+import pathlib
+
+import pytest
+
+from vhe_tf.data import datasets
+from vhe_tf.experiments import EXPERIMENTS
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
+from vhe_tf.experiments import data
+from vhe_tf.experiments.run import record_of
+from vhe_tf.models.presets import PRESETS
+from vhe_tf.models.presets import model_path
+
+STYLES = Experiment(
+    architecture="style", affine_copies=1, num_styles=4, copies=2, seed=5
+)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "spec"),
+    [
+        (
+            Experiment(split="vinyals", images="grey", seed=5),
+            datasets.Omniglot("vinyals", "grey", 5),
+        ),
+        (Experiment(dataset="glyphs"), datasets.Glyphs("binary", 0)),
+        (
+            Experiment(dataset="folder", image_size=(20, 16), seed=5),
+            datasets.Folder("binary", (20, 16), "character", 256, 5),
+        ),
+        (
+            Experiment(dataset="folder", images="colour", num_levels=8),
+            datasets.Folder("colour", (40, 40), "person", 8, 0),
+        ),
+        (
+            Experiment(dataset="records", images="colour", seed=5),
+            datasets.Records("colour", "person", 256, False, 5),
+        ),
+        (
+            Experiment(dataset="youtube_faces", group="video", num_levels=8),
+            datasets.YouTubeFaces("video", (40, 40), 8, False, None),
+        ),
+        (STYLES, datasets.Styles(datasets.Omniglot(seed=5), 4, 2)),
+        (
+            dataclasses.replace(STYLES, dataset="glyphs", split=None),
+            datasets.Styles(datasets.Glyphs(seed=5), 4, 2),
+        ),
+    ],
+)
+def test_an_experiment_has_its_data(experiment, spec, monkeypatch):
+    loaded = []
+    for kind in datasets.DATASETS.values():
+        monkeypatch.setattr(
+            kind, "load", lambda spec, folder: loaded.append((spec, folder))
+        )
+    data.load_data(experiment, data_dir="here")
+    assert loaded == [(spec, "here")]
+
+
+@pytest.mark.parametrize(
+    "option", [{"skip_corrupt": True}, {"manual_dir": "there"}]
+)
+def test_options_of_other_data_are_rejected(option):
+    with pytest.raises(ValueError, match="has no effect for dataset='glyphs'"):
+        data.load_data(Experiment(dataset="glyphs"), **option)
+
+
+def _model_of(folder, **settings):
+    run = Run(folder, Experiment(**settings))
+    run.check_classes("0123abcd")
+    run.begin()
+    return run.best
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "is_seen"),
+    [
+        ({"split": "random1200"}, {"split": "random1200"}, False),
+        ({"split": "random1200"}, {"split": "random1200", "seed": 1}, True),
+        ({"split": "random1200"}, {"split": "lake"}, True),
+        ({"split": "lake"}, {"split": "lake", "seed": 1}, False),
+        ({"split": "random1200"}, {"dataset": "glyphs"}, False),
+        ({"dataset": "folder"}, {"dataset": "folder", "seed": 1}, True),
+    ],
+)
+def test_models_that_saw_the_test_classes_are_rejected(
+    trained, tested, is_seen, tmp_path
+):
+    model = _model_of(tmp_path, **trained)
+    if not is_seen:
+        assert data.check_unseen(model, Experiment(**tested)) == Experiment(
+            **trained
+        )
+        return
+    with pytest.raises(ValueError, match="trained on classes that are tested"):
+        data.check_unseen(model, Experiment(**tested))
+
+
+def test_a_model_without_settings_may_have_seen_anything(tmp_path, capsys):
+    assert data.check_unseen(tmp_path / "best.keras", Experiment()) is None
+    assert "cannot determine whether" in capsys.readouterr().out
+
+
+def test_folders_with_other_classes_are_told_of(tmp_path, capsys):
+    model = _model_of(tmp_path, dataset="folder")
+    folder = Experiment(dataset="folder")
+    data.tell_of_other_classes(model, folder, "0123abcd")
+    data.tell_of_other_classes(model, Experiment(dataset="records"), "x")
+    data.tell_of_other_classes(tmp_path / "no" / "best.keras", folder, "x")
+    assert not capsys.readouterr().out
+    data.tell_of_other_classes(model, folder, "4567cdef")
+    assert "cannot determine whether" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_shipped_model_is_that_of_its_experiment(name):
+    record = record_of(model_path(name))
+    assert record.experiment == EXPERIMENTS[name]
+
+
+def test_a_path_is_no_shipped_model():
+    path = pathlib.Path("runs/quickstart/best.keras")
+    assert model_path(path) == path

@@ -1,0 +1,113 @@
+import dataclasses
+import json
+
+import pytest
+
+from vhe_tf.errors import RunError
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
+from vhe_tf.experiments.run import Record
+
+EXPERIMENT = Experiment(dataset="glyphs", seed=3, epochs=4, steps_per_epoch=2)
+
+
+def _trained(folder, experiment=EXPERIMENT, *, epochs=2):
+    """Leaves what a run of so many epochs does."""
+    run = Run(folder, experiment)
+    run.begin()
+    run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / "ckpt-4.index").touch()
+    step = epochs * experiment.steps_per_epoch
+    (run.checkpoints / "epoch.json").write_text(json.dumps({"step": step}))
+    return run
+
+
+def test_settings_tell_where_numbers_come_from(tmp_path):
+    run = Run(tmp_path / "run", EXPERIMENT)
+    run.check_classes("0123abcd")
+    run.begin(data_dir="data")
+    record = Record.read(run.config)
+    assert record.experiment == EXPERIMENT
+    assert record.classes == "0123abcd"
+    assert record.data_dir.endswith("/data")
+    assert record.data_dir.startswith("/")
+    assert {"versions", "onednn", "processor"} <= set(record.provenance)
+    assert {"vhe_tf", "tensorflow"} <= set(record.provenance["versions"])
+
+
+def test_a_run_of_other_settings_is_rejected(tmp_path):
+    _trained(tmp_path)
+    Run(tmp_path, EXPERIMENT)
+    other = dataclasses.replace(EXPERIMENT, seed=4, batch_size=16)
+    with pytest.raises(
+        RunError, match=r"batch_size: 32 there, 16 here; seed: 3 there, 4 here"
+    ):
+        Run(tmp_path, other)
+
+
+def test_a_resumed_run_may_have_more_epochs(tmp_path):
+    run = _trained(tmp_path, epochs=2)
+    run.metrics.write_text("{}")
+    assert run.is_complete
+    more = Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=6))
+    assert not more.is_complete
+    more.begin()
+    assert Record.read(more.config).experiment.epochs == 6
+    assert not more.metrics.exists()  # of fewer epochs
+    Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
+    with pytest.raises(RunError, match=r"trained 2 epochs already.*epochs=1"):
+        Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=1))
+
+
+def test_checkpoints_without_settings_are_rejected(tmp_path):
+    _trained(tmp_path).config.unlink()
+    with pytest.raises(RunError, match=r"without its config\.json"):
+        Run(tmp_path, EXPERIMENT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"dataset": "glyphs"}',
+        '{"experiment": {"datset": "glyphs"}, "provenance": {}}',
+        '{"experiment": {"epochs": 0}, "provenance": {}}',
+    ],
+)
+def test_a_file_of_another_form_is_named(tmp_path, text):
+    _trained(tmp_path).config.write_text(text)
+    with pytest.raises(RunError, match=r"config\.json is not of a run: "):
+        Run(tmp_path, EXPERIMENT)
+
+
+def test_data_of_other_classes_are_rejected(tmp_path):
+    run = Run(tmp_path, EXPERIMENT)
+    run.check_classes("0123abcd")
+    assert not run.has_begun  # nothing trained: nothing to lose
+    run.check_classes("4567cdef")
+    run.begin()
+    run.checkpoints.mkdir()
+    (run.checkpoints / "ckpt-1.index").touch()
+    again = Run(tmp_path, EXPERIMENT)
+    again.check_classes("4567cdef")
+    with pytest.raises(RunError, match="began with other classes"):
+        again.check_classes("0123abcd")
+
+
+def test_settings_that_never_began_a_run_do_not_bind(tmp_path):
+    Run(tmp_path, EXPERIMENT).begin()
+    Run(tmp_path, dataclasses.replace(EXPERIMENT, seed=4)).begin()
+
+
+def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Run("~/run", EXPERIMENT).folder == tmp_path / "run"
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    leftover = tmp_path / "pictures" / ".grid.png.partial"
+    leftover.parent.mkdir()
+    leftover.touch()
+    Run(tmp_path, EXPERIMENT).begin()
+    assert not leftover.exists()

@@ -1,0 +1,1 @@
+"""Training on machines that have JAX and no TensorFlow."""

@@ -1,0 +1,159 @@
+"""Draws the learning curves of runs into one picture.
+
+    python tools/learning_curves.py --runs=runs/a,runs/b --out=curves.png
+
+From the TensorBoard files of the runs: the bound in training and on held-out
+groups, the KL of the group latents, and few-shot accuracy, as far as a run has
+them; two runs whose bounds are not alike (other images, other |X|) do not
+belong into one picture. Needs matplotlib: `pip install vhe_tf[plots]`.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app
+from absl import flags
+
+_RUNS = flags.DEFINE_list("runs", None, "Folders of runs.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The PNG to write.", required=True)
+_LABELS = flags.DEFINE_list(
+    "labels", None, "What to call the runs; by default as their folders."
+)
+
+# The share of the epochs from which on bounds are shown: the first would hide
+# the rest.
+_LEFT_OUT = 0.1
+
+# One a curve of a run: two bounds; few latents, few kinds of tasks.
+_STYLES = ("-", "--", ":", "-.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads, draws and saves."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vhe_tf.experiments import endings
+
+    with endings.mistakes_end_quietly():
+        folders = [pathlib.Path(run) for run in _RUNS.value]
+        labels = _LABELS.value or [folder.name for folder in folders]
+        if len(labels) != len(folders):
+            raise ValueError(
+                "--labels must name each of the runs. "
+                f"Received: {len(labels)} labels for {len(folders)} runs."
+            )
+        runs = {
+            label: read_scalars(folder)
+            for label, folder in zip(labels, folders, strict=True)
+        }
+        figure = draw(runs)
+        out = pathlib.Path(_OUT.value)
+        beside = out.with_name(f".{out.stem}.partial.png")
+        figure.savefig(beside, dpi=100)
+        os.replace(beside, out)
+    print(f"Made {out}")
+
+
+def read_scalars(folder: pathlib.Path) -> dict[str, tuple[list[int], Any]]:
+    """Returns the steps and values of each scalar of a run.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        FileNotFoundError: If it holds no TensorBoard files.
+    """
+    import numpy as np
+    import tensorflow as tf
+    from tensorboard.backend.event_processing import event_accumulator
+
+    folder = folder / "tensorboard"
+    if not list(folder.glob("events.*")):
+        raise FileNotFoundError(
+            "--runs must be folders of runs of the trainers. Received: "
+            f"{folder.parent}, without TensorBoard files in {folder}."
+        )
+    events = event_accumulator.EventAccumulator(
+        str(folder), size_guidance={"tensors": 0}
+    )
+    events.Reload()
+    scalars = {}
+    for tag in events.Tags()["tensors"]:
+        found = events.Tensors(tag)
+        values = [tf.make_ndarray(event.tensor_proto) for event in found]
+        if all(
+            value.shape == () and value.dtype.kind == "f" for value in values
+        ):
+            # A resumed run has written some steps again: the last counts.
+            by_step = {
+                event.step: float(v)
+                for event, v in zip(found, values, strict=True)
+            }
+            steps = sorted(by_step)
+            scalars[tag] = steps, np.array([by_step[step] for step in steps])
+    return scalars
+
+
+def draw(runs: dict[str, dict[str, tuple[list[int], Any]]]) -> Any:
+    """Returns a figure of a panel for bounds, KLs and accuracies.
+
+    Args:
+        runs: Scalars by run.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tags = {tag for scalars in runs.values() for tag in scalars}
+    panels = {
+        "bound (nats an image)": {"train/elbo", "validation/elbo"} & tags,
+        "KL of the group latents (nats)": {
+            tag
+            for tag in tags
+            if tag.startswith("train/kl_") and f"{tag}_scaled" in tags
+        },
+        "few-shot accuracy": {
+            tag for tag in tags if tag.startswith("few_shot/accuracy")
+        },
+    }
+    panels = {title: shown for title, shown in panels.items() if shown}
+    if not panels:
+        raise ValueError(
+            "--runs must be runs with a bound to show, an epoch at least. "
+            f"Received: {', '.join(runs)}."
+        )
+    figure, axes = pyplot.subplots(
+        1,
+        len(panels),
+        figsize=(5 * len(panels), 4),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis, (title, shown) in zip(axes[0], panels.items(), strict=True):
+        for color, (label, scalars) in enumerate(runs.items()):
+            for style, tag in zip(_STYLES, sorted(shown), strict=False):
+                if tag in scalars:
+                    steps, values = scalars[tag]
+                    first = 0
+                    if tag.endswith("elbo"):
+                        first = int(_LEFT_OUT * len(steps))
+                    axis.plot(
+                        steps[first:],
+                        values[first:],
+                        style,
+                        color=f"C{color}",
+                        label=f"{label}, {tag}",
+                    )
+        axis.set_title(title)
+        axis.set_xlabel("steps")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    app.run(main)

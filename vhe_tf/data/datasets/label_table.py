@@ -1,0 +1,311 @@
+"""Images with any groupings of a user's own, from a table of labels."""
+
+import csv
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from vhe_tf.data.datasets.image_file import check_channels
+from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import read_image
+from vhe_tf.data.grouped_images import MISSING
+from vhe_tf.data.grouped_images import GroupedData
+from vhe_tf.data.grouped_images import GroupedImages
+
+__all__ = ["check_nested", "from_columns", "read_label_table"]
+
+_FILE_COLUMN = "image"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+_EXAMPLE = "'image,alphabet,character'"
+
+
+class _Row(NamedTuple):
+    number: int  # As a spreadsheet counts: the header is row 1.
+    cells: list[str]
+
+
+def read_label_table(
+    path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
+    invert: bool = False,
+) -> GroupedImages:
+    """Reads the images that a CSV file lists, with their labels.
+
+    One row an image, cells separated by commas, in UTF-8:
+
+        image,alphabet,character,drawer
+        scans/0001.png,Greek,alpha,Ann
+        scans/0002.png,Greek,beta,
+
+    The column `image`, or else the first one, holds the file names, relative
+    to the table's own folder. Every other column is a grouping and its cells
+    are the names of groups; where one is empty, the image has no label in
+    that grouping. Spaces around cells and rows without content do not count.
+    Images are read as by `read_image_folder`.
+
+    Args:
+        path: The CSV file.
+        image_size: `(H, W)`, both positive.
+        channels: 1 for grey or 3 for RGB images.
+        invert: Whether to replace each pixel by 255 minus it. Set it for dark
+            ink on light paper: ink is 255 in this package.
+
+    Returns:
+        The images, `[M, H, W, channels]` uint8, in the order of the rows; see
+        `from_columns` for their labels.
+
+    Raises:
+        ValueError: If an argument is not valid, the table is not as described,
+            a column has no label at all, or an image cannot be read.
+        FileNotFoundError: If the table, or an image that it lists, does not
+            exist.
+    """
+    check_image_size(image_size)
+    check_channels(channels)
+    path = pathlib.Path(path)
+    header, rows = _read_table(path)
+    file_column = _file_column(header)
+    files = _image_files(path, rows, file_column)
+    columns = {
+        name: [row.cells[index] for row in rows]
+        for index, name in enumerate(header)
+        if index != file_column
+    }
+    # Before the images, which take long.
+    labels, names = _labels_and_names(columns, len(rows))
+    pixels = np.stack([read_image(f, image_size, channels) for f in files])
+    return GroupedImages(255 - pixels if invert else pixels, labels, names)
+
+
+def from_columns(
+    images: np.ndarray, columns: Mapping[str, Sequence[Any]]
+) -> GroupedImages:
+    """Groups images in memory by columns of names.
+
+    Args:
+        images: `[M, H, W, C]`, as in `GroupedImages`.
+        columns: By the name of a grouping, M strings or ints, the names of
+            the groups; None, an empty string or NaN for an image without a
+            label in that grouping.
+
+    Returns:
+        The images, with ids 0, 1, ... of the groups in the order of their
+        sorted names (ints in that of their decimal strings), the id -1
+        (`MISSING`) where there is no label, and the names as `group_names`.
+
+    Raises:
+        ValueError: If a column is not as described or has no label at all.
+    """
+    labels, names = _labels_and_names(columns, len(images))
+    return GroupedImages(images, labels, names)
+
+
+def check_nested(data: GroupedData, child: str, parent: str) -> None:
+    """Makes sure that each group of one grouping is within one of another.
+
+    A hierarchy of latents, such as of characters in alphabets, takes it for
+    granted. A group may be without a label in `parent`, but then all of its
+    images must be. Images without a label in `child` are of no concern.
+
+    Args:
+        data: The images.
+        child: The finer grouping, for example `"character"`.
+        parent: The coarser one, for example `"alphabet"`.
+
+    Raises:
+        ValueError: If a group of `child` has images in two groups of
+            `parent`, or some with and some without a label there, or if a
+            grouping is unknown.
+    """
+    for name in (child, parent):
+        if name not in data.labels:
+            raise ValueError(
+                f"The data have no grouping {name!r}; they have "
+                f"{sorted(data.labels)}."
+            )
+    pairs = np.stack([data.labels[child], data.labels[parent]], axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] != MISSING], axis=0)
+    ids, num_parents = np.unique(pairs[:, 0], return_counts=True)
+    split = ids[num_parents > 1]
+    if not len(split):
+        return
+    places = [
+        "no group at all"
+        if parent_id == MISSING
+        else data.describe_group(parent, int(parent_id))
+        for parent_id in pairs[pairs[:, 0] == split[0], 1]
+    ]
+    raise ValueError(
+        f"Each group of {child!r} must lie in one group of {parent!r}. Give "
+        "groups that merely share a name different names (such as 'Greek/1' "
+        f"and 'Latin/1'), correct the labels, or declare no hierarchy of "
+        f"{child!r} and {parent!r}. Received: {child} "
+        f"{data.describe_group(child, int(split[0]))} with images in "
+        f"{parent} {' and in '.join(places[:2])} ({len(split)} such groups)."
+    )
+
+
+def _read_table(path: pathlib.Path) -> tuple[list[str], list[_Row]]:
+    """Returns the header and the other rows, all of the header's length."""
+    rows = _read_rows(path)
+    if not rows:
+        raise ValueError(
+            f"The table {str(path)!r} needs a header, such as {_EXAMPLE}, and "
+            "a row for each image. Received: an empty file."
+        )
+    header = rows[0].cells
+    _check_header(path, header)
+    for row in rows[1:]:
+        if len(row.cells) != len(header):
+            raise ValueError(
+                f"Each row of {str(path)!r} needs {len(header)} cells, as the "
+                "header has; leave cells empty where there is no label, and "
+                "put names with commas in quotation marks. "
+                f"Received: {len(row.cells)} cells in row {row.number}."
+            )
+    if len(rows) == 1:
+        raise ValueError(
+            f"The table {str(path)!r} needs a row for each image. "
+            "Received: a header alone."
+        )
+    return header, rows[1:]
+
+
+def _read_rows(path: pathlib.Path) -> list[_Row]:
+    """Returns the rows with content."""
+    # Spreadsheets put a byte order mark in front; the csv module wants line
+    # ends as they are.
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [
+                _Row(number, [cell.strip() for cell in cells])
+                for number, cells in enumerate(csv.reader(file, strict=True), 1)
+            ]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no table of labels {str(path)!r}; give the path of a "
+            "CSV file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The table {str(path)!r} must be in UTF-8; save it anew in that "
+            f"encoding ('CSV UTF-8'). Received: {error}"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(
+            f"The table {str(path)!r} is no intact CSV file; look for a "
+            f"quotation mark that is not closed. Received: {error}."
+        ) from error
+    return [row for row in rows if any(row.cells)]
+
+
+def _check_header(path: pathlib.Path, header: list[str]) -> None:
+    # A file name among the names of columns: the header was forgotten.
+    files = [cell for cell in header if cell.lower().endswith(_SUFFIXES)]
+    if files:
+        raise ValueError(
+            f"The first row of {str(path)!r} must be a header that names the "
+            f"columns, such as {_EXAMPLE}. Received: {files[0]!r} in row 1."
+        )
+    if len(header) < 2:
+        raise ValueError(
+            f"The table {str(path)!r} needs a column of file names and at "
+            f"least one of labels, separated by commas, such as {_EXAMPLE}. "
+            f"Received: the header {header[0]!r}."
+        )
+    if "" in header:
+        raise ValueError(
+            f"Each column of {str(path)!r} needs a name in the first row; "
+            "name the column or delete it. "
+            f"Received: none for column {header.index('') + 1}."
+        )
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"The columns of {str(path)!r} need different names; rename or "
+            f"delete one. Received: {header.count(twice[0])} columns "
+            f"{twice[0]!r}."
+        )
+
+
+def _file_column(header: list[str]) -> int:
+    return header.index(_FILE_COLUMN) if _FILE_COLUMN in header else 0
+
+
+def _image_files(
+    path: pathlib.Path, rows: list[_Row], column: int
+) -> list[pathlib.Path]:
+    for row in rows:
+        if not row.cells[column]:
+            raise ValueError(
+                f"Each row of {str(path)!r} needs the file name of an image; "
+                f"fill it in or delete the row. Received: none in row "
+                f"{row.number}."
+            )
+    files = [path.parent / row.cells[column] for row in rows]
+    absent = [index for index, file in enumerate(files) if not file.is_file()]
+    if absent:
+        first = absent[0]
+        raise FileNotFoundError(
+            f"The table {str(path)!r} lists images that do not exist; file "
+            "names are relative to the table's folder. "
+            f"Received: {rows[first].cells[column]!r} in row "
+            f"{rows[first].number}, which would be {str(files[first])!r} "
+            f"({len(absent)} such rows)."
+        )
+    return files
+
+
+def _labels_and_names(
+    columns: Mapping[str, Sequence[Any]], num_images: int
+) -> tuple[dict[str, np.ndarray], dict[str, dict[int, str]]]:
+    labels, names = {}, {}
+    for column, values in columns.items():
+        if len(values) != num_images:
+            raise ValueError(
+                f"The column {column!r} must have one value an image. "
+                f"Received: {len(values)} values for {num_images} images."
+            )
+        groups = [
+            _group_name(column, index, value)
+            for index, value in enumerate(values)
+        ]
+        known = sorted({name for name in groups if name})
+        if not known:
+            raise ValueError(
+                f"The column {column!r} must have a label of at least one "
+                "image; fill some in or leave the column out. "
+                f"Received: {num_images} empty values."
+            )
+        ids = {name: index for index, name in enumerate(known)} | {"": MISSING}
+        labels[column] = np.array([ids[name] for name in groups])
+        names[column] = dict(enumerate(known))
+    return labels, names
+
+
+def _group_name(column: str, index: int, value: Any) -> str:
+    """Returns the name that a value stands for, empty for no label."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None:
+        return ""
+    if isinstance(value, (float, np.floating)):
+        if math.isnan(value):
+            return ""
+        # A column of ints with gaps is one of floats in most libraries.
+        if value.is_integer():
+            return str(int(value))
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    raise ValueError(
+        f"The values of column {column!r} must be strings or ints, or None "
+        f"where there is no label. Received: {value!r} at index {index}."
+    )

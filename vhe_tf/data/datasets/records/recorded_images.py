@@ -1,0 +1,363 @@
+r"""Grouped images on disk, in TFRecord files, read as episodes need them.
+
+    write_records("DIR", examples)      # streams: (pixels, group ids) each
+    data = RecordedImages("DIR")        # in place of GroupedImages
+
+Labels are in memory; pixels are read at each draw, and their checksums
+verified. Episodes are those of the same images in memory, bit for bit.
+
+A folder of images becomes a folder of records by
+
+    python -m vhe_tf.data.datasets.records.folder_to_records \
+        --from_folder=DIR --to=DIR
+"""
+
+import contextlib
+import copy
+import math
+import pathlib
+import re
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from os import PathLike
+from typing import NamedTuple
+from typing import Self
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from vhe_tf._utils.progress import status_line
+from vhe_tf.data.datasets.records import index as record_index
+from vhe_tf.data.datasets.records.index import compact
+from vhe_tf.data.datasets.records.index import shard_name
+from vhe_tf.data.grouped_images import GroupedData
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import check_labels
+
+__all__ = [
+    "DamagedRecordsError",
+    "RecordedImages",
+    "damage_is_told",
+    "read_whole",
+]
+
+_Batch = TypeVar("_Batch")
+
+# At once, for one batch: most of the time goes by in waiting.
+_NUM_PARALLEL_READS = 32
+
+# How many images to load at a time: some MiB of them.
+_CHUNK_BYTES, _MAX_CHUNK = 2**22, 1024
+
+_MAX_FILES_NAMED = 5
+
+_WAY_OUT = (
+    "restore its file from a copy, write the records again, or leave out what "
+    "is damaged with skip_corrupt (--skip_corrupt in the trainers)."
+)
+
+
+class DamagedRecordsError(OSError):
+    """Records cannot be read as they were written."""
+
+
+class RecordedImages(GroupedData):
+    """Images in TFRecord files, and the groups that they are in.
+
+    Args:
+        folder: As `write_records` wrote it.
+        skip_corrupt: Whether to go on without the records that cannot be
+            read. Episodes and `load` then read each record once beforehand.
+            Labels and groups are those of all records, so that which groups
+            are held out does not depend on the damage.
+
+    Raises:
+        FileNotFoundError: If the folder has no index.
+        ValueError: If its index is broken or of another version.
+        DamagedRecordsError: If a file is missing or of another size, unless
+            `skip_corrupt`.
+    """
+
+    def __init__(
+        self, folder: str | PathLike[str], *, skip_corrupt: bool = False
+    ) -> None:
+        self.folder = pathlib.Path(folder)
+        self.skip_corrupt = skip_corrupt
+        self._index = record_index.read_index(self.folder)
+        # Which of all records the images are.
+        self._numbers = compact(np.arange(len(self._index.offsets)))
+        self.labels = self._index.labels
+        self.group_names = self._index.group_names
+        if not skip_corrupt:
+            self._check_sizes()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the stored images."""
+        return self._index.image_shape
+
+    def where(self, keep: np.ndarray) -> Self:
+        """Returns the images for which the boolean mask `keep` holds.
+
+        Raises:
+            ValueError: If there are none, or none with a label.
+        """
+        some = copy.copy(self)
+        some._numbers = self._numbers[keep]
+        if not len(some._numbers):
+            raise ValueError(
+                "At least one image must be left. "
+                f"Received: none of {len(self):,} in {str(self.folder)!r}."
+            )
+        some.labels = {name: ids[keep] for name, ids in self.labels.items()}
+        for name, ids in some.labels.items():
+            check_labels(name, ids, len(some))
+        return some
+
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns what reads images; see `GroupedData.reader`.
+
+        Where a record cannot be read it fails with an `InvalidArgumentError`
+        that names its file and its number there; see `damage_is_told`.
+        """
+        places = self._places()
+
+        def read(indices: tf.Tensor) -> tf.Tensor:
+            found, records = places.read(indices)
+            good = tf.size(found) == tf.size(indices)
+            # Of ascending numbers, those before the first gap stand for
+            # themselves.
+            gap = tf.math.count_nonzero(
+                found == tf.range(tf.size(found)), dtype=tf.int32
+            )
+            first_lost = indices[tf.minimum(gap, tf.size(indices) - 1)]
+            text = places.describe(first_lost)
+            with tf.control_dependencies([tf.debugging.Assert(good, [text])]):
+                records = tf.identity(records)
+            return self._pixels(records)
+
+        return read
+
+    def readable(self) -> Self:
+        """Returns the images that can be read; all, unless `skip_corrupt`.
+
+        What is left out is counted in a printed line.
+
+        Raises:
+            ValueError: If nothing is left.
+        """
+        if not self.skip_corrupt:
+            return self
+        good = self._good()
+        if not good.all():
+            print(self._left_out(good), flush=True)
+        some = self.where(good)
+        some.skip_corrupt = False  # They need not be read again.
+        return some
+
+    def load(self) -> GroupedImages:
+        """Returns the images in memory.
+
+        Raises:
+            DamagedRecordsError: If a record cannot be read, unless
+                `skip_corrupt`.
+            MemoryError: If there is not enough of it.
+        """
+        data = self.readable()
+        images = np.empty((len(data), *data.image_shape), np.uint8)
+        chunks = data._chunks().map(
+            data.reader(), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        done = 0
+        with damage_is_told():
+            for chunk in chunks:
+                images[done : done + len(chunk)] = chunk
+                done += len(chunk)
+        return GroupedImages(images, data.labels, data.group_names)
+
+    def _chunks(self) -> tf.data.Dataset:
+        """Returns the indices of all images, some at a time."""
+        size = max(_CHUNK_BYTES // math.prod(self.image_shape), 1)
+        return tf.data.Dataset.range(len(self)).batch(min(size, _MAX_CHUNK))
+
+    def _pixels(self, records: tf.Tensor) -> tf.Tensor:
+        examples = tf.io.parse_example(
+            records, {"image": tf.io.FixedLenFeature([], tf.string)}
+        )
+        pixels = tf.io.decode_raw(examples["image"], tf.uint8)
+        return tf.reshape(pixels, [-1, *self.image_shape])
+
+    def _places(self) -> "_Places":
+        shards = self._shards()
+        numbers = self._numbers - self._index.shard_starts[shards]
+        with tf.device("CPU:0"):
+            return _Places(
+                paths=tf.constant([str(path) for path in self._paths()]),
+                shards=tf.constant(shards, tf.int32),
+                numbers=tf.constant(numbers, tf.int32),
+                offsets=tf.constant(self._index.offsets[self._numbers]),
+            )
+
+    def _shards(self) -> np.ndarray:
+        starts = self._index.shard_starts
+        return np.searchsorted(starts, self._numbers, side="right") - 1
+
+    def _paths(self) -> list[pathlib.Path]:
+        count = len(self._index.shard_sizes)
+        return [self.folder / shard_name(shard) for shard in range(count)]
+
+    def _check_sizes(self) -> None:
+        sizes = self._index.shard_sizes
+        for path, size in zip(self._paths(), sizes, strict=True):
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                received = "no file" if found is None else f"{found:,} bytes"
+                raise DamagedRecordsError(
+                    f"{str(path)!r} must be a file of {size:,} bytes; "
+                    f"{_WAY_OUT} Received: {received}."
+                )
+
+    def _good(self) -> np.ndarray:
+        """Returns which records can be read, `[M]` bool, by reading them."""
+        places = self._places()
+        readable = self._chunks().map(
+            lambda indices: tf.gather(indices, places.read(indices)[0]),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        good = np.zeros(len(self), bool)
+        with status_line() as show:
+            for indices in readable:
+                good[indices] = True
+                done = int(indices[-1]) if len(indices) else 0
+                show(f"reading records once: {done:,} of {len(good):,}")
+        return good
+
+    def _left_out(self, good: np.ndarray) -> str:
+        shards, counts = np.unique(self._shards()[~good], return_counts=True)
+        some = [
+            f"{count:,} of {shard_name(shard)}"
+            for shard, count in zip(shards, counts, strict=True)
+        ][:_MAX_FILES_NAMED]
+        if len(shards) > len(some):
+            some.append(f"others of {len(shards) - len(some)} more files")
+        return (
+            f"Left out {(~good).sum():,} of {len(good):,} records in "
+            f"{self.folder} that cannot be read: {', '.join(some)}."
+        )
+
+
+class _Places(NamedTuple):
+    """Where the records of images are, as TensorFlow reads them.
+
+    Attributes:
+        paths: `[S]` string, the files.
+        shards: `[M]` int32, which of them.
+        numbers: `[M]` int32, which record there.
+        offsets: `[M]` int64, at which byte it begins.
+    """
+
+    paths: tf.Tensor
+    shards: tf.Tensor
+    numbers: tf.Tensor
+    offsets: tf.Tensor
+
+    def read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads records, and leaves out those that cannot be read.
+
+        Args:
+            indices: `[K]` int.
+
+        Returns:
+            `[F]` int32, ascending, which of the K were read; and `[F]`
+            string, the records.
+        """
+        count = tf.size(indices)
+        wanted = tf.data.Dataset.from_tensor_slices(
+            (
+                tf.range(count),
+                tf.gather(self.paths, tf.gather(self.shards, indices)),
+                tf.gather(self.offsets, indices),
+            )
+        )
+        read = wanted.map(
+            lambda place, path, offset: (place, _read(path, offset)),
+            num_parallel_calls=_NUM_PARALLEL_READS,
+        )
+        # A data set of nothing has no single batch.
+        one = tf.data.Dataset.from_tensors((-1, b""))
+        found, records = (
+            one.concatenate(read.ignore_errors())
+            .batch(tf.cast(count, tf.int64) + 1)
+            .get_single_element()
+        )
+        return found[1:], records[1:]
+
+    def describe(self, index: tf.Tensor) -> tf.Tensor:
+        """Returns what to say of a record that cannot be read."""
+        return tf.strings.join(
+            [
+                "Record ",
+                tf.strings.as_string(self.numbers[index]),
+                " of ",
+                self.paths[self.shards[index]],
+                f" cannot be read: {_WAY_OUT}",
+            ]
+        )
+
+
+def _read(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Reads the record of a file that begins at a byte."""
+    records = tf.data.experimental.from_variant(
+        tf.raw_ops.TFRecordDatasetV2(
+            filenames=path,
+            compression_type="",
+            buffer_size=0,  # Nothing but the record is wanted.
+            byte_offsets=offset,
+        ),
+        tf.TensorSpec([], tf.string),
+    )
+    return records.take(1).get_single_element()
+
+
+@contextlib.contextmanager
+def damage_is_told() -> Iterator[None]:
+    """Raises a DamagedRecordsError where a record could not be read."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        told = re.search(
+            f"Record .* cannot be read: {re.escape(_WAY_OUT)}", error.message
+        )
+        if not told:
+            raise
+        # Assertions put backslashes before quotes and backslashes.
+        text = re.sub(r"\\(.)", r"\1", told[0])
+        raise DamagedRecordsError(text) from error
+
+
+def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
+    """Yields what TensorFlow Datasets reads of a data set that it prepared.
+
+    Args:
+        batches: What it reads.
+        place: The folder of the data set.
+
+    Raises:
+        DamagedRecordsError: If a file there is damaged or missing.
+    """
+    try:
+        yield from batches
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        if isinstance(error, tf.errors.NotFoundError) and (
+            "No such file" not in error.message
+        ):
+            raise  # another thing that was not found
+        # Without the names of the operations that found it.
+        what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
+        raise DamagedRecordsError(
+            f"A file in {place} is damaged or missing ({what}). "
+            "Delete that folder, and the data set is prepared again; or put "
+            "back a copy."
+        ) from error

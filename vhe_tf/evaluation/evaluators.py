@@ -1,0 +1,488 @@
+"""Evaluators: each measures one thing of a model, as often as it is called.
+
+    evaluator = FewShotClassification(data, group="character", shots=(1, 5))
+    measurements = evaluator(model)
+
+An evaluator holds its data and settings, and keeps what it compiles for a
+model, so that a callback can call it after every epoch. Tasks for which the
+data are too small are lowered or omitted; `left_out` gives the reasons.
+"""
+
+import abc
+import dataclasses
+import os
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vhe_tf.data.datasets import omniglot
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.evaluation import classification
+from vhe_tf.evaluation import likelihood
+from vhe_tf.evaluation import probes
+from vhe_tf.evaluation import tasks
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "ConditionalLikelihood",
+    "Evaluator",
+    "FewShotClassification",
+    "JointLikelihood",
+    "LakeRuns",
+    "Probes",
+    "Sampling",
+    "lake_run_accuracy",
+]
+
+Progress = Callable[[str], None] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How an evaluator samples from a model.
+
+    Args:
+        num_samples: Integer. Number of samples of the group latent. Defaults
+            to 20.
+        num_element_samples: Integer. Number of samples of the per-element
+            latents for each of these. Defaults to 1.
+        max_decoded: Integer. The largest number of images that a device
+            decodes at once, which bounds the memory. Defaults to 2,000.
+        seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
+    """
+
+    num_samples: int = 20
+    num_element_samples: int = 1
+    max_decoded: int = 2000
+    seed: int = 0
+
+
+class _Scorers:
+    """The compiled scorers of the last model, by what they depend on."""
+
+    def __init__(self) -> None:
+        self._model: VHE | None = None
+        self._kept: dict[tuple[Any, ...], Any] = {}
+
+    def get(self, make: Callable[..., Any], model: VHE, **settings: Any) -> Any:
+        if model is not self._model:
+            self._model, self._kept = model, {}
+        key = (make, *settings.items())
+        if key not in self._kept:
+            self._kept[key] = make(model, **settings)
+        return self._kept[key]
+
+
+class Evaluator(abc.ABC):
+    """Measures something of a model."""
+
+    def __init__(self) -> None:
+        self._scorers = _Scorers()
+
+    def share_scorers(self, other: "Evaluator") -> None:
+        """Uses what another evaluator compiles, where settings are equal."""
+        self._scorers = other._scorers
+
+    @abc.abstractmethod
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """Returns the measurements.
+
+        Args:
+            model: The model. Compiled functions are kept for the last one.
+            progress: Called with a line of text from time to time.
+        """
+
+    def left_out(self, model: VHE) -> list[str]:
+        """Returns what is lowered or not measured, each with its reason."""
+        return []
+
+    def _class_scorer(
+        self, model: VHE, group: str, sampling: Sampling
+    ) -> classification.ClassScorer:
+        return self._scorers.get(
+            classification.ClassScorer,
+            model,
+            group=group,
+            num_samples=sampling.num_samples,
+            num_element_samples=sampling.num_element_samples,
+            max_decoded=sampling.max_decoded,
+        )
+
+
+class _OfGroups(Evaluator):
+    """An evaluator on the groups of a grouping.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: String. The group latent, and grouping, that is evaluated.
+        sampling: How to sample.
+    """
+
+    def __init__(
+        self, data: GroupedImages, *, group: str, sampling: Sampling
+    ) -> None:
+        super().__init__()
+        tasks.check_ready(data, groupings=[group])
+        self.data = data
+        self.group = group
+        self.sampling = sampling
+
+
+class FewShotClassification(_OfGroups):
+    """Accuracy of K-way N-shot classification on unseen groups.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: String. The grouping whose groups are the classes.
+        ways: Sequence of integers, each K. Lowered to the number of classes.
+            Defaults to `(20,)`.
+        shots: Sequence of integers, each N. Lowered where the smallest class
+            has fewer images beside a query. Defaults to `(1, 5)`.
+        within: String or None. As in `TaskDesign`.
+        spread: String or None. As in `TaskDesign`; the measurements then have
+            `by=group`.
+        num_tasks: Integer. Tasks of each kind. They have one query per class;
+            without `spread`, those of a larger K have no more queries than
+            those of the smallest. Defaults to 50.
+        sampling: How to sample. Defaults to `Sampling()`.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        ways: Sequence[int] = (20,),
+        shots: Sequence[int] = (1, 5),
+        within: str | None = None,
+        spread: str | None = None,
+        num_tasks: int = 50,
+        sampling: Sampling = Sampling(),
+    ) -> None:
+        super().__init__(data, group=group, sampling=sampling)
+        tasks.check_ready(data, groupings=[within, spread])
+        self.ways = tuple(ways)
+        self.shots = tuple(shots)
+        self.within = within
+        self.spread = spread
+        self.num_tasks = num_tasks
+        self._most_classes = tasks.most_classes(data, group, within=within)
+        self._most_shots = tasks.most_shots(data, group, spread=spread)
+
+    @property
+    def designs(self) -> list[tasks.TaskDesign]:
+        """The tasks that are measured."""
+        ways = sorted({min(ways, self._most_classes) for ways in self.ways})
+        keep_all = self.spread is not None
+        return [
+            tasks.TaskDesign(
+                num_ways,
+                num_shots,
+                num_queries=None
+                if keep_all or num_ways == ways[0]
+                else ways[0],
+                within=self.within,
+                spread=self.spread,
+            )
+            for num_ways in ways
+            for num_shots in tasks.lowered_shots(self.shots, self._most_shots)
+        ]
+
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """See base class."""
+        scorer = self._class_scorer(model, self.group, self.sampling)
+        return [
+            classification.few_shot_accuracy(
+                scorer,
+                self.data,
+                design=design,
+                num_tasks=self.num_tasks,
+                seed=self.sampling.seed,
+                progress=progress,
+            )
+            for design in self.designs
+        ]
+
+    def left_out(self, model: VHE) -> list[str]:
+        """See base class."""
+        inside = f" within {self.within}" if self.within else ""
+        inside += f" by {self.group}" if self.spread else ""
+        most, most_shots = self._most_classes, self._most_shots
+        if self.spread:
+            images = f"images of {_counted(most_shots + 1, self.spread)}"
+            smallest = f"the smallest {self.group} has {images}"
+        else:
+            images = _counted(most_shots + 1, "image")
+            smallest = f"the smallest class has {images}"
+        instead = f", so {most_shots}-shot instead" if most_shots > 0 else ""
+        return [
+            f"{num_ways}-way tasks{inside}: there are {most} classes, so "
+            f"{most}-way instead"
+            for num_ways in self.ways
+            if num_ways > most
+        ] + [
+            f"{num_shots}-shot tasks{inside}: {smallest}, one of them the "
+            f"query{instead}"
+            for num_shots in self.shots
+            if num_shots > most_shots
+        ]
+
+
+class ConditionalLikelihood(_OfGroups):
+    """Negative log likelihood of a new image after some shots.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: String. The grouping whose groups the images are of.
+        shots: Sequence of integers, each |D|. Those for which the smallest
+            group has too few images are omitted. Defaults to
+            `(1, 2, 5, 10, 19)`.
+        num_queries: Integer. Pairs (D, x) for each. Defaults to 500.
+        sampling: How to sample. Defaults to `Sampling()`.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        shots: Sequence[int] = (1, 2, 5, 10, 19),
+        num_queries: int = 500,
+        sampling: Sampling = Sampling(),
+    ) -> None:
+        super().__init__(data, group=group, sampling=sampling)
+        self.shots = tuple(shots)
+        self.num_queries = num_queries
+        self._most_shots = tasks.most_shots(data, group)
+
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """See base class."""
+        scorer = self._class_scorer(model, self.group, self.sampling)
+        return [
+            likelihood.conditional_nll(
+                scorer,
+                self.data,
+                num_shots=num_shots,
+                num_queries=self.num_queries,
+                seed=self.sampling.seed,
+                progress=progress,
+            )
+            for num_shots in self.shots
+            if num_shots <= self._most_shots
+        ]
+
+    def left_out(self, model: VHE) -> list[str]:
+        """See base class."""
+        images = _counted(self._most_shots + 1, "image")
+        return [
+            f"NLL after {_counted(num_shots, 'shot')}: the smallest class has "
+            f"{images}, one of them the query"
+            for num_shots in self.shots
+            if num_shots > self._most_shots
+        ]
+
+
+class JointLikelihood(_OfGroups):
+    """Joint negative log likelihood of groups; see `joint_nll`.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: String. The grouping whose groups are the sets X.
+        num_groups: Integer or None. Number of groups, a random selection that
+            is the same at every call. None measures all groups.
+        sampling: How to sample. Defaults to 500 samples, as in the paper.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        num_groups: int | None = None,
+        sampling: Sampling = Sampling(num_samples=500),
+    ) -> None:
+        super().__init__(data, group=group, sampling=sampling)
+        self.num_groups = num_groups
+
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """See base class."""
+        scorer = self._scorers.get(
+            likelihood.JointScorer,
+            model,
+            group=self.group,
+            num_element_samples=self.sampling.num_element_samples,
+            max_decoded=self.sampling.max_decoded,
+        )
+        return [
+            likelihood.joint_nll(
+                scorer,
+                self.data,
+                num_samples=self.sampling.num_samples,
+                num_groups=self.num_groups,
+                seed=self.sampling.seed,
+                progress=progress,
+            )
+        ]
+
+
+class LakeRuns(Evaluator):
+    """Accuracy in the 20 one-shot runs of Lake et al. (2015), 400 queries.
+
+    20-way 1-shot within an alphabet, support and query by different drawers.
+
+    Args:
+        path: String. `all_runs.zip`, or the unpacked folder.
+        group: String. The group latent that tells characters apart. Defaults
+            to `"character"`.
+        sampling: How to sample; its `seed` is not used. Defaults to
+            `Sampling()`.
+
+    Raises:
+        FileNotFoundError: If there is a file missing.
+        ValueError: If a file is not as published.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        group: str = "character",
+        sampling: Sampling = Sampling(),
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.group = group
+        self.sampling = sampling
+        omniglot.lake_runs(path)  # Any mistake is found before measuring.
+
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """See base class."""
+        scorer = self._class_scorer(model, self.group, self.sampling)
+        return [lake_run_accuracy(scorer, self.path, progress=progress)]
+
+
+class Probes(Evaluator):
+    """Which known factors a linear map reads off each group latent.
+
+    A latent is inferred from one image, all of whose labels are then known.
+    The right latent should predict its factor, and the wrong one not.
+
+    Args:
+        data: Images of unseen groups, ready for the model.
+        group: String. The innermost grouping (`"character"`). Any factor but
+            this is learned from some of its groups and tested on others: an
+            alphabet could otherwise be told by recognising its characters.
+        max_images: Integer. The largest number of images to encode. Defaults
+            to 2,000.
+        seed: Integer. Seed of the selection of images and of the test part.
+            Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        data: GroupedImages,
+        *,
+        group: str,
+        max_images: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        tasks.check_ready(data, groupings=[group])
+        self.data = data
+        self.group = group
+        self.max_images = max_images
+        self.seed = seed
+
+    def __call__(
+        self, model: VHE, progress: Progress = None
+    ) -> list[Measurement]:
+        """See base class."""
+        return [
+            measurement
+            for latent in model.latents
+            if not latent.per_element
+            for measurement in self._of_latent(model, latent.name)
+        ]
+
+    def _of_latent(self, model: VHE, latent: str) -> list[Measurement]:
+        means, indices = probes.posterior_means(
+            model,
+            self.data,
+            latent=latent,
+            seed=self.seed,
+            max_images=self.max_images,
+        )
+        first = indices[:, 0]
+        found = []
+        for factor, ids in self.data.labels.items():
+            groups = None
+            if factor != self.group:
+                groups = self.data.labels[self.group][first]
+            probe = probes.linear_probe(
+                means, ids[first], groups=groups, seed=self.seed
+            )
+            found.append(
+                dataclasses.replace(probe, latent=latent, factor=factor)
+            )
+        return found
+
+
+def lake_run_accuracy(
+    scorer: classification.ClassScorer,
+    path: str | os.PathLike[str],
+    *,
+    progress: Progress = None,
+) -> Measurement:
+    """Returns the accuracy of a classifier in Lake's one-shot runs.
+
+    Args:
+        scorer: The classifier of 28x28 binary images.
+        path: String. `all_runs.zip`, or the unpacked folder.
+        progress: Called with a line of text after each run.
+    """
+    each = (
+        tasks.Task(
+            support=_binary(run.support)[:, np.newaxis],
+            queries=_binary(run.queries),
+            labels=run.labels,
+        )
+        for run in omniglot.lake_runs(path)
+    )
+    correct: list[float] = []
+    for task, scores in scorer.each(each, seed=0):
+        correct.append((scores.argmax(axis=1) == task.labels).mean())
+        if progress:
+            progress(
+                f"Lake's runs: {len(correct)}, {np.mean(correct):.1%} so far"
+            )
+    return Measurement.of(
+        "accuracy",
+        correct,
+        ways=20,
+        shots=1,
+        tasks="lake_runs",
+        chance=1 / 20,
+        num_samples=scorer.num_samples,
+        num_element_samples=scorer.num_element_samples,
+    )
+
+
+def _binary(images: np.ndarray) -> np.ndarray:
+    return omniglot.binary_recipe(images).astype(np.float32) / 255
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,356 @@
+"""All that is measured of a model: a report, in JSON and for people."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import Self
+
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.evaluation import tasks
+from vhe_tf.evaluation.elbo import Elbo
+from vhe_tf.evaluation.evaluators import ConditionalLikelihood
+from vhe_tf.evaluation.evaluators import Evaluator
+from vhe_tf.evaluation.evaluators import FewShotClassification
+from vhe_tf.evaluation.evaluators import JointLikelihood
+from vhe_tf.evaluation.evaluators import Sampling
+from vhe_tf.evaluation.measurement import NATS_PER_IMAGE
+from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.models.vhe import VHE
+
+__all__ = ["EvaluationSettings", "Report", "evaluate", "summary_lines"]
+
+# Of classification by the other latents of a model.
+_OTHER_WAYS = (10, 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """The settings of `evaluate`.
+
+    Args:
+        ways: Sequence of integers. Numbers of classes in a task. Defaults to
+            `(20,)`.
+        shots: Sequence of integers. Numbers of support images per class in a
+            task. Defaults to `(1, 5)`.
+        within: String or None. If given, classification within its groups
+            (`"alphabet"`) is measured as well.
+        num_tasks: Integer. Few-shot tasks of each kind. There are ten times as
+            many queries for the conditional NLL, and four times as many
+            batches for the ELBO. Defaults to 50.
+        num_groups: Integer or None. Groups in the joint NLL. None measures all.
+        num_samples: Integer. Number of samples of the group latent. Defaults
+            to 20.
+        num_element_samples: Integer. Number of samples of the per-element
+            latents for each of these. Defaults to 1.
+        joint_num_samples: Integer or None. Number of samples of the group
+            latent in the joint NLL. None means `num_samples`.
+        max_decoded: Integer. The largest number of images that a device
+            decodes at once. Defaults to 2,000.
+        seed: Integer. Seed of all that is random. Defaults to 0.
+    """
+
+    ways: Sequence[int] = (20,)
+    shots: Sequence[int] = (1, 5)
+    within: str | None = None
+    num_tasks: int = 50
+    num_groups: int | None = None
+    num_samples: int = 20
+    num_element_samples: int = 1
+    joint_num_samples: int | None = None
+    max_decoded: int = 2000
+    seed: int = 0
+
+    @property
+    def sampling(self) -> Sampling:
+        """How classification and conditional likelihoods sample."""
+        return Sampling(
+            self.num_samples,
+            self.num_element_samples,
+            self.max_decoded,
+            self.seed,
+        )
+
+    @property
+    def joint_sampling(self) -> Sampling:
+        """How the joint likelihood samples."""
+        num_samples = self.joint_num_samples
+        if num_samples is None:
+            return self.sampling
+        return dataclasses.replace(self.sampling, num_samples=num_samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The measurements of a model, and what they depend on.
+
+    Attributes:
+        measurements: Tuple of `Measurement`.
+        left_out: Tuple of strings. What was lowered or not measured, each with
+            its reason.
+        settings: Mapping. The settings that the measurements depend on.
+        groups: Tuple of integers. The ids of the groups that are measured.
+        caveat: String or None. What must stand beside the numbers.
+        model: String or None. The file of the model.
+    """
+
+    measurements: tuple[Measurement, ...]
+    left_out: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    groups: tuple[int, ...] = ()
+    caveat: str | None = None
+    model: str | None = None
+
+    def __getitem__(self, key: str) -> Measurement:
+        """Returns the measurement of this `Measurement.key`."""
+        return self.by_key()[key]
+
+    def by_key(self) -> dict[str, Measurement]:
+        """Returns the measurements by their keys."""
+        return {each.key: each for each in self.measurements}
+
+    def extended(self, measurements: Sequence[Measurement]) -> Self:
+        """Returns the report with more measurements."""
+        return dataclasses.replace(
+            self, measurements=(*self.measurements, *measurements)
+        )
+
+    def in_bits(self, image_shape: Sequence[int]) -> Self:
+        """Returns the report with likelihoods also in bits per dimension.
+
+        Args:
+            image_shape: `(H, W, C)` of a model of pixels with levels.
+        """
+        return dataclasses.replace(
+            self,
+            measurements=tuple(
+                dataclasses.replace(each, num_dimensions=math.prod(image_shape))
+                if each.unit == NATS_PER_IMAGE
+                else each
+                for each in self.measurements
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report, ready for JSON."""
+        return {
+            "measurements": [each.to_json() for each in self.measurements],
+            "left_out": list(self.left_out),
+            "settings": dict(self.settings),
+            "groups": list(self.groups),
+            "caveat": self.caveat,
+            "model": self.model,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Returns the report that `to_json` wrote."""
+        return cls(
+            measurements=tuple(
+                Measurement.from_json(each) for each in fields["measurements"]
+            ),
+            left_out=tuple(fields["left_out"]),
+            settings=fields["settings"],
+            groups=tuple(fields["groups"]),
+            caveat=fields["caveat"],
+            model=fields["model"],
+        )
+
+
+def evaluate(
+    model: VHE,
+    data: GroupedImages,
+    *,
+    group: str,
+    settings: EvaluationSettings = EvaluationSettings(),
+    more: Sequence[Evaluator] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Measures accuracy, ELBO, joint and conditional NLL on unseen groups.
+
+    If a model has several group latents, few-shot accuracy on the groups of the
+    others (alphabets, styles) is measured as well, by images of different
+    groups of `group`.
+
+    Args:
+        model: The model.
+        data: Images of unseen groups, ready for the model.
+        group: String. The grouping whose groups are classes and sets.
+        settings: The settings. Defaults to `EvaluationSettings()`.
+        more: Sequence of evaluators to call as well.
+        progress: Called with a line of text from time to time.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If `group` or `settings.within` is no grouping of the data,
+            or `group` no group latent of the model; if the images are not of
+            the model's shape, or a count is not positive.
+    """
+    tasks.check_ready(data, model, groupings=[group, settings.within])
+    evaluators: list[Evaluator] = [
+        *_classifications(model, data, group, settings),
+        Elbo(data, num_batches=4 * settings.num_tasks, seed=settings.seed),
+        ConditionalLikelihood(
+            data,
+            group=group,
+            num_queries=10 * settings.num_tasks,
+            sampling=settings.sampling,
+        ),
+        JointLikelihood(
+            data,
+            group=group,
+            num_groups=settings.num_groups,
+            sampling=settings.joint_sampling,
+        ),
+        *more,
+    ]
+    measurements: list[Measurement] = []
+    left_out: list[str] = []
+    for evaluator in evaluators:
+        evaluator.share_scorers(evaluators[0])
+        left_out += evaluator.left_out(model)
+        measurements += evaluator(model, progress)
+    return Report(
+        tuple(measurements),
+        tuple(left_out),
+        dataclasses.asdict(settings),
+        tuple(data.group_ids(group).tolist()),
+    )
+
+
+def _classifications(
+    model: VHE,
+    data: GroupedImages,
+    group: str,
+    settings: EvaluationSettings,
+) -> list[FewShotClassification]:
+    """Returns the evaluators of classification, by every group latent."""
+    shared: dict[str, Any] = {
+        "shots": settings.shots,
+        "num_tasks": settings.num_tasks,
+        "sampling": settings.sampling,
+    }
+    coarser = [None] if settings.within is None else [None, settings.within]
+    by_group = [
+        FewShotClassification(
+            data, group=group, ways=settings.ways, within=within, **shared
+        )
+        for within in coarser
+    ]
+    others = [
+        latent.name
+        for latent in model.latents
+        if not latent.per_element
+        and latent.name != group
+        and latent.name in data.labels
+    ]
+    return by_group + [
+        FewShotClassification(
+            data,
+            group=other,
+            ways=[
+                min(ways, len(data.group_ids(other))) for ways in _OTHER_WAYS
+            ],
+            spread=group,
+            **shared,
+        )
+        for other in others
+    ]
+
+
+def summary_lines(report: Report) -> list[str]:
+    """Returns a report as a few lines for a person."""
+    found: dict[str, list[Measurement]] = {}
+    for each in report.measurements:
+        found.setdefault(each.metric, []).append(each)
+    lines = [_accuracy_line(each) for each in found.get("accuracy", [])]
+    lines += [f"ELBO: {_likelihood(each)}" for each in found.get("elbo", [])]
+    lines += [
+        f"joint NLL <= {_likelihood(each)} (k = {each.num_samples}, effective "
+        f"sample size {each.effective_sample_size:.1f})"
+        for each in found.get("joint_nll", [])
+    ]
+    lines += _conditional_lines(found.get("conditional_nll", []))
+    lines += [
+        f"KL of {each.latent}, training set: {_with_interval(each, '.2f')} nats"
+        for each in found.get("training_kl", [])
+    ]
+    lines += _probe_lines(found.get("probe", []))
+    lines += _transfer_lines(found.get("transfer", []))
+    lines += [f"left out: {reason}" for reason in report.left_out]
+    if report.caveat:
+        lines.append(report.caveat)
+    return lines
+
+
+def _accuracy_line(accuracy: Measurement) -> str:
+    kind = f"{accuracy.ways}-way {accuracy.shots}-shot"
+    kind += f" within {accuracy.within}" if accuracy.within else ""
+    kind += f" by {accuracy.by}" if accuracy.by else ""
+    kind += " in Lake's runs" if accuracy.tasks == "lake_runs" else ""
+    # Styles, and of some splits alphabets, have been trained on.
+    unseen = "images" if accuracy.by else "classes"
+    return (
+        f"{kind} accuracy on unseen {unseen}: "
+        f"{_with_interval(accuracy, '.1%')} (chance {accuracy.chance:.1%})"
+    )
+
+
+def _conditional_lines(measurements: Sequence[Measurement]) -> list[str]:
+    if not measurements:
+        return []
+    nats = [f"{each.shots}: {each.mean:.1f}" for each in measurements]
+    lines = [f"NLL of a new image, by shots: {', '.join(nats)} nats"]
+    bits = [
+        f"{each.shots}: {in_bits.mean:.3f}"
+        for each in measurements
+        if (in_bits := each.bits_per_dimension)
+    ]
+    if bits:
+        lines.append(f"the same in bits per dimension: {', '.join(bits)}")
+    return lines
+
+
+def _probe_lines(measurements: Sequence[Measurement]) -> list[str]:
+    by_latent: dict[str | None, list[str]] = {}
+    for each in measurements:
+        by_latent.setdefault(each.latent, []).append(
+            f"{each.factor} {each.mean:.1%} (chance {each.chance:.1%})"
+        )
+    return [
+        f"linear probe of {latent}, from one image: {', '.join(factors)}"
+        for latent, factors in by_latent.items()
+    ]
+
+
+def _transfer_lines(measurements: Sequence[Measurement]) -> list[str]:
+    if not measurements:
+        return []
+    form = {each.factor: _with_interval(each, ".1%") for each in measurements}
+    return [
+        f"redrawn in another style: right style {form['style']} (true images "
+        f"{form['style_of_true']}), right content {form['content']} (true "
+        f"images {form['content_of_true']}), by oracle classifiers",
+        f"another style keeps the content {form['content_kept']} and changes "
+        f"the style {form['style_changed']}; another content keeps the style "
+        f"{form['style_kept']}",
+    ]
+
+
+def _likelihood(measurement: Measurement) -> str:
+    text = f"{_with_interval(measurement, '.2f')} nats per image"
+    bits = measurement.bits_per_dimension
+    if bits is None:
+        return text
+    return f"{text} = {_with_interval(bits, '.3f')} bits per dimension"
+
+
+def _with_interval(measurement: Measurement, form: str) -> str:
+    text = f"{measurement.mean:{form}}"
+    if measurement.half_width is None:
+        return text
+    return f"{text} ± {measurement.half_width:{form}}"

@@ -1,0 +1,259 @@
+"""What `VHE.fit` needs to train an experiment: model, episodes, callbacks."""
+
+import pathlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.data import check_unseen
+from vhe_tf.experiments.run import Run
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.data.episodes import Episodes
+    from vhe_tf.experiments.pictures import Draw
+    from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "build_model",
+    "compile_model",
+    "make_episodes",
+    "make_optimizer",
+    "monitors",
+    "start",
+]
+
+
+def start(experiment: Experiment, *, distribution: str = "none") -> Any:
+    """Sets Keras up for an experiment; call it before TensorFlow does anything.
+
+    Args:
+        experiment: The experiment.
+        distribution: String. See `distribute.make_strategy`. Defaults to
+            `"none"`.
+
+    Returns:
+        The `tf.distribute.Strategy`. Make the model in its scope.
+    """
+    import keras
+
+    from vhe_tf import distribute
+
+    strategy: tf.distribute.Strategy = distribute.make_strategy(distribution)
+    keras.utils.set_random_seed(experiment.seed)  # the initial weights
+    keras.config.set_dtype_policy(experiment.precision)
+    return strategy
+
+
+def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
+    """Builds the model of an experiment, with the weights of `init` if given.
+
+    Args:
+        experiment: The experiment.
+        splits: Its data.
+
+    Raises:
+        ValueError: If the weights of `init` are of another architecture, or
+            were trained on classes that this experiment is tested on.
+    """
+    import vhe_tf
+    from vhe_tf.data.datasets import styles
+
+    image_shape = (*splits.image_size, splits.test.image_shape[-1])
+    settings: dict[str, Any] = {
+        "image_shape": image_shape,
+        "objective": experiment.objective,
+    }
+    if experiment.architecture == "alphabet":
+        model = vhe_tf.alphabet_vhe(
+            experiment.size, groups=experiment.groups, **settings
+        )
+    elif experiment.architecture == "style":
+        model = vhe_tf.style_vhe(
+            experiment.size,
+            groups=experiment.groups,
+            num_levels=styles.INK_LEVELS,
+            **settings,
+        )
+    else:
+        make = {
+            "deconvolutional": vhe_tf.deconvolutional_vhe,
+            "pixel_cnn": vhe_tf.pixel_cnn_vhe,
+        }[experiment.architecture]
+        model = make(
+            experiment.size,
+            group=experiment.class_group,
+            num_levels=experiment.num_levels or 2,
+            **settings,
+        )
+    if experiment.init:
+        _initialize(model, experiment.init, experiment)
+    return model
+
+
+def _initialize(model: "VHE", path: str, experiment: Experiment) -> None:
+    import vhe_tf
+
+    trained = check_unseen(path, experiment)
+    if (
+        trained
+        and trained.dataset == experiment.dataset
+        and (trained.seed, trained.split) != (experiment.seed, experiment.split)
+    ):
+        print(
+            "--init names a run with another --seed or --split: it may have "
+            "been trained on the validation groups of this run.",
+            flush=True,
+        )
+    weights = vhe_tf.load_model(path).get_weights()
+    shapes = [weight.shape for weight in weights]
+    if shapes != [tuple(v.shape) for v in model.variables]:
+        raise ValueError(
+            "`init` must be a model of the architecture and size that this run "
+            f"trains. Received: init={path!r}."
+        )
+    model.set_weights(weights)
+
+
+def compile_model(
+    model: "VHE", experiment: Experiment, *, accumulation: int = 1
+) -> None:
+    """Compiles a model as an experiment says.
+
+    Args:
+        model: The model.
+        experiment: The experiment.
+        accumulation: Integer. Number of gradient-accumulation steps per device
+            batch. Defaults to 1.
+    """
+    model.compile(
+        make_optimizer(experiment),
+        kl_warmup_steps={experiment.class_group: experiment.kl_warmup_steps},
+        accumulation=accumulation,
+        jit_compile=experiment.jit_compile,
+    )
+
+
+def make_optimizer(experiment: Experiment) -> "keras.optimizers.Optimizer":
+    """Returns the optimizer of an experiment, with schedule, clipping, EMA."""
+    import keras
+
+    from vhe_tf import optimizers
+
+    num_steps = experiment.epochs * experiment.steps_per_epoch
+    warmup_steps = min(experiment.warmup_steps, num_steps // 2)
+    return optimizers.AveragingAdam(
+        keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=num_steps - warmup_steps,
+            warmup_target=experiment.learning_rate,
+            warmup_steps=warmup_steps,
+        ),
+        global_clipnorm=experiment.clip_norm,
+        use_ema=experiment.ema > 0,
+        ema_momentum=experiment.ema or None,
+    )
+
+
+def make_episodes(
+    model: "VHE",
+    experiment: Experiment,
+    splits: "DataSplits",
+    *,
+    seed: int | None = None,
+) -> tuple["Episodes", "Episodes"]:
+    """Returns the episodes to train and to validate a model on.
+
+    Args:
+        model: The model.
+        experiment: The experiment.
+        splits: Its data.
+        seed: Integer. Random seed of the training episodes. Defaults to that
+            of the experiment.
+    """
+    from vhe_tf.data import Episodes
+
+    parts = splits.training_parts(
+        experiment.groups[0],
+        experiment.num_validation_groups,
+        seed=experiment.seed,
+    )
+    seeds = (
+        experiment.seed if seed is None else seed,
+        experiment.seed + 1,
+    )
+    training, validation = (
+        Episodes.for_model(
+            model,
+            data,
+            batch_size=experiment.batch_size,
+            support_size=experiment.support_size,
+            augmentation=splits.augmentation(
+                symmetries=experiment.symmetries,
+                affine_copies=experiment.affine_copies,
+            ),
+            seed=of_part,
+        )
+        for data, of_part in zip(parts, seeds, strict=True)
+    )
+    return training, validation
+
+
+def monitors(
+    experiment: Experiment, run: Run, splits: "DataSplits", *, draw: "Draw"
+) -> list["keras.callbacks.Callback"]:
+    """Returns the callbacks that measure and picture a run while it trains.
+
+    Args:
+        experiment: The experiment.
+        run: Its run.
+        splits: Its data.
+        draw: Returns the pictures of a model by name, such as
+            `pictures.painter`.
+    """
+    from vhe_tf import callbacks
+
+    return [
+        *_measuring(experiment, splits),
+        callbacks.Scalars(run.tensorboard, experiment.to_json()),
+        # Apart: TensorBoard follows one event file per folder.
+        callbacks.ImageGrids(
+            pathlib.Path(run.tensorboard, "pictures"), draw, ink=splits.ink
+        ),
+    ]
+
+
+def _measuring(
+    experiment: Experiment, splits: "DataSplits"
+) -> list["keras.callbacks.Callback"]:
+    from vhe_tf import callbacks
+
+    group = experiment.class_group
+    few: dict[str, Any] = {}
+    if experiment.architecture == "pixel_cnn":
+        # It takes far longer to score an image.
+        few = {"num_tasks": 4, "num_samples": 3}
+        if splits.num_levels:
+            few = {"num_tasks": 2, "num_samples": 2}
+    elif experiment.architecture == "style":
+        few = {"shots": [1], "num_tasks": 4, "num_samples": 3}
+    found: list[Any] = [
+        callbacks.FewShotAccuracy(splits.test, group=group, **few)
+    ]
+    if experiment.architecture == "alphabet":
+        alphabet, character = experiment.groups
+        found.append(
+            callbacks.FewShotAccuracy(
+                splits.test,
+                group=alphabet,
+                spread=character,
+                num_ways=10,
+                shots=[5],
+            )
+        )
+    elif splits.binarization != "none":
+        found.append(callbacks.Likelihoods(splits.test, group=group, every=5))
+    return found

@@ -1,0 +1,49 @@
+"""The command `vhe-tf`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+# What each command is, and the module whose `main` runs it.
+COMMANDS = {
+    "train": ("train an experiment, or resume it", "train"),
+    "list": ("list the experiments and the shipped models", "listing"),
+    "evaluate": ("measure a model on unseen groups", "evaluate"),
+    "draw": ("sample new images of the class of an image", "draw"),
+    "classify": ("classify an image by a few images per class", "classify"),
+    "export": ("export a model for TensorFlow Serving", "export"),
+    "serve": ("serve an exported or shipped model for development", "serve"),
+    "reproduce": (
+        "make the tables and figures of the paper again",
+        "reproduce",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command.
+
+    Args:
+        argv: Strings. The name of the program, then the arguments. Defaults to
+            those of the process.
+
+    Raises:
+        SystemExit: If `--help` is given, or the command is unknown or fails.
+    """
+    program, *arguments = sys.argv if argv is None else argv
+    if arguments and arguments[0] in COMMANDS:
+        _, module = COMMANDS[arguments[0]]
+        command = importlib.import_module(f"vhe_tf.experiments.{module}")
+        command.main([f"{program} {arguments[0]}", *arguments[1:]])
+        return
+    print("Usage: vhe-tf COMMAND [ARGUMENTS]; vhe-tf COMMAND --help\n")
+    for name, (meaning, _) in COMMANDS.items():
+        print(f"  {name:10} {meaning}")
+    if arguments and arguments[0] not in ("--help", "-h", "help"):
+        raise SystemExit(f"error: there is no command {arguments[0]!r}.")
+
+
+if __name__ == "__main__":
+    main(["vhe-tf", *sys.argv[1:]])

@@ -1,0 +1,390 @@
+"""Experiments as values: all that the outcome of a training run depends on."""
+
+import dataclasses
+from typing import Any
+
+from vhe_tf.experiments.settings import Settings
+from vhe_tf.experiments.settings import setting
+
+__all__ = ["DATA", "Evaluation", "Experiment", "override"]
+
+_SPLITS = ("lake", "lake_small1", "lake_small2", "random1200", "vinyals")
+
+# The settings that choose the data, and their defaults, by data set. Others of
+# `DATA` must be left None.
+DATA = (
+    "dataset",
+    "split",
+    "images",
+    "image_size",
+    "group",
+    "num_levels",
+    "num_styles",
+    "copies",
+    "skip_unreadable",
+)
+_DRAWINGS: dict[str, dict[str, Any]] = {
+    "omniglot": {"split": "lake", "images": "binary"},
+    "glyphs": {"images": "binary"},
+    "folder": {"images": "binary", "image_size": (28, 28)},
+    "records": {"images": "binary"},
+}
+_PHOTOGRAPHS: dict[str, dict[str, Any]] = {
+    "folder": {"images": "colour", "image_size": (40, 40), "num_levels": 256},
+    "records": {"images": "colour", "num_levels": 256},
+    "youtube_faces": {
+        "images": "colour",
+        "image_size": (40, 40),
+        "group": "person",
+        "num_levels": 256,
+        "skip_unreadable": False,
+    },
+}
+_STYLED: dict[str, dict[str, Any]] = {
+    "omniglot": {"split": "lake", "num_styles": 30, "copies": 8},
+    "glyphs": {"num_styles": 30, "copies": 8},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Settings):
+    """All that the outcome of a training run depends on.
+
+    Settings of other data sets than `dataset` must be left None. Those of
+    `dataset` that are left None get its defaults.
+
+    Raises:
+        ValueError: By the constructor, if a setting is invalid, or does not go
+            with the others.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> experiment = Experiment(dataset="glyphs", epochs=2)
+    >>> Experiment.from_json(experiment.to_json()) == experiment
+    True
+    """
+
+    dataset: str = setting(
+        "omniglot",
+        "The data set: omniglot; the embedded glyphs; youtube_faces; or your "
+        "own images, a folder or records of them.",
+        choices=("omniglot", "glyphs", "folder", "records", "youtube_faces"),
+    )
+    split: str | None = setting(
+        None,
+        "For omniglot: which characters to train and to test on.",
+        choices=_SPLITS,
+    )
+    images: str | None = setting(
+        None,
+        "binary: fixed binary images (Tables 3 and 4). grey: grey images that "
+        "are binarised whenever one is sampled (Tables 1 and 2). colour: "
+        "photographs.",
+        choices=("binary", "grey", "colour"),
+    )
+    image_size: tuple[int, int] | None = setting(
+        None,
+        "For folder and youtube_faces: the size to resize to, HEIGHTxWIDTH. An "
+        "image that is not square needs --symmetries=2 or 1.",
+        kind="size",
+        least=1,
+    )
+    group: str | None = setting(
+        None,
+        "For youtube_faces: whether a class is a person or a video. People are "
+        "disjoint between training and test in either case.",
+        choices=("person", "video"),
+    )
+    num_levels: int | None = setting(
+        None,
+        "For photographs: levels of a channel to which images are rounded. "
+        "With few levels, such as 8, a PixelCNN learns to use c far sooner.",
+        kind="integer",
+        least=2,
+    )
+    num_styles: int | None = setting(
+        None,
+        "For the style architecture: the number of pens, each an ink and a "
+        "nib, with which drawings are redrawn.",
+        kind="integer",
+        least=2,
+    )
+    copies: int | None = setting(
+        None,
+        "For the style architecture: in how many different styles each drawing "
+        "is redrawn, all but the first as small affine maps of it.",
+        kind="integer",
+        least=1,
+    )
+    skip_unreadable: bool | None = setting(
+        None,
+        "For youtube_faces: continue without the images that cannot be read.",
+        kind="boolean",
+    )
+    architecture: str = setting(
+        "deconvolutional",
+        "The architecture. alphabet has a latent for alphabets above that of "
+        "characters (Eq. 21), style one for styles beside it (Eq. 18).",
+        choices=("deconvolutional", "pixel_cnn", "alphabet", "style"),
+    )
+    size: str = setting(
+        "small",
+        "small trains on two CPU cores. published has the sizes of the paper. "
+        "large, for pixel_cnn only, is the small architecture for a GPU.",
+        choices=("small", "published", "large"),
+    )
+    objective: str = setting(
+        "vhe",
+        "The objective to train with (Table 1).",
+        choices=("vhe", "neural_statistician", "resample", "rescale"),
+    )
+    support_size: tuple[int, int] = setting(
+        (5, 5),
+        "|D|, or a range such as 1-10 from which it is sampled for each batch.",
+        kind="range",
+        least=1,
+    )
+    symmetries: int = setting(
+        8,
+        "1; 2, the image and its mirror image; 4 rotations; or 8 rotations and "
+        "reflections. Each symmetry makes a new class.",
+        kind="integer",
+        least=1,
+    )
+    affine_copies: int = setting(
+        20,
+        "Number of elements that small affine maps make of each image.",
+        kind="integer",
+        least=1,
+    )
+    batch_size: int = setting(32, "Episodes per step.", kind="integer", least=1)
+    epochs: int = setting(
+        40,
+        "Number of epochs. Each ends with a checkpoint. A resumed run may ask "
+        "for more.",
+        kind="integer",
+        least=1,
+    )
+    steps_per_epoch: int = setting(
+        500, "Training steps per epoch.", kind="integer", least=1
+    )
+    learning_rate: float = setting(
+        1e-3,
+        "Learning rate of Adam after warm-up. It decays to zero by a cosine.",
+        kind="float",
+        least=0.0,
+    )
+    warmup_steps: int = setting(
+        500,
+        "Steps over which the learning rate increases.",
+        kind="integer",
+        least=0,
+    )
+    clip_norm: float = setting(
+        10.0,
+        "Largest norm of the whole gradient, in nats.",
+        kind="float",
+        least=1e-6,
+    )
+    ema: float = setting(
+        0.998,
+        "Momentum of the EMA weights. After t steps it is at most (1 + t) / "
+        "(10 + t). 0 turns the EMA off.",
+        kind="float",
+        least=0.0,
+    )
+    init: str | None = setting(
+        None,
+        "A .keras file of the same architecture whose weights to start from.",
+    )
+    kl_warmup_steps: int = setting(
+        0,
+        "Steps over which the weight of the KL of the latent of characters (or "
+        "people) increases to 1.",
+        kind="integer",
+        least=0,
+    )
+    precision: str = setting(
+        "float32",
+        "Keras dtype policy. The mixed ones need a GPU to be faster.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: bool = setting(
+        False, "Compile the training step with XLA.", kind="boolean"
+    )
+    seed: int = setting(
+        0,
+        "Random seed of everything, also of random splits.",
+        kind="integer",
+        least=0,
+    )
+    num_validation_groups: int = setting(
+        50,
+        "Training groups (characters, alphabets, people) held out to select "
+        "the best checkpoint.",
+        kind="integer",
+        least=1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._fill_data()
+        low, high = self.support_size
+        if low > high:
+            raise ValueError(
+                "`support_size` must be a number or a range (low, high). "
+                f"Received: support_size={self.support_size}."
+            )
+        if self.symmetries not in (1, 2, 4, 8):
+            raise ValueError(
+                "`symmetries` must be 1, 2, 4 or 8. "
+                f"Received: symmetries={self.symmetries}."
+            )
+        if self.ema >= 1:
+            raise ValueError(
+                f"`ema` must be less than 1. Received: ema={self.ema}."
+            )
+        if self.size == "large" and self.architecture != "pixel_cnn":
+            raise ValueError(
+                "`size` 'large' is for the architecture 'pixel_cnn'. Received: "
+                f"architecture={self.architecture!r}."
+            )
+        if self.architecture == "style" and self.affine_copies != 1:
+            raise ValueError(
+                "`affine_copies` would blur the inks of styles and must be 1; "
+                "`copies` makes more elements of a drawing. "
+                f"Received: affine_copies={self.affine_copies}."
+            )
+
+    def _fill_data(self) -> None:
+        own = self._data_defaults()
+        for name in DATA[1:]:
+            value = getattr(self, name)
+            if value is not None and name not in own:
+                raise ValueError(
+                    f"`{name}` has no effect for dataset={self.dataset!r} with "
+                    f"architecture={self.architecture!r} and "
+                    f"images={self.images!r}. Leave it out. "
+                    f"Received: {name}={value!r}."
+                )
+            if value is None and name in own:
+                object.__setattr__(self, name, own[name])
+
+    def _data_defaults(self) -> dict[str, Any]:
+        known = _DRAWINGS
+        if self.architecture == "style":
+            known = _STYLED
+        elif self.architecture == "alphabet":
+            known = {name: _DRAWINGS[name] for name in ("omniglot", "glyphs")}
+        elif self.dataset == "youtube_faces" or self.images == "colour":
+            known = _PHOTOGRAPHS
+        if self.dataset not in known:
+            raise ValueError(
+                f"`dataset` must be one of {', '.join(known)} for "
+                f"architecture={self.architecture!r} and "
+                f"images={self.images!r}. Received: dataset={self.dataset!r}."
+            )
+        own = known[self.dataset]
+        if self.dataset == "youtube_faces" and self.images in (
+            "binary",
+            "grey",
+        ):
+            raise ValueError(
+                "`images` of youtube_faces are colour. "
+                f"Received: images={self.images!r}."
+            )
+        return own
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groupings with a latent, the latents in the model's order.
+
+        The first is held out for validation.
+        """
+        if self.architecture == "alphabet":
+            return ("alphabet", "character")
+        if self.architecture == "style":
+            return ("character", "style")
+        return (self.class_group,)
+
+    @property
+    def class_group(self) -> str:
+        """The grouping whose groups are the classes of few-shot tasks."""
+        return self.group or (
+            "person" if self.images == "colour" else "character"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Settings):
+    """How the model of a run is measured at its end."""
+
+    num_test_tasks: int = setting(
+        50,
+        "Number of few-shot tasks in the final evaluation.",
+        kind="integer",
+        least=1,
+    )
+    num_test_groups: int = setting(
+        50,
+        "Number of test groups in the final joint NLL.",
+        kind="integer",
+        least=1,
+    )
+    num_test_samples: int = setting(
+        20,
+        "Number of posterior samples in the final evaluation.",
+        kind="integer",
+        least=1,
+    )
+    oracle_epochs: int = setting(
+        10,
+        "For the style architecture: epochs that train the oracle classifier "
+        "of characters.",
+        kind="integer",
+        least=1,
+    )
+
+
+def override(experiment: Experiment, **settings: Any) -> Experiment:
+    """Returns an experiment with other settings.
+
+    Unlike `dataclasses.replace`, it forgets the settings of a data set if
+    `dataset`, `architecture` or `images` make them meaningless.
+
+    Args:
+        experiment: The experiment to start from.
+        **settings: Settings by name.
+
+    Raises:
+        ValueError: As by `Experiment`.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> override(Experiment(split="vinyals"), dataset="glyphs").split
+    """
+    chooses = ("dataset", "architecture", "images")
+    if any(
+        name in settings and settings[name] != getattr(experiment, name)
+        for name in chooses
+    ):
+        kept = dict.fromkeys(DATA[1:]) | {
+            name: getattr(experiment, name)
+            for name in ("split", "images")
+            if _applies(name, experiment, settings)
+        }
+        settings = kept | settings
+    return dataclasses.replace(experiment, **settings)
+
+
+def _applies(name: str, experiment: Experiment, settings: Any) -> bool:
+    """Whether a setting of the data has a meaning for other data, too."""
+    dataset = settings.get("dataset", experiment.dataset)
+    architecture = settings.get("architecture", experiment.architecture)
+    if name == "split":
+        return bool(dataset == "omniglot")
+    return bool(
+        architecture != "style"
+        and experiment.images != "colour"
+        and dataset != "youtube_faces"
+    )

@@ -1,0 +1,143 @@
+"""The data of an experiment."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.run import record_of
+
+if TYPE_CHECKING:
+    from vhe_tf.data.datasets import DatasetSpec
+    from vhe_tf.data.datasets import DataSplits
+
+__all__ = ["check_unseen", "load_data", "tell_of_other_classes"]
+
+
+def load_data(
+    experiment: Experiment,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    skip_corrupt: bool = False,
+) -> "DataSplits":
+    """Loads the data of an experiment.
+
+    Args:
+        experiment: The experiment.
+        data_dir: String. Folder of the data. Defaults to that of TensorFlow
+            Datasets, where the data set is one of these.
+        manual_dir: String. For youtube_faces: the folder with
+            aligned_images_DB.tar.gz. Not needed once it is prepared.
+        skip_corrupt: Boolean. For records: whether to leave out those that
+            cannot be read. Defaults to False.
+
+    Raises:
+        ValueError: If an argument is of another data set.
+        FileNotFoundError: If the data are not there.
+    """
+    if experiment.architecture == "style":
+        print("Drawing in styles (a minute) ...", flush=True)
+    spec = _spec(experiment, manual_dir=manual_dir, skip_corrupt=skip_corrupt)
+    return spec.load(data_dir)
+
+
+def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
+    from vhe_tf.data import datasets
+
+    where = {name: value for name, value in options.items() if value}
+    own = {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}
+    for name in set(where).difference(own.get(experiment.dataset, [])):
+        raise ValueError(
+            f"`{name}` has no effect for dataset={experiment.dataset!r}. Leave "
+            f"it out. Received: {name}={where[name]!r}."
+        )
+    if experiment.architecture == "style":
+        names = ["dataset", "split", "seed"]
+        config = {
+            "dataset": "styles",
+            "base": _given(experiment, names),
+            **_given(experiment, ["num_styles", "copies"]),
+        }
+    elif experiment.dataset == "youtube_faces":
+        names = ["group", "image_size", "num_levels", "skip_unreadable"]
+        config = _given(experiment, ["dataset", *names])
+    else:
+        names = ["split", "images", "image_size", "num_levels", "seed"]
+        config = _given(experiment, ["dataset", *names])
+        if experiment.dataset in ("folder", "records"):
+            config["group"] = experiment.class_group
+    return datasets.from_config(config | where)
+
+
+def _given(experiment: Experiment, names: Sequence[str]) -> dict[str, Any]:
+    values = {name: getattr(experiment, name) for name in names}
+    return {name: v for name, v in values.items() if v is not None}
+
+
+def check_unseen(
+    model: str | os.PathLike[str], experiment: Experiment
+) -> Experiment | None:
+    """Checks that a model has not seen the classes that others are tested on.
+
+    A run that started from the weights of another one was held to this when it
+    began. If the model has no `config.json` beside it, a line says that this
+    cannot be determined.
+
+    Args:
+        model: Path. The `.keras` file.
+        experiment: The experiment whose test classes are used.
+
+    Returns:
+        The experiment of the model's run, None if it is not known.
+
+    Raises:
+        ValueError: If the run of the model trained on some of the classes.
+        RunError: If the `config.json` beside the model is not of a run.
+    """
+    record = record_of(model)
+    if record is None:
+        print(
+            f"{model} has no config.json beside it: cannot determine whether "
+            "the test classes were seen during training.",
+            flush=True,
+        )
+        return None
+    trained = record.experiment
+    if _spec(trained).trains_on_test_classes_of(_spec(experiment)):
+        there, here = (
+            {name: getattr(of, name) for name in ("dataset", "split", "seed")}
+            for of in (trained, experiment)
+        )
+        raise ValueError(
+            f"{model} was trained on classes that are tested on here. Use the "
+            "split that it was trained on (if the split is random, with the "
+            "same seed), or another model. Folders and records are assumed to "
+            f"be the same ones. Its run: {there}; here: {here}."
+        )
+    return trained
+
+
+def tell_of_other_classes(
+    model: str | os.PathLike[str], experiment: Experiment, classes: str
+) -> None:
+    """Prints a line if data have other classes than those of a model's run.
+
+    Args:
+        model: Path. The `.keras` file.
+        experiment: The experiment whose data are used. Data sets other than
+            folders and records do not change.
+        classes: String. The checksum of the classes of the data.
+    """
+    record = record_of(model)
+    if record is None or experiment.dataset not in ("folder", "records"):
+        return
+    same = record.experiment.dataset == experiment.dataset
+    if same and record.classes not in (None, classes):
+        print(
+            "The data have other classes than when the model was trained: "
+            "cannot determine whether the test classes were seen during "
+            "training.",
+            flush=True,
+        )

@@ -1,0 +1,57 @@
+"""How a command ends if something is wrong: with a message, not a traceback."""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+
+from vhe_tf.experiments.config import Experiment
+
+__all__ = ["failures_end_quietly", "mistakes_end_quietly", "quiet"]
+
+_SETTINGS = [field.name for field in dataclasses.fields(Experiment)]
+_QUOTED = re.compile(rf"`({'|'.join(_SETTINGS)}|data_dir|skip_corrupt)`")
+
+
+@contextlib.contextmanager
+def mistakes_end_quietly() -> Iterator[None]:
+    """Ends the program with the message alone if a setting is wrong.
+
+    For the setup of a command: settings, files and data. A setting that a
+    message names becomes its flag. Errors from deeper down keep their
+    traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        text = _QUOTED.sub(r"--\1", str(error))
+        raise SystemExit(f"error: {text}") from error
+
+
+@contextlib.contextmanager
+def failures_end_quietly() -> Iterator[None]:
+    """Ends the program with the message alone if a run cannot continue.
+
+    For the work of a command. Any other error keeps its traceback.
+    """
+    from vhe_tf import errors
+    from vhe_tf._utils import atomic_io
+    from vhe_tf.data.datasets.records import recorded_images as records
+
+    try:
+        with records.damage_is_told():
+            yield
+    except (
+        records.DamagedRecordsError,
+        errors.NonFiniteLossError,
+        errors.RunError,
+        errors.WorkerLostError,
+        atomic_io.NotWrittenError,
+    ) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def quiet() -> None:
+    """Silences what TensorFlow logs; call it before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,342 @@
+"""Measures a trained model on groups that it has never seen.
+
+    vhe-tf evaluate runs/quickstart/best.keras
+    vhe-tf evaluate omniglot_pixel_cnn_small --data_dir=DIR
+
+Few-shot accuracy, joint NLL and conditional NLL by shots, with 95% intervals,
+written to evaluation.json beside the model. MODEL is a .keras file or the name
+of a shipped model. Its data are those of its run, as the config.json beside it
+says, unless flags say otherwise. Lake's twenty one-shot runs are measured too
+if --lake_runs names them, and the KL of Table 1 if --num_kl_batches asks for
+it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.config import override
+from vhe_tf.experiments.endings import failures_end_quietly
+from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.run import record_of
+from vhe_tf.experiments.run import write_json
+from vhe_tf.experiments.settings import setting
+
+if TYPE_CHECKING:
+    from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.data.episodes import Episodes
+    from vhe_tf.evaluation import Report
+    from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "Measuring",
+    "evaluate",
+    "main",
+    "training_episodes",
+]
+
+# The settings of the data that flags may override.
+_DATA = ("dataset", "split", "images")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring(settings.Settings):
+    """What to measure of a model, and where."""
+
+    model: str | None = setting(
+        None,
+        "The .keras file, such as runs/x/best.keras, or the name of a shipped "
+        "model; also the first argument.",
+    )
+    out: str | None = setting(
+        None,
+        "Where the report goes. Default: evaluation.json beside the model.",
+    )
+    data_dir: str | None = setting(
+        None,
+        "Folder of the data. Default: that of the model's run. For omniglot "
+        "and youtube_faces: a TensorFlow Datasets folder where they are "
+        "prepared.",
+    )
+    skip_corrupt: bool = setting(
+        False,
+        "For records: leave out those that cannot be read.",
+        kind="boolean",
+    )
+    num_ways: int = setting(20, "Classes per task.", kind="integer", least=1)
+    shots: tuple[int, ...] = setting(
+        (1, 5),
+        "Support images per class; fewer if a class has no more and a query. "
+        "Empty: no classification.",
+        kind="integers",
+        least=1,
+    )
+    num_tasks: int = setting(
+        200,
+        "Number of tasks, with one query per class.",
+        kind="integer",
+        least=1,
+    )
+    within: str = setting(
+        "alphabet",
+        "Also classify within the groups of this grouping, if the data have "
+        "it. Empty: not.",
+    )
+    num_samples: int = setting(
+        20,
+        "Samples from q(c; D) to classify; 20 in the paper.",
+        kind="integer",
+        least=1,
+    )
+    num_element_samples: int = setting(
+        1, "Samples of z for each sample of c.", kind="integer", least=1
+    )
+    joint_num_samples: int = setting(
+        500,
+        "Samples of c in the joint NLL; 500 in the paper.",
+        kind="integer",
+        least=1,
+    )
+    num_groups: int | None = setting(
+        None,
+        "Number of groups in the joint NLL. Default: all.",
+        kind="integer",
+        least=1,
+    )
+    lake_runs: str | None = setting(
+        None, "all_runs.zip of Lake et al., or its unpacked folder."
+    )
+    num_kl_batches: int = setting(
+        0,
+        "Number of batches of training episodes on which to measure the KL of "
+        "each group latent (Table 1). 0: none.",
+        kind="integer",
+        least=0,
+    )
+    kl_support_size: int | None = setting(
+        None,
+        "|D| for that KL, 5 in Table 1. Default: as in the model's run.",
+        kind="integer",
+        least=1,
+    )
+    max_decoded: int = setting(
+        2000,
+        "Images that a device decodes at once. This bounds the memory.",
+        kind="integer",
+        least=1,
+    )
+    distribution: str = setting(
+        "none",
+        "Whether to measure on one device or on all GPUs of this machine. The "
+        "numbers agree up to rounding.",
+        choices=("none", "mirrored"),
+    )
+    seed: int = setting(
+        0, "Random seed of the measurements.", kind="integer", least=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kl_support_size and not self.num_kl_batches:
+            raise ValueError(
+                "`kl_support_size` needs `num_kl_batches`. "
+                "Received: num_kl_batches=0."
+            )
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `vhe-tf evaluate`."""
+    values = flags.FlagValues()
+    settings.add_flags(values, Measuring, title="Measurements")
+    settings.add_flags(
+        values, Experiment, title="Data", names=_DATA, overrides=True
+    )
+    words = settings.parse(argv, values, usage=__doc__ or "")
+    with mistakes_end_quietly():
+        named = settings.read_flags(values, Measuring)
+        models = [*words, *([named["model"]] if named.get("model") else [])]
+        if len(models) != 1:
+            raise ValueError(
+                "Name one model: a .keras file or a shipped model. "
+                f"Received: {models}."
+            )
+        measuring = Measuring(**named | {"model": models[0]})
+        chosen = settings.read_flags(values, Experiment)
+    evaluate(measuring, **chosen)
+
+
+def evaluate(measuring: Measuring, **data: Any) -> "Report":
+    """Measures a model, writes the report and prints a summary.
+
+    Args:
+        measuring: What to measure. `model` is set.
+        **data: `dataset`, `split`, `images`, if they are not those of the run.
+
+    Returns:
+        The report.
+
+    Raises:
+        SystemExit: If it cannot be done; the message says why.
+    """
+    quiet()
+    import vhe_tf
+    from vhe_tf import distribute
+    from vhe_tf.data.datasets import omniglot
+    from vhe_tf.evaluation import summary_lines
+    from vhe_tf.evaluation import tasks
+    from vhe_tf.experiments.data import load_data
+    from vhe_tf.experiments.data import tell_of_other_classes
+    from vhe_tf.models.presets import model_path
+
+    # Everything that may be wrong comes first: measuring takes long.
+    with mistakes_end_quietly():
+        path = model_path(measuring.model or "")
+        out = pathlib.Path(measuring.out or path.with_name("evaluation.json"))
+        experiment, data_dir = _data_of(measuring, path, data)
+        # Before TensorFlow does anything else.
+        strategy = distribute.make_strategy(measuring.distribution)
+        with strategy.scope():
+            model = vhe_tf.load_model(path)
+        splits = load_data(
+            experiment, data_dir=data_dir, skip_corrupt=measuring.skip_corrupt
+        )
+        tell_of_other_classes(path, experiment, splits.groups_checksum())
+        tasks.check_shape(model, splits.test.image_shape)
+        if measuring.lake_runs:
+            omniglot.lake_runs(measuring.lake_runs)
+        episodes = training_episodes(measuring, model, experiment, splits)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with failures_end_quietly():
+        report = _measure(
+            measuring,
+            model,
+            splits,
+            group=experiment.class_group,
+            episodes=episodes,
+        )
+        report = dataclasses.replace(report, model=str(path))
+        write_json(out, report.to_json())
+    for line in summary_lines(report):
+        print(line)
+    print(f"Wrote {out}.")
+    return report
+
+
+def _data_of(
+    measuring: Measuring, path: pathlib.Path, data: dict[str, Any]
+) -> tuple[Experiment, str | None]:
+    """Returns the experiment whose test data are used, and their folder."""
+    from vhe_tf.experiments.data import check_unseen
+
+    record = record_of(path)
+    if measuring.num_kl_batches and record is None:
+        raise FileNotFoundError(
+            "--num_kl_batches measures on the training episodes of the model's "
+            f"run, and there is no config.json beside {path}. Leave it out, or "
+            "restore the file."
+        )
+    trained = record.experiment if record else Experiment()
+    # The seed of the run selects the test classes.
+    experiment = override(trained, **data)
+    check_unseen(path, experiment)
+    if measuring.lake_runs and record:
+        # They are of characters of the evaluation set.
+        check_unseen(path, Experiment(split="lake"))
+    data_dir = measuring.data_dir
+    if record and data_dir is None and experiment.dataset == trained.dataset:
+        data_dir = record.data_dir
+    return experiment, data_dir
+
+
+def training_episodes(
+    measuring: Measuring,
+    model: "VHE",
+    experiment: Experiment,
+    splits: "DataSplits",
+) -> "Episodes | None":
+    """Returns episodes of the groups that a model was trained on.
+
+    Args:
+        measuring: What to measure.
+        model: The model.
+        experiment: That of its run.
+        splits: The data of its run.
+
+    Returns:
+        None if no KL is to be measured.
+
+    Raises:
+        ValueError: If groups are too small for the support.
+    """
+    from vhe_tf.experiments.building import make_episodes
+
+    if not measuring.num_kl_batches:
+        return None
+    if measuring.kl_support_size:
+        size = (measuring.kl_support_size, measuring.kl_support_size)
+        experiment = dataclasses.replace(experiment, support_size=size)
+    training, _ = make_episodes(model, experiment, splits, seed=measuring.seed)
+    return training
+
+
+def _measure(
+    measuring: Measuring,
+    model: "VHE",
+    splits: "DataSplits",
+    *,
+    group: str,
+    episodes: "Episodes | None",
+) -> "Report":
+    from vhe_tf import evaluation
+    from vhe_tf._utils.progress import status_line
+
+    named = (
+        "shots",
+        "num_tasks",
+        "num_groups",
+        "num_samples",
+        "num_element_samples",
+        "joint_num_samples",
+        "max_decoded",
+        "seed",
+    )
+    within = (
+        measuring.within if measuring.within in splits.test.labels else None
+    )
+    settings = evaluation.EvaluationSettings(
+        ways=(measuring.num_ways,),
+        within=within,
+        **{name: getattr(measuring, name) for name in named},
+    )
+    more: list[evaluation.Evaluator] = []
+    if measuring.lake_runs:
+        more.append(
+            evaluation.LakeRuns(
+                measuring.lake_runs, group=group, sampling=settings.sampling
+            )
+        )
+    if episodes:
+        more.append(
+            evaluation.TrainingKL(
+                episodes, num_batches=measuring.num_kl_batches
+            )
+        )
+    with status_line() as progress:
+        report = evaluation.evaluate(
+            model,
+            splits.test,
+            group=group,
+            settings=settings,
+            more=more,
+            progress=progress,
+        )
+    if splits.binarization == "none":
+        report = report.in_bits(model.image_shape)
+    return dataclasses.replace(report, caveat=splits.caveat)

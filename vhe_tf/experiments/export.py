@@ -1,0 +1,87 @@
+"""Exports a trained model for TensorFlow Serving.
+
+    vhe-tf export runs/omniglot/best.keras --out=saved_models/omniglot
+
+Writes the next version, at first saved_models/omniglot/1, atomically. Try it
+with the server for development: vhe-tf serve saved_models/omniglot
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.settings import setting
+
+__all__ = ["main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exporting(settings.Settings):
+    """What to export, and where to."""
+
+    out: str = setting(
+        dataclasses.MISSING,
+        "The model's folder, which TensorFlow Serving watches. Its name is the "
+        "name of the model.",
+    )
+    model: str | None = setting(
+        None,
+        "The .keras file, or the name of a shipped model; also the first "
+        "argument.",
+    )
+    version: int | None = setting(
+        None,
+        "Default: one more than the largest that is there.",
+        kind="integer",
+        least=1,
+    )
+    num_samples: int = setting(
+        20,
+        "Samples of the group latents in classification, fixed in the export.",
+        kind="integer",
+        least=1,
+    )
+    num_element_samples: int = setting(
+        1, "Samples of z for each sample of c.", kind="integer", least=1
+    )
+    warmup: bool = setting(
+        True,
+        "Whether to write a request for each signature, which the server runs "
+        "before it is ready. Needs vhe_tf[serving].",
+        kind="boolean",
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `vhe-tf export`."""
+    values = flags.FlagValues()
+    settings.add_flags(values, Exporting, title="Export")
+    words = settings.parse(argv, values, usage=__doc__ or "")
+    quiet()
+    with mistakes_end_quietly():
+        given = Exporting(**settings.read_flags(values, Exporting))
+        models = [*words, *([given.model] if given.model else [])]
+        if len(models) != 1:
+            raise ValueError(
+                "Name one model: a .keras file or a shipped model. "
+                f"Received: {models}."
+            )
+        import vhe_tf
+        from vhe_tf.serving import export
+
+        model = vhe_tf.load_model(models[0])
+        print("Exporting (half a minute) ...", flush=True)
+        folder = export(
+            model,
+            given.out,
+            num_samples=given.num_samples,
+            num_element_samples=given.num_element_samples,
+            version=given.version,
+            warmup=given.warmup,
+        )
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    print(f"Made {folder} ({size / 2**20:.1f} MiB)")

@@ -1,0 +1,25 @@
+"""Lists the named experiments and the shipped models.
+
+vhe-tf list
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.registry import EXPERIMENTS
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `vhe-tf list`."""
+    settings.parse(argv, flags.FlagValues(), usage=__doc__ or "")
+    for name, experiment in EXPERIMENTS.items():
+        steps = experiment.epochs * experiment.steps_per_epoch
+        print(
+            f"{name:50} {experiment.dataset}, {experiment.size} "
+            f"{experiment.architecture}, {experiment.objective}, "
+            f"{steps:,} steps of {experiment.batch_size}"
+        )

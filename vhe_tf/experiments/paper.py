@@ -1,0 +1,462 @@
+"""What the paper published, and which experiment stands beside each number.
+
+A cell is a number of the paper. A row is a model that is trained and measured
+for one or more cells, at either of two budgets:
+
+    gpu    the published size
+    cpu    the small size and few steps: about an hour on two cores
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+__all__ = [
+    "ARCHITECTURES",
+    "BUDGETS",
+    "CELLS",
+    "CHECKS",
+    "FIGURES",
+    "LAKE_MEASURE",
+    "MEASURES",
+    "OBJECTIVES",
+    "ROWS",
+    "TABLES",
+    "Cell",
+    "Check",
+    "Figure",
+    "Row",
+]
+
+BUDGETS = {
+    "gpu": "the published size",
+    "cpu": "the small size and few steps, far less than the paper's budget",
+}
+
+
+class Row(NamedTuple):
+    """A model to train and to measure.
+
+    Attributes:
+        protocol: String. How it is trained and measured, for a reader.
+        experiments: Mapping from each budget to the name of an experiment.
+        evaluate: Mapping from each budget to settings of `Measuring`. Empty if
+            only the pictures of the training are wanted.
+    """
+
+    protocol: str
+    experiments: Mapping[str, str]
+    evaluate: Mapping[str, Mapping[str, Any]]
+
+
+class Cell(NamedTuple):
+    """A number of the paper.
+
+    Attributes:
+        table: Which table, a key of `TABLES`.
+        method: The row of that table.
+        measure: A key of `MEASURES`.
+        paper: The number as printed, without its unit; None where the paper
+            has none.
+        row: The key in `ROWS` of the model of ours; None for methods of
+            others, which are not implemented here.
+    """
+
+    table: str
+    method: str
+    measure: str
+    paper: str | None
+    row: str | None
+
+
+class Figure(NamedTuple):
+    """A picture of the paper, drawn anew.
+
+    Attributes:
+        name: The stem of its files in docs/results.
+        caption: What it shows.
+        rows: The models that must be trained.
+        picture: Which of the `pictures/` of the (only) model it is; None to
+            show samples of the models side by side.
+        others: Like pictures of other models, in docs/, with what they are of.
+    """
+
+    name: str
+    caption: str
+    rows: tuple[str, ...]
+    picture: str | None
+    others: tuple[tuple[str, str], ...] = ()
+
+
+class Check(NamedTuple):
+    """How a shipped model is measured again.
+
+    Attributes:
+        results: Its files in docs/results, without ".json".
+        evaluate: Mapping. Settings of `Measuring`.
+    """
+
+    results: tuple[str, ...]
+    evaluate: Mapping[str, Any]
+
+
+TABLES = {
+    "1": "Table 1: KL of c and accuracy by objective",
+    "2": "Table 2: accuracy, beside previous work",
+    "3": "Table 3: joint NLL by architecture and objective",
+    "4": "Table 4: joint NLL, beside previous work",
+    "lake": "The twenty one-shot runs of Lake et al. (2015)",
+    "shots": "NLL of a new image, by shots",
+}
+
+MEASURES = {
+    "training_kl.character": "KL of c, training set (nats)",
+    "accuracy.20way_1shot": "20-way 1-shot accuracy (%)",
+    "accuracy.20way_5shot": "20-way 5-shot accuracy (%)",
+    "accuracy.20way_1shot_within_alphabet": (
+        "20-way 1-shot accuracy within an alphabet (%)"
+    ),
+    "accuracy.20way_5shot_within_alphabet": (
+        "20-way 5-shot accuracy within an alphabet (%)"
+    ),
+    "accuracy.20way_1shot_lake_runs": "accuracy in Lake's runs (%)",
+    "joint_nll": "joint NLL (nats an image)",
+    "conditional_nll.1shot": "NLL after 1 shot (nats)",
+    "conditional_nll.2shot": "NLL after 2 shots (nats)",
+    "conditional_nll.5shot": "NLL after 5 shots (nats)",
+    "conditional_nll.10shot": "NLL after 10 shots (nats)",
+    "conditional_nll.19shot": "NLL after 19 shots (nats)",
+}
+LAKE_MEASURE = "accuracy.20way_1shot_lake_runs"
+
+ARCHITECTURES = {
+    "deconvolutional": "deconvolutional",
+    "pixel_cnn": "PixelCNN",
+}
+OBJECTIVES = {
+    "neural_statistician": "Neural Statistician",
+    "resample": "Resample (Eq. 19)",
+    "rescale": "Rescale (Eq. 20)",
+    "vhe": "VHE (Eq. 16)",
+}
+
+# KL of c on the training set in nats, 5-shot accuracy.
+TABLE_1 = {
+    ("deconvolutional", "neural_statistician"): ("31.34", "95.6"),
+    ("deconvolutional", "resample"): ("25.74", "94.0"),
+    ("deconvolutional", "rescale"): ("477.65", "95.3"),
+    ("deconvolutional", "vhe"): ("452.47", "95.6"),
+    ("pixel_cnn", "neural_statistician"): ("14.90", "66.0"),
+    ("pixel_cnn", "resample"): ("0.22", "4.9"),
+    ("pixel_cnn", "rescale"): ("506.48", "62.8"),
+    ("pixel_cnn", "vhe"): ("268.37", "98.8"),
+}
+
+# 1-shot, 5-shot; the row of ours for each.
+TABLE_2 = {
+    "Generative Matching Networks": ("77.0", "91.0", None, None),
+    "Neural Statistician": (
+        "93.2",
+        "98.1",
+        "table1_deconvolutional_neural_statistician",
+        "table1_deconvolutional_neural_statistician",
+    ),
+    "VHE": (
+        "95.2",
+        "98.8",
+        "table2_pixel_cnn_vhe_1shot",
+        "table1_pixel_cnn_vhe",
+    ),
+    "Matching Networks": ("93.8", "98.7", None, None),
+    "Convnet with memory module": ("95.0", "98.6", None, None),
+    "mAP-DLM": ("95.4", "98.6", None, None),
+    "Model-Agnostic Meta-learning": ("95.8", "98.9", None, None),
+    "Prototypical Networks": ("96.0", "98.9", None, None),
+}
+TABLE_2_WITHIN_ALPHABET = {
+    "VHE": ("81.3", "90.3", "table2_pixel_cnn_vhe_alphabets"),
+    "VHE, deconvolutional": (
+        None,
+        None,
+        "table2_deconvolutional_vhe_alphabets",
+    ),
+}
+
+TABLE_3 = {
+    ("deconvolutional", "neural_statistician"): "102.84",
+    ("deconvolutional", "resample"): "110.30",
+    ("deconvolutional", "rescale"): "109.01",
+    ("deconvolutional", "vhe"): "104.67",
+    ("pixel_cnn", "neural_statistician"): "73.50",
+    ("pixel_cnn", "resample"): "66.42",
+    ("pixel_cnn", "rescale"): "71.37",
+    ("pixel_cnn", "vhe"): "61.22",
+}
+
+TABLE_4: dict[str, tuple[str, str | None]] = {
+    "DRAW": ("< 96.5", None),
+    "Conv DRAW": ("< 91.0", None),
+    "VLAE": ("89.83", None),
+    "Generative Matching Networks": ("62.42", None),
+    "Variational Homoencoder": ("61.22", "table3_pixel_cnn_vhe"),
+}
+
+# Not of the paper: what others reached in the same runs.
+LAKE_RUNS: dict[str, tuple[str | None, str | None]] = {
+    "Bayesian Program Learning": ("96.7", None),
+    "people": ("95.5", None),
+    "Siamese convnet": ("92.0", None),
+    "convnet": ("86.5", None),
+    "nearest neighbour of raw pixels": ("19 to 22", None),
+    "VHE, PixelCNN": (None, "table2_pixel_cnn_vhe_alphabets"),
+    "VHE, deconvolutional": (None, "table2_deconvolutional_vhe_alphabets"),
+}
+
+CONDITIONAL_SHOTS = (1, 2, 5, 10, 19)
+
+
+def _cells() -> tuple[Cell, ...]:
+    """Returns the cells of every table in their order."""
+    cells = []
+    for (architecture, objective), (kl, accuracy) in TABLE_1.items():
+        method = f"{ARCHITECTURES[architecture]}, {OBJECTIVES[objective]}"
+        row = f"table1_{architecture}_{objective}"
+        cells += [
+            Cell("1", method, "training_kl.character", kl, row),
+            Cell("1", method, "accuracy.20way_5shot", accuracy, row),
+        ]
+    for method, (one, five, one_row, five_row) in TABLE_2.items():
+        cells += [
+            Cell("2", method, "accuracy.20way_1shot", one, one_row),
+            Cell("2", method, "accuracy.20way_5shot", five, five_row),
+        ]
+    for method, (*values, row) in TABLE_2_WITHIN_ALPHABET.items():
+        cells += [
+            Cell("2", method, f"accuracy.20way_{n}shot_within_alphabet", v, row)
+            for n, v in zip((1, 5), values, strict=True)
+        ]
+    for (architecture, objective), nll in TABLE_3.items():
+        method = f"{ARCHITECTURES[architecture]}, {OBJECTIVES[objective]}"
+        row = f"table3_{architecture}_{objective}"
+        cells.append(Cell("3", method, "joint_nll", nll, row))
+    cells += [
+        Cell("4", method, "joint_nll", nll, row)
+        for method, (nll, row) in TABLE_4.items()
+    ]
+    cells += [
+        Cell("lake", method, LAKE_MEASURE, accuracy, row)
+        for method, (accuracy, row) in LAKE_RUNS.items()
+    ]
+    cells += [
+        Cell("shots", f"VHE, {label}", measure, None, f"table3_{name}_vhe")
+        for name, label in ARCHITECTURES.items()
+        for measure in (f"conditional_nll.{n}shot" for n in CONDITIONAL_SHOTS)
+    ]
+    return tuple(cells)
+
+
+CELLS = _cells()
+
+# The joint NLL of models for classification is not in the paper.
+_ONE_GROUP = {"num_groups": 1, "joint_num_samples": 1}
+_ACCURACY: dict[str, dict[str, Any]] = {
+    "gpu": {
+        "within": "",
+        "num_tasks": 200,
+        "num_kl_batches": 200,
+        "num_groups": 1,
+        "joint_num_samples": 1,
+    },
+    "cpu": {
+        "within": "",
+        "num_tasks": 20,
+        "num_kl_batches": 50,
+        "num_groups": 1,
+        "joint_num_samples": 1,
+    },
+}
+_ALPHABETS: dict[str, dict[str, Any]] = {
+    "gpu": {"num_tasks": 200, **_ONE_GROUP},
+    "cpu": {"num_tasks": 20, **_ONE_GROUP},
+}
+_LIKELIHOOD: dict[str, dict[str, Any]] = {
+    "gpu": {
+        "shots": (),
+        "within": "",
+        "num_tasks": 50,
+        "joint_num_samples": 500,
+    },
+    "cpu": {
+        "shots": (),
+        "within": "",
+        "num_tasks": 20,
+        "joint_num_samples": 20,
+    },
+}
+
+_CLASSIFICATION_PROTOCOL = (
+    "A random 1,200 characters train (50 of them choose the epoch), the other "
+    "423 test; grey 28x28 images, binarised at each draw in training and once "
+    "for the test; 8 rotations and reflections as classes, 20 affine copies, "
+    "|X| = 400; {support}. Tasks from all test characters; the class of "
+    "largest log mean p(x | c) over draws of q(c; D), z by importance "
+    "weighting. KL of c on the characters that were trained on, before any "
+    "division."
+)
+_ALPHABETS_PROTOCOL = (
+    "Lake's background set trains (50 of its characters choose the epoch), its "
+    "evaluation set tests: alphabets, and characters of the twenty runs, that "
+    "no training has seen. Fixed binary images, 8 rotations and reflections as "
+    "classes, 20 affine copies, |X| = 400; |D| from 1 to 5. 20 characters of "
+    "one alphabet; in Lake's runs support and query by different drawers, 400 "
+    "queries, a run a trial."
+)
+_LIKELIHOOD_PROTOCOL = (
+    "Lake's background set trains (50 of its characters choose the epoch), its "
+    "evaluation set tests (659 characters, 13,180 images): the split of "
+    "Generative Matching Networks. Fixed binary 28x28 images, no augmentation, "
+    "|X| = 20; |D| = 5. Joint NLL by importance weighting with q(c; X), X a "
+    "whole character, an upper bound at any k; z by an inner importance "
+    "weighting."
+)
+
+
+def _row(
+    name: str, protocol: str, evaluate: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, Row]:
+    experiments = {"gpu": name, "cpu": f"{name}_cpu"}
+    return name, Row(protocol, experiments, evaluate)
+
+
+ROWS: dict[str, Row] = dict(
+    [
+        *(
+            _row(
+                f"table1_{architecture}_{objective}",
+                _CLASSIFICATION_PROTOCOL.format(support="|D| = 5"),
+                _ACCURACY,
+            )
+            for architecture, objective in TABLE_1
+        ),
+        _row(
+            "table2_pixel_cnn_vhe_1shot",
+            _CLASSIFICATION_PROTOCOL.format(support="|D| = 1"),
+            _ACCURACY,
+        ),
+        *(
+            _row(
+                f"table2_{architecture}_vhe_alphabets",
+                _ALPHABETS_PROTOCOL,
+                _ALPHABETS,
+            )
+            for architecture in ("pixel_cnn", "deconvolutional")
+        ),
+        *(
+            _row(
+                f"table3_{architecture}_{objective}",
+                _LIKELIHOOD_PROTOCOL,
+                _LIKELIHOOD,
+            )
+            for architecture, objective in TABLE_3
+        ),
+        (
+            "figure7_alphabets",
+            Row(
+                "Lake's background set trains; a character and an alphabet "
+                "latent, D of each drawn by itself (Eq. 21).",
+                {
+                    "gpu": "omniglot_alphabets_published",
+                    "cpu": "omniglot_alphabets_small",
+                },
+                {},
+            ),
+        ),
+    ]
+)
+
+FIGURES = (
+    *(
+        Figure(
+            f"figure4_{architecture}",
+            f"Figure 4, {label}: five cues of a character that no training "
+            "has seen, then 5-shot samples of each objective: "
+            + ", ".join(
+                name.partition(" (")[0] for name in OBJECTIVES.values()
+            ),
+            tuple(f"table1_{architecture}_{name}" for name in OBJECTIVES),
+            None,
+            (
+                (
+                    "docs/results/figure4_pixel_cnn_published_short.png",
+                    "published size, 8,000 steps of 64 on a GPU, VHE 45,000",
+                ),
+                (
+                    "docs/results/figure4_pixel_cnn_binarised_together.png",
+                    "as cpu, but x and the same element of D share their "
+                    "noise (Neural Statistician and Rescale)",
+                ),
+                (
+                    "docs/mechanism_pixel_cnn.png",
+                    "small models, 3,000 steps, fixed binary images; VHE, "
+                    "Neural Statistician, Resample, Rescale",
+                ),
+            )
+            if architecture == "pixel_cnn"
+            else (),
+        )
+        for architecture, label in ARCHITECTURES.items()
+    ),
+    Figure(
+        "figure5",
+        "Figure 5: one cue, then one-shot samples; five cues, then samples",
+        ("table2_pixel_cnn_vhe_1shot",),
+        "conditional.png",
+        (
+            (
+                "docs/omniglot_pixel_cnn_conditional.png",
+                "the shipped small PixelCNN VHE",
+            ),
+        ),
+    ),
+    Figure(
+        "figure7",
+        "Figure 7: a cue and samples of the character; five characters and "
+        "new ones of their alphabet",
+        ("figure7_alphabets",),
+        "levels.png",
+        (
+            (
+                "docs/omniglot_alphabets.png",
+                "the small hierarchical VHE, 5,000 steps",
+            ),
+        ),
+    ),
+)
+
+# How `--check` measures the shipped models again, in saved_models/{key}: as the
+# results were, or on fewer tasks and characters.
+CHECKS = {
+    "omniglot_pixel_cnn_small": Check(
+        ("omniglot_pixel_cnn_small", "omniglot_pixel_cnn_small_within"),
+        {"num_tasks": 3, "num_groups": 1, "joint_num_samples": 1},
+    ),
+    "omniglot_pixel_cnn_large_random1200": Check(
+        ("omniglot_pixel_cnn_large_random1200",),
+        {"within": "", "num_tasks": 3, "num_groups": 1, "joint_num_samples": 1},
+    ),
+    "omniglot_deconvolutional_small": Check(
+        (
+            "omniglot_deconvolutional_small",
+            "omniglot_deconvolutional_small_all_characters",
+        ),
+        {"num_tasks": 6, "num_groups": 20, "joint_num_samples": 500},
+    ),
+    "omniglot_pixel_cnn_small_likelihood": Check(
+        (
+            "omniglot_pixel_cnn_small_likelihood",
+            "omniglot_pixel_cnn_small_likelihood_conditional",
+            "omniglot_pixel_cnn_small_likelihood_k500",
+        ),
+        {"shots": (), "within": "", "num_tasks": 5, "joint_num_samples": 20},
+    ),
+}

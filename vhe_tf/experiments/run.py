@@ -1,0 +1,286 @@
+"""The folder of a training run, and the settings that it was trained with."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+from typing import Self
+
+from vhe_tf.errors import RunError
+from vhe_tf.experiments import provenance
+from vhe_tf.experiments.config import Experiment
+
+__all__ = ["Record", "Run", "record_of", "write_json"]
+
+_CONFIG = "config.json"
+_FORM = {"experiment", "provenance"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What the `config.json` of a run says.
+
+    Attributes:
+        experiment: The settings of the run.
+        provenance: Mapping. `data_dir`, where the data were; `classes`, the
+            checksum of the classes that are not for testing; and what
+            `provenance.of_this_process` returns. Shipped models leave out what
+            is not known.
+    """
+
+    experiment: Experiment
+    provenance: Mapping[str, Any]
+
+    @property
+    def data_dir(self) -> str | None:
+        """The folder of the data, or None for the default."""
+        return self.provenance.get("data_dir")
+
+    @property
+    def classes(self) -> str | None:
+        """The checksum of the classes, or None if it is not known."""
+        return self.provenance.get("classes")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a `config.json`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            RunError: If it is not of a run.
+        """
+        try:
+            config = json.loads(pathlib.Path(path).read_text("utf-8"))
+            if not isinstance(config, dict) or set(config) != _FORM:
+                raise ValueError(f"expected the keys {sorted(_FORM)}")
+            experiment = Experiment.from_json(config["experiment"])
+        except ValueError as error:
+            raise RunError(f"{path} is not of a run: {error}") from error
+        return cls(experiment, config["provenance"])
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes a `config.json`, atomically.
+
+        Raises:
+            NotWrittenError: If it cannot be written.
+        """
+        write_json(
+            path,
+            {
+                "experiment": self.experiment.to_json(),
+                "provenance": dict(self.provenance),
+            },
+        )
+
+
+def record_of(model: str | os.PathLike[str]) -> Record | None:
+    """Returns the record of the run in whose folder a model lies.
+
+    Args:
+        model: Path. The `.keras` file.
+
+    Returns:
+        None if there is no `config.json` beside it.
+    """
+    path = pathlib.Path(model).with_name(_CONFIG)
+    return Record.read(path) if path.exists() else None
+
+
+class Run:
+    """A folder that holds one training run.
+
+        config.json        the experiment and its provenance
+        checkpoints/       checkpoints to resume from
+        best.keras         the EMA weights with the best validation ELBO
+        last.keras         the EMA weights at the end
+        tensorboard/       scalars and pictures over time
+        metrics.json       measurements on unseen groups
+        pictures/          PNG
+
+    Args:
+        folder: Path. Made by `begin` if it is missing.
+        experiment: `Experiment`. All that the run depends on.
+
+    Raises:
+        RunError: If the folder holds checkpoints of another experiment, or of
+            more epochs than `experiment` has. It may have more epochs than the
+            run in the folder, which then continues.
+
+    Example:
+    >>> import tempfile
+    >>> from vhe_tf.experiments import Experiment
+    >>> run = Run(tempfile.mkdtemp(), Experiment(dataset="glyphs"))
+    >>> run.begin()
+    >>> Record.read(run.config).experiment.dataset
+    'glyphs'
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], experiment: Experiment
+    ) -> None:
+        self.folder = pathlib.Path(folder).expanduser()
+        self.experiment = experiment
+        self._classes: str | None = None
+        if self.has_begun or self.metrics.exists():
+            self._check_experiment()
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The settings."""
+        return self.folder / _CONFIG
+
+    @property
+    def best(self) -> pathlib.Path:
+        """The model with the best validation ELBO."""
+        return self.folder / "best.keras"
+
+    @property
+    def last(self) -> pathlib.Path:
+        """The model at the end."""
+        return self.folder / "last.keras"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """The folder of TensorBoard's files."""
+        return self.folder / "tensorboard"
+
+    @property
+    def pictures(self) -> pathlib.Path:
+        """The folder of the pictures."""
+        return self.folder / "pictures"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The measurements. Written last."""
+        return self.folder / "metrics.json"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there are checkpoints."""
+        return any(self.checkpoints.glob("*.index"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all epochs of the experiment are trained and measured."""
+        return self.metrics.exists() and self._earlier() == self.experiment
+
+    def check_classes(self, classes: str) -> None:
+        """Checks that the data have the classes that the run began with.
+
+        Which of them are for testing is a random choice among all: with other
+        classes, the run would have trained on some that it is tested on.
+
+        Args:
+            classes: String. The checksum of the classes of the data.
+
+        Raises:
+            RunError: If the run began with others.
+        """
+        self._classes = classes
+        if not self.has_begun:
+            return
+        earlier = Record.read(self.config).classes
+        if earlier is not None and earlier != classes:
+            raise RunError(
+                f"The run in {self.folder} began with other classes than the "
+                "data have now, and may have trained on those that it would be "
+                "tested on. Restore the data, or use another folder."
+            )
+
+    def begin(self, *, data_dir: str | None = None) -> None:
+        """Writes `config.json`, once all checks have passed.
+
+        Files that a killed run left half written are removed first.
+
+        Args:
+            data_dir: Path. Where the data are. Defaults to the default folder
+                of the data set.
+
+        Raises:
+            NotWrittenError: If it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.pictures):
+            for path in folder.glob(".*.partial*"):
+                path.unlink()
+        known = {
+            "data_dir": data_dir and os.path.abspath(data_dir),
+            "classes": self._classes,
+        }
+        record = Record(
+            self.experiment,
+            {name: value for name, value in known.items() if value}
+            | provenance.of_this_process(),
+        )
+        if self.experiment != self._earlier():
+            self.metrics.unlink(missing_ok=True)  # of fewer epochs
+        record.write(self.config)
+
+    def _earlier(self) -> Experiment | None:
+        if not self.config.exists():
+            return None
+        return Record.read(self.config).experiment
+
+    def _check_experiment(self) -> None:
+        earlier = self._earlier()
+        if earlier is None:
+            raise RunError(
+                f"{self.folder} holds a run without its {_CONFIG}. "
+                "Restore it, or use another folder."
+            )
+        differences = [
+            f"{name}: {there!r} there, {here!r} here"
+            for name, there, here in _differences(earlier, self.experiment)
+            if name != "epochs"
+        ]
+        if differences:
+            raise RunError(
+                f"{self.folder} holds a run with other settings. Use its "
+                "settings to resume it, or use another folder. Different: "
+                f"{'; '.join(differences)}."
+            )
+        done = self._epochs_done()
+        if self.experiment.epochs < done:
+            raise RunError(
+                f"The run in {self.folder} has trained {done} epochs already: "
+                "`epochs` must not be less. "
+                f"Received: epochs={self.experiment.epochs}."
+            )
+
+    def _epochs_done(self) -> int:
+        path = self.checkpoints / "epoch.json"
+        if not path.exists():
+            return 0
+        steps: int = json.loads(path.read_text("utf-8"))["step"]
+        return steps // self.experiment.steps_per_epoch
+
+
+def _differences(
+    there: Experiment, here: Experiment
+) -> list[tuple[str, Any, Any]]:
+    names = [field.name for field in dataclasses.fields(Experiment)]
+    return [
+        (name, getattr(there, name), getattr(here, name))
+        for name in names
+        if getattr(there, name) != getattr(here, name)
+    ]
+
+
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file, atomically.
+
+    Raises:
+        NotWrittenError: If it cannot be written.
+    """
+    from vhe_tf._utils import atomic_io
+
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    with atomic_io.beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,387 @@
+"""Trains, evaluates and pictures an experiment.
+
+    vhe-tf train quickstart
+    vhe-tf train omniglot_pixel_cnn_small --data_dir=DIR --epochs=30
+
+NAME is an experiment of the registry; flags override its settings. A run that
+was interrupted resumes if the same command is started again, and ends with the
+same weights.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.config import Evaluation
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.config import override
+from vhe_tf.experiments.endings import failures_end_quietly
+from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.registry import EVALUATIONS
+from vhe_tf.experiments.registry import get
+from vhe_tf.experiments.run import Run
+from vhe_tf.experiments.run import write_json
+from vhe_tf.experiments.settings import setting
+
+if TYPE_CHECKING:
+    from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.evaluation import Report
+    from vhe_tf.experiments.pictures import Draw
+    from vhe_tf.models.vhe import VHE
+
+__all__ = [
+    "Arguments",
+    "Machine",
+    "add_experiment_flags",
+    "begin",
+    "chosen_experiment",
+    "finish",
+    "load",
+    "main",
+    "measure",
+    "read",
+    "train",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine(settings.Settings):
+    """Where a run is trained, and how. Its outcome does not depend on this."""
+
+    run_dir: str | None = setting(None, "Folder of the run, made if missing.")
+    data_dir: str | None = setting(
+        None,
+        "For omniglot and youtube_faces: a TensorFlow Datasets folder. By "
+        "default TFDS_DATA_DIR or ~/tensorflow_datasets. For folder and "
+        "records: the folder.",
+    )
+    manual_dir: str | None = setting(
+        None,
+        "For youtube_faces: the folder with aligned_images_DB.tar.gz. Not "
+        "needed once it is prepared.",
+    )
+    skip_corrupt: bool = setting(
+        False,
+        "For records: read all once, and continue without those that cannot be "
+        "read.",
+        kind="boolean",
+    )
+    distribution: str = setting(
+        "none",
+        "Where to train: on one device; on all GPUs of this machine; or on "
+        "those of all machines in the environment variable TF_CONFIG, with the "
+        "same command on each and a --run_dir that all share. Results agree up "
+        "to rounding.",
+        choices=("none", "mirrored", "multi_worker"),
+    )
+    accumulation: int = setting(
+        1,
+        "Gradient-accumulation steps per device batch, which need less memory. "
+        "Results agree up to rounding.",
+        kind="integer",
+        least=1,
+    )
+
+
+class Arguments(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        experiment: What to train.
+        evaluation: How to measure it at the end.
+        machine: Where to train it. `run_dir` is set.
+    """
+
+    experiment: Experiment
+    evaluation: Evaluation
+    machine: Machine
+
+    @property
+    def run_dir(self) -> str:
+        """The folder of the run."""
+        return self.machine.run_dir or ""
+
+
+def read(
+    argv: Sequence[str], *, usage: str, default: str | None = None
+) -> Arguments:
+    """Reads a command line.
+
+    Args:
+        argv: Strings. The name of the program, then the arguments.
+        usage: String. Printed above the flags by `--help`.
+        default: String. The experiment that flags start from if none is
+            named; `--run_dir` is then required. Defaults to none.
+
+    Raises:
+        SystemExit: If `--help` is given, or an argument is invalid.
+    """
+    values = flags.FlagValues()
+    settings.add_flags(values, Machine, title="Run")
+    add_experiment_flags(values, default=default)
+    settings.add_flags(
+        values, Evaluation, title="Final evaluation", overrides=True
+    )
+    words = settings.parse(argv, values, usage=usage)
+    with mistakes_end_quietly():
+        name, experiment = chosen_experiment(values, words, default=default)
+        machine = Machine(**settings.read_flags(values, Machine))
+        if machine.run_dir is None:
+            if name == default:
+                raise ValueError(
+                    "--run_dir is required: the folder of the run, made if "
+                    "missing."
+                )
+            machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
+        evaluation = dataclasses.replace(
+            EVALUATIONS.get(name, Evaluation()),
+            **settings.read_flags(values, Evaluation),
+        )
+    return Arguments(experiment, evaluation, machine)
+
+
+def add_experiment_flags(
+    values: flags.FlagValues, *, default: str | None = None
+) -> None:
+    """Defines `--experiment`, and a flag for each setting of one.
+
+    Args:
+        values: Where to define the flags.
+        default: String. Name of the experiment if none is named. Defaults to
+            none.
+    """
+    flags.DEFINE_string(
+        "experiment",
+        None,
+        "Name of the experiment whose settings the flags below override; "
+        "`vhe-tf list` prints them. "
+        + (f"Default: {default}." if default else "Also the first argument."),
+        flag_values=values,
+        module_name="Experiment",
+    )
+    settings.add_flags(values, Experiment, title="Experiment", overrides=True)
+
+
+def chosen_experiment(
+    values: flags.FlagValues,
+    words: Sequence[str],
+    *,
+    default: str | None = None,
+) -> tuple[str, Experiment]:
+    """Returns the experiment of a command line, and its name.
+
+    Args:
+        values: The parsed flags.
+        words: Strings. The other arguments, among them maybe the name.
+        default: String. The name if there is none. Defaults to none.
+
+    Raises:
+        ValueError: If there is not one name, or a setting is invalid.
+    """
+    flagged = values["experiment"].value
+    named = [*words, *([flagged] if flagged else [])] or [default]
+    name = named[0]
+    if len(named) > 1 or name is None:
+        raise ValueError(
+            "Name one experiment, such as quickstart; `vhe-tf list` prints "
+            f"them. Received: {[*words]}."
+        )
+    given = settings.read_flags(values, Experiment)
+    return name, override(get(name), **given)
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command `vhe-tf train`."""
+    train(read(argv, usage=__doc__ or ""))
+
+
+def train(arguments: Arguments) -> Run:
+    """Trains an experiment, or resumes it; then evaluates and pictures it.
+
+    Returns:
+        The run.
+
+    Raises:
+        SystemExit: If it cannot be done; the message says why.
+    """
+    quiet()
+    from vhe_tf import callbacks
+    from vhe_tf.experiments import building
+    from vhe_tf.experiments import pictures
+
+    experiment, _, machine = arguments
+    callbacks.stop_at_once()  # outside of `fit`
+    with mistakes_end_quietly():
+        run = Run(arguments.run_dir, experiment)
+        strategy = building.start(experiment, distribution=machine.distribution)
+        splits = load(arguments, run)
+        with strategy.scope():
+            model = building.build_model(experiment, splits)
+            building.compile_model(
+                model, experiment, accumulation=machine.accumulation
+            )
+        training, validation = building.make_episodes(model, experiment, splits)
+        draw = pictures.painter(experiment, splits)
+    with failures_end_quietly():
+        run.begin(data_dir=machine.data_dir)
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=experiment.epochs,
+            steps_per_epoch=experiment.steps_per_epoch,
+            verbose=0,
+            callbacks=[
+                *building.monitors(experiment, run, splits, draw=draw),
+                callbacks.BestModel(run.best),
+                callbacks.ProgressLine(),
+                callbacks.ExactResume(run.checkpoints),
+                callbacks.Preemption(),
+            ],
+        )
+    finish(arguments, run, model, splits=splits, draw=draw)
+    return run
+
+
+def load(arguments: Arguments, run: Run) -> "DataSplits":
+    """Loads the data, and checks that they have the classes of the run."""
+    from vhe_tf.experiments import data
+
+    splits = data.load_data(
+        arguments.experiment,
+        data_dir=arguments.machine.data_dir,
+        manual_dir=arguments.machine.manual_dir,
+        skip_corrupt=arguments.machine.skip_corrupt,
+    )
+    run.check_classes(splits.groups_checksum())
+    return splits
+
+
+def begin(arguments: Arguments, run: Run, model: "VHE") -> None:
+    """Writes the settings of the run. The chief does, of several workers."""
+    from vhe_tf import distribute
+
+    if distribute.is_chief(model.distribute_strategy):
+        run.begin(data_dir=arguments.machine.data_dir)
+
+
+def finish(
+    arguments: Arguments,
+    run: Run,
+    model: "VHE",
+    *,
+    splits: "DataSplits",
+    draw: "Draw",
+) -> None:
+    """Saves the last model; evaluates and pictures the best one.
+
+    Prints what was made. The chief does all of this, of several workers.
+
+    Args:
+        arguments: What was asked for.
+        run: The run.
+        model: The model as trained.
+        splits: The data.
+        draw: Returns the pictures of a model by name.
+
+    Raises:
+        SystemExit: If a file cannot be written.
+    """
+    import vhe_tf
+    from vhe_tf import distribute
+    from vhe_tf import optimizers
+    from vhe_tf import visualization
+    from vhe_tf._utils.progress import status_line
+    from vhe_tf.models import loading
+
+    strategy = model.distribute_strategy
+    if not distribute.is_chief(strategy):
+        return
+    with failures_end_quietly(), optimizers.ema_weights(model):
+        loading.save_model(model, run.last)
+    with mistakes_end_quietly():
+        if distribute.has_several_machines(strategy):
+            model = vhe_tf.load_model(run.best)  # the others are done
+        else:
+            with strategy.scope():
+                model = vhe_tf.load_model(run.best)
+    with failures_end_quietly():
+        for name, grid in draw(model).items():
+            visualization.save_png(
+                run.pictures / f"{name}.png", grid, ink=splits.ink
+            )
+        with status_line() as progress:
+            report = measure(arguments, model, splits, progress=progress)
+        write_json(run.metrics, report.to_json())
+    _say_what_was_made(arguments, run, model, report)
+
+
+def measure(
+    arguments: Arguments,
+    model: "VHE",
+    splits: "DataSplits",
+    *,
+    progress: Callable[[str], None],
+) -> "Report":
+    """Returns the measurements of a model on unseen groups."""
+    from vhe_tf import evaluation as measuring
+
+    experiment, evaluation, _ = arguments
+    group, seed = experiment.class_group, experiment.seed
+    more: list[measuring.Evaluator] = []
+    if len(experiment.groups) > 1:
+        more.append(measuring.Probes(splits.test, group=group))
+    if experiment.architecture == "style":
+        more.append(
+            measuring.StyleTransfer(
+                splits, epochs=evaluation.oracle_epochs, seed=seed
+            )
+        )
+    report = measuring.evaluate(
+        model,
+        splits.test,
+        group=group,
+        settings=measuring.EvaluationSettings(
+            ways=(20,) if splits.ink else (20, 200),
+            num_tasks=evaluation.num_test_tasks,
+            num_groups=evaluation.num_test_groups,
+            num_samples=evaluation.num_test_samples,
+            seed=seed,
+        ),
+        more=more,
+        progress=progress,
+    )
+    if splits.binarization == "none":
+        report = report.in_bits(model.image_shape)
+    return dataclasses.replace(report, caveat=splits.caveat)
+
+
+def _say_what_was_made(
+    arguments: Arguments, run: Run, model: "VHE", report: "Report"
+) -> None:
+    from vhe_tf.evaluation import summary_lines
+    from vhe_tf.experiments import pictures
+
+    bin_dir = os.path.relpath(os.path.dirname(sys.executable))
+    margin = "\n" + " " * 17
+    print(f"""
+Made in {run.folder}:
+  best.keras     the model ({model.count_params():,} parameters)
+  metrics.json   measurements on unseen groups:""")
+    for line in summary_lines(report):
+        print(f"                   {line}")
+    print(f"""\
+  pictures/      {margin.join(pictures.description(arguments.experiment))}
+  tensorboard/   the run over time
+Next:
+  {bin_dir}/tensorboard --logdir {run.folder}
+  {bin_dir}/vhe-tf evaluate {run.best}
+  sample and classify in ten lines of Python: README.md, "Use"
+""")
