@@ -1,0 +1,122 @@
+"""Trains tiny experiments in this process."""
+
+import contextlib
+import io
+import json
+import pathlib
+import signal
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import tiny_sizes
+from vhe_tf.experiments import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def commanded(*arguments, sizes=tiny_sizes):
+    """Runs a command of `vhe-tf` in this process; returns what it prints.
+
+    Settings of Keras and handlers of signals are put back.
+    """
+    out = io.StringIO()
+    policy = keras.config.dtype_policy()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with contextlib.redirect_stdout(out), sizes():
+            cli.main(["vhe-tf", *map(str, arguments)])
+    finally:
+        keras.config.set_dtype_policy(policy)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return out.getvalue()
+
+
+def failure_of(*arguments):
+    """Returns the message with which a command of `vhe-tf` fails."""
+    with pytest.raises(SystemExit) as stop:
+        commanded(*arguments)
+    assert isinstance(stop.value.code, str), stop.value.code
+    assert stop.value.code.startswith("error: ")
+    return stop.value.code
+
+
+def json_of(path):
+    return json.loads(pathlib.Path(path).read_text("utf-8"))
+
+
+def keys_of(path):
+    """Returns the keys of the measurements of a report."""
+    from vhe_tf.evaluation import Report
+
+    return list(Report.from_json(json_of(path)).by_key())
+
+
+def drawings(root, *, num_classes=15, shape=(28, 28)):
+    """Writes classes of fourteen noisy drawings each."""
+    generator = np.random.default_rng(0)
+    for index in range(num_classes):
+        prototype = generator.random(shape) < 0.1
+        (root / f"class{index:02d}").mkdir(parents=True)
+        for drawing in range(14):
+            noise = generator.random(shape) < 0.02
+            pixels = np.where(prototype ^ noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(
+                root / f"class{index:02d}" / f"{drawing}.png"
+            )
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    return drawings(tmp_path_factory.mktemp("drawings"))
+
+
+# As little of the evaluation as there can be.
+SHORT = (
+    "--num_test_tasks=1",
+    "--num_test_groups=1",
+    "--num_test_samples=2",
+    "--seed=3",
+)
+FOLDER = (
+    "--support_size=1-3",
+    "--affine_copies=2",
+    "--batch_size=4",
+    "--epochs=2",
+    "--steps_per_epoch=2",
+    "--warmup_steps=1",
+    *SHORT,
+)
+
+
+def train_folder(image_folder, run_dir, *options):
+    return commanded(
+        "train",
+        "own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={run_dir}",
+        *FOLDER,
+        *options,
+    )
+
+
+@pytest.fixture(scope="session")
+def whole_run(image_folder, tmp_path_factory):
+    """Returns the folder of a run on drawings, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, train_folder(image_folder, folder)
+
+
+def process(*arguments):
+    """Returns the command line of `vhe-tf` in a process with tiny models."""
+    launch = (
+        "import sys; from tests.conftest import tiny_sizes; "
+        "from vhe_tf.experiments import cli\n"
+        "with tiny_sizes(): cli.main(['vhe-tf', *sys.argv[1:]])"
+    )
+    return [sys.executable, "-c", launch, *map(str, arguments)]
