@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
 PROGRAMS = [
     path
-    for folder in ("trainers", "benchmarks")
+    for folder in ("trainers", "tools", "examples", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 
@@ -58,9 +58,19 @@ MAY_IMPORT = {
         "optimizers",
         "visualization",
     },
-    "training": {"_utils", "callbacks", "data", "errors"},
     "serving": {"_utils", "evaluation", "models"},
-    "experiments": {"_utils", "data", "evaluation", "models"},
+    "experiments": {
+        "_utils",
+        "callbacks",
+        "data",
+        "distribute",
+        "errors",
+        "evaluation",
+        "models",
+        "optimizers",
+        "serving",
+        "visualization",
+    },
 }
 
 # Parts whose modules share no helper that they do not declare.

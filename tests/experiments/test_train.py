@@ -162,11 +162,9 @@ def test_weights_that_may_have_seen_the_validation_set_are_told_of(
 def test_weights_of_another_architecture_are_rejected(tmp_path):
     path = tmp_path / "best.keras"
     loading.save_model(tiny_model(), path)
-    with (
-        tiny_sizes(),
-        pytest.raises(ValueError, match="architecture and size that this run"),
-    ):
+    with tiny_sizes():
         other = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
+    with pytest.raises(ValueError, match="architecture and size that this run"):
         building._initialize(other, str(path), Experiment())
 
 
@@ -227,6 +225,7 @@ def test_the_trainer_to_copy_trains_the_same_weights(
     assert_same_models(folder, whole_run[0])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("options", "image_size"),
     [
@@ -251,6 +250,7 @@ def test_every_option_trains(options, image_size, image_folder, tmp_path):
     assert "joint_nll" in keys_of(tmp_path / "metrics.json")
 
 
+@pytest.mark.integration
 def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
     train_folder(
         image_folder,
@@ -271,6 +271,7 @@ def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
             assert len(np.unique(np.asarray(image))) == 3
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "options", "latents", "keys", "picture"),
     [
@@ -290,7 +291,7 @@ def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
             {"accuracy.4way_1shot_by_style", "transfer.style"},
             # 8 contents on the left, 4 styles on top.
             ("transfer", (5 * 30 + 8, 9 * 30 + 8)),
-            marks=pytest.mark.integration,  # draws for a minute
+            marks=pytest.mark.slow,
         ),
     ],
 )
