@@ -5,6 +5,7 @@ import pytest
 
 import vhe_tf
 from tests.conftest import tiny_sizes
+from vhe_tf import distributions
 from vhe_tf import layers
 from vhe_tf import optimizers
 
@@ -58,3 +59,15 @@ def test_constructor_arguments_are_attributes_and_configuration(
     for argument in _arguments(type(instance)):
         assert hasattr(instance, argument)
         assert argument in instance.get_config()
+
+
+def test_distributions_have_their_constructor_arguments():
+    distribution = distributions.PixelCNN(
+        layers.GatedPixelCNN(1, filters=2, num_blocks=1),
+        distributions.BernoulliPixels(),
+        (4, 4, 1),
+        temperature=0.5,
+    )
+    for argument in _arguments(distributions.PixelCNN):
+        assert hasattr(distribution, argument)
+    assert distribution.image_shape == (4, 4, 1)

@@ -272,6 +272,7 @@ def assert_same_run(folder, expected):
             np.testing.assert_allclose(value, want, **ROUNDING)
 
 
+@pytest.mark.integration
 def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
     end([start("mirrored", tmp_path)])
     assert_same_run(tmp_path, one_device)
@@ -299,6 +300,7 @@ def test_microbatches_come_to_the_same_as_one(
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_two_devices_in_microbatches_come_to_the_same_as_one(
     one_device, tmp_path
 ):
@@ -306,6 +308,7 @@ def test_two_devices_in_microbatches_come_to_the_same_as_one(
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
     chief, other = tmp_path / "chief", tmp_path / "other"
     end(start_two_workers(chief, other))
@@ -316,6 +319,7 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
         assert "must see the folder of the run" in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "other", [1, pytest.param("labels", marks=pytest.mark.slow)]
 )
@@ -328,6 +332,7 @@ def test_workers_of_another_run_do_not_train_together(other, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("ckpt*"))
 
 
+@pytest.mark.integration
 def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
     workers = start_two_workers(tmp_path, tmp_path, pace=0.3)
     deadline = time.monotonic() + 300

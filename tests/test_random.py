@@ -269,7 +269,7 @@ class Independently:
     """A network that samples each pixel by its own noise."""
 
     def generate(self, noise, conditioning, pixels, temperature):
-        return pixels.draw(conditioning, noise, temperature)
+        return pixels.draw(conditioning, noise, temperature=temperature)
 
 
 def pixel_cnn(pixels, loc):
@@ -283,6 +283,9 @@ def pixel_cnn(pixels, loc):
 FAMILIES = {
     "normal": lambda loc: tfd.Independent(tfd.Normal(loc, tf.exp(loc)), 1),
     "multivariate": lambda loc: tfd.MultivariateNormalDiag(loc, tf.exp(loc)),
+    "triangular": lambda loc: tfd.MultivariateNormalTriL(
+        loc, tf.exp(loc)[:, :, None] * (0.1 * np.tri(4) + 0.9 * np.eye(4))
+    ),
     "nested": lambda loc: tfd.Independent(
         tfd.MultivariateNormalDiag(tf.reshape(loc, [-1, 2, 2])), 1
     ),
@@ -304,9 +307,13 @@ def test_every_registered_family_is_tested():
         if isinstance(make(LOC), tfd.Independent)
     }
     # Others may have come from an example.
+    tested = {cls for family in tested for cls in family.__mro__}
     assert {
-        tfd.Normal, tfd.MultivariateNormalDiag, tfd.Bernoulli, PixelCNN
-    } <= tested & set(random._FAMILIES)  # fmt: skip
+        tfd.Normal,
+        tfd.MultivariateNormalLinearOperator,
+        tfd.Bernoulli,
+        PixelCNN,
+    } == tested & set(random._FAMILIES)
 
 
 @pytest.mark.parametrize("name", ["normal", "multivariate", "normal pixels"])

@@ -4,9 +4,9 @@ Two independent choices give the four rows of Table 1:
 
     objective            decoded element x      KL of a group latent over
     neural_statistician  in D                   |D|      (Eq. 6)
-    resample             drawn afresh from X    |D|      (Eq. 19)
+    resample             sampled from X         |D|      (Eq. 19)
     rescale              in D                   |X|      (Eq. 20)
-    vhe                  drawn afresh from X    |X|      (Eq. 15, 16, 18)
+    vhe                  sampled from X         |X|      (Eq. 15, 16, 18)
 
 Resampling is a property of the episodes (`vhe_tf.data.episodes`), rescaling
 a property of the ELBO. Equation, table and section numbers are those of
@@ -33,7 +33,7 @@ class Objective(enum.StrEnum):
 
     @property
     def resamples(self) -> bool:
-        """Whether x is drawn from the whole group X, not from D."""
+        """Whether x is sampled from the whole group X, not from D."""
         return self in (Objective.RESAMPLE, Objective.VHE)
 
     @property

@@ -266,16 +266,22 @@ def sample(
     return family.transform(member, tf.transpose(noise, order))
 
 
-def _from_normal(distribution: tfd.Distribution, noise: tf.Tensor) -> tf.Tensor:
-    return distribution.mean() + distribution.stddev() * noise
+register(
+    tfd.Normal,
+    noise=lambda _, shape, seeds: normal(shape, seeds),
+    transform=lambda distribution, noise: (
+        distribution.loc + distribution.scale * noise
+    ),
+)
 
-
-for _gaussian in (tfd.Normal, tfd.MultivariateNormalDiag):
-    register(
-        _gaussian,
-        noise=lambda _, shape, seeds: normal(shape, seeds),
-        transform=_from_normal,
-    )
+# With the diagonal, the triangular and all others.
+register(
+    tfd.MultivariateNormalLinearOperator,
+    noise=lambda _, shape, seeds: normal(shape, seeds),
+    transform=lambda distribution, noise: (
+        distribution.mean() + distribution.scale.matvec(noise)
+    ),
+)
 
 register(
     tfd.Bernoulli,

@@ -136,13 +136,15 @@ def test_binary_pixels_equal_scipy():
     images = np.random.default_rng(1).integers(0, 2, logits.shape)
     probability = scipy.special.expit(np.float64(logits) / 0.7)
     np.testing.assert_allclose(
-        pixels.log_prob(logits, tf.cast(images, tf.float32), temperature),
+        pixels.log_prob(
+            logits, tf.cast(images, tf.float32), temperature=temperature
+        ),
         scipy.stats.bernoulli.logpmf(images, probability),
         rtol=1e-4,
     )
     noise = pixels.noise(logits.shape, tf.constant([[1, 2]]))[0]
     np.testing.assert_array_equal(
-        pixels.draw(logits, noise, temperature), noise < probability
+        pixels.draw(logits, noise, temperature=temperature), noise < probability
     )
 
 
@@ -200,7 +202,7 @@ def test_gaussian_draws_follow_their_parameters():
     loc, scale = _loc_and_scale(parameters, 0.7)
     noise = pixels.noise(loc.shape, tf.constant([[1, 2]]))[0]
     np.testing.assert_allclose(
-        pixels.draw(parameters, noise, temperature),
+        pixels.draw(parameters, noise, temperature=temperature),
         loc + scale * np.float64(noise),
         rtol=1e-4,
         atol=1e-5,
@@ -212,7 +214,9 @@ def test_gaussian_draws_follow_their_parameters():
 
 def test_a_gaussian_pixel_never_collapses_onto_a_point():
     log_prob = NormalPixels().log_prob(
-        tf.constant([0.0, -1e4]), tf.constant([0.0]), tf.constant(1.0)
+        tf.constant([0.0, -1e4]),
+        tf.constant([0.0]),
+        temperature=tf.constant(1.0),
     )
     np.testing.assert_allclose(
         log_prob, [scipy.stats.norm.logpdf(0.0, 0.0, MIN_SCALE)], rtol=1e-5
@@ -293,7 +297,9 @@ def test_draws_of_a_linear_chain_are_a_linear_map_of_the_noise():
     chain = _LinearGaussian()
     d = chain.distribution()
     noise = NormalPixels().noise([6, 2, 4, 1], tf.constant([[1, 2]]))[0]
-    draws = d.network.generate(noise, None, NormalPixels(), tf.constant(1.0))
+    draws = d.network.generate(
+        noise, None, pixels=NormalPixels(), temperature=tf.constant(1.0)
+    )
     driven = chain.shift + chain.scale * np.float64(noise[..., 0])
     expected = driven @ np.linalg.inv(chain.unmix).T
     np.testing.assert_allclose(draws[..., 0], expected, rtol=1e-4, atol=1e-4)
@@ -302,7 +308,7 @@ def test_draws_of_a_linear_chain_are_a_linear_map_of_the_noise():
 def _assert_unbiased(posterior, prior, expected):
     """Checks the mean of one-sample estimates of a divergence."""
     estimates = kl_from_sample(
-        posterior, prior, posterior.sample(20_000, seed=(3, 4))
+        posterior, prior, sample=posterior.sample(20_000, seed=(3, 4))
     )
     assert estimates.shape == (20_000, *posterior.batch_shape)
     error = np.std(estimates, axis=0) / np.sqrt(20_000)

@@ -72,7 +72,7 @@ def _draw_naively(network, noise, conditioning, pixels, temperature):
         for j in range(width):
             parameters = network(tf.constant(images), conditioning)
             images[:, i, j] = pixels.draw(
-                parameters[:, i, j], noise[:, i, j], temperature
+                parameters[:, i, j], noise[:, i, j], temperature=temperature
             )
     return images
 
@@ -279,7 +279,9 @@ def test_draws_equal_those_of_the_naive_sampler(
         image_shape, batch, conditioned, pixels, **sizes
     )
     temperature = tf.constant(temperature)
-    draws = network.generate(noise, conditioning, pixels, temperature)
+    draws = network.generate(
+        noise, conditioning, pixels=pixels, temperature=temperature
+    )
     assert draws.dtype == tf.float32
     _assert_same_draws(
         draws,
@@ -293,7 +295,9 @@ def test_draws_compiled_by_xla_equal_those_of_the_naive_sampler(pixels):
     network, noise, conditioning = _drawing((4, 5, 2), 3, 2, pixels)
     temperature = tf.constant(0.7)
     compiled = tf.function(
-        lambda *inputs: network.generate(*inputs, pixels, temperature),
+        lambda *inputs: network.generate(
+            *inputs, pixels=pixels, temperature=temperature
+        ),
         jit_compile=True,
     )
     _assert_same_draws(
@@ -307,7 +311,9 @@ def test_a_graph_of_any_batch_draws_each_image_without_its_neighbours():
     pixels = NormalPixels()
     network, noise, conditioning = _drawing((4, 5, 2), 3, 2, pixels)
     compiled = tf.function(
-        lambda *inputs: network.generate(*inputs, pixels, tf.constant(1.0)),
+        lambda *inputs: network.generate(
+            *inputs, pixels=pixels, temperature=tf.constant(1.0)
+        ),
         input_signature=[
             tf.TensorSpec([None, 4, 5, 2]),
             tf.TensorSpec([None, 4, 5, 2]),
@@ -329,10 +335,10 @@ def test_new_weights_change_what_a_used_sampler_draws():
     pixels = NormalPixels()
     network, noise, _ = _drawing((3, 4, 1), 2, None, pixels)
     temperature = tf.constant(1.0)
-    network.generate(noise, None, pixels, temperature)
+    network.generate(noise, None, pixels=pixels, temperature=temperature)
     network.set_weights([0.5 * w for w in network.get_weights()])
     _assert_same_draws(
-        network.generate(noise, None, pixels, temperature),
+        network.generate(noise, None, pixels=pixels, temperature=temperature),
         _draw_naively(network, noise, None, pixels, temperature),
         pixels,
     )
@@ -341,9 +347,11 @@ def test_new_weights_change_what_a_used_sampler_draws():
 def test_a_network_can_draw_before_its_first_call():
     network = GatedPixelCNN(1, filters=4, num_blocks=2)
     pixels = BernoulliPixels()
-    noise = pixels.noise([2, 3, 4, 1], tf.constant([1, 2]))
+    noise = pixels.noise([2, 3, 4, 1], tf.constant([[1, 2]]))[0]
     conditioning = _random(2, 3, 4, 2)
-    draws = network.generate(noise, conditioning, pixels, tf.constant(1.0))
+    draws = network.generate(
+        noise, conditioning, pixels=pixels, temperature=tf.constant(1.0)
+    )
     np.testing.assert_array_equal(
         draws, _draw_naively(network, noise, conditioning, pixels, 1.0)
     )
@@ -354,7 +362,9 @@ def test_draws_under_mixed_float16_are_those_of_the_same_network():
     network, noise, conditioning = _drawing(
         (3, 4, 1), 2, 2, pixels, dtype="mixed_float16"
     )
-    draws = network.generate(noise, conditioning, pixels, tf.constant(1.0))
+    draws = network.generate(
+        noise, conditioning, pixels=pixels, temperature=tf.constant(1.0)
+    )
     assert draws.dtype == tf.float32
     np.testing.assert_allclose(
         draws,

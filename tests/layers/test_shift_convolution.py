@@ -44,7 +44,10 @@ def _with_gradients(function, images, kernel, upstream):
 def _assert_equals_tensorflow(images, kernel, padding, **compiler):
     def ours(images, kernel, upstream):
         return _with_gradients(
-            lambda x, w: convolve(x, w, padding), images, kernel, upstream
+            lambda x, w: convolve(x, w, padding=padding),
+            images,
+            kernel,
+            upstream,
         )
 
     expected = tf.nn.conv2d(images, kernel, 1, _padded(padding))
@@ -70,7 +73,7 @@ def _assert_equals_tensorflow(images, kernel, padding, **compiler):
 def test_values_and_gradients_equal_tensorflow(size, padding, output, channels):
     images = _random(3, 5, 7, channels)
     kernel = _random(*size, channels, 5, seed=1)
-    assert convolve(images, kernel, padding).shape == (3, *output, 5)
+    assert convolve(images, kernel, padding=padding).shape == (3, *output, 5)
     _assert_equals_tensorflow(images, kernel, padding)
 
 
@@ -110,7 +113,7 @@ def test_the_batch_can_be_unknown_to_the_graph(size, channels):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 5, 7, channels])])
     def ours(images):
-        output = convolve(images, kernel, padding)
+        output = convolve(images, kernel, padding=padding)
         assert output.shape[1:] == (5, 7, 4)
         return output, *tf.gradients(tf.reduce_sum(output**2), [images, kernel])
 
@@ -128,7 +131,7 @@ def test_the_batch_can_be_unknown_to_the_graph(size, channels):
 def test_gradients_equal_finite_differences():
     images, kernel = _random(1, 3, 4, 8), _random(2, 3, 8, 2, seed=1)
     analytic, numeric = tf.test.compute_gradient(
-        lambda x, w: convolve(x, w, ((1, 0), (1, 1))), [images, kernel]
+        lambda x, w: convolve(x, w, padding=((1, 0), (1, 1))), [images, kernel]
     )
     for value, oracle in zip(analytic, numeric, strict=True):
         # Float32, and differences over 1/1024.

@@ -106,7 +106,7 @@ def test_a_kl_without_a_closed_form_says_what_to_declare():
     prior = tfd.Independent(tfd.Logistic(tf.zeros(2), 1.0), 1)
     posterior = tfd.MultivariateNormalDiag(tf.zeros([1, 2]))
     with pytest.raises(ValueError, match="divergence='one_sample'"):
-        latent.kl(posterior, prior, posterior.sample())
+        latent.kl(posterior, prior, sample=posterior.sample())
 
 
 def test_prior_and_posterior_must_have_one_event_shape():
@@ -118,7 +118,7 @@ def test_prior_and_posterior_must_have_one_event_shape():
     support = tiny_episode()["support"]["character"]
     posterior, prior = latent(support)
     with pytest.raises(ValueError, match=r"'character' .* \(1,\) and \(4,\)"):
-        latent.kl(posterior, prior, posterior.sample())
+        latent.kl(posterior, prior, sample=posterior.sample())
 
 
 def test_a_latent_below_itself_is_refused():
@@ -139,8 +139,8 @@ def test_the_two_divergences_agree_on_average():
     posterior, prior = exact(tiny_episode()["support"]["character"])
     num_samples = 20_000
     samples = posterior.sample(num_samples, seed=(1, 2))
-    kl = exact.kl(posterior, prior, samples)
-    estimates = estimate.kl(posterior, prior, samples)
+    kl = exact.kl(posterior, prior, sample=samples)
+    estimates = estimate.kl(posterior, prior, sample=samples)
     assert kl.shape == (3,)
     assert estimates.shape == (num_samples, 3)
     # Five standard errors of the mean.

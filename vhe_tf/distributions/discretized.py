@@ -72,6 +72,10 @@ def pixels_of(num_levels: int, num_components: int) -> Pixels:
 
     Raises:
         ValueError: As in `DiscretizedLogisticPixels`.
+
+    Example:
+    >>> pixels_of(2, 10)
+    BernoulliPixels()
     """
     if num_levels == 2:
         return BernoulliPixels()
@@ -126,6 +130,10 @@ class DiscretizedLogisticPixels(Pixels):
     Raises:
         ValueError: If `num_components` is not a positive integer or
             `num_levels` is not an integer of 2 or more.
+
+    Example:
+    >>> DiscretizedLogisticPixels(num_components=10).num_parameters(3)
+    100
     """
 
     num_components: int = 10
@@ -162,7 +170,11 @@ class DiscretizedLogisticPixels(Pixels):
         ]
 
     def log_prob(
-        self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `[..., H, W, C]`, nats, of each channel given those before.
 
@@ -183,7 +195,7 @@ class DiscretizedLogisticPixels(Pixels):
         return random.uniform(shape, seeds)
 
     def draw(
-        self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns a component's logistics, rounded to levels.
 

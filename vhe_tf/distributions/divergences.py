@@ -7,7 +7,7 @@ __all__ = ["kl_from_sample"]
 
 
 def kl_from_sample(
-    posterior: tfd.Distribution, prior: tfd.Distribution, sample: tf.Tensor
+    posterior: tfd.Distribution, prior: tfd.Distribution, *, sample: tf.Tensor
 ) -> tf.Tensor:
     """Estimates `KL[posterior || prior]` without bias from one sample.
 
@@ -22,5 +22,10 @@ def kl_from_sample(
     Returns:
         Tensor of shape `[...]`, `log q(sample) - log p(sample)` in nats. It
         can be negative.
+
+    Example:
+    >>> q, p = tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0)
+    >>> float(kl_from_sample(q, p, sample=tf.constant(0.0)))
+    0.5
     """
     return posterior.log_prob(sample) - prior.log_prob(sample)

@@ -47,7 +47,11 @@ class Pixels(abc.ABC):
 
     @abc.abstractmethod
     def log_prob(
-        self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `[..., H, W, C]`, nats.
 
@@ -72,7 +76,7 @@ class Pixels(abc.ABC):
 
     @abc.abstractmethod
     def draw(
-        self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the pixels `[..., C]` that the noise, `[..., C]`, decides."""
 
@@ -86,7 +90,11 @@ class BernoulliPixels(Pixels):
         return channels
 
     def log_prob(
-        self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `[..., H, W, C]`, nats; exact for channels of 0 and 1."""
         return -tf.nn.sigmoid_cross_entropy_with_logits(
@@ -98,7 +106,7 @@ class BernoulliPixels(Pixels):
         return random.uniform(shape, seeds)
 
     def draw(
-        self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns 1 where the noise is below the probability of 1."""
         return tf.cast(noise < tf.sigmoid(parameters / temperature), tf.float32)
@@ -113,7 +121,11 @@ class NormalPixels(Pixels):
         return 2 * channels
 
     def log_prob(
-        self, parameters: tf.Tensor, images: tf.Tensor, temperature: tf.Tensor
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `[..., H, W, C]`, nats."""
         loc, scale = self._loc_and_scale(parameters, temperature)
@@ -124,7 +136,7 @@ class NormalPixels(Pixels):
         return random.normal(shape, seeds)
 
     def draw(
-        self, parameters: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the location plus the scale times the noise."""
         loc, scale = self._loc_and_scale(parameters, temperature)
@@ -151,6 +163,7 @@ class AutoregressiveNetwork(Protocol):
         self,
         noise: tf.Tensor,
         conditioning: tf.Tensor | None,
+        *,
         pixels: Pixels,
         temperature: tf.Tensor,
     ) -> tf.Tensor:
@@ -166,7 +179,7 @@ class PixelCNN(tfd.Distribution):
         image_shape: `(H, W, C)`.
         conditioning: `[B..., H, W, L]`, or None for a network without.
         temperature: `[]`, positive: each p(x_i | x_<i) is raised to the power
-            1 / temperature and normalised. Below 1, draws are more typical.
+            1 / temperature and normalised. Below 1, samples are more typical.
         validate_args: As in TFP.
         name: As in TFP.
 
@@ -217,6 +230,11 @@ class PixelCNN(tfd.Distribution):
         return self._pixels
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(H, W, C)`."""
+        return self._image_shape
+
+    @property
     def conditioning(self) -> tf.Tensor | None:
         """`[B..., H, W, L]` or None."""
         return self._conditioning
@@ -245,7 +263,7 @@ class PixelCNN(tfd.Distribution):
             leading = tf.shape(images)[:-3]
         parameters = self._network(_fold(images), conditioning)
         log_prob = self._pixels.log_prob(
-            parameters, _fold(images), self._temperature
+            parameters, _fold(images), temperature=self._temperature
         )
         return tf.reshape(tf.reduce_sum(log_prob, axis=[1, 2, 3]), leading)
 
@@ -270,7 +288,10 @@ class PixelCNN(tfd.Distribution):
         if conditioning is not None:
             conditioning = _fold(_spread(conditioning, leading))
         images = self._network.generate(
-            _fold(noise), conditioning, self._pixels, self._temperature
+            _fold(noise),
+            conditioning,
+            pixels=self._pixels,
+            temperature=self._temperature,
         )
         return tf.reshape(images, tf.shape(noise))
 

@@ -26,6 +26,10 @@ def tempered(
     Raises:
         ValueError: If the temperature is a number and not positive.
         TypeError: For another distribution.
+
+    Example:
+    >>> float(tempered(tfd.Normal(0.0, 1.0), 0.25).scale)
+    0.5
     """
     if isinstance(temperature, numbers.Real):
         if temperature <= 0:

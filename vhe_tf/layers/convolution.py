@@ -32,6 +32,10 @@ class ConvolutionalEncoder(base.BaseLayer):
 
     Returns:
         `[B, F]`, the flattened features of the last stage.
+
+    Example:
+    >>> ConvolutionalEncoder([8, 16])(tf.zeros([2, 8, 8, 1])).shape
+    TensorShape([2, 64])
     """
 
     def __init__(
@@ -78,6 +82,10 @@ class ConvolutionalDecoder(base.BaseLayer):
 
     Returns:
         `[..., H, W, C]`, logits.
+
+    Example:
+    >>> ConvolutionalDecoder((8, 8, 1), [8, 16])(tf.zeros([2, 3])).shape
+    TensorShape([2, 8, 8, 1])
     """
 
     def __init__(

@@ -19,13 +19,23 @@ __all__ = ["GatedResidualBlock", "gate", "horizontal", "vertical"]
 
 
 def gate(features: tf.Tensor) -> tf.Tensor:
-    """Returns `tanh(a) * sigmoid(b)` of the halves of the last axis (Eq. 2)."""
+    """Returns `tanh(a) * sigmoid(b)` of the halves of the last axis (Eq. 2).
+
+    Example:
+    >>> gate(tf.zeros([2, 6])).shape
+    TensorShape([2, 3])
+    """
     a, b = tf.split(features, 2, axis=-1)
     return tf.tanh(a) * tf.sigmoid(b)
 
 
 def vertical(filters: int, kernel_size: int, **kwargs: Any) -> ShiftConvolution:
-    """Returns a convolution over a row and the rows above, centred in width."""
+    """Returns a convolution over a row and the rows above, centred in width.
+
+    Example:
+    >>> vertical(4, 3).kernel_size
+    (2, 3)
+    """
     reach = kernel_size // 2
     return ShiftConvolution(
         filters,
@@ -38,7 +48,12 @@ def vertical(filters: int, kernel_size: int, **kwargs: Any) -> ShiftConvolution:
 def horizontal(
     filters: int, kernel_size: int, **kwargs: Any
 ) -> ShiftConvolution:
-    """Returns a convolution over a pixel and the pixels to its left."""
+    """Returns a convolution over a pixel and the pixels to its left.
+
+    Example:
+    >>> horizontal(4, 3).kernel_size
+    (1, 2)
+    """
     reach = kernel_size // 2
     return ShiftConvolution(
         filters, (1, reach + 1), padding=((0, 0), (reach, 0)), **kwargs
@@ -69,6 +84,12 @@ class GatedResidualBlock(keras.layers.Layer):
 
     Returns:
         The next `above` and `left`.
+
+    Example:
+    >>> features = tf.zeros([1, 8, 8, 4])
+    >>> above, left = GatedResidualBlock(4, 3)(features, features)
+    >>> left.shape
+    TensorShape([1, 8, 8, 4])
     """
 
     def __init__(

@@ -42,6 +42,10 @@ class StandardNormal(base.BaseLayer):
 
     Raises:
         ValueError: If `latent_size` is not a positive integer.
+
+    Example:
+    >>> StandardNormal(3)().event_shape
+    TensorShape([3])
     """
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
@@ -77,6 +81,10 @@ class DiagonalNormalHead(base.BaseLayer):
 
     Raises:
         ValueError: If `latent_size` is not a positive integer.
+
+    Example:
+    >>> DiagonalNormalHead(3)(tf.zeros([2, 5])).batch_shape
+    TensorShape([2])
     """
 
     def __init__(self, latent_size: int, **kwargs: Any) -> None:
@@ -110,6 +118,10 @@ class BernoulliImageHead(base.BaseLayer):
     Returns:
         A `tfd.Independent` Bernoulli with batch shape `[...]`, event shape
         `[H, W, C]` and dtype float32.
+
+    Example:
+    >>> BernoulliImageHead()(tf.zeros([2, 8, 8, 1])).event_shape
+    TensorShape([8, 8, 1])
     """
 
     def call(self, logits: tf.Tensor) -> tfd.Distribution:
@@ -145,6 +157,10 @@ class NormalImageHead(base.BaseLayer):
 
     Raises:
         ValueError: If `num_levels` is not an integer of 2 or more.
+
+    Example:
+    >>> NormalImageHead()(tf.zeros([2, 8, 8, 6])).event_shape
+    TensorShape([8, 8, 3])
     """
 
     def __init__(self, num_levels: int = 256, **kwargs: Any) -> None:

@@ -36,8 +36,9 @@ class IncrementalPixelCNN:
         conditioning: tf.Tensor | None,
         image_shape: Sequence[Any],
     ) -> None:
-        self._network = network
-        self._shape = tuple(image_shape)
+        self.network = network
+        self.conditioning = conditioning
+        self.image_shape = tuple(image_shape)
         self._added = None
         if conditioning is not None:
             added = [block.condition(conditioning) for block in network.blocks]
@@ -77,18 +78,18 @@ class IncrementalPixelCNN:
         Returns:
             float32 tensor of shape `[N, H, W, C]`.
         """
-        batch, height, width, channels = self._shape
+        batch, height, width, channels = self.image_shape
         # Pixels first: what a step reads is one piece of memory.
         noise = tf.transpose(noise, [1, 2, 0, 3])  # [H, W, N, C]
 
         def draw(parameters: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-            return pixels.draw(parameters, noise, temperature)
+            return pixels.draw(parameters, noise, temperature=temperature)
 
         def next_row(
             i: tf.Tensor, rows: Any, row_above: tf.Tensor, image: Any
         ) -> Any:
             rows, row = self.next_row(
-                rows, tf.transpose(row_above, [1, 0, 2]), i
+                rows, tf.transpose(row_above, [1, 0, 2]), index=i
             )
             sampled = self._sample_row(row, noise[i], draw=draw)
             return i + 1, rows, sampled, image.write(i, sampled)
@@ -115,12 +116,12 @@ class IncrementalPixelCNN:
         draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> tf.Tensor:
         """Samples a row, `[W, N, C]`, from its gates and its noise."""
-        batch, _, width, channels = self._shape
+        batch, _, width, channels = self.image_shape
 
         def next_pixel(
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
         ) -> Any:
-            state, parameters = self.next_pixel(state, before, row, j)
+            state, parameters = self.next_pixel(state, before, row=row, index=j)
             pixel = draw(parameters, noise[j])
             return j + 1, state, pixel, sampled.write(j, pixel)
 
@@ -140,8 +141,8 @@ class IncrementalPixelCNN:
 
     def first_rows(self) -> Any:
         """Returns the state of rows before the first: zeros."""
-        network = self._network
-        batch, _, width, channels = self._shape
+        network = self.network
+        batch, _, width, channels = self.image_shape
         first_reach = network.first_kernel_size // 2
         reach = network.kernel_size // 2
         dtype = network.compute_dtype
@@ -154,7 +155,7 @@ class IncrementalPixelCNN:
         )
 
     def next_row(
-        self, rows: Any, row_above: tf.Tensor, index: tf.Tensor
+        self, rows: Any, row_above: tf.Tensor, *, index: tf.Tensor
     ) -> tuple[Any, tf.Tensor]:
         """Advances the vertical stack by a row.
 
@@ -167,7 +168,7 @@ class IncrementalPixelCNN:
             The state of rows, and `[W, K, N, 2F]`, all that the gates of the
             horizontal stack add to what comes from the left.
         """
-        network = self._network
+        network = self.network
         images, features = rows
         images = tf.concat(
             [images[:, 1:], network.cast(row_above)[:, tf.newaxis]], axis=1
@@ -192,16 +193,16 @@ class IncrementalPixelCNN:
         _, columns = convolution.padding
         output = tf.nn.conv2d(
             rows,
-            self._network.cast(convolution.kernel),
+            self.network.cast(convolution.kernel),
             1,
             [(0, 0), (0, 0), columns, (0, 0)],
         )
-        return output[:, 0] + self._network.cast(convolution.bias)
+        return output[:, 0] + self.network.cast(convolution.bias)
 
     def first_pixels(self) -> Any:
         """Returns the state of pixels before the first of a row: zeros."""
-        network = self._network
-        batch, _, _, channels = self._shape
+        network = self.network
+        batch, _, _, channels = self.image_shape
         first_reach = network.first_kernel_size // 2
         reach = network.kernel_size // 2
         dtype = network.compute_dtype
@@ -216,6 +217,7 @@ class IncrementalPixelCNN:
         self,
         pixels: Any,
         pixel_before: tf.Tensor,
+        *,
         row: tf.Tensor,
         index: tf.Tensor,
     ) -> tuple[Any, tf.Tensor]:
@@ -230,10 +232,11 @@ class IncrementalPixelCNN:
         Returns:
             The state of pixels, and the parameters `[N, P]` of this one.
         """
-        network = self._network
+        network = self.network
         images, features = pixels
         images = tf.concat(
-            [images[:, self._shape[3] :], network.cast(pixel_before)], axis=1
+            [images[:, self.image_shape[3] :], network.cast(pixel_before)],
+            axis=1,
         )
         left = tf.matmul(images, self._first) + self._first_bias
         # Of all blocks at once: what the pixels further left add.

@@ -33,6 +33,10 @@ class ConditionalNormal(base.BaseLayer):
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
         `[L]`.
+
+    Example:
+    >>> ConditionalNormal(3, units=8)(tf.zeros([2, 4])).batch_shape
+    TensorShape([2])
     """
 
     def __init__(self, latent_size: int, units: int, **kwargs: Any) -> None:
@@ -129,6 +133,11 @@ class SupportPosterior(_EncoderPosterior):
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
         `[L]`.
+
+    Example:
+    >>> posterior = SupportPosterior(keras.layers.Flatten(), 3, units=8)
+    >>> posterior(tf.zeros([2, 5, 8, 8, 1])).batch_shape
+    TensorShape([2])
     """
 
     def call(self, support: tf.Tensor, *parents: tf.Tensor) -> tfd.Distribution:
@@ -157,6 +166,11 @@ class QueryPosterior(_EncoderPosterior):
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
         `[L]`.
+
+    Example:
+    >>> posterior = QueryPosterior(keras.layers.Flatten(), 3, units=8)
+    >>> posterior(tf.zeros([2, 8, 8, 1])).batch_shape
+    TensorShape([2])
     """
 
     def call(self, query: tf.Tensor, *parents: tf.Tensor) -> tfd.Distribution:
@@ -184,6 +198,13 @@ class ImageLikelihood(base.BaseLayer):
 
     Raises:
         ValueError: If `exclude` names an unknown latent. Raised by `call`.
+
+    Example:
+    >>> from vhe_tf.layers import ConvolutionalDecoder
+    >>> decoder = ConvolutionalDecoder((8, 8, 1), filters=[8])
+    >>> likelihood = ImageLikelihood(decoder, heads.BernoulliImageHead())
+    >>> likelihood(character=tf.zeros([2, 3])).event_shape
+    TensorShape([8, 8, 1])
     """
 
     def __init__(

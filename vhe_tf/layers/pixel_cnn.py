@@ -51,6 +51,13 @@ class GatedPixelCNN(keras.layers.Layer):
 
     Raises:
         ValueError: If a kernel size is even or below 3, or there is no block.
+
+    Example:
+    >>> network = GatedPixelCNN(1, filters=4, num_blocks=2)
+    >>> network.receptive_field
+    5
+    >>> network(tf.zeros([1, 8, 8, 1])).shape
+    TensorShape([1, 8, 8, 1])
     """
 
     def __init__(
@@ -68,20 +75,9 @@ class GatedPixelCNN(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, size in (
-            ("kernel_size", kernel_size),
-            ("first_kernel_size", first_kernel_size),
-        ):
-            if size % 2 == 0 or size < 3:
-                raise ValueError(
-                    f"`{name}` must be an odd int, 3 or more. "
-                    f"Received: {name}={size!r}."
-                )
-        if num_blocks < 1:
-            raise ValueError(
-                "`num_blocks` must be positive: without a block no pixel sees "
-                f"the rows above. Received: num_blocks={num_blocks!r}."
-            )
+        _check_kernel_size("kernel_size", kernel_size)
+        _check_kernel_size("first_kernel_size", first_kernel_size)
+        _check_num_blocks(num_blocks)
         self.num_parameters = num_parameters
         self.filters = filters
         self.num_blocks = num_blocks
@@ -183,6 +179,7 @@ class GatedPixelCNN(keras.layers.Layer):
         self,
         noise: tf.Tensor,
         conditioning: tf.Tensor | None,
+        *,
         pixels: distributions.Pixels,
         temperature: tf.Tensor,
     ) -> tf.Tensor:
@@ -240,3 +237,19 @@ class GatedPixelCNN(keras.layers.Layer):
                 self.bias_initializer
             ),
         }
+
+
+def _check_kernel_size(name: str, size: int) -> None:
+    if size % 2 == 0 or size < 3:
+        raise ValueError(
+            f"`{name}` must be an odd integer of 3 or more. "
+            f"Received: {name}={size!r}."
+        )
+
+
+def _check_num_blocks(num_blocks: int) -> None:
+    if num_blocks < 1:
+        raise ValueError(
+            "`num_blocks` must be positive: without a block no pixel sees the "
+            f"rows above. Received: num_blocks={num_blocks!r}."
+        )

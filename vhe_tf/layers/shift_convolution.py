@@ -16,7 +16,7 @@ _FEW_CHANNELS = 8
 
 
 def convolve(
-    images: tf.Tensor, kernel: tf.Tensor, padding: Padding
+    images: tf.Tensor, kernel: tf.Tensor, *, padding: Padding
 ) -> tf.Tensor:
     """Convolves with stride 1, as `tf.nn.conv2d` does.
 
@@ -34,6 +34,13 @@ def convolve(
     Returns:
         Tensor of shape `[N, H', W', F]`. The size of the images is kept if the
         padding adds up to `kh - 1` and `kw - 1`.
+
+    Example:
+    >>> kernel = tf.zeros([3, 3, 2, 4])
+    >>> convolve(
+    ...     tf.zeros([1, 8, 8, 2]), kernel, padding=((1, 1), (1, 1))
+    ... ).shape
+    TensorShape([1, 8, 8, 4])
     """
     kh, kw, channels, filters = kernel.shape
     if (kh, kw) == (1, 1):
@@ -126,6 +133,10 @@ class ShiftConvolution(keras.layers.Layer):
 
     Returns:
         `[N, H', W', F]`.
+
+    Example:
+    >>> ShiftConvolution(4, (3, 3))(tf.zeros([1, 8, 8, 2])).shape
+    TensorShape([1, 8, 8, 4])
     """
 
     def __init__(
@@ -166,7 +177,7 @@ class ShiftConvolution(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         output = convolve(
-            images, tf.convert_to_tensor(self.kernel), self.padding
+            images, tf.convert_to_tensor(self.kernel), padding=self.padding
         )
         return output if self.bias is None else output + self.bias
 
@@ -202,6 +213,10 @@ class Pointwise(ShiftConvolution):
     Args:
         filters: Integer, F.
         **kwargs: Passed on to `ShiftConvolution`.
+
+    Example:
+    >>> Pointwise(4)(tf.zeros([1, 8, 8, 2])).shape
+    TensorShape([1, 8, 8, 4])
     """
 
     def __init__(self, filters: int, **kwargs: Any) -> None:

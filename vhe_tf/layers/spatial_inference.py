@@ -63,6 +63,10 @@ class TemplatePosterior(base.BaseLayer):
 
     Raises:
         ValueError: If `initial_scale` is not above the smallest scale, 0.001.
+
+    Example:
+    >>> TemplatePosterior(3)(tf.zeros([2, 5, 8, 8, 1])).event_shape
+    TensorShape([8, 8, 3])
     """
 
     def __init__(
@@ -197,6 +201,10 @@ class PixelCNNPrior(base.BaseLayer):
 
     Returns:
         A `PixelCNN` distribution, batch shape `[]`, event shape `[H, W, L]`.
+
+    Example:
+    >>> PixelCNNPrior((8, 8, 3), filters=4, num_blocks=1)().event_shape
+    TensorShape([8, 8, 3])
     """
 
     def __init__(
@@ -249,6 +257,11 @@ class PosePosterior(base.BaseLayer):
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
         `[Z]`.
+
+    Example:
+    >>> posterior = PosePosterior(keras.layers.Flatten(), 3)
+    >>> posterior(tf.zeros([2, 8, 8, 1])).batch_shape
+    TensorShape([2])
     """
 
     def __init__(
@@ -314,6 +327,17 @@ class PoseLikelihood(base.BaseLayer):
 
     Raises:
         ValueError: If `num_levels` or `num_components` is out of range.
+
+    Example:
+    >>> likelihood = PoseLikelihood(
+    ...     pixel_cnn.GatedPixelCNN(1, filters=4, num_blocks=1),
+    ...     (8, 8, 1),
+    ...     template="character",
+    ...     pose="pose",
+    ... )
+    >>> template, pose = tf.zeros([2, 8, 8, 3]), tf.zeros([2, 4])
+    >>> likelihood(character=template, pose=pose).event_shape
+    TensorShape([8, 8, 1])
     """
 
     def __init__(
@@ -395,6 +419,19 @@ class StyledLikelihood(PoseLikelihood):
     Returns:
         A `PixelCNN` distribution, batch shape `[S..., B]`, event shape
         `[H, W, C]`.
+
+    Example:
+    >>> likelihood = StyledLikelihood(
+    ...     pixel_cnn.GatedPixelCNN(3, filters=4, num_blocks=1),
+    ...     (8, 8, 3),
+    ...     template="character",
+    ...     pose="pose",
+    ...     style="style",
+    ... )
+    >>> template, pose = tf.zeros([2, 8, 8, 3]), tf.zeros([2, 4])
+    >>> style = tf.zeros([2, 6])
+    >>> likelihood(character=template, pose=pose, style=style).event_shape
+    TensorShape([8, 8, 3])
     """
 
     def __init__(

@@ -13,12 +13,12 @@ from tensorflow_probability import distributions as tfd
 
 __all__ = ["batch_axis_optional"]
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 
 
 def batch_axis_optional(
     support_axes: str = "BNHWC",
-) -> Callable[[Callable[P, tf.Tensor]], Callable[P, tf.Tensor]]:
+) -> Callable[[Callable[_P, tf.Tensor]], Callable[_P, tf.Tensor]]:
     """Lets a method accept images of one class without the batch axis.
 
     Args:
@@ -36,11 +36,11 @@ def batch_axis_optional(
         "query": 4,
     }
 
-    def decorate(method: Callable[P, tf.Tensor]) -> Callable[P, tf.Tensor]:
+    def decorate(method: Callable[_P, tf.Tensor]) -> Callable[_P, tf.Tensor]:
         signature = inspect.signature(method)
 
         @functools.wraps(method)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> tf.Tensor:
+        def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> tf.Tensor:
             bound = signature.bind(*args, **kwargs)
             images = {
                 k: bound.arguments[k] for k in ranks if k in bound.arguments

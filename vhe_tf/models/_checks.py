@@ -180,8 +180,8 @@ def checked_support(
         support = {names[0]: support}
     if not support:
         raise ValueError(
-            "At least one group latent needs a support; `sample_prior` "
-            "draws from new groups. Received: an empty support."
+            "At least one group latent needs a support. To sample new groups, "
+            "use `sample_prior`. Received: an empty support."
         )
     _check_support_names(model, support)
     checked = {

@@ -113,7 +113,7 @@ class GraphModel(EpisodeTrainer):
                 from its posterior. So are its ancestors: the elements of a
                 group are elements of the groups that contain it. Any other
                 latent is sampled from its prior.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of joint samples per batch element.
                 Defaults to 1.
@@ -160,7 +160,7 @@ class GraphModel(EpisodeTrainer):
 
         Args:
             support: As in `infer`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S.
             sample_unobserved: As in `infer`.
@@ -201,7 +201,7 @@ class GraphModel(EpisodeTrainer):
         Args:
             samples: Mapping from names of group latents to tensors of shape
                 `[S..., B, E...]`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: Tensor of shape `[B, H, W, C]`, or None. With a query, the
                 latents that `samples` lacks are sampled from their posterior
@@ -247,7 +247,7 @@ class GraphModel(EpisodeTrainer):
             parents = _graph.parents_of(latent, samples)
             posterior, prior = latent(observed, *parents)
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
-            _checks.check_kl(latent, latent.kl(posterior, prior, value))
+            _checks.check_kl(latent, latent.kl(posterior, prior, sample=value))
             samples[latent.name] = value
             self._nodes[latent.name] = _summary.Node(
                 tuple(value.shape[1:]),

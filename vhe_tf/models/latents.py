@@ -52,6 +52,18 @@ class Latent(base.BaseLayer):
 
     Raises:
         ValueError: If `divergence` is unknown or a latent is its own parent.
+
+    Example:
+    >>> from vhe_tf import layers
+    >>> encoder = keras.layers.Flatten()
+    >>> latent = Latent(
+    ...     "character",
+    ...     prior=layers.StandardNormal(3),
+    ...     posterior=layers.SupportPosterior(encoder, 3, units=8),
+    ... )
+    >>> posterior, prior = latent(tf.zeros([2, 5, 8, 8, 1]))
+    >>> latent.kl(posterior, prior, sample=posterior.mean()).shape
+    TensorShape([2])
     """
 
     def __init__(
@@ -91,6 +103,7 @@ class Latent(base.BaseLayer):
         self,
         posterior: tfd.Distribution,
         prior: tfd.Distribution,
+        *,
         sample: tf.Tensor,
     ) -> tf.Tensor:
         """Returns `KL[posterior || prior]`, `[S..., B]`, nats.
@@ -106,7 +119,7 @@ class Latent(base.BaseLayer):
                 f"{posterior.event_shape}."
             )
         if self.divergence == "one_sample":
-            return divergences.kl_from_sample(posterior, prior, sample)
+            return divergences.kl_from_sample(posterior, prior, sample=sample)
         try:
             return tfd.kl_divergence(posterior, prior)
         except NotImplementedError as error:

@@ -53,7 +53,7 @@ def load_model(path: str | pathlib.Path) -> VHE:
         model = keras.saving.load_model(path)
     except _DAMAGES as error:
         raise ValueError(
-            f"{path} is not a .keras file that holds a VHE, or it is damaged "
+            f"{path} is not a .keras file that holds a VHE, or it is corrupt "
             f"(copied incompletely?): {error}"
         ) from error
     if not isinstance(model, VHE):

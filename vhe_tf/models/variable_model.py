@@ -35,7 +35,7 @@ class LatentVariableModel(GraphModel):
 
         Args:
             samples: As in `decode`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: As in `decode`.
             temperature: As in `sample`.
@@ -66,7 +66,7 @@ class LatentVariableModel(GraphModel):
         Args:
             support: As in `infer`. Without the axis B, of shape
                 `[N, H, W, C]`, it is one group, and the result has no axis B.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: Float. Temperature of p(x | latents), see `tempered`.
                 Images are more typical below 1. Defaults to 1.
@@ -91,7 +91,7 @@ class LatentVariableModel(GraphModel):
 
         Args:
             batch_size: Integer, B. Number of groups.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
             latent_temperature: Float. Temperature of the priors of the group
@@ -123,7 +123,7 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`. Group latents without a support are
                 inferred from the query.
             query: Tensor of shape `[B, H, W, C]`, the elements.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
@@ -148,8 +148,8 @@ class LatentVariableModel(GraphModel):
         self,
         support: Support | tf.Tensor,
         other: Support | tf.Tensor,
-        num_steps: int,
         *,
+        num_steps: int,
         seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
     ) -> tf.Tensor:
@@ -161,7 +161,7 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`.
             other: The same latents, for the groups at the other end.
             num_steps: Integer, T. Number of steps, both ends included.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             temperature: As in `sample`.
 
@@ -221,7 +221,7 @@ class LatentVariableModel(GraphModel):
             samples: As in `decode`. Group latents that it lacks are integrated
                 out like the per-element latents, with q(c; {x}).
             query: Tensor of shape `[B, H, W, C]`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_element_samples: Integer, T. Defaults to 1.
 
@@ -260,7 +260,7 @@ class LatentVariableModel(GraphModel):
             support: As in `sample`. Group latents without a support are
                 integrated out, see `log_likelihood_given`.
             query: Tensor of shape `[B, H, W, C]`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples of the group latents.
                 Defaults to 20.
@@ -303,7 +303,7 @@ class LatentVariableModel(GraphModel):
                 `[B, K, N, H, W, C]`, or the tensor, as in `infer`. Without the
                 axis B it is one task, and the result has no axis B.
             query: Tensor of shape `[B, H, W, C]`.
-            seed: Integer, or integers of shape `[2]` or, one seed per row,
+            seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples from q(c; D). Defaults
                 to 20, as in the paper.

@@ -75,6 +75,22 @@ class VHE(LatentVariableModel):
             `parents_first`), `objective` is unknown, or `image_shape` is not
             three positive integers. `call` raises it if the shapes of an
             episode do not agree with each other or with `image_shape`.
+
+    Example:
+    >>> from vhe_tf import layers
+    >>> encoder = keras.layers.Flatten()
+    >>> character = Latent(
+    ...     "character",
+    ...     prior=layers.StandardNormal(3),
+    ...     posterior=layers.SupportPosterior(encoder, 3, units=8),
+    ... )
+    >>> likelihood = layers.ImageLikelihood(
+    ...     layers.ConvolutionalDecoder((8, 8, 1), filters=[8]),
+    ...     layers.BernoulliImageHead(),
+    ... )
+    >>> model = VHE([character], likelihood, image_shape=(8, 8, 1))
+    >>> model.sample(tf.zeros([5, 8, 8, 1]), seed=(0, 1)).shape
+    TensorShape([8, 8, 1])
     """
 
     def __init__(
@@ -122,7 +138,7 @@ class VHE(LatentVariableModel):
             samples[name] = _graph.sample(
                 posterior, batch_shape, seed=seeds, allow_unregistered=True
             )
-            kl[name] = latent.kl(posterior, prior, samples[name])
+            kl[name] = latent.kl(posterior, prior, sample=samples[name])
             group_scale[name] = self._group_scale(latent, episode)
             if name in episode.get("has_label", {}):
                 has_label = episode["has_label"][name]

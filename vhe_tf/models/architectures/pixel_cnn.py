@@ -177,7 +177,7 @@ def pixel_cnn_vhe(
             template_latent(
                 group,
                 s,
-                image_shape,
+                image_shape=image_shape,
                 # In photographs neighbouring pixels predict so much that the
                 # decoder ignores a template that starts as noise.
                 initial_scale=None if num_levels == 2 else 0.05,
@@ -185,7 +185,7 @@ def pixel_cnn_vhe(
             pose_latent(s, template=group),
         ],
         likelihood=spatial_inference.PoseLikelihood(
-            decoder(s, image_shape, num_levels),
+            decoder(s, image_shape, num_levels=num_levels),
             image_shape,
             template=group,
             pose="pose",
@@ -200,8 +200,8 @@ def pixel_cnn_vhe(
 def template_latent(
     name: str,
     s: PixelCNNSize,
-    image_shape: Sequence[int],
     *,
+    image_shape: Sequence[int],
     initial_scale: float | None = None,
 ) -> Latent:
     """Returns the latent c, a template with a PixelCNN prior."""
@@ -240,7 +240,7 @@ def pose_latent(s: PixelCNNSize, template: str) -> Latent:
 
 
 def decoder(
-    s: PixelCNNSize, image_shape: Sequence[int], num_levels: int
+    s: PixelCNNSize, image_shape: Sequence[int], *, num_levels: int
 ) -> pixel_cnn.GatedPixelCNN:
     """Returns the network of p(x | c, z)."""
     pixels = discretized.pixels_of(num_levels, s.num_components)

@@ -44,7 +44,7 @@ def style_vhe(
     *,
     image_shape: Sequence[int] = (28, 28, 3),
     objective: objectives.Objective | str = objectives.Objective.VHE,
-    groups: tuple[str, str] = ("character", "style"),
+    groups: Sequence[str] = ("character", "style"),
     num_levels: int = 256,
 ) -> VHE:
     """Makes the factorial model of characters and styles (Eq. 18, Figure 8).
@@ -86,7 +86,7 @@ def style_vhe(
     content, style = groups
     return VHE(
         latents=[
-            pixel_cnn.template_latent(content, c, image_shape),
+            pixel_cnn.template_latent(content, c, image_shape=image_shape),
             Latent(
                 style,
                 prior=heads.StandardNormal(s.style_size),
@@ -99,7 +99,7 @@ def style_vhe(
             pixel_cnn.pose_latent(c, template=content),
         ],
         likelihood=spatial_inference.StyledLikelihood(
-            pixel_cnn.decoder(c, image_shape, num_levels),
+            pixel_cnn.decoder(c, image_shape, num_levels=num_levels),
             image_shape,
             template=content,
             pose="pose",
