@@ -307,9 +307,7 @@ def _measure(
         "max_decoded",
         "seed",
     )
-    within = (
-        measuring.within if measuring.within in splits.test.labels else None
-    )
+    has_grouping = measuring.within in splits.test.labels
     settings = evaluation.EvaluationSettings(
         ways=(measuring.num_ways,),
         within=within,
