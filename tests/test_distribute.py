@@ -11,6 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import layouts
+from tests.trainers.conftest import output_of
 
 import vhe_tf
 from tests import replica_run
@@ -20,9 +23,6 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
 from tests.test_random import FAMILIES
-from tests.trainers.conftest import ROOT
-from tests.trainers.conftest import layouts
-from tests.trainers.conftest import output_of
 from vhe_tf import distribute
 from vhe_tf import random
 from vhe_tf.models import _checks
