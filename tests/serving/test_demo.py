@@ -105,6 +105,7 @@ def page(monkeypatch, tmp_path):
     monkeypatch.setattr(_application, "DEMO", page)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("model", "sampling", "shown"),
     [
@@ -134,6 +135,7 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
     assert result["status"] == ""
 
 
+@pytest.mark.integration
 def test_a_visitor_is_told_what_went_wrong(exports, page):
     _, path = exports("deconvolutional")
     with local.LocalServer(path.parent, port=0) as server:

@@ -68,13 +68,15 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
         "objective": experiment.objective,
     }
     if experiment.architecture == "alphabet":
+        above, below = experiment.groups
         model = vhe_tf.alphabet_vhe(
-            experiment.size, groups=experiment.groups, **settings
+            experiment.size, groups=(above, below), **settings
         )
     elif experiment.architecture == "style":
+        content, style = experiment.groups
         model = vhe_tf.style_vhe(
             experiment.size,
-            groups=experiment.groups,
+            groups=(content, style),
             num_levels=styles.INK_LEVELS,
             **settings,
         )
