@@ -22,9 +22,9 @@ from vhe_tf import Latent
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.serving import Limits
+from vhe_tf.serving import LocalServer
 from vhe_tf.serving import export
-from vhe_tf.serving.local import Limits
-from vhe_tf.serving.local import LocalServer
 
 IMAGE = (2, 2, 1)
 

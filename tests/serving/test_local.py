@@ -19,6 +19,7 @@ from hypothesis import strategies
 from werkzeug import test as werkzeug_test
 
 from tests.serving.conftest import example_inputs
+from vhe_tf import serving
 from vhe_tf.serving import _application
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving import local
@@ -127,7 +128,7 @@ def test_a_version_that_is_not_there_is_refused(tmp_path, saved_model, version):
 )
 def test_limits_must_be_positive(limit):
     with pytest.raises(ValueError, match=r"must be positive.*=0"):
-        local.Limits(**{limit: 0})
+        serving.Limits(**{limit: 0})
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
@@ -537,7 +538,7 @@ def _client(model, *, patience=0.01, log=lambda line: None, **limits):
         "max_items": 9,
     } | limits
     application = _application.Application(
-        model, limits=local.Limits(**limits), log=log, patience=patience
+        model, limits=serving.Limits(**limits), log=log, patience=patience
     )
     return werkzeug_test.Client(application)
 
@@ -722,7 +723,7 @@ def real(exports):
 
     call.signatures = loaded.signatures
     call.loaded = loaded  # the functions die with it
-    limits = local.Limits(max_concurrent=4)  # no request waits for another
+    limits = serving.Limits(max_concurrent=4)  # no request waits for another
     with local.LocalServer(
         path.parent, port=0, limits=limits, **QUIETLY
     ) as server:

@@ -9,14 +9,18 @@ from typing import Any
 
 _PUBLIC = {
     "Client": "vhe_tf.serving.client",
+    "Limits": "vhe_tf.serving._application",
+    "LocalServer": "vhe_tf.serving.local",
     "ServingError": "vhe_tf.serving.client",
     "export": "vhe_tf.serving.exporting",
 }
 
-__all__ = ["Client", "ServingError", "export"]
+__all__ = ["Client", "Limits", "LocalServer", "ServingError", "export"]
 
 # Declared for type checkers; `__getattr__` finds the objects.
 Client: Any
+Limits: Any
+LocalServer: Any
 ServingError: Any
 export: Any
 

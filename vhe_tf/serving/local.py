@@ -33,7 +33,7 @@ from vhe_tf.serving._application import Application
 from vhe_tf.serving._application import Limits
 from vhe_tf.serving._saved_model import SavedModel
 
-__all__ = ["Limits", "LocalServer", "main"]
+__all__ = ["LocalServer", "main"]
 
 NOT_FOR_PRODUCTION = (
     "This is the development server of vhe_tf. Use TensorFlow Serving in "
@@ -55,7 +55,8 @@ class LocalServer:
             only this machine can reach.
         port: Integer. Port to listen on; 0 for any free port. Defaults to 8501.
         version: Integer. Defaults to the largest version.
-        limits: `Limits`. Limits on requests. Defaults to `Limits()`.
+        limits: `vhe_tf.serving.Limits`. Limits on requests. Defaults to
+            `Limits()`.
         log: Callable. Receives one line of text per request. Defaults to
             printing it.
 
