@@ -183,7 +183,7 @@ def test_contents_stand_on_the_left_and_styles_on_top(channels):
         binary(num, seed=num, channels=channels) for num in (3, 2)
     )
     redrawn = binary(3, 2, channels=channels)
-    grid = visualization.transfer_grid(content, style, redrawn)
+    grid = visualization.transfer_grid(content, style, redrawn=redrawn)
     step = CELL + BLOCK_GAP
     assert grid.shape == (step + 3 * CELL, step + 2 * CELL, channels)
     assert grid.dtype == np.float32
@@ -199,7 +199,7 @@ def test_contents_stand_on_the_left_and_styles_on_top(channels):
 def test_reconstructions_stand_where_their_queries_do():
     support, query = binary(3, 5, seed=1), binary(3, 4, seed=2)
     grid = visualization.reconstruction_grid(
-        Echo(), support, query, group="character"
+        Echo(), support, query=query, group="character"
     )
     assert grid.shape == (3 * CELL, 8 * CELL + BLOCK_GAP, 1)
     np.testing.assert_array_equal(cells(grid, 0, 4), query)
@@ -264,7 +264,7 @@ def draw_grids(model, seed):
             model, [support], group="character", num_samples=3, seed=seed
         ),
         visualization.reconstruction_grid(
-            model, support, query, group="character", seed=seed
+            model, support, query=query, group="character", seed=seed
         ),
         visualization.prior_grid(model, num_groups=3, num_samples=3, seed=seed),
     ]
@@ -321,7 +321,7 @@ def test_a_pixel_cnn_is_shown_by_draws():
         *(cells(grid, 2 * CELL + BLOCK_GAP, 5) for grid in grids),
         cells(
             visualization.reconstruction_grid(
-                model, support, query, group="character"
+                model, support, query=query, group="character"
             ),
             4 * CELL + BLOCK_GAP,
             4,

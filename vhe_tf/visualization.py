@@ -128,18 +128,25 @@ def comparison_grid(
 
 
 def transfer_grid(
-    content: np.ndarray, style: np.ndarray, redrawn: np.ndarray
+    content: np.ndarray, style: np.ndarray, *, redrawn: np.ndarray
 ) -> np.ndarray:
-    """Sets contents, styles, and each content in each style (Figure 8).
+    """Tiles contents, styles, and each content in each style (Figure 8).
 
     Args:
-        content: `[R, H, W, C]`.
-        style: `[S, H, W, C]`.
-        redrawn: `[R, S, H, W, C]`, see `vhe_tf.evaluation.transfer`.
+        content: Array of shape `[R, H, W, C]`.
+        style: Array of shape `[S, H, W, C]`.
+        redrawn: Array of shape `[R, S, H, W, C]`, each content in each style;
+            see `vhe_tf.evaluation.transfer`.
 
     Returns:
-        `[height, width, C]`: the contents on the left, the styles on top, and
-        where row and column meet the content in the style.
+        float32 array of shape `[height, width, C]`. The contents are on the
+        left and the styles on top.
+
+    Example:
+    >>> content, style = np.zeros([3, 8, 8, 1]), np.zeros([2, 8, 8, 1])
+    >>> redrawn = np.zeros([3, 2, 8, 8, 1])
+    >>> transfer_grid(content, style, redrawn=redrawn).shape
+    (48, 38, 1)
     """
     corner = np.zeros_like(content[:1, np.newaxis])
     top = _tile([corner, style[np.newaxis]])
@@ -151,24 +158,27 @@ def transfer_grid(
 def reconstruction_grid(
     model: VHE,
     support: np.ndarray,
-    query: np.ndarray,
     *,
+    query: np.ndarray,
     group: str,
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """Draws images beside what is left of them after encoding.
+    """Tiles images beside their reconstructions.
+
+    `VHE.reconstruct` infers `group` from the support, and all other latents
+    from the query.
 
     Args:
-        model: The model.
-        support: `[G, N, H, W, C]`.
-        query: `[G, Q, H, W, C]`, other images of the same groups.
-        group: The group latent.
-        seed: Two ints.
+        model: `VHE`. The model.
+        support: Array of shape `[G, N, H, W, C]`.
+        query: Array of shape `[G, Q, H, W, C]`, other images of the same
+            groups.
+        group: String. The group latent.
+        seed: Pair of integers. Defaults to (0, 0).
 
     Returns:
-        `[height, width, C]`, a row a group: the queries, then what
-        `VHE.reconstruct` makes of `group` from the support and of all other
-        latents from the query.
+        float32 array of shape `[height, width, C]` with one row per group: the
+        queries, then their reconstructions.
     """
     num_queries = query.shape[1]
     means = model.reconstruct(

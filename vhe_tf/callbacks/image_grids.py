@@ -52,7 +52,7 @@ class PreviewBatch:
             "reconstruction": visualization.reconstruction_grid(
                 model,
                 self.support,
-                self.query,
+                query=self.query,
                 group=self.group,
                 seed=(seed, 10),
             ),

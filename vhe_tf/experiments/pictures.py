@@ -137,7 +137,9 @@ def _transfer(experiment: Experiment, splits: "DataSplits") -> "Draw":
             groups=("character", "style"),
             seed=(experiment.seed, 40),
         )
-        grid = visualization.transfer_grid(content[:, 0], style[:, 0], redrawn)
+        grid = visualization.transfer_grid(
+            content[:, 0], style[:, 0], redrawn=redrawn
+        )
         return {"transfer": grid}
 
     return draw
