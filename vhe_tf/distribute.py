@@ -183,20 +183,20 @@ def summed_once(
 
 
 class EachReplica:
-    """A compiled function that each replica calls with arguments of its own.
+    """A compiled function that each replica calls with its own arguments.
 
-    Unlike in training, what a replica has is no part of a batch: it returns
-    what it would on one device. The function itself does not call `mean`.
+    Unlike in training, the arguments of a replica are not a part of a batch:
+    the result equals that on one device. The function must not call `mean`.
 
     Args:
-        strategy: Of R replicas. Where they are of several machines, this one
-            calls the function by itself, on one device.
-        function: Of tensors, or nests of them.
-        input_signature: As in `tf.function`.
+        strategy: `tf.distribute.Strategy` of R replicas. If they are on several
+            machines, each machine calls the function on one device.
+        function: Callable on tensors or nests of tensors.
+        input_signature: As in `tf.function`. Defaults to None.
 
     Attributes:
-        count: The number of calls at once: R, or 1 where there are several
-            machines.
+        count: Integer. Number of simultaneous calls: R, or 1 if there are
+            several machines.
     """
 
     def __init__(
@@ -208,8 +208,9 @@ class EachReplica:
     ) -> None:
         alone = has_several_machines(strategy)
         self.count = 1 if alone else strategy.num_replicas_in_sync
-        self._strategy = strategy
-        self._function = function
+        self.strategy = strategy
+        self.function = function
+        self.input_signature = input_signature
         if self.count > 1:
             function = self._on_all
             input_signature = input_signature and [
@@ -223,10 +224,10 @@ class EachReplica:
         )
 
     def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Returns the result for each of at most `count` sets of arguments.
+        """Returns the results for at most `count` tuples of arguments.
 
         Args:
-            arguments: Of equal shapes.
+            arguments: Sequence of tuples with the same shapes.
         """
         if self.count == 1:
             return [self._compiled(*each) for each in arguments]
@@ -241,14 +242,14 @@ class EachReplica:
             context = tf.distribute.get_replica_context()
             index = context.replica_id_in_sync_group
             own = tf.nest.map_structure(lambda values: values[index], stacked)
-            return self._function(*own)
+            return self.function(*own)
 
-        results = self._strategy.run(on_replica)
+        results = self.strategy.run(on_replica)
         return [
             tf.nest.map_structure(
-                lambda value, i=index: (
-                    self._strategy.experimental_local_results(value)[i]
-                ),
+                lambda value, i=index: self.strategy.experimental_local_results(
+                    value
+                )[i],
                 results,
             )
             for index in range(self.count)

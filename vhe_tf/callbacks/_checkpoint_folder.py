@@ -30,12 +30,12 @@ class CheckpointFolder:
     """
 
     def __init__(self, folder: pathlib.Path, *, max_to_keep: int = 2) -> None:
-        self._folder = folder
-        self._max_to_keep = max_to_keep
+        self.folder = folder
+        self.max_to_keep = max_to_keep
 
     def paths(self) -> list[str]:
         """Returns the checkpoints that are kept, newest first."""
-        return [str(self._folder / name) for name in reversed(self._names())]
+        return [str(self.folder / name) for name in reversed(self._names())]
 
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> None:
         """Writes a checkpoint, `ckpt-{step}`, and removes the oldest.
@@ -44,18 +44,18 @@ class CheckpointFolder:
             NotWrittenError: If it cannot be written; those before it stay.
         """
         name = f"ckpt-{step}"
-        partial = self._folder / _PARTIAL
-        with atomic_io.failures_are_told(self._folder / name):
+        partial = self.folder / _PARTIAL
+        with atomic_io.failures_are_told(self.folder / name):
             try:
                 partial.mkdir(parents=True, exist_ok=True)
                 checkpoint.write(str(partial / name))
                 for path in sorted(partial.glob(f"{name}.*")):
                     atomic_io.settle(path)
-                    path.replace(self._folder / path.name)  # the index last
-                atomic_io.settle(self._folder)
+                    path.replace(self.folder / path.name)  # the index last
+                atomic_io.settle(self.folder)
                 names = [n for n in self._names() if n != name]
-                self._write_names([*names, name][-self._max_to_keep :])
-                atomic_io.settle(self._folder)
+                self._write_names([*names, name][-self.max_to_keep :])
+                atomic_io.settle(self.folder)
             finally:
                 self.remove_leftovers()
 
@@ -71,12 +71,12 @@ class CheckpointFolder:
 
     def remove_leftovers(self) -> None:
         """Removes checkpoints that are not kept, and parts of any."""
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return
         kept = self._names()
         # Its index makes it a checkpoint: that comes last, and goes first.
         for path in sorted(
-            self._folder.iterdir(), key=lambda path: path.suffix != ".index"
+            self.folder.iterdir(), key=lambda path: path.suffix != ".index"
         ):
             match = _OURS.fullmatch(path.name)
             if not match or match["name"] in kept:
@@ -89,21 +89,21 @@ class CheckpointFolder:
     def _names(self) -> list[str]:
         """Returns the names of the checkpoints that are kept, oldest first."""
         try:
-            state = tf.train.get_checkpoint_state(str(self._folder))
+            state = tf.train.get_checkpoint_state(str(self.folder))
         except ValueError:  # an empty list
             state = None
         if state and state.all_model_checkpoint_paths:
             paths = map(pathlib.Path, state.all_model_checkpoint_paths)
             return [path.name for path in paths]
         # Without a list, all that have an index: nothing is lost with it.
-        indexes = self._folder.glob("ckpt-*.index")
+        indexes = self.folder.glob("ckpt-*.index")
         names = [path.stem for path in indexes if _OURS.fullmatch(path.name)]
         return sorted(names, key=_step)
 
     def _write_names(self, names: list[str]) -> None:
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-        with atomic_io.beside(self._folder / "checkpoint") as partial:
+        with atomic_io.beside(self.folder / "checkpoint") as partial:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
