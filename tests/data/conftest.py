@@ -163,7 +163,7 @@ def elements_by_pixels(data, augmentation, seed):
         moved = transform(
             tf.constant(data.images[image : image + 1]),
             table[image, copy][None],
-            size,
+            image_size=size,
         )
         turned = symmetry(moved, tf.constant([index])).numpy()
         elements[turned.tobytes()] = (image, index, copy)

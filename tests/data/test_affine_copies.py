@@ -46,7 +46,7 @@ def test_the_first_copy_is_the_image_itself():
     table = square_table(5, 4)
     identity = np.tile([1, 0, 0, 0, 1, 0, 0, 0], (5, 1))
     np.testing.assert_array_equal(table[:, 0], identity)
-    copies = transform(tf.constant(images), table[:, 0], (28, 28))
+    copies = transform(tf.constant(images), table[:, 0], image_size=(28, 28))
     np.testing.assert_array_equal(copies, images)
 
 
@@ -59,7 +59,10 @@ def test_affine_copies_agree_with_scipy(height, width, repeat_edges, mode):
     size = (height, width)
     table = affine_table(20, 2, stored_size=size, image_size=size, seed=4)
     copies = transform(
-        tf.constant(images), table[:, 1], size, repeat_edges=repeat_edges
+        tf.constant(images),
+        table[:, 1],
+        image_size=size,
+        repeat_edges=repeat_edges,
     ).numpy()
     for image, row, copy in zip(images, table[:, 1], copies, strict=True):
         expected = scipy_affine(image[..., 0], row, size, order=1, mode=mode)
@@ -131,7 +134,7 @@ def test_a_sampler_keeps_the_same_copies_throughout_a_run():
 
 def test_maps_reach_beyond_the_border_into_zeros():
     table = np.array([[1, 0, 100, 0, 1, 0, 0, 0]], np.float32)
-    moved = transform(tf.ones([1, 28, 28, 1]), table, (28, 28))
+    moved = transform(tf.ones([1, 28, 28, 1]), table, image_size=(28, 28))
     np.testing.assert_array_equal(moved, np.zeros((1, 28, 28, 1)))
 
 
@@ -188,7 +191,10 @@ def test_decimated_affine_copies_agree_with_scipy(repeat_edges, mode):
         20, 2, stored_size=(105, 105), image_size=(28, 28), seed=2
     )[:, 1]
     copies = transform(
-        tf.constant(images), table, (28, 28), repeat_edges=repeat_edges
+        tf.constant(images),
+        table,
+        image_size=(28, 28),
+        repeat_edges=repeat_edges,
     ).numpy()
     x, y = np.meshgrid(np.arange(28.0), np.arange(28.0))
     for image, row, copy in zip(images, table, copies, strict=True):

@@ -123,7 +123,7 @@ def test_affine_maps_are_shared_by_many_images(monkeypatch):
             transform(
                 tf.constant(data.images[image : image + 1]),
                 table[image % num_rows, copy][None],
-                (5, 5),
+                image_size=(5, 5),
             )
             .numpy()
             .tobytes()

@@ -18,7 +18,7 @@ from vhe_tf import random
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
-from vhe_tf.data.episodes import sample_without_replacement
+from vhe_tf.data.sampling import sample_without_replacement
 
 # Sampling without replacement ------------------------------------------------
 

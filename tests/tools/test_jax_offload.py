@@ -250,7 +250,7 @@ def every_element(module, sampler):
     pixels = augmentation.transform(
         tf.constant(sampler.data.images[order[image]] / np.float32(255)),
         tf.constant(table[order[image], copy]),
-        recipe.image_size,
+        image_size=recipe.image_size,
     )
     if recipe.symmetries == 2:
         pixels = augmentation.mirrored(pixels, tf.constant(index == 1))

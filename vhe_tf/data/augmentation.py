@@ -172,24 +172,30 @@ def _sampling_grid(
 def transform(
     images: tf.Tensor,
     maps: tf.Tensor,
-    image_size: tuple[int, int],
     *,
+    image_size: tuple[int, int],
     repeat_edges: bool = False,
 ) -> tf.Tensor:
-    """Applies one projective map an image.
+    """Applies one projective map per image.
 
-    Bilinear at equal sizes; nearest where the image shrinks, so that a binary
-    original stays binary.
+    The interpolation is bilinear if the size stays the same, and otherwise
+    nearest-neighbour, so that binary images stay binary.
 
     Args:
-        images: `[B, H0, W0, C]` float32.
-        maps: `[B, 8]`, rows of `affine_table`.
-        image_size: `(H, W)`.
-        repeat_edges: Whether the last pixels go on beyond the border, where
-            there are zeros otherwise.
+        images: float32 tensor of shape `[B, H0, W0, C]`.
+        maps: float32 tensor of shape `[B, 8]`, rows of `affine_table`.
+        image_size: `(H, W)` of the result.
+        repeat_edges: Boolean. Whether to pad with the nearest border pixel
+            instead of zeros. Defaults to False.
 
     Returns:
-        `[B, H, W, C]` float32.
+        float32 tensor of shape `[B, H, W, C]`.
+
+    Example:
+    >>> identity = tf.constant([[1.0, 0, 0, 0, 1, 0, 0, 0]])
+    >>> images = tf.zeros([1, 8, 8, 1])
+    >>> transform(images, identity, image_size=(4, 4)).shape
+    TensorShape([1, 4, 4, 1])
     """
     same_size = tuple(images.shape[1:3]) == tuple(image_size)
     return tf.raw_ops.ImageProjectiveTransformV3(

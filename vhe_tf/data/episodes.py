@@ -29,8 +29,10 @@ from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
+from vhe_tf.data.sampling import permuted
+from vhe_tf.data.sampling import sample_without_replacement
 
-__all__ = ["Episodes", "sample_without_replacement"]
+__all__ = ["Episodes"]
 
 # Independent streams of random numbers: of a step, and of a row of it.
 _ROWS, _SIZE = range(2)
@@ -73,18 +75,30 @@ class Episodes:
     each other, and an image may lack a label in some of them (`MISSING`).
 
     Args:
-        data: The images and their groups.
-        batch_size: B, episodes a step.
-        support_size: N, or `(low, high)` to draw N for each batch.
-        resamples: Whether D is independent of x (`Objective.resamples`);
-            otherwise x is in D.
-        group_latents: The groupings to give supports for; all by default.
-        augmentation: What is done to each image.
-        seed: Decides everything; an int in 0..2**63-1.
+        data: `GroupedImages` or `RecordedImages`. The images and their groups.
+        batch_size: Integer, B. Episodes per step.
+        support_size: Integer, N, or a pair (low, high) from which N is sampled
+            for each batch.
+        resamples: Boolean. Whether D is independent of x
+            (`Objective.resamples`). If False, D contains x.
+        group_latents: Strings. The groupings that have supports. Defaults to
+            all groupings of the data.
+        augmentation: `Augmentation`. Defaults to `Augmentation()`.
+        seed: Integer in 0..2**63-1. The only source of randomness. Defaults
+            to 0.
 
     Raises:
         ValueError: If a group has too few elements for the support, a
             grouping is unknown, or an argument is out of range.
+
+    Example:
+    >>> from vhe_tf.data import GroupedImages
+    >>> images = np.zeros([6, 8, 8, 1], np.uint8)
+    >>> data = GroupedImages(images, {"character": [0, 0, 0, 1, 1, 1]})
+    >>> episodes = Episodes(data, batch_size=4, support_size=2, resamples=True)
+    >>> episode = next(iter(episodes.dataset()))
+    >>> episode["support"]["character"].shape
+    TensorShape([4, 2, 8, 8, 1])
     """
 
     def __init__(
@@ -100,6 +114,7 @@ class Episodes:
     ) -> None:
         self.augmentation = augmentation or Augmentation()
         self.batch_size = validation.positive("batch_size", batch_size)
+        self.support_size = support_size
         self.min_support, self.max_support = _support_range(support_size)
         self.resamples = resamples
         self.seed = _checked_seed(seed)
@@ -359,13 +374,13 @@ class Episodes:
     def _query_elements(self, position: tf.Tensor) -> tf.Tensor:
         """Returns the elements at positions of the whole run, `[B]`."""
         count = self.num_elements
-        key = _shuffle(
+        key = permuted(
             position // count,
             tf.constant(self.seed, tf.int64),
             max_index=2**62 - 1,
             rounds=32,
         )
-        return _shuffle(position % count, key, max_index=count - 1, rounds=16)
+        return permuted(position % count, key, max_index=count - 1, rounds=16)
 
     def _decompose(
         self, elements: tf.Tensor
@@ -447,7 +462,7 @@ class Episodes:
             pixels = augmentation_lib.transform(
                 pixels,
                 maps,
-                self._size,
+                image_size=self._size,
                 repeat_edges=self.augmentation.repeat_edges,
             )
         if self.augmentation.symmetries == 2:
@@ -464,56 +479,6 @@ class Episodes:
                 pixels, self.augmentation.num_levels
             )
         return pixels
-
-
-def sample_without_replacement(
-    population: tf.Tensor, num_samples: int, *, seeds: tf.Tensor
-) -> tf.Tensor:
-    """Draws distinct integers uniformly, from a range of its own each row.
-
-    Floyd's algorithm (Bentley and Floyd, 1987), then a random order, so that
-    any first few columns are a uniform draw as well. (The library's
-    `index_shuffle` is not uniform over small ranges.)
-
-    Args:
-        population: `[B]` int64, each at least `num_samples`.
-        num_samples: K.
-        seeds: `[B, 2]` int32, one seed per row.
-
-    Returns:
-        `[B, K]` int64, row b of distinct values in 0..population[b]-1.
-    """
-    batch_size = population.shape[0]
-    if num_samples == 0:
-        return tf.zeros([batch_size, 0], tf.int64)
-    bits = random.bits([2, num_samples], seeds)
-    chosen: list[tf.Tensor] = []
-    for index in range(num_samples):
-        last = population - num_samples + index
-        value = tf.math.floormod(bits[:, 0, index], last + 1)
-        if chosen:
-            taken = tf.reduce_any(
-                tf.stack(chosen, axis=1) == value[:, None], axis=1
-            )
-            value = tf.where(taken, last, value)
-        chosen.append(value)
-    order = tf.argsort(bits[:, 1], axis=1)
-    return tf.gather(tf.stack(chosen, axis=1), order, batch_dims=1)
-
-
-def _shuffle(
-    index: tf.Tensor, key: tf.Tensor, *, max_index: int, rounds: int
-) -> tf.Tensor:
-    """Permutes 0..max_index as the key, in 0..2**63-1, says."""
-    # The operation reads no more than the low bits of each word, 8 of them for
-    # up to 2**16 elements: keys that count upwards need mixing first.
-    words = tf.stack([key, key // 2**21, key // 2**42], axis=-1)
-    return tf.raw_ops.RandomIndexShuffle(
-        index=index,
-        seed=tf.cast(words, tf.int32),
-        max_index=tf.constant(max_index, tf.int64),
-        rounds=rounds,
-    )
 
 
 def _gather(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:

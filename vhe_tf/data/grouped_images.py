@@ -109,7 +109,7 @@ class GroupedImages(GroupedData):
             )
         labels = {name: np.asarray(ids) for name, ids in self.labels.items()}
         for name, ids in labels.items():
-            check_labels(name, ids, len(self.images))
+            check_labels(ids, len(self.images), name=name)
         object.__setattr__(self, "labels", labels)  # The class is frozen.
 
     @property
@@ -172,8 +172,17 @@ def _check_images(images: np.ndarray) -> None:
         )
 
 
-def check_labels(name: str, ids: np.ndarray, num_images: int) -> None:
-    """Raises ValueError unless `ids` can be the labels of one grouping."""
+def check_labels(ids: np.ndarray, num_images: int, *, name: str) -> None:
+    """Raises a `ValueError` if `ids` are not valid labels of one grouping.
+
+    Args:
+        ids: Array of group ids.
+        num_images: Integer. Number of images.
+        name: String. Name of the grouping, for the error.
+
+    Example:
+    >>> check_labels(np.array([0, 0, 1]), 3, name="character")
+    """
     if ids.shape != (num_images,):
         raise ValueError(
             f"`labels[{name!r}]` must hold one group id an image. "

@@ -341,7 +341,9 @@ def _fine(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _warped(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Applies one affine map an image, `[B, H, W]`."""
     with tf.device("CPU:0"):
-        warped = transform(images[..., np.newaxis], maps, images.shape[1:])
+        warped = transform(
+            images[..., np.newaxis], maps, image_size=images.shape[1:]
+        )
     return warped.numpy()[..., 0]
 
 

@@ -113,7 +113,7 @@ class RecordedImages(GroupedData):
             )
         some.labels = {name: ids[keep] for name, ids in self.labels.items()}
         for name, ids in some.labels.items():
-            check_labels(name, ids, len(some))
+            check_labels(ids, len(some), name=name)
         return some
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -140,7 +140,7 @@ class _ShardWriter:
             )
         labels = {name: np.asarray(ids) for name, ids in self._labels.items()}
         for name, ids in labels.items():
-            check_labels(name, ids, len(self._offsets))
+            check_labels(ids, len(self._offsets), name=name)
         height, width, channels = self._shape
         return RecordIndex(
             (height, width, channels),
