@@ -5,8 +5,8 @@ Run as
     python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE
         [ACCUMULATION [SEED]]]
 
-where a run in microbatches has no free nats, and the seed is a setting alone;
-"labels" in its place leaves settings equal, and the labels of one image not.
+where the seed is a setting alone; "labels" in its place leaves settings equal,
+and the labels of one image not.
 """
 
 import json
