@@ -11,6 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.trainers.conftest import ROOT
+from tests.trainers.conftest import layouts
+from tests.trainers.conftest import output_of
 
 import vhe_tf
 from tests import replica_run
@@ -20,9 +23,6 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
 from tests.test_random import FAMILIES
-from tests.trainers.conftest import ROOT
-from tests.trainers.conftest import layouts
-from tests.trainers.conftest import output_of
 from vhe_tf import distribute
 from vhe_tf import random
 from vhe_tf.models import _checks
@@ -272,11 +272,13 @@ def assert_same_run(folder, expected):
             np.testing.assert_allclose(value, want, **ROUNDING)
 
 
+@pytest.mark.integration
 def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
     end([start("mirrored", tmp_path)])
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
     replica_run.fit_as_keras_does("none", tmp_path / "one")
     program = (
@@ -299,6 +301,7 @@ def test_microbatches_come_to_the_same_as_one(
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_two_devices_in_microbatches_come_to_the_same_as_one(
     one_device, tmp_path
 ):
@@ -306,6 +309,7 @@ def test_two_devices_in_microbatches_come_to_the_same_as_one(
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
     chief, other = tmp_path / "chief", tmp_path / "other"
     end(start_two_workers(chief, other))
@@ -316,6 +320,7 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
         assert "must see the folder of the run" in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "other", [1, pytest.param("labels", marks=pytest.mark.slow)]
 )
@@ -328,6 +333,7 @@ def test_workers_of_another_run_do_not_train_together(other, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("ckpt*"))
 
 
+@pytest.mark.integration
 def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
     workers = start_two_workers(tmp_path, tmp_path, pace=0.3)
     deadline = time.monotonic() + 300

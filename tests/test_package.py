@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
 PROGRAMS = [
     path
-    for folder in ("trainers", "benchmarks")
+    for folder in ("trainers", "tools", "examples", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 

@@ -14,10 +14,15 @@ from typing import Any
 if TYPE_CHECKING:
     from vhe_tf import callbacks
     from vhe_tf import data
+    from vhe_tf import distribute
     from vhe_tf import distributions
+    from vhe_tf import errors
     from vhe_tf import evaluation
     from vhe_tf import experiments
     from vhe_tf import layers
+    from vhe_tf import models
+    from vhe_tf import objectives
+    from vhe_tf import optimizers
     from vhe_tf import random
     from vhe_tf import serving
     from vhe_tf import visualization
@@ -43,11 +48,16 @@ __all__ = [
     "callbacks",
     "data",
     "deconvolutional_vhe",
+    "distribute",
     "distributions",
+    "errors",
     "evaluation",
     "experiments",
     "layers",
     "load_model",
+    "models",
+    "objectives",
+    "optimizers",
     "pixel_cnn_vhe",
     "random",
     "save_model",

@@ -148,6 +148,7 @@ def test_a_write_goes_on_after_a_request():
     os.close(write)
 
 
+@pytest.mark.integration
 def test_before_and_after_training_a_request_ends_the_program():
     program = (
         "import os, signal, time\n"

@@ -9,7 +9,6 @@ from tests.data.conftest import REAL
 from tests.data.conftest import data_of
 from tests.data.conftest import needs_omniglot
 from vhe_tf.data import datasets
-from vhe_tf.data import sources
 from vhe_tf.data.datasets import Folder
 from vhe_tf.data.datasets import Glyphs
 from vhe_tf.data.datasets import Omniglot
@@ -233,50 +232,6 @@ def test_specs_survive_json(spec):
 
 def test_every_data_set_is_in_the_registry():
     assert set(datasets.DATASETS.values()) == {type(spec) for spec in SPECS}
-
-
-@pytest.mark.parametrize(
-    ("settings", "spec"),
-    [
-        (
-            {"dataset": "glyphs", "split": "lake", "images": "grey", "seed": 1},
-            Glyphs("grey", 1),
-        ),
-        (
-            {
-                "dataset": "omniglot",
-                "split": "vinyals",
-                "seed": 2,
-                "num_styles": 3,
-                "copies": 2,
-            },
-            Styles(Omniglot("vinyals", seed=2), 3, 2),
-        ),
-        (
-            {
-                "dataset": "folder",
-                "skip_unreadable": False,
-                "group": "person",
-                "num_levels": 86,
-                "image_size": (9, 8),
-                "seed": 3,
-            },
-            Folder("colour", (9, 8), "person", 86, 3),
-        ),
-        (
-            {
-                "dataset": "youtube_faces",
-                "skip_unreadable": True,
-                "group": "video",
-                "num_levels": 86,
-                "seed": 3,
-            },
-            YouTubeFaces("video", num_levels=86, skip_unreadable=True),
-        ),
-    ],
-)
-def test_settings_of_a_run_become_a_spec(settings, spec):
-    assert sources.spec_of(settings) == spec
 
 
 @pytest.mark.parametrize(

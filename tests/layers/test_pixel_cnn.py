@@ -347,7 +347,7 @@ def test_new_weights_change_what_a_used_sampler_draws():
 def test_a_network_can_draw_before_its_first_call():
     network = GatedPixelCNN(1, filters=4, num_blocks=2)
     pixels = BernoulliPixels()
-    noise = pixels.noise([2, 3, 4, 1], tf.constant([1, 2]))
+    noise = pixels.noise([2, 3, 4, 1], tf.constant([[1, 2]]))[0]
     conditioning = _random(2, 3, 4, 2)
     draws = network.generate(
         noise, conditioning, pixels=pixels, temperature=tf.constant(1.0)

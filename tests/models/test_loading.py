@@ -96,6 +96,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
         tmp_path / "episode.npz",
         query=episode["query"],
         support=episode["support"]["character"],
+        seed=episode["seed"],
     )
     script = textwrap.dedent(
         """
@@ -108,7 +109,7 @@ def test_a_fresh_process_revives_the_same_numbers(trained, tmp_path):
                 "query": arrays["query"],
                 "support": {"character": arrays["support"]},
                 "group_size": {"character": np.int32([5, 5, 5])},
-                "seed": np.int32([[1, 2], [3, 4], [5, 6]]),
+                "seed": arrays["seed"],
             })
         np.save(sys.argv[3], terms.elbo)
         """

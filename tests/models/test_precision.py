@@ -123,11 +123,12 @@ def test_steps_lower_the_loss(kind, mode):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
-def test_a_float16_step_in_microbatches_is_the_same(kind):
+def test_a_float16_step_in_microbatches_is_the_same():
     moves = []
     for accumulation in (1, 4):
-        model = compiled(kind, "mixed_float16", accumulation=accumulation)
+        model = compiled(
+            "deconvolutional", "mixed_float16", accumulation=accumulation
+        )
         before = values(model)
         model.train_step(tiny_episode(batch_size=BATCH_SIZE, support_size=3))
         moves.append(values(model) - before)

@@ -307,12 +307,10 @@ def _measure(
         "max_decoded",
         "seed",
     )
-    within = (
-        measuring.within if measuring.within in splits.test.labels else None
-    )
+    has_grouping = measuring.within in splits.test.labels
     settings = evaluation.EvaluationSettings(
         ways=(measuring.num_ways,),
-        within=within,
+        within=measuring.within if has_grouping else None,
         **{name: getattr(measuring, name) for name in named},
     )
     more: list[evaluation.Evaluator] = []

@@ -18,7 +18,7 @@ def alphabet_vhe(
     *,
     image_shape: Sequence[int] = (28, 28, 1),
     objective: objectives.Objective | str = objectives.Objective.VHE,
-    groups: tuple[str, str] = ("alphabet", "character"),
+    groups: Sequence[str] = ("alphabet", "character"),
 ) -> VHE:
     """Makes the hierarchical model of alphabets and characters (Eq. 21).
 

@@ -44,7 +44,7 @@ def style_vhe(
     *,
     image_shape: Sequence[int] = (28, 28, 3),
     objective: objectives.Objective | str = objectives.Objective.VHE,
-    groups: tuple[str, str] = ("character", "style"),
+    groups: Sequence[str] = ("character", "style"),
     num_levels: int = 256,
 ) -> VHE:
     """Makes the factorial model of characters and styles (Eq. 18, Figure 8).

@@ -17,16 +17,19 @@ import vhe_tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
-from tests.trainers.conftest import ROOT
-from tests.trainers.conftest import output_of
-from tests.trainers.conftest import trainer
+from tests.experiments.conftest import ROOT
+from tests.experiments.conftest import keys_of
+from tests.experiments.conftest import output_of
+from tools import learning_curves
 from vhe_tf import optimizers
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import augmentation
+from vhe_tf.experiments import evaluate
+from vhe_tf.experiments.run import Record
 
-FOLDER = ROOT / "trainers" / "without_tensorflow"
+FOLDER = ROOT / "tools" / "jax_offload"
 WHY = "needs JAX, which the package does not: pip install jax flatbuffers"
 
 EPOCHS, STEPS = 3, 4
@@ -502,10 +505,9 @@ FLAGS = [
 
 def export(out, *options):
     launch = (
-        "import runpy, sys; from tests.conftest import tiny_sizes; "
-        "sys.path[:0] = ['trainers', 'trainers/without_tensorflow']; "
-        "sys.argv[0] = 'trainers/without_tensorflow/export_run.py'\n"
-        "with tiny_sizes(): runpy.run_path(sys.argv[0], run_name='__main__')"
+        "import sys; from tests.conftest import tiny_sizes; "
+        "from tools.jax_offload import export_run\n"
+        "with tiny_sizes(): export_run.main(['export_run', *sys.argv[1:]])"
     )
     return output_of(
         [sys.executable, "-c", launch, *FLAGS, *options, f"--out={out}"]
@@ -779,12 +781,12 @@ def test_settings_that_would_be_another_run_are_refused(
 
 def load(exported, trained, run_dir):
     return output_of(
-        trainer(
+        [
+            *(sys.executable, "-m", "tools.jax_offload.load_run"),
             f"--exported={exported}",
             f"--trained={trained}",
             f"--run_dir={run_dir}",
-            script="without_tensorflow/load_run.py",
-        ),
+        ],
         TF_CPP_MIN_LOG_LEVEL="3",
     )
 
@@ -809,19 +811,15 @@ def test_what_was_trained_becomes_a_run(
     weights = np.concatenate([w.ravel() for w in model.get_weights()])
     np.testing.assert_array_equal(weights, best)
     assert model.image_shape == (28, 28, IMAGE_SHAPE[2])
-    config = json.loads((folder / "config.json").read_text())
+    experiment = Record.read(folder / "config.json").experiment
     settings = json.loads((exported / "export.json").read_text())
-    assert config == settings["flags"]
-    assert (config["epochs"], config["seed"]) == (EPOCHS, 3)
+    assert experiment.to_json() == settings["experiment"]
+    assert (experiment.epochs, experiment.seed) == (EPOCHS, 3)
     assert rows_of(folder) == rows_of(whole_run[0])
 
 
-def test_what_was_trained_has_learning_curves(
-    exported, whole_run, tmp_path, monkeypatch
-):
+def test_what_was_trained_has_learning_curves(exported, whole_run, tmp_path):
     """Means over the steps of an epoch, the same however often it is loaded."""
-    monkeypatch.syspath_prepend(str(ROOT / "trainers"))
-    learning_curves = importlib.import_module("learning_curves")
     trained = shutil.copytree(whole_run[0], tmp_path / "trained")
     rows = rows_of(trained)
     for row in rows[::2]:  # as if these were of one step, the others of three
@@ -846,27 +844,26 @@ def test_what_was_trained_has_learning_curves(
     assert len(list((tmp_path / "run" / "tensorboard").glob("events.*"))) == 1
 
 
-def test_the_other_trainers_take_it_for_a_run_of_theirs(loaded, tmp_path):
+def test_what_was_trained_is_evaluated_as_a_run(loaded, tmp_path):
     folder, _ = loaded
-    done = output_of(
-        trainer(
-            f"--model={folder}/best.keras",
-            "--num_ways=3",
-            "--shots=1",
-            "--num_trials=2",
-            "--num_samples=2",
-            "--joint_num_samples=2",
-            "--num_groups=2",
-            "--num_kl_batches=2",
-            "--within=",
-            f"--out={tmp_path}/evaluation.json",
-            script="evaluate.py",
+    out = tmp_path / "evaluation.json"
+    evaluate.evaluate(
+        evaluate.Measuring(
+            model=f"{folder}/best.keras",
+            num_ways=3,
+            shots=(1,),
+            num_tasks=2,
+            num_samples=2,
+            joint_num_samples=2,
+            num_groups=2,
+            num_kl_batches=2,
+            within="",
+            out=str(out),
         )
     )
-    assert done.returncode == 0, done.stdout
-    report = json.loads((tmp_path / "evaluation.json").read_text())
-    assert "3way_1shot" in report["accuracy"]
-    assert "character" in report["training_kl"]
+    keys = keys_of(out)
+    assert "accuracy.3way_1shot" in keys
+    assert "training_kl.character" in keys
 
 
 def test_weights_of_another_bound_are_refused(

@@ -1,0 +1,203 @@
+"""Trains tiny experiments in this process."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import tiny_sizes
+from vhe_tf.experiments import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def commanded(*arguments, sizes=tiny_sizes):
+    """Runs a command of `vhe-tf` in this process; returns what it prints.
+
+    Settings of Keras and handlers of signals are put back.
+    """
+    out = io.StringIO()
+    policy = keras.config.dtype_policy()
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with contextlib.redirect_stdout(out), sizes():
+            cli.main(["vhe-tf", *map(str, arguments)])
+    finally:
+        keras.config.set_dtype_policy(policy)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return out.getvalue()
+
+
+def failure_of(*arguments):
+    """Returns the message with which a command of `vhe-tf` fails."""
+    with pytest.raises(SystemExit) as stop:
+        commanded(*arguments)
+    assert isinstance(stop.value.code, str), stop.value.code
+    assert stop.value.code.startswith("error: ")
+    return stop.value.code
+
+
+def json_of(path):
+    return json.loads(pathlib.Path(path).read_text("utf-8"))
+
+
+def keys_of(path):
+    """Returns the keys of the measurements of a report."""
+    from vhe_tf.evaluation import Report
+
+    return list(Report.from_json(json_of(path)).by_key())
+
+
+def drawings(root, *, num_classes=15, shape=(28, 28)):
+    """Writes classes of fourteen noisy drawings each."""
+    generator = np.random.default_rng(0)
+    for index in range(num_classes):
+        prototype = generator.random(shape) < 0.1
+        (root / f"class{index:02d}").mkdir(parents=True)
+        for drawing in range(14):
+            noise = generator.random(shape) < 0.02
+            pixels = np.where(prototype ^ noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(
+                root / f"class{index:02d}" / f"{drawing}.png"
+            )
+    return root
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    return drawings(tmp_path_factory.mktemp("drawings"))
+
+
+# As little of the evaluation as there can be.
+SHORT = (
+    "--num_test_tasks=1",
+    "--num_test_groups=1",
+    "--num_test_samples=2",
+    "--seed=3",
+)
+FOLDER = (
+    "--support_size=1-3",
+    "--affine_copies=2",
+    "--batch_size=4",
+    "--epochs=2",
+    "--steps_per_epoch=2",
+    "--warmup_steps=1",
+    *SHORT,
+)
+
+
+def train_folder(image_folder, run_dir, *options):
+    return commanded(
+        "train",
+        "own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={run_dir}",
+        *FOLDER,
+        *options,
+    )
+
+
+@pytest.fixture(scope="session")
+def whole_run(image_folder, tmp_path_factory):
+    """Returns the folder of a run on drawings, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, train_folder(image_folder, folder)
+
+
+def process(*arguments, num_devices=1):
+    """Returns the command line of `vhe-tf` in a process with tiny models."""
+    launch = (
+        "import sys; from tests.conftest import tiny_sizes; "
+        "from vhe_tf.experiments import cli; import tensorflow as tf; "
+        "tf.config.set_logical_device_configuration("
+        "tf.config.list_physical_devices('CPU')[0], "
+        f"[tf.config.LogicalDeviceConfiguration()] * {num_devices})\n"
+        "with tiny_sizes(): cli.main(['vhe-tf', *sys.argv[1:]])"
+    )
+    return [sys.executable, "-c", launch, *map(str, arguments)]
+
+
+def output_of(command, **environment):
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def layouts(count):
+    """Returns TF_CONFIG for each of several processes, as if on machines."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        workers = ["{}:{}".format(*one.getsockname()) for one in sockets]
+    return [
+        json.dumps(
+            {
+                "cluster": {"worker": workers},
+                "task": {"type": "worker", "index": index},
+            }
+        )
+        for index in range(count)
+    ]
+
+
+def meanwhile(command, path, act):
+    """Runs a trainer; once it has written a file, acts on the process.
+
+    Returns:
+        Its status and what it wrote, when it has ended.
+    """
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not path.exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        act(process)
+        text, _ = process.communicate()
+    assert path.exists(), text
+    return process.returncode, text
+
+
+def signalled(command, path, number=signal.SIGKILL):
+    """Runs a trainer until it has written a file; returns what it wrote."""
+    status, text = meanwhile(
+        command, path, lambda process: process.send_signal(number)
+    )
+    assert status == (0 if number == signal.SIGTERM else -number), text
+    return text
+
+
+def interrupted(command, run_dir, number=signal.SIGKILL):
+    """Trains, interrupted after the first checkpoint; returns the first text.
+
+    The final evaluation is left out.
+    """
+    first = signalled(command, run_dir / "checkpoints" / "checkpoint", number)
+    assert not (run_dir / "last.keras").exists(), "was not signalled in time"
+    text = signalled(command, run_dir / "last.keras")
+    assert "Resuming from step" in text
+    return first

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import vhe_tf
+from tests.experiments.conftest import commanded
+from tests.experiments.conftest import drawings
+from tests.experiments.conftest import failure_of
+from tests.experiments.conftest import json_of
+from tests.experiments.conftest import keys_of
+from tests.tiny_run import tiny_model
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
+from vhe_tf.experiments import figures
+from vhe_tf.models import loading
+
+FEW = (
+    "--num_tasks=1",
+    "--num_groups=1",
+    "--num_samples=2",
+    "--joint_num_samples=2",
+)
+
+
+def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
+    """Without any flag that says where these are."""
+    model = whole_run[0] / "best.keras"
+    out = tmp_path / "new" / "report.json"
+    text = commanded(
+        "evaluate", model, f"--out={out}", *FEW, "--num_kl_batches=1"
+    )
+    keys = keys_of(out)
+    assert keys[:2] == ["accuracy.3way_1shot", "accuracy.3way_5shot"]
+    assert "training_kl.character" in keys
+    assert f"Wrote {out}." in text
+    metrics = json_of(whole_run[0] / "metrics.json")
+    assert json_of(out)["groups"] == metrics["groups"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--shots=1,many", "numbers such as 1,5"),
+        ("--shots=0", "at least 1"),
+        ("--split=lake", "--split has no effect"),
+        ("--lake_runs=nowhere.zip", "Lake's one-shot runs were not found"),
+        ("--kl_support_size=5", "needs `num_kl_batches`"),
+        ("--num_kl_batches=1 --kl_support_size=99", "at least 99 elements"),
+        ("another.keras", "Name one model"),
+        ("--model=another.keras", "Name one model"),
+        ("--data_dir=/nowhere", "must be an existing folder"),
+    ],
+)
+def test_mistakes_are_explained_before_measuring(
+    arguments, message, whole_run, tmp_path
+):
+    out = tmp_path / "new" / "report.json"
+    said = failure_of(
+        "evaluate",
+        whole_run[0] / "best.keras",
+        f"--out={out}",
+        *arguments.split(),
+    )
+    assert message in said
+    assert not out.parent.exists()
+
+
+def test_images_of_another_size_are_rejected(tmp_path):
+    loading.save_model(tiny_model(), tmp_path / "best.keras")
+    said = failure_of("evaluate", tmp_path / "best.keras", "--dataset=glyphs")
+    assert "(8, 8, 1). Received: (28, 28, 1)" in said
+
+
+def test_the_kl_of_training_needs_the_settings_of_a_run(tmp_path):
+    said = failure_of("evaluate", tmp_path / "best.keras", "--num_kl_batches=1")
+    assert "no config.json beside" in said
+
+
+def test_classes_that_were_trained_on_are_rejected(tmp_path):
+    models = []
+    for seed in (0, 1):
+        run = Run(
+            tmp_path / str(seed),
+            Experiment(split="random1200", seed=seed),
+        )
+        run.begin()
+        loading.save_model(tiny_model(), run.best)
+        models.append(run.best)
+    for arguments in (["--split=lake"], ["--lake_runs=x"]):
+        assert "trained on classes that are tested on" in failure_of(
+            "evaluate", models[0], *arguments
+        )
+    with pytest.raises(ValueError, match="trained on classes that are tested"):
+        figures.draw_side_by_side(models, tmp_path / "grid.png")
+
+
+def test_models_are_drawn_side_by_side(whole_run, tmp_path):
+    out = tmp_path / "grid.png"
+    model = whole_run[0] / "best.keras"
+    figures.draw_side_by_side([model, model], out, num_samples=2)
+    with Image.open(out) as image:
+        # Three test classes; 5 images, then 2 samples of each model.
+        assert image.height // 3 == 3 * 30
+        assert image.width // 3 == 9 * 30 + 2 * 8
+    other = tmp_path / "best.keras"
+    loading.save_model(tiny_model(), other)
+    with pytest.raises(ValueError, match=r"of shape \(8, 8, 1\)"):
+        figures.draw_side_by_side([model, other], out)
+
+
+def test_new_images_of_the_class_of_an_image_are_drawn(whole_run, tmp_path):
+    [cue] = drawings(tmp_path, num_classes=1).glob("*/3.png")
+    out = tmp_path / "samples.png"
+    commanded(
+        "draw",
+        cue,
+        f"--model={whole_run[0] / 'best.keras'}",
+        f"--out={out}",
+        "--num_samples=3",
+    )
+    with Image.open(out) as image:
+        assert image.size == (3 * (4 * 30 + 8), 3 * 30)
+        shown = np.asarray(image.convert("L"))[: 3 * 28 : 3, : 3 * 28 : 3]
+    with Image.open(cue) as image:
+        np.testing.assert_array_equal(shown, np.asarray(image))
+
+
+def test_images_are_classified_by_those_of_each_class(image_folder, whole_run):
+    text = commanded(
+        "classify",
+        image_folder / "class04" / "0.png",
+        f"--support={image_folder}",
+        f"--model={whole_run[0] / 'best.keras'}",
+        "--num_samples=2",
+    )
+    lines = [line.split() for line in text.splitlines()[1:]]
+    assert {name for name, _ in lines} == {f"class{i:02d}" for i in range(15)}
+    shares = [float(share.rstrip("%")) for _, share in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["draw"], "Name one or more images"),
+        (["draw", "no.png", "--model=no"], "not a file"),
+        (["classify", "--support=x"], "Name one or more images"),
+        (["classify", "q.png"], "support"),
+        (["export", "--out=x"], "Name one model"),
+        (["serve"], "name a model"),
+        (["train"], "Name one experiment"),
+        (["dance"], "no command 'dance'"),
+    ],
+)
+def test_mistakes_of_commands_are_explained(arguments, message):
+    assert message in failure_of(*arguments)
+
+
+def test_experiments_are_listed():
+    lines = commanded("list").splitlines()
+    assert lines[0].startswith("omniglot ")
+    assert any(line.startswith("table1_pixel_cnn_vhe_cpu ") for line in lines)
+
+
+def test_commands_are_listed():
+    text = commanded("--help")
+    for command in ("train", "evaluate", "draw", "classify", "serve"):
+        assert f"  {command} " in text
+
+
+def test_a_shipped_model_has_a_name():
+    model = vhe_tf.load_model("omniglot_pixel_cnn_small")
+    assert model.image_shape == (28, 28, 1)
+
+
+@pytest.mark.integration
+def test_a_model_is_exported(whole_run, tmp_path):
+    commanded(
+        "export",
+        whole_run[0] / "best.keras",
+        f"--out={tmp_path / 'exported'}",
+        "--num_samples=2",
+        "--nowarmup",
+    )
+    assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()

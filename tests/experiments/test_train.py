@@ -1,0 +1,382 @@
+import runpy
+import shutil
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import vhe_tf
+from tests.conftest import tiny_sizes
+from tests.experiments.conftest import FOLDER
+from tests.experiments.conftest import ROOT
+from tests.experiments.conftest import SHORT
+from tests.experiments.conftest import commanded
+from tests.experiments.conftest import failure_of
+from tests.experiments.conftest import json_of
+from tests.experiments.conftest import keys_of
+from tests.experiments.conftest import train_folder
+from tests.tiny_run import assert_same_models
+from tests.tiny_run import tiny_model
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
+from vhe_tf.experiments import building
+from vhe_tf.experiments import get
+from vhe_tf.experiments import train
+from vhe_tf.models import loading
+
+GLYPHS = (
+    "--dataset=glyphs",
+    "--support_size=1-2",
+    "--symmetries=1",
+    "--batch_size=4",
+    "--epochs=1",
+    "--steps_per_epoch=2",
+    "--num_validation_groups=4",
+    *SHORT,
+)
+
+
+# Command lines ---------------------------------------------------------------
+
+
+def _read(*words, default=None):
+    return train.read(["train", *words], usage="Trains.", default=default)
+
+
+def test_a_name_chooses_settings_evaluation_and_folder():
+    arguments = _read("quickstart")
+    assert arguments.experiment == get("quickstart")
+    assert arguments.evaluation.num_test_tasks == 20
+    assert arguments.run_dir == "runs/quickstart"
+    assert _read("--experiment=quickstart") == arguments
+
+
+def test_flags_override_what_the_name_chooses():
+    arguments = _read(
+        "quickstart", "--epochs=2", "--num_test_tasks=3", "--run_dir=x"
+    )
+    assert arguments.experiment.epochs == 2
+    assert arguments.experiment.affine_copies == 4
+    assert arguments.evaluation.num_test_tasks == 3
+    assert arguments.evaluation.num_test_groups == 20
+    assert arguments.run_dir == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Name one experiment"),
+        (["quickstart", "omniglot"], "Name one experiment"),
+        (["quikstart"], "Did you mean quickstart"),
+        (["quickstart", "--symmetries=3"], "--symmetries must be 1, 2, 4 or 8"),
+        (["quickstart", "--split=lake"], "--split has no effect"),
+        (["quickstart", "--support_size=five"], "a range such as 1-10"),
+        (["quickstart", "--epoch=3"], "Unknown command line flag 'epoch'"),
+    ],
+)
+def test_mistakes_of_a_command_line_are_explained(words, message):
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        _read(*words)
+
+
+def test_a_trainer_needs_a_folder_unless_it_names_an_experiment():
+    with pytest.raises(SystemExit, match="--run_dir is required"):
+        _read("--epochs=2", default="omniglot")
+    arguments = _read("--experiment=quickstart", default="omniglot")
+    assert arguments.run_dir == "runs/quickstart"
+
+
+def test_help_begins_with_the_folder_of_the_run(capsys):
+    with pytest.raises(SystemExit) as stop:
+        _read("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.index("--run_dir") < text.index("--data_dir")
+    assert text.index("--data_dir") < text.index("--experiment")
+
+
+# Building --------------------------------------------------------------------
+
+
+def test_ema_weights_forget_the_initial_weights():
+    experiment = Experiment(ema=0.999, warmup_steps=0, epochs=1)
+    model = tiny_model()
+    building.compile_model(model, experiment)
+    optimizer, variables = model.optimizer, model.trainable_variables
+    optimizer.build(variables)
+    weights, averages = [], []
+    for _ in range(4):
+        optimizer.apply([tf.ones_like(v) for v in variables])
+        weights.append(variables[0].numpy().ravel())
+        with optimizers_ema(model):
+            averages.append(variables[0].numpy().ravel())
+    expected = weights[0]
+    for t in range(1, 4):
+        momentum = (1 + t) / (10 + t)
+        expected = momentum * expected + (1 - momentum) * weights[t]
+    np.testing.assert_allclose(averages[-1], expected, rtol=1e-6)
+    assert not np.allclose(weights[0], weights[-1], rtol=1e-4)
+
+
+def optimizers_ema(model):
+    return vhe_tf.callbacks.ema_weights(model)
+
+
+def test_the_learning_rate_rises_and_falls():
+    experiment = Experiment(
+        epochs=2, steps_per_epoch=10, warmup_steps=4, learning_rate=0.5
+    )
+    schedule = building.make_optimizer(experiment)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 2, 4, 12, 20)]
+    # A line, then half a period of a cosine over the other 16 steps.
+    np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0.25, 0], atol=1e-7)
+
+
+def test_weights_that_may_have_seen_the_validation_set_are_told_of(
+    tmp_path, capsys
+):
+    experiment = Experiment(dataset="glyphs")
+    others = [
+        (experiment, False),
+        (Experiment(dataset="glyphs", seed=1), True),
+        (Experiment(dataset="folder", seed=1), False),
+        (None, False),
+    ]
+    for number, (trained, is_told) in enumerate(others):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if trained:
+            Run(folder, trained).begin()
+        loading.save_model(tiny_model(), folder / "best.keras")
+        building._initialize(
+            tiny_model(), str(folder / "best.keras"), experiment
+        )
+        said = capsys.readouterr().out
+        assert ("another --seed or --split" in said) == is_told
+        assert ("cannot determine" in said) == (trained is None)
+
+
+def test_weights_of_another_architecture_are_rejected(tmp_path):
+    path = tmp_path / "best.keras"
+    loading.save_model(tiny_model(), path)
+    with tiny_sizes():
+        other = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
+    with pytest.raises(ValueError, match="architecture and size that this run"):
+        building._initialize(other, str(path), Experiment())
+
+
+# Training --------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    folder, text = whole_run
+    for name in (
+        "best.keras",
+        "last.keras",
+        "config.json",
+        "metrics.json",
+        "pictures/conditional.png",
+        "pictures/reconstruction.png",
+        "pictures/unconditional.png",
+    ):
+        assert (folder / name).is_file(), name
+    for part in ("", "pictures"):
+        assert list((folder / "tensorboard" / part).glob("events.out.*"))
+    assert "accuracy.3way_1shot" in keys_of(folder / "metrics.json")
+    assert "epoch 2/2" in text
+    assert "3-way 1-shot accuracy on unseen classes" in text
+    assert "Next:" in text
+    assert not list(folder.rglob("*.partial*"))
+
+
+def test_more_epochs_resume_a_run(image_folder, whole_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run[0], folder)
+    text = train_folder(image_folder, folder, "--epochs=3")
+    assert "Resuming from step 4" in text
+    assert "epoch 3/3" in text
+    assert "epoch 2/3" not in text
+    settings = json_of(folder / "config.json")
+    assert settings["experiment"]["epochs"] == 3
+
+
+def test_the_trainer_to_copy_trains_the_same_weights(
+    image_folder, whole_run, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    arguments = [
+        "--experiment=own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={folder}",
+        *FOLDER,
+    ]
+    monkeypatch.setattr(sys, "argv", ["omniglot.py", *arguments])
+    trainer = ROOT / "trainers" / "omniglot.py"
+
+    def run_trainer(_):
+        with tiny_sizes():
+            runpy.run_path(str(trainer), run_name="__main__")
+
+    monkeypatch.setattr("vhe_tf.experiments.cli.main", run_trainer)
+    commanded()
+    assert_same_models(folder, whole_run[0])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "image_size"),
+    [
+        ("--objective=rescale --kl_warmup_steps=3", (28, 28)),
+        (
+            "--objective=resample --ema=0 --images=grey --symmetries=2 "
+            "--support_size=2 --image_size=20x16 --accumulation=2 "
+            "--precision=mixed_bfloat16",
+            (20, 16),
+        ),
+        pytest.param(
+            "--objective=neural_statistician --jit_compile",
+            (28, 28),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_every_option_trains(options, image_size, image_folder, tmp_path):
+    train_folder(image_folder, tmp_path, *options.split(), "--epochs=1")
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    assert model.image_shape == (*image_size, 1)
+    assert "joint_nll" in keys_of(tmp_path / "metrics.json")
+
+
+@pytest.mark.integration
+def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
+    train_folder(
+        image_folder,
+        tmp_path,
+        "--architecture=pixel_cnn",
+        "--objective=rescale",
+        "--symmetries=1",
+        "--affine_copies=1",
+        "--batch_size=2",
+        "--epochs=1",
+    )
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    assert [latent.name for latent in model.latents] == ["character", "pose"]
+    assert model.objective == "rescale"
+    for name in ("conditional", "reconstruction", "unconditional"):
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as image:
+            # Ink, paper and gaps: samples, no shades.
+            assert len(np.unique(np.asarray(image))) == 3
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("name", "options", "latents", "keys", "picture"),
+    [
+        (
+            "omniglot_alphabets",
+            [],
+            ["alphabet", "character", "element"],
+            {"accuracy.8way_5shot_by_alphabet", "probe.alphabet.alphabet"},
+            # A row for each of 8 unseen alphabets; 1 image, 8 samples, 5
+            # images, 8 samples.
+            ("levels", (22 * 30 + 3 * 8, 8 * 30)),
+        ),
+        pytest.param(
+            "omniglot_styles",
+            ["--num_styles=4", "--copies=1", "--oracle_epochs=1"],
+            ["character", "style", "pose"],
+            {"accuracy.4way_1shot_by_style", "transfer.style"},
+            # 8 contents on the left, 4 styles on top.
+            ("transfer", (5 * 30 + 8, 9 * 30 + 8)),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_structures_train(name, options, latents, keys, picture, tmp_path):
+    text = commanded("train", name, f"--run_dir={tmp_path}", *GLYPHS, *options)
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    assert [latent.name for latent in model.latents] == latents
+    assert keys <= set(keys_of(tmp_path / "metrics.json"))
+    assert "linear probe of character, from one image: " in text
+    file, size = picture
+    with Image.open(tmp_path / "pictures" / f"{file}.png") as image:
+        assert (image.width // 3, image.height // 3) == size
+
+
+# Mistakes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--support_size=50", "needs at least 50 elements"),
+        ("--image_size=28x20", "pass symmetries=2, to mirror only"),
+        ("--init=nowhere.keras", "is not a file"),
+        ("--skip_corrupt", "--skip_corrupt has no effect"),
+        ("--data_dir=/nowhere", "must be an existing folder"),
+    ],
+)
+def test_mistakes_are_explained_and_leave_nothing(
+    option, message, image_folder, tmp_path
+):
+    run_dir = tmp_path / "run"
+    said = failure_of(
+        "train",
+        "own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={run_dir}",
+        *FOLDER,
+        option,
+    )
+    assert message in said
+    assert not run_dir.exists()
+
+
+def test_another_run_is_rejected(image_folder, whole_run):
+    said = failure_of(
+        "train",
+        "own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={whole_run[0]}",
+        *FOLDER,
+        "--seed=7",
+    )
+    assert "seed: 3 there, 7 here" in said
+
+
+def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
+    image_folder, whole_run, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(image_folder, data)
+    shutil.copytree(data / "class03", data / "class99")
+    said = failure_of(
+        "train",
+        "own_images",
+        f"--data_dir={data}",
+        f"--run_dir={whole_run[0]}",
+        *FOLDER,
+    )
+    assert "began with other classes than the data have now" in said
+
+
+def test_weights_that_have_seen_the_test_classes_are_rejected(
+    image_folder, whole_run, tmp_path
+):
+    said = failure_of(
+        "train",
+        "own_images",
+        f"--data_dir={image_folder}",
+        f"--run_dir={tmp_path / 'run'}",
+        *FOLDER,
+        f"--init={whole_run[0] / 'best.keras'}",
+        "--seed=7",
+    )
+    assert "trained on classes that are tested on here" in said
+
+
+def test_the_precision_of_a_run_does_not_outlive_it():
+    assert keras.config.dtype_policy().name == "float32"
