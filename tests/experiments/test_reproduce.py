@@ -536,7 +536,7 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
     images = np.random.default_rng(0).integers(0, 2, (72, 8, 8, 1))
     images = images.astype(np.float32)
     _, held = datasets.hold_out_groups(
-        GroupedImages(images, labels), name, num_groups, seed=5
+        GroupedImages(images, labels), name, num_groups=num_groups, seed=5
     )
     held_out = np.isin(labels[name], held.group_ids(name))
     model = tiny_vhe(structure)
