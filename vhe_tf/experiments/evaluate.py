@@ -310,7 +310,7 @@ def _measure(
     has_grouping = measuring.within in splits.test.labels
     settings = evaluation.EvaluationSettings(
         ways=(measuring.num_ways,),
-        within=within,
+        within=measuring.within if has_grouping else None,
         **{name: getattr(measuring, name) for name in named},
     )
     more: list[evaluation.Evaluator] = []
