@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(items):
         if "trainers" in item.path.parts:
             item.add_marker(pytest.mark.integration)
     # Two processes then end at about the same time.
-    items.sort(key=lambda item: "trainers" not in item.path.parts)
+    longest = {"trainers", "models"}
+    items.sort(key=lambda item: longest.isdisjoint(item.path.parts))
 
 
 def assert_distribution_shape(d, *, batch, event):

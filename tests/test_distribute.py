@@ -278,6 +278,7 @@ def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
     assert_same_run(tmp_path, one_device)
 
 
+@pytest.mark.integration
 def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
     replica_run.fit_as_keras_does("none", tmp_path / "one")
     program = (

@@ -208,9 +208,7 @@ def test_the_template_and_the_pose_are_latents(tinies):
     assert tinies["small"].latents[1].parents == ("character",)
 
 
-@pytest.mark.parametrize(
-    "image_shape", [(8, 8, 1), (9, 7, 2), (5, 11, 3), (1, 6, 1)]
-)
+@pytest.mark.parametrize("image_shape", [(9, 7, 2), (5, 11, 3), (1, 6, 1)])
 @pytest.mark.parametrize("size", ["small", "published"])
 def test_images_of_any_shape_are_bounded_and_drawn(size, image_shape):
     # The published depth and width for every size but one, to be quick.

@@ -493,14 +493,6 @@ def test_evaluation_reports_the_bound_itself(scratch):
     _assert_equal(model.get_weights(), before)
 
 
-def test_predicting_returns_the_terms_of_every_episode(scratch):
-    terms = scratch.predict(_dataset(tiny_episode()), verbose=0)
-    assert isinstance(terms, ElboTerms)
-    np.testing.assert_allclose(
-        terms.elbo, np.tile(scratch(tiny_episode()).elbo, 3), rtol=1e-5
-    )
-
-
 def test_fitting_compiles_under_xla():
     model = tiny_vhe("factorial")
     model.compile(keras.optimizers.SGD(0.01), jit_compile=True)

@@ -104,6 +104,7 @@ def page(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "DEMO", page)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("model", "sampling", "shown"),
     [
@@ -133,6 +134,7 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
     assert result["status"] == ""
 
 
+@pytest.mark.integration
 def test_a_visitor_is_told_what_went_wrong(exports, page):
     _, path = exports("deconvolutional")
     with local.LocalServer(path.parent, port=0) as server:

@@ -233,7 +233,7 @@ def train(arguments: Arguments) -> Run:
         )
         draw = pictures.painter(experiment, splits)
     with failures_end_quietly():
-        run.begin(data_dir=machine.data_dir)
+        begin(arguments, run, model)
         model.fit(
             training,
             validation_data=validation,
