@@ -233,7 +233,7 @@ def train(arguments: Arguments) -> Run:
         )
         draw = pictures.painter(experiment, splits)
     with failures_end_quietly():
-        begin(arguments, run, model)
+        begin(arguments, run, model=model)
         model.fit(
             training,
             validation_data=validation,
