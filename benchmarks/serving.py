@@ -22,7 +22,7 @@ from absl import flags
 from measure import Figure
 
 import vhe_tf
-from vhe_tf.serving.client import Client
+from vhe_tf.serving import Client
 from vhe_tf.serving.exporting import export
 from vhe_tf.serving.local import LocalServer
 

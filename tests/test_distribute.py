@@ -19,9 +19,9 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
-from tests.experiments.conftest import ROOT
-from tests.experiments.conftest import layouts
-from tests.experiments.conftest import output_of
+from tests.processes import ROOT
+from tests.processes import layouts
+from tests.processes import output_of
 from tests.test_random import FAMILIES
 from vhe_tf import distribute
 from vhe_tf import random

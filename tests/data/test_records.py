@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import tiny_vhe
 from tests.data.conftest import assert_same_images
 from tests.data.conftest import assert_same_labels
-from tests.experiments.conftest import ROOT
+from tests.processes import ROOT
 from vhe_tf._utils import atomic_io
 from vhe_tf.data import MISSING
 from vhe_tf.data import Augmentation

@@ -23,6 +23,7 @@ from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
 from vhe_tf.serving import export
+from vhe_tf.serving.local import Limits
 from vhe_tf.serving.local import LocalServer
 
 IMAGE = (2, 2, 1)
@@ -206,9 +207,7 @@ def server(saved_model):
     with LocalServer(
         saved_model,
         port=0,
-        max_request_mib=1.0,
-        max_rows=64,
-        max_items=640,
+        limits=Limits(max_request_mib=1.0, max_rows=64, max_items=640),
         log=lambda line: None,
     ) as local_server:
         yield local_server

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from vhe_tf.serving import _application
 from vhe_tf.serving import local
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -99,9 +100,9 @@ def page(monkeypatch, tmp_path):
     """Puts the visit at the end of the page that the server sends."""
     page = tmp_path / "index.html"
     page.write_text(
-        local.DEMO.read_text(encoding="utf-8") + _VISIT, encoding="utf-8"
+        _application.DEMO.read_text(encoding="utf-8") + _VISIT, encoding="utf-8"
     )
-    monkeypatch.setattr(local, "DEMO", page)
+    monkeypatch.setattr(_application, "DEMO", page)
 
 
 @pytest.mark.integration

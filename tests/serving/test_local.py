@@ -19,6 +19,8 @@ from hypothesis import strategies
 from werkzeug import test as werkzeug_test
 
 from tests.serving.conftest import example_inputs
+from vhe_tf.serving import _application
+from vhe_tf.serving import _saved_model
 from vhe_tf.serving import local
 from vhe_tf.serving.json_tensors import RequestError
 
@@ -123,9 +125,9 @@ def test_a_version_that_is_not_there_is_refused(tmp_path, saved_model, version):
 @pytest.mark.parametrize(
     "limit", ["max_request_mib", "max_concurrent", "max_rows", "max_items"]
 )
-def test_limits_must_be_positive(saved_model, limit):
+def test_limits_must_be_positive(limit):
     with pytest.raises(ValueError, match=r"must be positive.*=0"):
-        local.LocalServer(saved_model, port=0, **{limit: 0})
+        local.Limits(**{limit: 0})
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
@@ -137,7 +139,7 @@ def test_a_port_that_is_none_is_refused(saved_model, port):
 def test_a_port_that_is_taken_is_an_error(server, saved_model):
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(
-        OSError, match=f"Port {port} of 127.0.0.1 cannot .* in use"
+        OSError, match=f"Cannot listen on port {port} of 127.0.0.1: .* in use"
     ):
         local.LocalServer(saved_model, port=port)
 
@@ -429,7 +431,7 @@ def test_inputs_that_are_missing_or_unknown_are_named(server, inputs):
         ({"b64": "?"}, "Unable to base64 decode"),
         ({"b64": "AA==", "more": 1}, "not formatted correctly for base64"),
         (3, "3 is not of expected type: string"),
-        ("\ud800", "is no text"),
+        ("\ud800", "is not valid Unicode"),
     ],
 )
 def test_strings_that_are_refused(server, text, message):
@@ -516,7 +518,7 @@ class _SlowModel:
     version = 1
 
     def __init__(self):
-        self.signatures = {"serving_default": local._Signature({}, {})}
+        self.signatures = {"serving_default": _saved_model.Signature({}, {})}
         self.signature_json = {}
         self.started = threading.Semaphore(0)
         self.may_end = threading.Event()
@@ -529,13 +531,13 @@ class _SlowModel:
 
 def _client(model, *, patience=0.01, log=lambda line: None, **limits):
     limits = {
-        "concurrent": 1,
-        "request_bytes": 99,
-        "rows": 9,
-        "items": 9,
+        "max_concurrent": 1,
+        "max_request_mib": 1e-4,
+        "max_rows": 9,
+        "max_items": 9,
     } | limits
-    application = local._Application(
-        model, local._Limits(**limits), log, patience=patience
+    application = _application.Application(
+        model, limits=local.Limits(**limits), log=log, patience=patience
     )
     return werkzeug_test.Client(application)
 
@@ -561,7 +563,7 @@ def test_a_request_too_many_is_sent_away():
 
 
 def test_no_more_wait_than_may(monkeypatch):
-    monkeypatch.setattr(local, "_MAX_WAITING", 0)
+    monkeypatch.setattr(_application, "_MAX_WAITING", 0)
     model = _SlowModel()
     client = _client(model, patience=60.0)
 
@@ -573,7 +575,7 @@ def test_no_more_wait_than_may(monkeypatch):
         assert model.started.acquire(timeout=60)
         refused = ask()
         assert refused.status_code == 503
-        assert "Too many requests wait" in refused.json["error"]
+        assert "Too many requests are waiting" in refused.json["error"]
         model.may_end.set()
         assert first.result().status_code == 200
 
@@ -604,7 +606,7 @@ def test_a_client_that_falls_silent_is_dropped(server, monkeypatch, leaves):
             connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
     assert answer.startswith("HTTP/1.1 408 ")
-    assert "did not arrive whole" in answer
+    assert "request was incomplete" in answer
     _assert_lives(server)
 
 
@@ -720,7 +722,10 @@ def real(exports):
 
     call.signatures = loaded.signatures
     call.loaded = loaded  # the functions die with it
-    with local.LocalServer(path.parent, port=0, **QUIETLY) as server:
+    limits = local.Limits(max_concurrent=4)  # no request waits for another
+    with local.LocalServer(
+        path.parent, port=0, limits=limits, **QUIETLY
+    ) as server:
         yield server, call
 
 
@@ -752,7 +757,7 @@ def test_a_real_model_under_load_answers_each_its_own(real):
     server, call = real
     names = sorted(set(call.signatures) - {"serving_default"})
     tasks = []
-    for index in range(4 * len(names)):
+    for index in range(2 * len(names)):
         name = names[index % len(names)]
         inputs = example_inputs(
             call.signatures[name],
@@ -869,11 +874,11 @@ def test_the_server_of_a_real_model_lives_after_all_that(real):
     ],
 )
 def test_errors_of_the_graph_are_told_without_its_nodes(message, useful):
-    assert local._useful(message) == useful
+    assert _saved_model.readable_error(message) == useful
 
 
 def test_errors_of_the_graph_keep_their_kind(saved_model):
-    model = local._SavedModel(saved_model, None)
+    model = _saved_model.SavedModel(saved_model, None)
     for kind, status in [
         (tf.errors.ResourceExhaustedError, 429),
         (tf.errors.InternalError, 500),
@@ -896,10 +901,10 @@ def test_errors_of_the_graph_keep_their_kind(saved_model):
 
 
 def test_the_demonstration_is_served_where_there_is_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(local, "DEMO", tmp_path / "index.html")
+    monkeypatch.setattr(_application, "DEMO", tmp_path / "index.html")
     client = _client(_SlowModel())
     assert client.get("/").status_code == 404
-    local.DEMO.write_text("<title>é</title>", encoding="utf-8")
+    _application.DEMO.write_text("<title>é</title>", encoding="utf-8")
     response = client.get("/")
     assert response.status_code == 200
     assert response.content_type == "text/html; charset=utf-8"
@@ -922,7 +927,7 @@ def test_help_comes_without_tensorflow(capsys):
         text=True,
         timeout=60,
     )
-    for words in ("Production is TensorFlow Serving", "--max_request_mib"):
+    for words in ("Use TensorFlow Serving in production", "--max_request_mib"):
         assert words in ran.stdout
 
 
@@ -931,7 +936,7 @@ def test_a_mistaken_folder_ends_quietly(tmp_path, capsys):
         SystemExit, match="error: Expected a version of a Saved"
     ):
         local.main([str(tmp_path / "none")])
-    assert "this is not it" in capsys.readouterr().out
+    assert "Use TensorFlow Serving in production" in capsys.readouterr().out
 
 
 @pytest.mark.integration
@@ -953,17 +958,17 @@ def test_the_command_serves_until_it_is_interrupted(saved_model):
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("Ctrl-C"):
+            if line.startswith("Press Ctrl-C"):
                 break
         said = "".join(lines)
-        assert "Production is TensorFlow Serving, and this is not it." in said
+        assert "Use TensorFlow Serving in production." in said
         url = re.search(r"Serving tiny, version 10, at (\S+)", said)[1]
         assert url.startswith("http://127.0.0.1:")
         assert requests.get(url, timeout=30).ok
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         assert re.search(r"GET /v1/models/tiny 200 \d+ ms\n", out)
-        assert out.endswith("Ended.\n")
+        assert out.endswith("Stopped.\n")
         assert process.returncode == 0
     finally:
         process.kill()

@@ -1,7 +1,7 @@
-"""A trained VHE as a service: its export, a client, a development server.
+"""Serving of a trained VHE: export, client, development server.
 
-`export` needs TensorFlow; `Client` speaks REST with neither TensorFlow nor
-Keras, so both are loaded on first use.
+`export` imports TensorFlow; `Client` over REST imports neither TensorFlow nor
+Keras. Both are therefore imported on first use.
 """
 
 import importlib
@@ -15,7 +15,7 @@ _PUBLIC = {
 
 __all__ = ["Client", "ServingError", "export"]
 
-# Declared for those who read or check the code; found by `__getattr__`.
+# Declared for type checkers; `__getattr__` finds the objects.
 Client: Any
 ServingError: Any
 export: Any

@@ -1,10 +1,10 @@
-"""Exports a trained VHE as a SavedModel that TensorFlow Serving can serve.
+"""Export of a trained VHE as a SavedModel for TensorFlow Serving.
 
-The signatures hold for gRPC, for both JSON formats of the REST front end, and
-for batching by the server: every input and output has rank 1 or more and the
-same unknown first dimension, chance comes from one seed a row, and what a row
-gets does not depend on the rows beside it. Only TensorFlow's own operations
-occur, none that demands XLA; this package is not needed where it is served.
+The signatures work over gRPC, in both JSON formats of the REST API, and with
+batching by the server. Every input and output has rank 1 or more and the same
+unknown first dimension, the batch. Each row has one seed, and its result does
+not depend on the other rows. The graph contains only operations of TensorFlow
+itself and does not require XLA; the server does not need this package.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from vhe_tf.models.vhe import VHE
 
 __all__ = ["export", "signatures"]
 
-# Images to decode at once, draws and classes counted: what bounds the memory.
+# Images that are decoded at once, over samples and classes. Bounds the memory.
 _MAX_DECODED = 160
 
 _Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
@@ -46,28 +46,36 @@ def export(
     version: int | None = None,
     warmup: bool = True,
 ) -> pathlib.Path:
-    """Writes a SavedModel, whole or not at all.
+    """Writes a SavedModel atomically.
 
     Args:
-        model: The model.
-        folder: The model's folder, which TensorFlow Serving watches; the
-            version is a folder in it.
-        num_samples: Draws of the group latents to classify and to estimate
-            likelihoods; 20 in the paper. Fixed in the export.
-        num_element_samples: Draws of the per-element latents for each.
-        version: Positive int; default one more than the largest there is.
-        warmup: Write a request for each signature, which the server runs
-            before it says that it is ready. Needs `vhe_tf[serving]`.
+        model: `VHE`. The model.
+        folder: Path of the model's folder, which TensorFlow Serving watches.
+            The version becomes a folder in it.
+        num_samples: Integer. Number of posterior samples of the group latents
+            per classification and likelihood, fixed in the export. Defaults to
+            20, as in the paper.
+        num_element_samples: Integer. Number of samples of the per-element
+            latents per sample of the group latents. Defaults to 1.
+        version: Positive integer. Defaults to one more than the largest
+            version in the folder.
+        warmup: Boolean. Whether to write one request per signature, which the
+            server runs before it reports that it is ready. Needs
+            `vhe_tf[serving]`. Defaults to True.
 
     Returns:
-        The folder of the version.
+        Path of the version.
 
     Raises:
-        FileExistsError: If that version exists.
-        NotWrittenError: If it cannot be written, as on a full disk. Nothing is
-            left of it.
-        ValueError: If `version` or a number of draws is not positive.
-        ImportError: If `warmup` is asked for without `vhe_tf[serving]`.
+        FileExistsError: If the version exists.
+        NotWrittenError: If writing fails, for example because the disk is full.
+            No partial version remains.
+        ValueError: If `version` or a number of samples is not positive.
+        ImportError: If `warmup` is True and `vhe_tf[serving]` is not installed.
+
+    Example:
+    >>> export(model, folder / "new", num_samples=1).name
+    '1'
     """
     folder = pathlib.Path(folder)
     if version is None:
@@ -79,8 +87,8 @@ def export(
     target = folder / str(version)
     if target.exists():
         raise FileExistsError(
-            f"{target} exists, and a version that may be served is never "
-            "overwritten. Leave `version` out for the next one."
+            f"{target} exists. A server may use it, so it is never "
+            "overwritten. Omit `version` to write the next version."
         )
     if warmup:
         _serving_apis()  # before the work
@@ -105,7 +113,12 @@ def export(
 
 
 def versions(folder: pathlib.Path) -> list[int]:
-    """Returns the versions in a model's folder, the smallest first."""
+    """Returns the versions in a model's folder, the smallest first.
+
+    Example:
+    >>> versions(folder)
+    [1]
+    """
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
@@ -113,13 +126,13 @@ def versions(folder: pathlib.Path) -> list[int]:
 
 @contextlib.contextmanager
 def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder beside the target that takes its name at the end."""
-    # No number, so that no server takes it for a version.
+    """Yields a temporary folder that is renamed to the target at the end."""
+    # Not a number, so that a server does not load it as a version.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     with atomic_io.failures_are_told(target), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with contextlib.suppress(OSError):  # no locks: none is removed either
+        with contextlib.suppress(OSError):  # a file system without locks
             stack.enter_context(atomic_io.locked(partial))
         _remove_abandoned(target.parent)
         yield partial
@@ -129,7 +142,7 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _remove_abandoned(folder: pathlib.Path) -> None:
-    """Removes what exports that were killed have left half written."""
+    """Removes the partial folders of exports that were killed."""
     for partial in folder.glob(".*.partial"):
         with contextlib.suppress(OSError), atomic_io.locked(partial):
             shutil.rmtree(partial)
@@ -138,37 +151,42 @@ def _remove_abandoned(folder: pathlib.Path) -> None:
 def signatures(
     model: VHE, *, num_samples: int = 20, num_element_samples: int = 1
 ) -> dict[str, Any]:
-    """Returns the functions that a server offers, by name.
+    """Returns the functions of an export by name.
 
-    With one group latent its support is called `support`, its parameters
-    `mean` and `stddev`, and the functions are `classify`, `classify_encoded`,
-    `encode`, `log_likelihood`, `sample`, `sample_encoded` and `sample_prior`.
+    If the model has one group latent, the functions are `classify`,
+    `classify_encoded`, `encode`, `log_likelihood`, `sample`, `sample_encoded`
+    and `sample_prior`. The support is called `support`, the parameters of the
+    posterior `mean` and `stddev`.
 
-    With several, there are two kinds:
+    If the model has several group latents, there are two kinds of functions:
 
     - For each group latent g, `classify_{g}`, `encode_{g}` and `sample_{g}`
-      take images that share g, as `support`. The latents above g are inferred
-      from the same images; any other is drawn from its prior to sample, and
-      integrated out to classify. `encode_{g}` gives g at the means of the
-      latents above it. `classify` is that of the last group latent in the
-      graph.
+      take images that share g, as `support`. They infer the parents of g from
+      the same images. All other latents are sampled from their priors in
+      `sample_{g}` and integrated out in `classify_{g}`. `encode_{g}` returns
+      the posterior of g given the means of its parents. `classify` is that of
+      the last group latent in the graph.
     - `encode`, `log_likelihood`, `sample`, `sample_encoded` and
-      `sample_prior` are about all group latents at once: they take
-      `support_{g}`, or `{g}_mean` and `{g}_stddev`, for each. For a factorial
-      model `sample` is style transfer: the content of one support in the style
-      of another.
+      `sample_prior` use all group latents. They take `support_{g}`, or
+      `{g}_mean` and `{g}_stddev`, for each. In a factorial model `sample` is
+      style transfer: the content of one support in the style of another.
 
     Args:
-        model: The model.
-        num_samples: As in `export`.
-        num_element_samples: As in `export`.
+        model: `VHE`. The model.
+        num_samples: Integer. As in `export`.
+        num_element_samples: Integer. As in `export`.
 
     Returns:
-        `tf.function`s with input signatures.
+        Mapping from names to `tf.function`s with input signatures.
 
     Raises:
         ValueError: If one of several latents has the name of a joint function,
-            or a number of draws is not positive.
+            or a number of samples is not positive.
+
+    Example:
+    >>> functions = signatures(model, num_samples=1)
+    >>> functions["sample_prior"](tf.constant([7], tf.int64))["images"].shape
+    TensorShape([1, 8, 8, 1])
     """
     draws = {
         "num_samples": validation.positive("num_samples", num_samples),
@@ -179,8 +197,9 @@ def signatures(
     names = [latent.name for latent in model.latents if not latent.per_element]
     if len(names) > 1 and {"encoded", "prior"} & set(names):
         raise ValueError(
-            "`sample_encoded` and `sample_prior` are about all group latents; "
-            f"give the latent another name. Received: latents={names}."
+            "`sample_encoded` and `sample_prior` are signatures of all group "
+            "latents, so a latent cannot be named 'encoded' or 'prior'. Rename "
+            f"the latent. Received: latents={names}."
         )
     joint = _Signatures(model, names, draws)
     functions = {
@@ -204,13 +223,14 @@ def signatures(
 
 
 class _Signatures:
-    """Functions that take what is known of some group latents.
+    """Functions that take supports or parameters of some group latents.
 
     Args:
-        model: The model.
-        names: The latents. One alone goes without its name in those of inputs
-            and outputs.
-        draws: The arguments of `VHE.log_likelihood` that say how many draws.
+        model: `VHE`. The model.
+        names: Strings. The latents. If there is only one, the names of inputs
+            and outputs omit it.
+        draws: Mapping. The numbers of samples, arguments of
+            `VHE.log_likelihood`.
     """
 
     def __init__(
@@ -281,7 +301,7 @@ class _Signatures:
         num_rows, num_ways = shape[0], shape[1]
 
         def scores(indices: tf.Tensor) -> tf.Tensor:
-            # The same seed for each class: they differ by support alone.
+            # The same seed for each class, so that only supports differ.
             rows = indices // num_ways
             ways = tf.stack([rows, indices % num_ways], axis=1)
             return self._scores(
@@ -341,7 +361,7 @@ class _Signatures:
         return _images(self._model.sample_prior(count, seed=_seeds(inputs)))
 
     def _support(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        """Returns what is known of each latent, as the model takes it."""
+        """Returns the support or posterior of each latent, for the model."""
         support = {}
         for name in self._names:
             if self._support_name(name) in inputs:
@@ -360,7 +380,7 @@ def _spec(name: str, shape: Sequence[Any]) -> Any:
 
 
 def _function(function: _Function, specs: Sequence[tf.TensorSpec]) -> Any:
-    """Makes a signature: named inputs, each checked before it is used."""
+    """Makes a signature with named, validated inputs."""
 
     def checked(*values: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = {
@@ -368,7 +388,7 @@ def _function(function: _Function, specs: Sequence[tf.TensorSpec]) -> Any:
         }
         num_rows = tf.shape(values[0])[0]
         with tf.control_dependencies(_checks(inputs)):
-            # TensorFlow's kernels fail on no rows at all: then compute one.
+            # Some kernels fail on an empty batch: compute one row.
             lacking = tf.maximum(0, 1 - num_rows)
             padded = {
                 name: tf.pad(
@@ -385,7 +405,7 @@ def _function(function: _Function, specs: Sequence[tf.TensorSpec]) -> Any:
 
 
 def _checks(inputs: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
-    """Returns assertions, each of which names the input that it is about."""
+    """Returns assertions whose messages name the input."""
     checks = []
     first = next(iter(inputs))
     for name, value in inputs.items():
@@ -411,7 +431,7 @@ def _checks(inputs: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
 
 
 def _rules(name: str, value: tf.Tensor) -> list[tuple[tf.Tensor, str]]:
-    """Returns what must hold for an input alone, and how to say so."""
+    """Returns conditions on a single input, with their messages."""
     rules: list[tuple[tf.Tensor, str]] = []
     if name == "seed":
         return rules
@@ -423,21 +443,21 @@ def _rules(name: str, value: tf.Tensor) -> list[tuple[tf.Tensor, str]]:
         rules.append((in_range, "must hold pixels from 0 to 1, ink 1; no NaN."))
     if name.endswith("stddev"):
         rules.append((tf.reduce_all(value > 0.0), "must be positive."))
-    # Rows may be none; ways and shots may not.
-    any_there = tf.reduce_all(tf.shape(value)[1:] > 0)
-    rules.append((any_there, "must have a class and an image at least."))
+    # A batch may be empty; its ways and shots may not.
+    not_empty = tf.reduce_all(tf.shape(value)[1:] > 0)
+    rules.append((not_empty, "must have at least one class and one image."))
     return rules
 
 
 def _images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns images that may be inputs: Gaussian pixels can be beyond."""
+    """Returns images clipped to [0, 1]; Gaussian pixels can lie outside."""
     return {"images": tf.clip_by_value(images, 0.0, 1.0)}
 
 
 def _in_pieces(
     function: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor, most: int
 ) -> tf.Tensor:
-    """Computes `[count]` values, about equally many at once, `most` at most."""
+    """Computes `[count]` values in even pieces of at most `most`."""
     num_pieces = (count + most - 1) // most
     size, num_longer = count // num_pieces, count % num_pieces  # by one
 
@@ -460,7 +480,7 @@ def _in_pieces(
 
 
 def _seeds(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns a seed a row, `[..., 2]` int32."""
+    """Returns one seed per row, `[..., 2]` int32."""
     return tf.bitcast(inputs["seed"], tf.int32)
 
 
@@ -471,9 +491,9 @@ def _serving_apis() -> tuple[Any, Any]:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
         raise ImportError(
-            "Warm-up requests are written by `tensorflow-serving-api`: "
-            "pip install 'vhe_tf[serving]', or export without "
-            "(warmup=False, --nowarmup)."
+            "Warm-up requests need `tensorflow-serving-api`: pip install "
+            "'vhe_tf[serving]', or export without them (warmup=False, "
+            "--nowarmup)."
         ) from error
     return predict_pb2, prediction_log_pb2
 

@@ -1,10 +1,9 @@
-"""JSON requests to arrays and arrays to JSON, as TensorFlow Serving does it.
+"""Conversion between JSON and arrays by the rules of TensorFlow Serving.
 
-The rules are those of its json_tensor.cc, and so are the words of an error
-where they name what is wrong: `instances` are rows, `inputs` are columns; an
-integer may stand for a float, nothing else for another type; strings may be
-`{"b64": ...}`, and NaN and Infinity are numbers. Unlike there, errors name the
-input, and the shape is compared with the signature's.
+The rules and most error messages are those of its json_tensor.cc: `instances`
+are rows and `inputs` are columns; integers convert to floats, and no other type
+converts; strings may be `{"b64": ...}`; NaN and Infinity are numbers. In
+addition, errors name the input, and shapes must match the signature.
 """
 
 import base64
@@ -35,12 +34,17 @@ class RequestError(Exception):
     """A request that cannot be served.
 
     Args:
-        message: What is wrong with it.
-        status: The HTTP status that says so.
+        message: String. What is wrong with the request.
+        status: Integer. HTTP status of the answer. Defaults to 400.
+
+    Example:
+    >>> RequestError("Could not find any versions of model x", 404).status
+    404
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
+        self.message = message
         self.status = status
 
 
@@ -48,9 +52,13 @@ class TensorInfo(NamedTuple):
     """An input or output of a signature.
 
     Attributes:
-        name: In the graph.
-        dtype: NumPy's; object for strings.
-        shape: -1 for an open size; None for an open rank.
+        name: String. Name of the tensor in the graph.
+        dtype: NumPy dtype; object for strings.
+        shape: Tuple of integers, -1 for any size. None for any rank.
+
+    Example:
+    >>> TensorInfo("seed:0", np.dtype(np.int64), (-1,)).shape
+    (-1,)
     """
 
     name: str
@@ -59,10 +67,17 @@ class TensorInfo(NamedTuple):
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Reads a request; NaN and Infinity are numbers to it.
+    """Parses a request. NaN and Infinity are numbers.
+
+    Args:
+        body: Bytes. The body of the request.
 
     Raises:
-        RequestError: If it is no JSON object.
+        RequestError: If the body is not a JSON object.
+
+    Example:
+    >>> parsed(b'{"instances": [1, NaN]}')
+    {'instances': [1, nan]}
     """
     try:
         document = json.loads(body)
@@ -78,10 +93,23 @@ def parsed(body: bytes) -> dict[str, Any]:
 def columns(
     document: Mapping[str, Any], declared: Mapping[str, TensorInfo]
 ) -> tuple[bool, dict[str, Any]]:
-    """Returns whether a request comes by rows, and each input's lists.
+    """Returns the nested lists of each input.
+
+    Args:
+        document: Mapping. The parsed request.
+        declared: Mapping from names to the inputs of the signature.
+
+    Returns:
+        A Boolean, True if the request has rows (`instances`), False if it has
+        columns (`inputs`); and a mapping from names to nested lists.
 
     Raises:
-        RequestError: If it names other inputs than are declared.
+        RequestError: If the request names other inputs than the signature.
+
+    Example:
+    >>> seed = TensorInfo("seed:0", np.dtype(np.int64), (-1,))
+    >>> columns({"instances": [{"seed": 1}, {"seed": 2}]}, {"seed": seed})
+    (True, {'seed': [1, 2]})
     """
     if "instances" in document and "inputs" in document:
         raise RequestError(
@@ -142,7 +170,7 @@ def _columns_of_inputs(
                 f"Missing named input: {name} in 'inputs' object."
             )
     if set(inputs) != set(declared):
-        # TensorFlow Serving ignores them: a misspelt name goes unnoticed.
+        # TensorFlow Serving ignores unknown names, and so misspelt ones.
         raise RequestError(
             f"Unknown name in 'inputs' object. {_difference(inputs, declared)}"
         )
@@ -163,12 +191,22 @@ def _difference(given: Iterable[str], declared: Iterable[str]) -> str:
     return f"Missing: {missing or 'none'}. Unknown: {unknown or 'none'}."
 
 
-def to_array(name: str, value: Any, tensor: TensorInfo) -> np.ndarray:
-    """Turns nested lists into an array.
+def to_array(value: Any, tensor: TensorInfo, *, name: str) -> np.ndarray:
+    """Converts nested lists to an array.
+
+    Args:
+        value: Nested lists.
+        tensor: `TensorInfo`. The input in the signature.
+        name: String. Name of the input, for the error.
 
     Raises:
-        RequestError: If they are ragged, or have another shape or type than
-            is declared.
+        RequestError: If the lists are ragged, or if their shape or type does
+            not match the signature.
+
+    Example:
+    >>> seed = TensorInfo("seed:0", np.dtype(np.int64), (-1,))
+    >>> to_array([1, 2], seed, name="seed")
+    array([1, 2])
     """
     shape = _shape_of(value)
     declared = tensor.shape
@@ -187,7 +225,7 @@ def to_array(name: str, value: Any, tensor: TensorInfo) -> np.ndarray:
 
 
 def _shape_of(value: Any) -> tuple[int, ...]:
-    """Returns the shape that the first elements of nested lists tell."""
+    """Returns the shape of the first elements of nested lists."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -222,7 +260,7 @@ def _flat(value: Any, shape: Sequence[int]) -> list[Any]:
 
 
 def _values(values: list[Any], dtype: np.dtype) -> np.ndarray:
-    """Returns a flat array; an int is a float, nothing else is another."""
+    """Returns a flat array. Only integers convert, to floats."""
     if dtype.kind == "f" and dtype.itemsize >= 4:
         return _floats(values, dtype)
     if dtype.kind in "iu":
@@ -253,7 +291,7 @@ def _floats(values: list[Any], dtype: np.dtype) -> np.ndarray:
         ) from None
     magnitudes = np.abs(numbers)
     large = np.isfinite(numbers) & (magnitudes > np.finfo(dtype).max)
-    # A whole number too, that was written as one.
+    # Integers beyond the mantissa lose precision as well.
     for index in np.flatnonzero(magnitudes > largest_int):
         large[index] |= type(values[index]) is int
     if large.any():
@@ -280,11 +318,13 @@ def _bytes(value: Any) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise RequestError(f"JSON Value: {shown(value)} is no text") from None
+        raise RequestError(
+            f"JSON Value: {shown(value)} is not valid Unicode"
+        ) from None
 
 
 def _check_types(values: list[Any], dtype: np.dtype, *allowed: type) -> None:
-    # By type, not isinstance: to Python, true is an int.
+    # By type and not isinstance: in Python, True is an int.
     if set(map(type, values)) - set(allowed):
         raise _wrong_type(
             next(v for v in values if type(v) not in allowed), dtype
@@ -299,7 +339,12 @@ def _wrong_type(value: Any, dtype: np.dtype) -> RequestError:
 
 
 def shown(value: Any) -> str:
-    """Returns a JSON value as an error quotes it."""
+    """Returns a JSON value, shortened for an error message.
+
+    Example:
+    >>> shown([1, None])
+    '[1, null]'
+    """
     try:
         text = json.dumps(value)
     except RecursionError:
@@ -312,21 +357,35 @@ def _shape_shown(shape: Sequence[int]) -> str:
 
 
 def columns_json(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the answer to a request by columns.
+    """Returns the answer to a request with columns.
+
+    Args:
+        outputs: Mapping from names to arrays.
 
     Raises:
-        RequestError: If JSON has nothing for the dtype of an output.
+        RequestError: If JSON cannot represent the dtype of an output.
+
+    Example:
+    >>> columns_json({"label": np.array([3, 1])})
+    {'outputs': [3, 1]}
     """
     lists = {name: _lists(name, value) for name, value in outputs.items()}
     return {"outputs": _unnamed_if_alone(lists)}
 
 
 def rows_json(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the answer to a request by rows.
+    """Returns the answer to a request with rows.
+
+    Args:
+        outputs: Mapping from names to arrays.
 
     Raises:
-        RequestError: If the outputs differ in rows, or have none, or JSON has
-            nothing for the dtype of one.
+        RequestError: If an output is a scalar, the outputs differ in rows, or
+            JSON cannot represent the dtype of an output.
+
+    Example:
+    >>> rows_json({"label": np.array([3, 1]), "score": np.array([0.5, 1.5])})
+    {'predictions': [{'label': 3, 'score': 0.5}, {'label': 1, 'score': 1.5}]}
     """
     sizes = set()
     for name, value in outputs.items():
@@ -351,11 +410,11 @@ def _unnamed_if_alone(named: Mapping[str, Any]) -> Any:
 
 
 def _lists(name: str, value: Any) -> Any:
-    # A session returns a string without shape as bytes.
+    # A session returns a scalar string as bytes.
     array = np.asarray(value, object if isinstance(value, bytes) else None)
     if array.dtype == np.float32:
-        # The shortest digits that tell the float32: 0.2, not the float64
-        # 0.20000000298023224 nearest to it.
+        # The shortest digits that identify the float32: 0.2, not the nearest
+        # float64, 0.20000000298023224.
         return array.astype(str).astype(np.float64).tolist()
     if array.dtype == object:
         as_base64 = name.endswith("_bytes")

@@ -1,0 +1,299 @@
+"""The WSGI application of the development server: routes, limits, answers."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+from werkzeug import exceptions
+from werkzeug import wrappers
+
+from vhe_tf.serving import json_tensors
+from vhe_tf.serving._saved_model import Model
+from vhe_tf.serving._saved_model import Signature
+from vhe_tf.serving.json_tensors import RequestError
+from vhe_tf.serving.json_tensors import TensorInfo
+
+__all__ = ["DEMO", "Application", "Limits"]
+
+DEMO = pathlib.Path(__file__).with_name("demo") / "index.html"
+
+# Requests that may wait for a free worker; each may hold a body in memory.
+_MAX_WAITING = 32
+
+_PREDICT = re.compile(
+    r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?:predict", re.IGNORECASE
+)
+_DESCRIBE = re.compile(
+    r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?(/metadata)?",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits on requests.
+
+    Attributes:
+        max_request_mib: Float. Largest request body in MiB. Larger requests get
+            status 413. Defaults to 32.
+        max_concurrent: Integer. Number of requests that run at the same time.
+            Others wait up to 10 s and then get status 503. Defaults to 2.
+        max_rows: Integer. Largest number of rows per request. Defaults to 256.
+        max_items: Integer. Largest number of images, latents or seeds per
+            input. Defaults to 10,000.
+
+    Raises:
+        ValueError: If a limit is not positive.
+
+    Example:
+    >>> Limits(max_rows=64).max_items
+    10000
+    """
+
+    max_request_mib: float = 32.0
+    max_concurrent: int = 2
+    max_rows: int = 256
+    max_items: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.request_bytes < 1 or min(dataclasses.astuple(self)) <= 0:
+            raise ValueError(f"Every limit must be positive. Received: {self}.")
+
+    @property
+    def request_bytes(self) -> int:
+        """Integer. Largest request body in bytes."""
+        return int(self.max_request_mib * 2**20)
+
+
+class Application:
+    """The WSGI application.
+
+    Args:
+        model: `Model`. The model to serve.
+        limits: `Limits`. Limits on requests.
+        log: Callable. Receives one line of text per request.
+        patience: Float. Seconds that a request waits for a free worker.
+            Defaults to 10.
+
+    Example:
+    >>> from vhe_tf.serving._saved_model import SavedModel
+    >>> from werkzeug.test import Client
+    >>> model = SavedModel(folder, None)
+    >>> client = Client(Application(model, limits=Limits(), log=print))
+    >>> client.get("/v1/models/omniglot").status_code
+    GET /v1/models/omniglot 200 ... ms
+    200
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        limits: Limits,
+        log: Callable[[str], None],
+        patience: float = 10.0,
+    ) -> None:
+        self.model = model
+        self.limits = limits
+        self.log = log
+        self.patience = patience
+        self._admitted = threading.BoundedSemaphore(
+            limits.max_concurrent + _MAX_WAITING
+        )
+        self._running = threading.BoundedSemaphore(limits.max_concurrent)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Any
+    ) -> Iterable[bytes]:
+        start = time.monotonic()
+        request = wrappers.Request(environ)
+        # Werkzeug silently truncates a body without a length at this size, so
+        # one extra byte reveals a body that is too large.
+        request.max_content_length = self.limits.request_bytes + 1
+        response = self._respond(request)
+        milliseconds = 1000 * (time.monotonic() - start)
+        self.log(
+            f"{request.method} {ascii(request.path)[1:-1]} "
+            f"{response.status_code} {milliseconds:.0f} ms"
+        )
+        return response(environ, start_response)
+
+    def _respond(self, request: wrappers.Request) -> wrappers.Response:
+        try:
+            return self._route(request)
+        except RequestError as error:
+            return _error(str(error), error.status)
+        except exceptions.RequestEntityTooLarge:
+            return _error(
+                f"The request is larger than {self.limits.max_request_mib:g} "
+                "MiB. Send fewer rows per request, or increase "
+                "--max_request_mib.",
+                413,
+            )
+        except exceptions.ClientDisconnected:
+            return _error(
+                "The request was incomplete when the connection timed out.",
+                408,
+            )
+        except exceptions.HTTPException as error:
+            return _error(str(error.description), error.code or 400)
+        except Exception as error:  # an unexpected one must not end the server
+            self.log(traceback.format_exc())
+            return _error(
+                f"Internal error: {type(error).__name__}: {error}", 500
+            )
+
+    def _route(self, request: wrappers.Request) -> wrappers.Response:
+        if request.method == "GET" and request.path == "/" and DEMO.exists():
+            return wrappers.Response(DEMO.read_bytes(), mimetype="text/html")
+        if not request.path.lower().startswith("/v1/"):
+            raise RequestError(f"Nothing is served at {request.path}.", 404)
+        if request.method == "POST" and (
+            match := _PREDICT.fullmatch(request.path)
+        ):
+            self._check_spec(match[1], match[2])
+            return self._predict(request)
+        if request.method == "GET" and (
+            match := _DESCRIBE.fullmatch(request.path)
+        ):
+            self._check_spec(match[1], match[2])
+            return _answer(self._metadata() if match[3] else self._status())
+        raise RequestError(
+            f"Malformed request: {request.method} {request.path}"
+        )
+
+    def _check_spec(self, name: str, version: str | None) -> None:
+        if name != self.model.name:
+            raise RequestError(
+                f"Could not find any versions of model {name}", 404
+            )
+        if version is not None and int(version) != self.model.version:
+            raise RequestError(
+                f"Could not find version {version} of model {name}", 404
+            )
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "model_version_status": [
+                {
+                    "version": str(self.model.version),
+                    "state": "AVAILABLE",
+                    "status": {"error_code": "OK", "error_message": ""},
+                }
+            ]
+        }
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "model_spec": {
+                "name": self.model.name,
+                "signature_name": "",
+                "version": str(self.model.version),
+            },
+            "metadata": {
+                "signature_def": {"signature_def": self.model.signature_json}
+            },
+        }
+
+    def _predict(self, request: wrappers.Request) -> wrappers.Response:
+        # Before the body is read: this bounds the memory of waiting requests.
+        with self._admission():
+            body = request.get_data()
+            if len(body) > self.limits.request_bytes:
+                raise exceptions.RequestEntityTooLarge
+            with self._turn():
+                return _answer(self._answer_to(json_tensors.parsed(body)))
+
+    @contextlib.contextmanager
+    def _admission(self) -> Iterator[None]:
+        if not self._admitted.acquire(blocking=False):
+            raise RequestError(
+                "Too many requests are waiting. Try again later.", 503
+            )
+        try:
+            yield
+        finally:
+            self._admitted.release()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._running.acquire(timeout=self.patience):
+            raise RequestError("The server is busy. Try again later.", 503)
+        try:
+            yield
+        finally:
+            self._running.release()
+
+    def _answer_to(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        signature = self._signature(document.get("signature_name", ""))
+        by_rows, columns = json_tensors.columns(document, signature.inputs)
+        inputs = {
+            name: json_tensors.to_array(columns[name], tensor, name=name)
+            for name, tensor in signature.inputs.items()
+        }
+        for name, tensor in signature.inputs.items():
+            self._check_counts(name, inputs[name].shape, tensor)
+        outputs = self.model.run(signature, inputs)
+        return (
+            json_tensors.rows_json(outputs)
+            if by_rows
+            else json_tensors.columns_json(outputs)
+        )
+
+    def _signature(self, name: Any) -> Signature:
+        if not isinstance(name, str):
+            raise RequestError(
+                f"JSON Value: {json_tensors.shown(name)} not formatted "
+                "correctly. 'signature_name' key must be a string value."
+            )
+        name = name or "serving_default"
+        if name not in self.model.signatures:
+            raise RequestError(
+                f'Serving signature name: "{name}" not found in signature def; '
+                f"there are {', '.join(sorted(self.model.signatures))}"
+            )
+        return self.model.signatures[name]
+
+    def _check_counts(
+        self, name: str, shape: tuple[int, ...], tensor: TensorInfo
+    ) -> None:
+        """Rejects sizes above the limits, on axes that the request chooses."""
+        declared = tensor.shape or (-1,) * len(shape)
+        open_sizes = [
+            size
+            for size, known in zip(shape, declared, strict=True)
+            if known < 0
+        ]
+        if shape and shape[0] > self.limits.max_rows:
+            raise RequestError(
+                f'Input "{name}" has {shape[0]} rows. The limit is '
+                f"{self.limits.max_rows} rows. Send fewer rows per request, or "
+                "increase --max_rows."
+            )
+        if math.prod(open_sizes) > self.limits.max_items:
+            raise RequestError(
+                f'Input "{name}" has {" x ".join(map(str, open_sizes))} items. '
+                f"The limit is {self.limits.max_items} items. Send fewer items "
+                "per request, or increase --max_items."
+            )
+
+
+def _answer(document: Any, status: int = 200) -> wrappers.Response:
+    return wrappers.Response(
+        json.dumps(document), status, content_type="application/json"
+    )
+
+
+def _error(message: str, status: int) -> wrappers.Response:
+    return _answer({"error": message}, status)

@@ -1,0 +1,186 @@
+"""SavedModels in a session, as TensorFlow Serving runs them."""
+
+import contextlib
+import pathlib
+import re
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+from typing import Protocol
+
+import numpy as np
+
+from vhe_tf.serving.json_tensors import RequestError
+from vhe_tf.serving.json_tensors import TensorInfo
+
+__all__ = ["Model", "SavedModel", "Signature", "readable_error"]
+
+# The HTTP statuses that TensorFlow Serving gives to TensorFlow's error codes.
+_STATUS_OF_CODE = {
+    1: 499,  # cancelled
+    3: 400,  # invalid argument
+    4: 504,  # deadline exceeded
+    5: 404,  # not found
+    6: 409,  # already exists
+    7: 403,  # permission denied
+    8: 429,  # resource exhausted
+    9: 400,  # failed precondition
+    10: 409,  # aborted
+    11: 400,  # out of range
+    12: 501,  # unimplemented
+    14: 503,  # unavailable
+    16: 401,  # unauthenticated
+}
+
+
+class Signature(NamedTuple):
+    """Inputs and outputs of a signature, by name."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+class Model(Protocol):
+    """What the server needs of a model."""
+
+    name: str
+    version: int
+    signatures: dict[str, Signature]
+    signature_json: dict[str, Any]
+
+    def run(
+        self, signature: Signature, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature."""
+
+
+class SavedModel:
+    """One version of a model.
+
+    The graph-mode loader and a session run it, as in TensorFlow Serving;
+    `tf.saved_model.load` can behave differently.
+
+    Args:
+        folder: Path of the model's folder, which contains one folder per
+            version.
+        version: Integer, or None for the largest version.
+
+    Raises:
+        FileNotFoundError: If the folder does not contain the version.
+
+    Example:
+    >>> model = SavedModel(folder, None)
+    >>> model.name, model.version
+    ('omniglot', 1)
+    """
+
+    def __init__(self, folder: pathlib.Path, version: int | None) -> None:
+        path = _version_folder(folder, version)
+        import tensorflow as tf
+        from google.protobuf import json_format
+
+        self.folder = folder
+        self.version = int(path.name)
+        self.name = folder.resolve().name
+        self._errors = tf.errors.OpError
+        config = tf.compat.v1.ConfigProto()
+        config.gpu_options.allow_growth = True
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        with self._session.graph.as_default(), _quiet(tf.get_logger()):
+            meta_graph = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(path)
+            )
+        self.signatures = {
+            name: Signature(
+                _tensors(tf, signature.inputs), _tensors(tf, signature.outputs)
+            )
+            for name, signature in meta_graph.signature_def.items()
+            if signature.inputs  # the loader's own signature has none
+        }
+        self.signature_json = {
+            name: json_format.MessageToDict(
+                signature,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            for name, signature in meta_graph.signature_def.items()
+        }
+
+    def run(
+        self, signature: Signature, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns the outputs by name.
+
+        Raises:
+            RequestError: If the graph rejects the inputs or fails.
+        """
+        try:
+            return self._session.run(
+                {name: t.name for name, t in signature.outputs.items()},
+                {t.name: inputs[name] for name, t in signature.inputs.items()},
+            )
+        except self._errors as error:
+            raise RequestError(
+                readable_error(error.message),
+                _STATUS_OF_CODE.get(error.error_code, 500),
+            ) from error
+
+
+def _version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
+    versions = []
+    if folder.is_dir():
+        versions = sorted(
+            int(path.parent.name)
+            for path in folder.glob("*/saved_model.pb")
+            if re.fullmatch("[0-9]+", path.parent.name)
+        )
+    if not versions or version not in (None, *versions):
+        wanted = "a version" if version is None else f"version {version}"
+        raise FileNotFoundError(
+            f"Expected {wanted} of a SavedModel, such as {folder / '1'} with "
+            f"its saved_model.pb. Received: {folder} with the versions "
+            f"{versions}."
+        )
+    return folder / str(versions[-1] if version is None else version)
+
+
+@contextlib.contextmanager
+def _quiet(logger: Any) -> Iterator[None]:
+    # The session loader warns that it is deprecated.
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _tensors(tf: Any, infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {
+        name: TensorInfo(
+            info.name,
+            np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype),
+            None
+            if info.tensor_shape.unknown_rank
+            else tuple(d.size for d in info.tensor_shape.dim),
+        )
+        for name, info in sorted(infos.items())
+    }
+
+
+def readable_error(message: str) -> str:
+    """Returns an error of the graph without names of nodes and stack traces.
+
+    Example:
+    >>> readable_error("assertion failed: [`a` is low.] [x (a:0) = ] [[-1]]")
+    '`a` is low.'
+    """
+    message = message.removeprefix("Graph execution error:\n\n")
+    message = message.rpartition("<stack traces unavailable>\n")[2]
+    message = re.sub(r"^.*?\(0\) [A-Z_]+: ", "", message, flags=re.DOTALL)
+    message = message.partition("\n\t [[")[0]
+    assertion = re.match(
+        r"assertion failed: \[(.*?)\](?: \[|$)", message, re.DOTALL
+    )
+    return assertion[1] if assertion else message
