@@ -483,9 +483,8 @@ def sample_without_replacement(
     Returns:
         `[B, K]` int64, row b of distinct values in 0..population[b]-1.
     """
-    batch_size = population.shape[0]
     if num_samples == 0:
-        return tf.zeros([batch_size, 0], tf.int64)
+        return tf.zeros([population.shape[0], 0], tf.int64)
     bits = random.bits([2, num_samples], seeds)
     chosen: list[tf.Tensor] = []
     for index in range(num_samples):
@@ -521,9 +520,8 @@ def _gather(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
 
 
 def _intensities(images: tf.Tensor) -> tf.Tensor:
-    if images.dtype == tf.uint8:
-        return tf.cast(images, tf.float32) / 255.0
-    return tf.cast(images, tf.float32)
+    scale = 255.0 if images.dtype == tf.uint8 else 1.0
+    return tf.cast(images, tf.float32) / scale
 
 
 def _checked_seed(seed: int) -> int:
