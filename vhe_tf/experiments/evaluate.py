@@ -168,7 +168,7 @@ def main(argv: Sequence[str]) -> None:
                 f"Received: {models}."
             )
         measuring = Measuring(**named | {"model": models[0]})
-        chosen = settings.read_flags(values, Experiment)
+        chosen = settings.read_flags(values, Experiment, names=_DATA)
     evaluate(measuring, **chosen)
 
 
