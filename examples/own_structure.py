@@ -53,9 +53,11 @@ def main() -> None:
         data = (
             read_label_table(sys.argv[1]) if sys.argv[1:] else generate_glyphs()
         )
-        train, test = datasets.hold_out_groups(data, "alphabet", NUM_TEST)
+        train, test = datasets.hold_out_groups(
+            data, "alphabet", num_groups=NUM_TEST
+        )
         train, validation = datasets.hold_out_groups(
-            train, "alphabet", NUM_VALIDATION
+            train, "alphabet", num_groups=NUM_VALIDATION
         )
     keras.utils.set_random_seed(0)  # the weights at the start
     model = vhe_tf.VHE(

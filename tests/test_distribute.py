@@ -11,9 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.trainers.conftest import ROOT
-from tests.trainers.conftest import layouts
-from tests.trainers.conftest import output_of
 
 import vhe_tf
 from tests import replica_run
@@ -22,6 +19,9 @@ from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
+from tests.processes import ROOT
+from tests.processes import layouts
+from tests.processes import output_of
 from tests.test_random import FAMILIES
 from vhe_tf import distribute
 from vhe_tf import random

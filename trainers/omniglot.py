@@ -41,10 +41,12 @@ def main(argv: list[str]) -> None:
                 accumulation=machine.accumulation,
                 jit_compile=experiment.jit_compile,
             )
-        training, validation = building.make_episodes(model, experiment, splits)
+        training, validation = building.make_episodes(
+            model, experiment, splits=splits
+        )
         draw = pictures.painter(experiment, splits)
     with endings.failures_end_quietly():
-        train.begin(arguments, run, model)
+        train.begin(arguments, run, model=model)
         model.fit(
             training,
             validation_data=validation,
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
                 callbacks.Preemption(),
             ],
         )
-    train.finish(arguments, run, model, splits=splits, draw=draw)
+    train.finish(arguments, run, model=model, splits=splits, draw=draw)
 
 
 if __name__ == "__main__":

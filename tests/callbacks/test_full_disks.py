@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import keras
 import numpy as np
@@ -12,14 +13,13 @@ from tensorboard.backend.event_processing import event_accumulator
 import vhe_tf
 from tests import tiny_run
 from tests.conftest import tiny_vhe
+from tests.processes import output_of
 from tests.tiny_run import STEPS
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import compiled_model
 from tests.tiny_run import latest
 from tests.tiny_run import resume
 from tests.tiny_run import train
-from tests.trainers.conftest import output_of
-from tests.trainers.conftest import trainer
 from vhe_tf import callbacks
 from vhe_tf._utils.atomic_io import NotWrittenError
 from vhe_tf.models import loading
@@ -231,18 +231,17 @@ def test_an_export_that_does_not_fit(small_disk):
     loading.save_model(model, folder.parent / "best.keras")
     small_disk.fill(leave=1)
     done = output_of(
-        trainer(
-            f"--model={folder.parent / 'best.keras'}",
+        [
+            *(sys.executable, "-m", "vhe_tf.experiments.cli", "export"),
+            str(folder.parent / "best.keras"),
             f"--out={folder}",
-            script="export.py",
-        )
+        ]
     )
     assert done.returncode == 1
     assert "error: " in done.stdout
     assert done.stdout.endswith(
         "/model/2 could not be written, and nothing of it is left: the disk is "
-        "full (No space left on device). Make room (or mend what else is "
-        "wrong), and start the same command again.\n"
+        "full (No space left on device).\n"
     )
     small_disk.empty()
     small_disk.fill(leave=sum(pages.values()) + warmup + 2)

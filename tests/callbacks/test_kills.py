@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from tests.trainers.conftest import output_of
+from tests.processes import output_of
 
 
 @pytest.mark.slow

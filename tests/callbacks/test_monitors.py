@@ -14,6 +14,8 @@ from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
 from vhe_tf import evaluation
 from vhe_tf.data import GroupedImages
+from vhe_tf.evaluation import classification
+from vhe_tf.evaluation.measurement import Measurement
 
 STEPS_PER_EPOCH = 3
 SETTINGS = {
@@ -265,7 +267,7 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
             accuracy_callback(num_samples=2),
             callbacks.Likelihoods(
                 data(), group="character", shots=(1,), num_groups=2,
-                num_tasks=2, num_samples=2,
+                num_queries=2, num_samples=2,
             ),
             callbacks.Scalars(tmp_path, SETTINGS),
             callbacks.ImageGrids(tmp_path, cues(num_groups=2).grids),
@@ -324,11 +326,15 @@ def test_small_data_have_smaller_tasks(sizes, ways, shots):
 def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
     settings = []
 
-    def spy(scorer, data, **kwargs):
-        settings.append({"group": scorer.group, **kwargs})
-        return evaluation.Estimate(0.5, 0.0, 1)
+    def spy(scorer, data, *, design, **kwargs):
+        settings.append((scorer.group, design))
+        return accuracy(
+            scorer, data, design=design, **{**kwargs, "num_tasks": 1}
+        )
 
-    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    accuracy = classification.few_shot_accuracy
+
+    monkeypatch.setattr(classification, "few_shot_accuracy", spy)
     images = data()
     drawers = np.tile([0, 0, 0, 1, 1, 2], 4)  # one of the three draws the query
     callback = callbacks.FewShotAccuracy(
@@ -341,14 +347,14 @@ def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks(monkeypatch):
     callback.set_model(compiled_vhe())
     logs = {}
     callback.on_epoch_end(0, logs)
-    assert logs == {
-        "accuracy_2way_1shot_by_character": 0.5,
-        "accuracy_2way_2shot_by_character": 0.5,
-    }
-    assert [s["num_shots"] for s in settings] == [1, 2]
-    for used in settings:
-        assert used["group"] == "character"
-        assert used["spread"] == "drawer"
+    assert list(logs) == [
+        "accuracy_2way_1shot_by_character",
+        "accuracy_2way_2shot_by_character",
+    ]
+    assert [design.num_shots for _, design in settings] == [1, 2]
+    for group, design in settings:
+        assert group == "character"
+        assert design.spread == "drawer"
 
 
 def test_accuracy_is_that_of_the_averaged_weights(monkeypatch):
@@ -356,9 +362,9 @@ def test_accuracy_is_that_of_the_averaged_weights(monkeypatch):
 
     def spy(scorer, data, **kwargs):
         used.append(scorer.model.get_weights())
-        return evaluation.Estimate(0.5, 0.0, 1)
+        return Measurement("accuracy", 0.5, ways=3, shots=1)
 
-    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    monkeypatch.setattr(classification, "few_shot_accuracy", spy)
     watcher = Watcher()
     model = compiled_vhe()
     train(model, [accuracy_callback(), watcher], epochs=1)
@@ -374,7 +380,7 @@ def test_weights_come_back_when_an_evaluation_fails(monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(evaluation, "few_shot_accuracy", fail)
+    monkeypatch.setattr(classification, "few_shot_accuracy", fail)
     watcher = Watcher()
     model = compiled_vhe()
     with pytest.raises(RuntimeError, match="no memory"):
@@ -397,10 +403,11 @@ def test_likelihoods_are_in_the_logs_of_their_epochs():
         assert 0.0 < watcher.logs[1][name] < 64 * 5.0  # nats of 8x8 pixels
     assert 1.0 <= watcher.logs[1]["joint_effective_sample_size"] <= 4.0
     with callbacks.ema_weights(model):
+        scorer = evaluation.JointScorer(model, group="character")
         joint = evaluation.joint_nll(
-            model, data(), group="character", num_samples=4, max_groups=2
+            scorer, data(), num_samples=4, num_groups=2
         )
-    assert watcher.logs[1]["joint_nll"] == joint.nats_per_image.mean
+    assert watcher.logs[1]["joint_nll"] == joint.mean
 
 
 def test_the_same_tasks_and_draws_are_used_each_time():
@@ -415,9 +422,9 @@ def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
 
     def spy(scorer, data, **kwargs):
         models.append(scorer.model)
-        return evaluation.Estimate(0.5, 0.0, 1)
+        return Measurement("accuracy", 0.5, ways=3, shots=1)
 
-    monkeypatch.setattr(evaluation, "few_shot_accuracy", spy)
+    monkeypatch.setattr(classification, "few_shot_accuracy", spy)
     callback = accuracy_callback()
     first, second = compiled_vhe(), compiled_vhe()
     for model in (first, second):

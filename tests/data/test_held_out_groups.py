@@ -12,7 +12,9 @@ def numbered(ids):
 
 def test_held_out_groups_are_whole_and_the_rest_stays():
     data = numbered([3, 5, 3, 8, 5, 11, 3])
-    rest, held_out = datasets.hold_out_groups(data, "character", 2, seed=0)
+    rest, held_out = datasets.hold_out_groups(
+        data, "character", num_groups=2, seed=0
+    )
     assert len(held_out.group_ids("character")) == 2
     assert len(rest.group_ids("character")) == 2
     assert not set(rest.group_ids("character")) & set(
@@ -26,7 +28,9 @@ def test_the_seed_chooses_the_held_out_groups():
     data = numbered(np.arange(20))
 
     def chosen(seed):
-        _, held_out = datasets.hold_out_groups(data, "character", 5, seed=seed)
+        _, held_out = datasets.hold_out_groups(
+            data, "character", num_groups=5, seed=seed
+        )
         return held_out.images.ravel().tolist()
 
     assert chosen(1) == chosen(1)
@@ -36,7 +40,9 @@ def test_the_seed_chooses_the_held_out_groups():
 @pytest.mark.parametrize("num_groups", [-1, 0, 3, 4])
 def test_a_group_is_left_on_each_side(num_groups):
     with pytest.raises(ValueError, match=rf"1 to 2 of 3.*: {num_groups}\."):
-        datasets.hold_out_groups(numbered([0, 1, 2]), "character", num_groups)
+        datasets.hold_out_groups(
+            numbered([0, 1, 2]), "character", num_groups=num_groups
+        )
 
 
 def source_of(train, validation=None):
@@ -50,7 +56,9 @@ def test_at_most_a_quarter_is_for_validation(asked, given):
         "character", asked, seed=3
     )
     assert len(validation.group_ids("character")) == given
-    rest, held_out = datasets.hold_out_groups(data, "character", given, seed=3)
+    rest, held_out = datasets.hold_out_groups(
+        data, "character", num_groups=given, seed=3
+    )
     np.testing.assert_array_equal(train.images, rest.images)
     np.testing.assert_array_equal(validation.images, held_out.images)
 

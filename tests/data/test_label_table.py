@@ -307,8 +307,8 @@ def test_groups_within_groups_are_nested():
             "alphabet": ["G", "G", "G", "L", "L", None, "G"],
         },
     )
-    check_nested(data, "character", "alphabet")
-    check_nested(data, "character", "character")
+    check_nested(data, "character", parent="alphabet")
+    check_nested(data, "character", parent="character")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_group_in_two_groups_is_not_nested(alphabets, received):
         {"character": ["alpha", "beta", "beta", "c"], "alphabet": alphabets},
     )
     with pytest.raises(ValueError, match=re.escape(received)):
-        check_nested(data, "character", "alphabet")
+        check_nested(data, "character", parent="alphabet")
 
 
 def test_groups_without_names_are_told_by_their_ids():
@@ -350,11 +350,11 @@ def test_groups_without_names_are_told_by_their_ids():
     )
     received = "character 7 with images in alphabet 3 and in 9 (2 such groups)"
     with pytest.raises(ValueError, match=re.escape(received)):
-        check_nested(data, "character", "alphabet")
+        check_nested(data, "character", parent="alphabet")
 
 
 @pytest.mark.parametrize("pair", [("kind", "style"), ("style", "kind")])
 def test_unknown_groupings_are_named_beside_the_known_ones(pair):
     data = from_columns(blank(2), {"kind": ["a", "b"]})
     with pytest.raises(ValueError, match=r"no grouping 'style'.*\['kind'\]"):
-        check_nested(data, *pair)
+        check_nested(data, pair[0], parent=pair[1])

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.trainers.conftest import ROOT
 
 from tests.conftest import tiny_vhe
 from tests.data.conftest import assert_same_images
 from tests.data.conftest import assert_same_labels
+from tests.processes import ROOT
 from vhe_tf._utils import atomic_io
 from vhe_tf.data import MISSING
 from vhe_tf.data import Augmentation
@@ -106,6 +106,10 @@ def test_large_images_are_loaded_a_few_at_a_time(kept_folder, monkeypatch):
     assert_same_images(RecordedImages(kept_folder).load(), in_memory())
 
 
+def held_out(data):
+    return datasets.hold_out_groups(data, "character", num_groups=4, seed=3)
+
+
 @pytest.mark.parametrize(
     "keep",
     [
@@ -114,8 +118,8 @@ def test_large_images_are_loaded_a_few_at_a_time(kept_folder, monkeypatch):
         lambda data: data.where(np.arange(NUM_IMAGES) > 3).with_groups(
             "character", [2**40 + 5]
         ),
-        lambda data: datasets.hold_out_groups(data, "character", 4, seed=3)[0],
-        lambda data: datasets.hold_out_groups(data, "character", 4, seed=3)[1],
+        lambda data: held_out(data)[0],
+        lambda data: held_out(data)[1],
     ],
 )
 def test_a_choice_of_images_is_that_choice(kept_folder, keep):
@@ -188,7 +192,7 @@ def test_episodes_are_those_of_memory(kept_folder, options, augmentation):
 def test_episodes_of_some_images_are_those_of_memory(kept_folder):
     one, other = (
         Episodes(
-            datasets.hold_out_groups(data, "character", 5)[0],
+            datasets.hold_out_groups(data, "character", num_groups=5)[0],
             batch_size=4,
             support_size=2,
             resamples=True,
@@ -570,8 +574,8 @@ def test_what_is_held_out_does_not_depend_on_damage(folder):
         os.truncate(path, 0)
     damaged = RecordedImages(folder, skip_corrupt=True)
     for one, other in zip(
-        datasets.hold_out_groups(damaged, "character", 4, seed=1),
-        datasets.hold_out_groups(intact, "character", 4, seed=1),
+        datasets.hold_out_groups(damaged, "character", num_groups=4, seed=1),
+        datasets.hold_out_groups(intact, "character", num_groups=4, seed=1),
         strict=True,
     ):
         assert_same_labels(one, other)

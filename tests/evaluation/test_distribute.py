@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import tiny_vhe
 from tests.evaluation import replica_evaluation
 from tests.evaluation.conftest import assert_alike
-from tests.trainers.conftest import ROOT
+from tests.processes import ROOT
 from vhe_tf.data import Episodes
 
 pytestmark = pytest.mark.integration

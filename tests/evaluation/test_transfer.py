@@ -117,7 +117,11 @@ def test_each_content_is_redrawn_in_each_style():
     content = made(np.full((3, 2), [[11], [12], [13]]), 60, 1)
     style = made(30, np.full((4, 1), [[51], [52], [53], [54]]), 2)
     images = transfer(
-        model, content, style, groups=("tune", "instrument"), seed=(3, 4)
+        model,
+        content=content,
+        style=style,
+        groups=("tune", "instrument"),
+        seed=(3, 4),
     )
     assert images.shape == (3, 4, 2, 2, 1)
     for row, column in np.ndindex(3, 4):
@@ -137,11 +141,11 @@ def test_a_model_redraws_with_chance_of_its_own_for_each_image():
         for num in (2, 3)
     )
     settings = {"groups": ("style", "character"), "seed": (1, 2)}
-    images = transfer(model, content, style, **settings)
+    images = transfer(model, content=content, style=style, **settings)
     assert images.shape == (2, 3, 8, 8, 1)
     assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
     np.testing.assert_array_equal(
-        images, transfer(model, content, style, **settings)
+        images, transfer(model, content=content, style=style, **settings)
     )
 
 

@@ -3,13 +3,9 @@
 import contextlib
 import io
 import json
-import os
 import pathlib
 import signal
-import socket
-import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -18,8 +14,6 @@ from PIL import Image
 
 from tests.conftest import tiny_sizes
 from vhe_tf.experiments import cli
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def commanded(*arguments, sizes=tiny_sizes):
@@ -127,77 +121,3 @@ def process(*arguments, num_devices=1):
         "with tiny_sizes(): cli.main(['vhe-tf', *sys.argv[1:]])"
     )
     return [sys.executable, "-c", launch, *map(str, arguments)]
-
-
-def output_of(command, **environment):
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        check=False,
-    )
-
-
-def layouts(count):
-    """Returns TF_CONFIG for each of several processes, as if on machines."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        workers = ["{}:{}".format(*one.getsockname()) for one in sockets]
-    return [
-        json.dumps(
-            {
-                "cluster": {"worker": workers},
-                "task": {"type": "worker", "index": index},
-            }
-        )
-        for index in range(count)
-    ]
-
-
-def meanwhile(command, path, act):
-    """Runs a trainer; once it has written a file, acts on the process.
-
-    Returns:
-        Its status and what it wrote, when it has ended.
-    """
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    ) as process:
-        deadline = time.monotonic() + 300
-        while not path.exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        act(process)
-        text, _ = process.communicate()
-    assert path.exists(), text
-    return process.returncode, text
-
-
-def signalled(command, path, number=signal.SIGKILL):
-    """Runs a trainer until it has written a file; returns what it wrote."""
-    status, text = meanwhile(
-        command, path, lambda process: process.send_signal(number)
-    )
-    assert status == (0 if number == signal.SIGTERM else -number), text
-    return text
-
-
-def interrupted(command, run_dir, number=signal.SIGKILL):
-    """Trains, interrupted after the first checkpoint; returns the first text.
-
-    The final evaluation is left out.
-    """
-    first = signalled(command, run_dir / "checkpoints" / "checkpoint", number)
-    assert not (run_dir / "last.keras").exists(), "was not signalled in time"
-    text = signalled(command, run_dir / "last.keras")
-    assert "Resuming from step" in text
-    return first

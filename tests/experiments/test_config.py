@@ -86,6 +86,9 @@ def test_overriding_the_data_forgets_what_chose_the_earlier_ones():
     assert (glyphs.split, glyphs.images, glyphs.epochs) == (None, "grey", 3)
     faces = override(earlier, dataset="youtube_faces")
     assert (faces.images, faces.num_levels) == ("colour", 256)
+    photographs = Experiment(dataset="folder", images="colour")
+    assert override(photographs, dataset="records").images == "colour"
+    assert override(photographs, dataset="glyphs").images == "binary"
     assert override(earlier, epochs=4) == dataclasses.replace(earlier, epochs=4)
     with pytest.raises(ValueError, match="split"):
         override(earlier, dataset="glyphs", split="lake")

@@ -12,14 +12,14 @@ import pytest
 
 import vhe_tf
 from tests.experiments.conftest import FOLDER
-from tests.experiments.conftest import ROOT
-from tests.experiments.conftest import interrupted
 from tests.experiments.conftest import json_of
-from tests.experiments.conftest import layouts
-from tests.experiments.conftest import meanwhile
-from tests.experiments.conftest import output_of
 from tests.experiments.conftest import process
-from tests.experiments.conftest import signalled
+from tests.processes import ROOT
+from tests.processes import interrupted
+from tests.processes import layouts
+from tests.processes import meanwhile
+from tests.processes import output_of
+from tests.processes import signalled
 from tests.tiny_run import assert_same_models
 
 pytestmark = pytest.mark.integration

@@ -345,8 +345,10 @@ def test_a_figure_needs_the_models_of_numbers_that_are_kept(workshop):
 
 def test_a_row_of_pictures_alone_is_trained_to_be_drawn():
     row, inputs = "figure7_alphabets", reproduce.Inputs()
-    assert reproduce.missing_commands(row, "gpu", inputs) == []
-    [command] = reproduce.missing_commands(row, "gpu", inputs, drawn=True)
+    assert reproduce.missing_commands(row, "gpu", inputs=inputs) == []
+    [command] = reproduce.missing_commands(
+        row, "gpu", inputs=inputs, drawn=True
+    )
     assert command[3:] == ["train", "omniglot_alphabets_published"]
 
 
@@ -465,9 +467,9 @@ def test_lakes_runs_are_asked_for_where_they_are_given():
     given = reproduce.Inputs(lake_runs="all_runs.zip")
     lake = "accuracy.20way_1shot_lake_runs"
     assert reproduce.wanted_measures(row, given) - without == {lake}
-    commands = reproduce.missing_commands(row, "gpu", given)
+    commands = reproduce.missing_commands(row, "gpu", inputs=given)
     assert any("--lake_runs=" in word for word in commands[-1])
-    commands = reproduce.missing_commands(ROW, "gpu", given)
+    commands = reproduce.missing_commands(ROW, "gpu", inputs=given)
     assert not any("--lake_runs=" in word for word in commands[-1])
 
 
@@ -536,7 +538,7 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
     images = np.random.default_rng(0).integers(0, 2, (72, 8, 8, 1))
     images = images.astype(np.float32)
     _, held = datasets.hold_out_groups(
-        GroupedImages(images, labels), name, num_groups, seed=5
+        GroupedImages(images, labels), name, num_groups=num_groups, seed=5
     )
     held_out = np.isin(labels[name], held.group_ids(name))
     model = tiny_vhe(structure)
@@ -558,8 +560,8 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
                 num_kl_batches=num_batches, kl_support_size=size, seed=1
             ),
             model,
-            experiment,
-            datasets.DataSplits(data, None, data, (8, 8), "none"),
+            experiment=experiment,
+            splits=datasets.DataSplits(data, None, data, (8, 8), "none"),
         )
         measured = TrainingKL(episodes, num_batches=num_batches)(model)
         return {each.latent: each for each in measured}
@@ -604,7 +606,7 @@ def test_agreement_is_that_intervals_overlap(again, verdict):
     name = "accuracy.20way_1shot"
     published = {name: published_measure(0.985)}
     found = {} if again is None else {name: again}
-    [(said, line)] = check.compare("model", published, found)
+    [(said, line)] = check.compare("model", published=published, found=found)
     assert said == verdict
     assert "published 98.5 ± 1.0" in line
 
@@ -612,7 +614,9 @@ def test_agreement_is_that_intervals_overlap(again, verdict):
 def test_a_kl_has_no_draws_to_agree_on():
     name = "training_kl.character"
     value = {"mean": 150.0, "half_width_95": 3.0, "num_trials": 50}
-    [(said, _)] = check.compare("model", {name: value}, {name: value})
+    [(said, _)] = check.compare(
+        "model", published={name: value}, found={name: value}
+    )
     assert said == "ok"
 
 

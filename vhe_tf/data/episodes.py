@@ -486,9 +486,8 @@ def _gather(table: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
 
 
 def _intensities(images: tf.Tensor) -> tf.Tensor:
-    if images.dtype == tf.uint8:
-        return tf.cast(images, tf.float32) / 255.0
-    return tf.cast(images, tf.float32)
+    scale = 255.0 if images.dtype == tf.uint8 else 1.0
+    return tf.cast(images, tf.float32) / scale
 
 
 def _checked_seed(seed: int) -> int:

@@ -31,9 +31,8 @@ def sample_without_replacement(
     >>> sample_without_replacement(population, 3, seeds=seeds).shape
     TensorShape([2, 3])
     """
-    batch_size = population.shape[0]
     if num_samples == 0:
-        return tf.zeros([batch_size, 0], tf.int64)
+        return tf.zeros([population.shape[0], 0], tf.int64)
     bits = random.bits([2, num_samples], seeds)
     chosen: list[tf.Tensor] = []
     for index in range(num_samples):

@@ -55,12 +55,11 @@ class Elbo(Evaluator):
         """See base class."""
         if self.left_out(model):
             return []
-        episodes = Episodes(
+        episodes = Episodes.for_model(
+            model,
             self.data,
             batch_size=_BATCH_SIZE,
             support_size=self.num_shots,
-            resamples=model.objective.resamples,
-            group_latents=_group_latents(model),
             augmentation=Augmentation(binarization="none"),
             seed=self.seed,
         )

@@ -83,9 +83,9 @@ class TransferDesign:
 
 def transfer(
     model: VHE,
+    *,
     content: np.ndarray,
     style: np.ndarray,
-    *,
     groups: tuple[str, str] = ("character", "style"),
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
@@ -198,8 +198,8 @@ def _of_one_task(
     )  # [S, N]
     redrawn = transfer(
         model,
-        data.images[chosen[:, :num_shots]],
-        data.images[style_chosen],
+        content=data.images[chosen[:, :num_shots]],
+        style=data.images[style_chosen],
         groups=groups,
         seed=seed,
     )

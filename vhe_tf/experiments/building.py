@@ -163,8 +163,8 @@ def make_optimizer(experiment: Experiment) -> "keras.optimizers.Optimizer":
 def make_episodes(
     model: "VHE",
     experiment: Experiment,
-    splits: "DataSplits",
     *,
+    splits: "DataSplits",
     seed: int | None = None,
 ) -> tuple["Episodes", "Episodes"]:
     """Returns the episodes to train and to validate a model on.
@@ -205,7 +205,7 @@ def make_episodes(
 
 
 def monitors(
-    experiment: Experiment, run: Run, splits: "DataSplits", *, draw: "Draw"
+    experiment: Experiment, run: Run, *, splits: "DataSplits", draw: "Draw"
 ) -> list["keras.callbacks.Callback"]:
     """Returns the callbacks that measure and picture a run while it trains.
 

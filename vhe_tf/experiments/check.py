@@ -37,7 +37,9 @@ def check(inputs: Inputs) -> int:
             print(f"error: {error}")
             return 1
         for result in how.results:
-            verdicts += compare(result, published[result]["measures"], found)
+            verdicts += compare(
+                result, published=published[result]["measures"], found=found
+            )
     for verdict, line in verdicts:
         print(f"{verdict:12} {line}")
     counts = collections.Counter(verdict for verdict, _ in verdicts)
@@ -75,6 +77,7 @@ def measure_again(name: str, inputs: Inputs) -> dict[str, dict[str, Any]]:
 
 def compare(
     name: str,
+    *,
     published: Mapping[str, Mapping[str, Any]],
     found: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, str]]:

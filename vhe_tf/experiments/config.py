@@ -40,6 +40,7 @@ _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
         "skip_unreadable": False,
     },
 }
+_OF_ONE_GROUPING = ("deconvolutional", "pixel_cnn")
 _STYLED: dict[str, dict[str, Any]] = {
     "omniglot": {"split": "lake", "num_styles": 30, "copies": 8},
     "glyphs": {"num_styles": 30, "copies": 8},
@@ -383,8 +384,6 @@ def _applies(name: str, experiment: Experiment, settings: Any) -> bool:
     architecture = settings.get("architecture", experiment.architecture)
     if name == "split":
         return bool(dataset == "omniglot")
-    return bool(
-        architecture != "style"
-        and experiment.images != "colour"
-        and dataset != "youtube_faces"
-    )
+    if experiment.images == "colour":
+        return dataset in _PHOTOGRAPHS and architecture in _OF_ONE_GROUPING
+    return dataset in _DRAWINGS and architecture != "style"

@@ -120,7 +120,7 @@ def check_unseen(
 
 
 def tell_of_other_classes(
-    model: str | os.PathLike[str], experiment: Experiment, classes: str
+    model: str | os.PathLike[str], experiment: Experiment, *, classes: str
 ) -> None:
     """Prints a line if data have other classes than those of a model's run.
 

@@ -168,7 +168,7 @@ def main(argv: Sequence[str]) -> None:
                 f"Received: {models}."
             )
         measuring = Measuring(**named | {"model": models[0]})
-        chosen = settings.read_flags(values, Experiment)
+        chosen = settings.read_flags(values, Experiment, names=_DATA)
     evaluate(measuring, **chosen)
 
 
@@ -207,11 +207,15 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         splits = load_data(
             experiment, data_dir=data_dir, skip_corrupt=measuring.skip_corrupt
         )
-        tell_of_other_classes(path, experiment, splits.groups_checksum())
+        tell_of_other_classes(
+            path, experiment, classes=splits.groups_checksum()
+        )
         tasks.check_shape(model, splits.test.image_shape)
         if measuring.lake_runs:
             omniglot.lake_runs(measuring.lake_runs)
-        episodes = training_episodes(measuring, model, experiment, splits)
+        episodes = training_episodes(
+            measuring, model, experiment=experiment, splits=splits
+        )
         out.parent.mkdir(parents=True, exist_ok=True)
     with failures_end_quietly():
         report = _measure(
@@ -258,6 +262,7 @@ def _data_of(
 def training_episodes(
     measuring: Measuring,
     model: "VHE",
+    *,
     experiment: Experiment,
     splits: "DataSplits",
 ) -> "Episodes | None":
@@ -282,7 +287,9 @@ def training_episodes(
     if measuring.kl_support_size:
         size = (measuring.kl_support_size, measuring.kl_support_size)
         experiment = dataclasses.replace(experiment, support_size=size)
-    training, _ = make_episodes(model, experiment, splits, seed=measuring.seed)
+    training, _ = make_episodes(
+        model, experiment, splits=splits, seed=measuring.seed
+    )
     return training
 
 

@@ -132,8 +132,8 @@ def _transfer(experiment: Experiment, splits: "DataSplits") -> "Draw":
     def draw(model: "VHE") -> "dict[str, np.ndarray]":
         redrawn = transfer.transfer(
             model,
-            content,
-            style,
+            content=content,
+            style=style,
             groups=("character", "style"),
             seed=(experiment.seed, 40),
         )

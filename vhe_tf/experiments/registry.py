@@ -134,18 +134,12 @@ def _omniglot(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
         epochs=9,
         steps_per_epoch=1000,
     )
-    styles = _with(
-        defaults["omniglot_styles"], epochs=12, steps_per_epoch=1000, ema=0.999
-    )
     mechanism = _with(
         small,
         support_size=(5, 5),
         ema=0.998,
         epochs=3,
         steps_per_epoch=1000,
-    )
-    alphabets = _with(
-        defaults["omniglot_alphabets"], steps_per_epoch=1000, epochs=5
     )
     return {
         "omniglot_deconvolutional_small": _with(
@@ -174,6 +168,24 @@ def _omniglot(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
         "omniglot_pixel_cnn_published_likelihood": _with(
             likelihood, size="published", batch_size=64, epochs=16
         ),
+        **{
+            f"mechanism_pixel_cnn_{objective}": _with(
+                mechanism, objective=objective
+            )
+            for objective in _OBJECTIVES
+        },
+    }
+
+
+def _structures(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """Returns the models with two group latents."""
+    styles = _with(
+        defaults["omniglot_styles"], epochs=12, steps_per_epoch=1000, ema=0.999
+    )
+    alphabets = _with(
+        defaults["omniglot_alphabets"], steps_per_epoch=1000, epochs=5
+    )
+    return {
         "omniglot_styles_small_first": _with(styles, kl_warmup_steps=2000),
         # The character is learned long after the style.
         "omniglot_styles_small": _with(
@@ -185,12 +197,6 @@ def _omniglot(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
         "omniglot_alphabets_published": _with(
             alphabets, size="published", epochs=100
         ),
-        **{
-            f"mechanism_pixel_cnn_{objective}": _with(
-                mechanism, objective=objective
-            )
-            for objective in _OBJECTIVES
-        },
     }
 
 
@@ -239,6 +245,7 @@ _DEFAULTS = _defaults()
 EXPERIMENTS: dict[str, Experiment] = {
     **_DEFAULTS,
     **_omniglot(_DEFAULTS),
+    **_structures(_DEFAULTS),
     **_tables(),
     **_faces(_DEFAULTS["youtube_faces"]),
 }

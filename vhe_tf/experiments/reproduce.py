@@ -268,7 +268,7 @@ def make(
         title = f"[{index + 1}/{len(rows)}] {name}, {budget}"
         try:
             commands = missing_commands(
-                name, budget, inputs, drawn=name in drawn
+                name, budget, inputs=inputs, drawn=name in drawn
             )
             if not commands:
                 print(f"{title}: is there", flush=True)
@@ -277,7 +277,7 @@ def make(
             for command in commands:
                 print(f"  {shlex.join(command)}", flush=True)
             if not dry_run:
-                make_row(name, budget, inputs, commands)
+                make_row(name, budget, inputs=inputs, commands=commands)
                 results.write_document()
         except (RowError, OSError) as error:
             print(f"{name} failed: {error}", flush=True)
@@ -286,7 +286,7 @@ def make(
 
 
 def missing_commands(
-    name: str, budget: str, inputs: Inputs, *, drawn: bool = False
+    name: str, budget: str, *, inputs: Inputs, drawn: bool = False
 ) -> list[list[str]]:
     """Returns the commands that a row still needs: train, measure, or none.
 
@@ -300,18 +300,18 @@ def missing_commands(
         RowError: If the run in the row's folder had other settings.
     """
     row, run = paper.ROWS[name], _run(name, budget)
-    is_measured = not row.evaluate or measured(name, budget, inputs)
+    is_measured = not row.evaluate or measured(name, budget, inputs=inputs)
     if is_measured and not drawn:
         return []
     commands = []
     if not run.is_complete:
-        commands.append(training_command(name, budget, inputs))
+        commands.append(training_command(name, budget, inputs=inputs))
     if not is_measured:
-        commands.append(evaluation_command(name, budget, inputs))
+        commands.append(evaluation_command(name, budget, inputs=inputs))
     return commands
 
 
-def measured(name: str, budget: str, inputs: Inputs) -> bool:
+def measured(name: str, budget: str, *, inputs: Inputs) -> bool:
     """Whether a row has all that can be measured of it."""
     path = results.result_path(name, budget)
     if not path.exists():
@@ -342,14 +342,14 @@ def _run(row: str, budget: str) -> Run:
         raise RowError(f"{error} Move it away to train again.") from error
 
 
-def training_command(name: str, budget: str, inputs: Inputs) -> list[str]:
+def training_command(name: str, budget: str, *, inputs: Inputs) -> list[str]:
     """Returns the command that trains a row, or resumes it."""
     row = paper.ROWS[name]
     ending = _SHORT_ENDING if row.evaluate else ()
     return inputs.command("train", row.experiments[budget], *ending)
 
 
-def evaluation_command(name: str, budget: str, inputs: Inputs) -> list[str]:
+def evaluation_command(name: str, budget: str, *, inputs: Inputs) -> list[str]:
     """Returns the command that measures a trained row."""
     row = paper.ROWS[name]
     folder = f"runs/{row.experiments[budget]}"
@@ -372,7 +372,7 @@ def as_flags(measuring: Mapping[str, Any]) -> list[str]:
 
 
 def make_row(
-    name: str, budget: str, inputs: Inputs, commands: Sequence[Sequence[str]]
+    name: str, budget: str, *, inputs: Inputs, commands: Sequence[Sequence[str]]
 ) -> None:
     """Runs the commands of a row and keeps what they measured.
 
@@ -387,7 +387,7 @@ def make_row(
                 f"vhe-tf {command[3]} was stopped by SIGTERM before its end. "
                 "The same command resumes."
             )
-    if not row.evaluate or measured(name, budget, inputs):
+    if not row.evaluate or measured(name, budget, inputs=inputs):
         return
     report = results.read_json(run.folder / "reproduce.json")
     found = results.measures_of(report)
@@ -405,8 +405,8 @@ def make_row(
         "machine": provenance.machine(),
         "versions": provenance.versions(),
         "commands": [
-            _readable(training_command(name, budget, inputs)),
-            _readable(evaluation_command(name, budget, inputs)),
+            _readable(training_command(name, budget, inputs=inputs)),
+            _readable(evaluation_command(name, budget, inputs=inputs)),
         ],
         "measures": {measure: found[measure] for measure in sorted(wanted)},
     }

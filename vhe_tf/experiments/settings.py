@@ -261,13 +261,17 @@ def _define(
 
 
 def read_flags(
-    values: flags.FlagValues, settings: type[Settings]
+    values: flags.FlagValues,
+    settings: type[Settings],
+    *,
+    names: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Returns the values of the flags that `add_flags` defined.
 
     Args:
         values: The parsed flags.
         settings: The class.
+        names: Names of the fields. Defaults to all.
 
     Returns:
         By name. Flags that are None are omitted.
@@ -277,6 +281,8 @@ def read_flags(
     """
     found = {}
     for field in dataclasses.fields(settings):
+        if names is not None and field.name not in names:
+            continue
         value = values[field.name].value if field.name in values else None
         if value is None:
             continue

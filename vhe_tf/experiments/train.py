@@ -228,10 +228,12 @@ def train(arguments: Arguments) -> Run:
             building.compile_model(
                 model, experiment, accumulation=machine.accumulation
             )
-        training, validation = building.make_episodes(model, experiment, splits)
+        training, validation = building.make_episodes(
+            model, experiment, splits=splits
+        )
         draw = pictures.painter(experiment, splits)
     with failures_end_quietly():
-        begin(arguments, run, model)
+        begin(arguments, run, model=model)
         model.fit(
             training,
             validation_data=validation,
@@ -239,14 +241,14 @@ def train(arguments: Arguments) -> Run:
             steps_per_epoch=experiment.steps_per_epoch,
             verbose=0,
             callbacks=[
-                *building.monitors(experiment, run, splits, draw=draw),
+                *building.monitors(experiment, run, splits=splits, draw=draw),
                 callbacks.BestModel(run.best),
                 callbacks.ProgressLine(),
                 callbacks.ExactResume(run.checkpoints),
                 callbacks.Preemption(),
             ],
         )
-    finish(arguments, run, model, splits=splits, draw=draw)
+    finish(arguments, run, model=model, splits=splits, draw=draw)
     return run
 
 
@@ -264,7 +266,7 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
     return splits
 
 
-def begin(arguments: Arguments, run: Run, model: "VHE") -> None:
+def begin(arguments: Arguments, run: Run, *, model: "VHE") -> None:
     """Writes the settings of the run. The chief does, of several workers."""
     from vhe_tf import distribute
 
@@ -275,8 +277,8 @@ def begin(arguments: Arguments, run: Run, model: "VHE") -> None:
 def finish(
     arguments: Arguments,
     run: Run,
-    model: "VHE",
     *,
+    model: "VHE",
     splits: "DataSplits",
     draw: "Draw",
 ) -> None:
@@ -318,7 +320,7 @@ def finish(
                 run.pictures / f"{name}.png", grid, ink=splits.ink
             )
         with status_line() as progress:
-            report = measure(arguments, model, splits, progress=progress)
+            report = measure(arguments, model, splits=splits, progress=progress)
         write_json(run.metrics, report.to_json())
     _say_what_was_made(arguments, run, model, report)
 
@@ -326,8 +328,8 @@ def finish(
 def measure(
     arguments: Arguments,
     model: "VHE",
-    splits: "DataSplits",
     *,
+    splits: "DataSplits",
     progress: Callable[[str], None],
 ) -> "Report":
     """Returns the measurements of a model on unseen groups."""

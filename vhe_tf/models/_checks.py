@@ -391,7 +391,7 @@ def _check_grouping(latent: Latent, episodes: Episodes) -> None:
             f"episodes with the groupings {sorted(episodes.group_latents)}."
         )
     for parent in latent.parents:
-        check_nested(episodes.data, latent.name, parent)
+        check_nested(episodes.data, latent.name, parent=parent)
 
 
 def _check_layout(model: Any, batch_size: int) -> None:

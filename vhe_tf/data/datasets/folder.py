@@ -79,7 +79,7 @@ class Folder(DatasetSpec):
         )
         num_test = num_test_groups(data, self.group, data_dir=data_dir)
         train, test = hold_out_groups(
-            data, self.group, num_test, seed=self.seed
+            data, self.group, num_groups=num_test, seed=self.seed
         )
         if is_colour:
             return photographs(

@@ -108,7 +108,7 @@ def from_columns(
     return GroupedImages(images, labels, names)
 
 
-def check_nested(data: GroupedData, child: str, parent: str) -> None:
+def check_nested(data: GroupedData, child: str, *, parent: str) -> None:
     """Makes sure that each group of one grouping is within one of another.
 
     A hierarchy of latents, such as of characters in alphabets, takes it for

@@ -101,7 +101,7 @@ class DataSplits(NamedTuple):
             return self.train, self.validation
         most = max(1, len(self.train.group_ids(held_out)) // 4)
         return hold_out_groups(
-            self.train, held_out, min(num_groups, most), seed=seed
+            self.train, held_out, num_groups=min(num_groups, most), seed=seed
         )
 
     def groups_checksum(self) -> str:
@@ -288,7 +288,7 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
 
 
 def hold_out_groups(
-    data: _Images, name: str, num_groups: int, *, seed: int = 0
+    data: _Images, name: str, *, num_groups: int, seed: int = 0
 ) -> tuple[_Images, _Images]:
     """Splits off a random selection of groups.
 

@@ -5,8 +5,8 @@ r"""Makes a folder of records of a folder of images, one image at a time.
 
 Images are read from `from_folder/<class>/` as by `read_image_folder`: drawings,
 dark ink on light paper, with --invert; photographs in colour with --channels=3.
-For `trainers/omniglot.py --dataset=records` the grouping is `character`, for
-`trainers/youtube_faces.py --dataset=records` it is `person`.
+For `trainers/own_images.py --dataset=records` the grouping is `character`, and
+`person` with `--images=colour`.
 """
 
 import argparse

@@ -82,7 +82,7 @@ class Records(DatasetSpec):
             _MAX_TEST_GROUPS,
         )
         train, test = hold_out_groups(
-            data, self.group, num_test, seed=self.seed
+            data, self.group, num_groups=num_test, seed=self.seed
         )
         fitting = _that_fits(test, self.group, self.seed)
         image_size = data.image_shape[:2]
@@ -118,7 +118,7 @@ def _that_fits(data: RecordedImages, group: str, seed: int) -> GroupedData:
     num_groups = max(2, room // _MIN_TEST_IMAGES_PER_GROUP)
     if num_groups < len(ids):
         data, _ = hold_out_groups(
-            data, group, len(ids) - num_groups, seed=seed + 1
+            data, group, num_groups=len(ids) - num_groups, seed=seed + 1
         )
         ids = data.group_ids(group)
     most = max(_MIN_TEST_IMAGES_PER_GROUP, room // len(ids))
