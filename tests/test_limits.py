@@ -29,21 +29,7 @@ MANY_POSITIONAL = {
     "data/datasets/glyphs/handwriting.py": {"draw_alphabet"},
     "data/datasets/glyphs/pen.py": {"render"},
     "data/datasets/image_file.py": {"read_image"},
-    "data/datasets/label_table.py": {"check_nested"},
-    "data/datasets/splits.py": {"check_choice", "hold_out_groups"},
-    "evaluation/transfer.py": {"transfer"},
-    "experiments/building.py": {"make_episodes", "monitors"},
-    "experiments/check.py": {"compare"},
-    "experiments/data.py": {"tell_of_other_classes"},
-    "experiments/evaluate.py": {"training_episodes"},
-    "experiments/reproduce.py": {
-        "evaluation_command",
-        "make_row",
-        "measured",
-        "missing_commands",
-        "training_command",
-    },
-    "experiments/train.py": {"begin", "finish", "measure"},
+    "data/datasets/splits.py": {"check_choice"},
 }
 
 

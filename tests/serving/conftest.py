@@ -93,18 +93,23 @@ def _chance(seed, rank):
 class TinyVHE(tf.Module):
     """A served VHE in form."""
 
-    def __init__(self):
+    def __init__(self, scale=1.0):
         super().__init__()
         self.offset = tf.Variable(0.25)
+        self.scale = scale
 
     @tf.function(input_signature=[_SUPPORTS, _QUERY, _SEED])
     def classify(self, support, query, seed):
-        mean = tf.reduce_mean(_checked("support", support), axis=2)
+        mean = self._mean(support, 2)
         return self._classify(mean, _checked("query", query), seed)
 
     @tf.function(input_signature=[*_PARAMETERS_OF_WAYS, _QUERY, _SEED])
     def classify_encoded(self, mean, stddev, query, seed):
         return self._classify(mean + 0.0 * stddev, query, seed)
+
+    def _mean(self, support, axis):
+        pixels = _checked("support", support)
+        return self.scale * tf.reduce_mean(pixels, axis)
 
     def _classify(self, mean, query, seed):
         error = tf.reduce_sum((mean - query[:, tf.newaxis]) ** 2, [2, 3, 4])
@@ -117,12 +122,12 @@ class TinyVHE(tf.Module):
 
     @tf.function(input_signature=[_SUPPORT])
     def encode(self, support):
-        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        mean = self._mean(support, 1)
         return {"mean": mean, "stddev": 0.5 * tf.ones_like(mean)}
 
     @tf.function(input_signature=[_SUPPORT, _SEED])
     def sample(self, support, seed):
-        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        mean = self._mean(support, 1)
         return {"images": mean + _chance(seed, 4) + self.offset}
 
     @tf.function(input_signature=[*_PARAMETERS, _SEED])
@@ -136,7 +141,7 @@ class TinyVHE(tf.Module):
 
     @tf.function(input_signature=[_SUPPORT, _QUERY, _SEED])
     def log_likelihood(self, support, query, seed):
-        mean = tf.reduce_mean(_checked("support", support), axis=1)
+        mean = self._mean(support, 1)
         error = tf.reduce_sum((mean - query) ** 2, [1, 2, 3])
         return {"log_likelihood": _chance(seed, 1) - error}
 
@@ -186,6 +191,83 @@ _SIGNATURES = (
     "sample_prior",
     "total",
 )
+
+
+class TinyFactorialVHE(tf.Module):
+    """A served VHE with the group latents `character` and `style` in form.
+
+    An image is the sum of their means.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.character = TinyVHE()
+        self.style = TinyVHE(scale=0.5)
+
+    def signatures(self):
+        """Returns the functions of each latent, and those of both."""
+        latents = {"character": self.character, "style": self.style}
+        functions = {
+            f"{task}_{name}": getattr(latent, task)
+            for name, latent in latents.items()
+            for task in ("classify", "encode", "sample")
+        }
+        functions["classify"] = self.style.classify
+        supports = [
+            _spec(f"support_{name}", None, None, *IMAGE) for name in latents
+        ]
+        parameters = [
+            _spec(f"{name}_{parameter}", None, *IMAGE)
+            for name in latents
+            for parameter in ("mean", "stddev")
+        ]
+        joint = {
+            "encode": (self.encode, supports),
+            "log_likelihood": (self.log_likelihood, [*supports, _QUERY, _SEED]),
+            "sample": (self.sample, [*supports, _SEED]),
+            "sample_encoded": (self.sample_encoded, [*parameters, _SEED]),
+        }
+        for name, (function, specs) in joint.items():
+            functions[name] = tf.function(function, input_signature=specs)
+        functions["sample_prior"] = self.style.sample_prior
+        return functions
+
+    def encode(self, support_character, support_style):
+        supports = {"character": support_character, "style": support_style}
+        return {
+            f"{name}_{parameter}": value
+            for name, support in supports.items()
+            for parameter, value in getattr(self, name).encode(support).items()
+        }
+
+    def _sum(self, support_character, support_style):
+        encoded = self.encode(support_character, support_style)
+        return encoded["character_mean"] + encoded["style_mean"]
+
+    def log_likelihood(self, support_character, support_style, query, seed):
+        error = (self._sum(support_character, support_style) - query) ** 2
+        error = tf.reduce_sum(error, [1, 2, 3])
+        return {"log_likelihood": _chance(seed, 1) - error}
+
+    def sample(self, support_character, support_style, seed):
+        mean = self._sum(support_character, support_style)
+        return {"images": mean + _chance(seed, 4)}
+
+    def sample_encoded(
+        self, character_mean, character_stddev, style_mean, style_stddev, seed
+    ):
+        noise = _chance(seed, 4) + 0.0 * (character_stddev + style_stddev)
+        return {"images": character_mean + style_mean + noise}
+
+
+@pytest.fixture(scope="session")
+def saved_factorial_model(tmp_path_factory):
+    """The folder of one version of it."""
+    folder = tmp_path_factory.mktemp("saved_models") / "stand_in"
+    model = TinyFactorialVHE()
+    signatures = model.signatures()
+    tf.saved_model.save(model, str(folder / "1"), signatures=signatures)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -259,7 +341,12 @@ def exports(tmp_path_factory):
 
 @pytest.fixture(
     scope="session",
-    params=["deconvolutional", "pixel_cnn", "hierarchical", "factorial"],
+    params=[
+        "deconvolutional",
+        "pixel_cnn",
+        pytest.param("hierarchical", marks=pytest.mark.slow),
+        "factorial",
+    ],
 )
 def exported(request, exports):
     """Each model in turn, and the folder of its export."""

@@ -280,15 +280,20 @@ def test_concurrent_clients_get_each_their_own(server, inputs):
 @pytest.fixture(
     scope="module",
     params=[
+        "stand_in",
         pytest.param("hierarchical", marks=pytest.mark.slow),
-        "factorial",
+        pytest.param("factorial", marks=pytest.mark.slow),
     ],
 )
-def several(request, exports):
-    """A client of a real export, its signatures, and the latents' names."""
-    model, path = exports(request.param)
+def several(request):
+    """A client of an export, its signatures, and the latents' names."""
+    if request.param == "stand_in":
+        path = request.getfixturevalue("saved_factorial_model") / "1"
+        names = ["character", "style"]
+    else:
+        model, path = request.getfixturevalue("exports")(request.param)
+        names = [v.name for v in model.latents if not v.per_element]
     loaded = tf.saved_model.load(str(path))
-    names = [latent.name for latent in model.latents if not latent.per_element]
     with (
         LocalServer(path.parent, port=0, log=lambda line: None) as local_server,
         Client(local_server.address, model=request.param) as client,
@@ -321,7 +326,7 @@ def test_one_of_several_latents_is_asked_about_by_name(several):
         )
         _assert_near({"images": images}, expected)
         encoded = client.encode(inputs["support"], latent=latent)
-        assert encoded["mean"].shape == (2, 2, 2)
+        assert encoded["mean"].shape[:2] == (2, 2)
         expected = signatures[f"encode_{latent}"](
             **_constants({"support": support})
         )

@@ -23,8 +23,8 @@ from vhe_tf._utils import atomic_io
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.serving import _saved_model
 from vhe_tf.serving import exporting
-from vhe_tf.serving import local
 from vhe_tf.serving.exporting import export
 
 # Nothing that needs Python, writes files, or prints.
@@ -46,6 +46,8 @@ ALONE = {
     "classify_encoded",
     "serving_default",
 }
+
+SEVERAL = [pytest.param("hierarchical", marks=pytest.mark.slow), "factorial"]
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +139,7 @@ def test_classes_are_told_as_the_model_tells_them(served):
     )
 
 
-@pytest.mark.parametrize("name", ["hierarchical", "factorial"])
+@pytest.mark.parametrize("name", SEVERAL)
 def test_each_latent_of_several_has_signatures_of_its_own(name, exports):
     model, path = exports(name)
     loaded = tf.saved_model.load(str(path))
@@ -374,7 +376,7 @@ def test_means_and_deviations_are_of_the_same_classes(flat, ways):
         )
 
 
-@pytest.mark.parametrize("name", ["hierarchical", "factorial"])
+@pytest.mark.parametrize("name", SEVERAL)
 def test_a_bad_input_of_several_latents_is_named(name, exports):
     model, path = exports(name)
     loaded = tf.saved_model.load(str(path))
@@ -498,7 +500,7 @@ def test_weights_are_stored_once_and_without_an_optimizer(tmp_path):
 def session(exported):
     """A function that calls signatures of an export as a server does."""
     _, path = exported
-    loaded = local._SavedModel(path.parent, None)
+    loaded = _saved_model.SavedModel(path.parent, None)
     return lambda name, inputs: loaded.run(loaded.signatures[name], inputs)
 
 
