@@ -334,6 +334,8 @@ def exports(tmp_path_factory):
     def exported(name):
         keras.utils.set_random_seed(0)
         model = MODELS[name]()
+        model.compile("adam")
+        model.optimizer.build(model.trainable_variables)
         return model, export(model, folder / name, num_samples=NUM_SAMPLES)
 
     return exported
