@@ -433,7 +433,7 @@ def test_too_many_shots_are_an_error():
             scorer_of(GaussianWorld(2)),
             uniform_data(),
             num_shots=6,
-            num_tasks=1,
+            num_queries=1,
         )
 
 
@@ -443,7 +443,7 @@ def test_the_conditional_nll_says_how_far_it_is():
         scorer_of(GaussianWorld(2), 2),
         uniform_data(),
         num_shots=2,
-        num_tasks=3,
+        num_queries=3,
         progress=lines.append,
     )
     assert lines[-1] == (
@@ -556,7 +556,10 @@ def test_stored_images_are_refused():
     with pytest.raises(ValueError, match="images of dtype uint8"):
         next(
             few_shot_tasks(
-                stored, group="character", num_ways=1, num_shots=1,
+                stored,
+                group="character",
+                num_ways=1,
+                num_shots=1,
                 num_tasks=1,
             )
-        )  # fmt: skip
+        )
