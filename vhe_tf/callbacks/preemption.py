@@ -96,7 +96,9 @@ class Preemption(keras.callbacks.Callback):
 
     def _stop_if_asked(self) -> None:
         if getattr(self.model, "preempted", self.requested):
-            self.close()
+            if not hasattr(self.model, "preempted"):
+                # `fit` of a VHE saves first, and takes further requests.
+                self.close()
             raise StoppedOnRequest
 
     def _request(self, number: int, frame: Any) -> None:
