@@ -173,7 +173,7 @@ class ExactResume(keras.callbacks.Callback):
 
     def kept(self) -> str:
         """Describes what the run can resume from."""
-        latest = next(iter(CheckpointFolder(self.folder).paths()), None)
+        latest = self._latest()
         if latest is None:
             return (
                 "There is no checkpoint yet. Correct the cause, and start the "
@@ -269,6 +269,9 @@ class ExactResume(keras.callbacks.Callback):
                 )
         self._write_epoch()
 
+    def _latest(self) -> str | None:
+        return next(iter(CheckpointFolder(self.folder).paths()), None)
+
     def _position(self) -> tuple[int, int]:
         epoch, taken = divmod(self.step, self._steps_per_epoch)
         if not taken and self._ended_step < self.step:
@@ -307,6 +310,7 @@ class ExactResume(keras.callbacks.Callback):
         terms = ", ".join(f"{k}={float(v):.6g}" for k, v in self._logs.items())
         return NonFiniteLossError(
             f"The {what} is not finite at step {self.step}. Means over the "
-            f"epoch so far: {terms}. {self.kept()} Lower the learning rate or "
-            "the clipping norm, and use another folder."
+            f"epoch so far: {terms}. The last good checkpoint is "
+            f"{self._latest()}. Lower the learning rate or the clipping norm, "
+            "and use another folder."
         )
