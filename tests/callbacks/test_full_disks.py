@@ -102,7 +102,7 @@ def test_a_checkpoint_on_request_that_does_not_fit(small_disk, sampler):
     """It is not said to have stopped where it can go on."""
 
     class Ask(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
+        def on_train_batch_end(self, batch, logs=None):
             if batch == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -453,6 +453,7 @@ def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
     model = compiled_vhe(use_ema=False)
     callback.set_model(model)
     callback.set_params({"steps": 3})
+    callback.on_train_begin()
     callback.on_epoch_end(1, {name: 1.5})
     assert read(tmp_path)[tag] == [(6, 1.5)]
 

@@ -163,7 +163,7 @@ def test_the_published_sizes_of_the_pixel_cnn_are_the_defaults():
     assert decoder.num_blocks == 4
     assert decoder.filters == 40
     assert decoder.kernel_size == 5
-    assert decoder.rate == 0.5
+    assert decoder.dropout == 0.5
     assert decoder.conditioning_kernel_size == 5
     assert decoder.conditioning_filters == ()
 
@@ -175,7 +175,7 @@ def test_the_large_pixel_cnn_has_the_structure_of_the_small_one():
         assert len(latent.posterior.weights) == len(other.posterior.weights)
     decoder = large.likelihood.network
     assert (decoder.filters, decoder.num_blocks) == (64, 6)
-    assert (decoder.kernel_size, decoder.rate) == (3, 0.2)
+    assert (decoder.kernel_size, decoder.dropout) == (3, 0.2)
     assert (
         large.latents[1].parents == small.latents[1].parents == ("character",)
     )
@@ -731,7 +731,7 @@ def test_the_published_sizes_of_the_style_model_are_the_defaults():
     assert style.posterior.encoder.filters == (64, 128, 256)
     decoder = model.likelihood.network
     assert (decoder.num_blocks, decoder.filters) == (4, 40)
-    assert (decoder.kernel_size, decoder.rate) == (5, 0.5)
+    assert (decoder.kernel_size, decoder.dropout) == (5, 0.5)
     assert model.likelihood.num_components == 10
 
 
