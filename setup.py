@@ -3,12 +3,34 @@
 import pathlib
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 # gRPC and warm-up requests of TensorFlow Serving.
 _SERVING_API = "tensorflow-serving-api>=2.21,<2.22"
 
 # Learning curves.
 _PLOTS = "matplotlib>=3.10"
+
+# Of each shipped model, what `vhe_tf.load_model(name)` needs.
+_PRESET_FILES = ("best.keras", "config.json", "README.md")
+
+
+class BuildWithPresets(build_py):
+    """Puts the shipped models into the package that is built."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # a checkout has them
+        for folder in sorted(pathlib.Path("saved_models").iterdir()):
+            for name in _PRESET_FILES:
+                if (folder / name).is_file():
+                    target = pathlib.Path(
+                        self.build_lib, "vhe_tf", "presets", folder.name
+                    )
+                    self.mkpath(str(target))
+                    self.copy_file(str(folder / name), str(target / name))
+
 
 setuptools.setup(
     name="vhe_tf",
@@ -20,6 +42,7 @@ setuptools.setup(
     long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    cmdclass={"build_py": BuildWithPresets},
     packages=setuptools.find_packages(include=["vhe_tf", "vhe_tf.*"]),
     package_data={
         "vhe_tf": ["py.typed"],

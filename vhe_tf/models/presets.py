@@ -16,7 +16,9 @@ PRESETS = (
     "omniglot_styles_small",
 )
 
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+# In a wheel, and in a checkout.
+_FOLDERS = (_PACKAGE / "presets", _PACKAGE.parent / "saved_models")
 
 
 def model_path(name: str | os.PathLike[str]) -> pathlib.Path:
@@ -34,11 +36,12 @@ def model_path(name: str | os.PathLike[str]) -> pathlib.Path:
     """
     if os.fspath(name) not in PRESETS:
         return pathlib.Path(name).expanduser()
-    path = _CHECKOUT / "saved_models" / name / "best.keras"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The shipped model {name} lies in saved_models/ of a checkout of "
-            "this project, and is not part of the installed package. Pass the "
-            f"path of its best.keras. Received: {name!r}; there is no {path}."
-        )
-    return path
+    paths = [folder / name / "best.keras" for folder in _FOLDERS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"The file of the shipped model {name} is missing from this "
+        "installation. Install the package again, or pass the path of a "
+        f".keras file. Received: {name!r}; there is no {paths[0]}."
+    )
