@@ -26,11 +26,11 @@ quickstart: setup  ## train and evaluate a small VHE on the embedded data set
 results-check: setup  ## measure the shipped models again (Omniglot: DATA_DIR=...)
 	$(BIN)/vhe-tf reproduce --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))
 
-test: setup check  ## check the code and run the unit tests
-	$(PYTEST) -m "not slow and not integration"
+test: setup check  ## check the code and run the short unit tests
+	$(PYTEST) -m "not slow and not integration and not extended"
 
-test-integration: setup  ## run the tests that start trainers and other processes
-	$(PYTEST) -m "integration and not slow"
+test-integration: setup  ## run the longer tests and those that start other processes
+	$(PYTEST) -m "(integration or extended) and not slow"
 
 test-all: setup check  ## check the code and run every test, including the slow ones
 	$(PYTEST)

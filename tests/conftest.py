@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import os
+import pathlib
 import subprocess
 from unittest import mock
 
@@ -28,14 +29,19 @@ from vhe_tf.models import architectures
 IMAGE_SHAPE = (8, 8, 1)
 
 
+# Tests that take more than about a second, measured with `--durations=0`.
+EXTENDED = frozenset(
+    pathlib.Path(__file__).with_name("extended.txt").read_text().splitlines()
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Marks the trainers' tests, and runs the longest files first."""
+    """Marks the tests of `extended.txt`, and runs the longest files first."""
     for item in items:
-        if "trainers" in item.path.parts:
-            item.add_marker(pytest.mark.integration)
+        if item.nodeid in EXTENDED:
+            item.add_marker(pytest.mark.extended)
     # Two processes then end at about the same time.
-    longest = {"trainers", "models"}
-    items.sort(key=lambda item: longest.isdisjoint(item.path.parts))
+    items.sort(key=lambda item: "models" not in item.path.parts)
 
 
 def assert_distribution_shape(d, *, batch, event):
