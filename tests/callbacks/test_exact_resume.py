@@ -214,7 +214,7 @@ def test_a_request_after_the_last_step_is_met(tmp_path, sampler, whole_run):
 def test_spoiled_weights_are_not_saved_on_request_either(tmp_path, sampler):
     with pytest.raises(
         callbacks.NonFiniteLossError,
-        match=r"The model is not finite at step 6; .* is .*ckpt-4",
+        match=r"The model is not finite at step 6\. .* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(6), _Ask(("step", 6))])
 
@@ -396,7 +396,7 @@ class _Poison(keras.callbacks.Callback):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, sampler):
     with pytest.raises(
         callbacks.NonFiniteLossError,
-        match=r"loss is not finite at step 6; .*loss=nan.* is .*ckpt-4",
+        match=r"loss is not finite at step 6\. .*loss=nan.* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(5)])
     vhe_tf.load_model(tmp_path / "best.keras")  # still there, still good
@@ -405,7 +405,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, sampler):
 def test_weights_spoiled_by_the_last_step_are_not_saved(tmp_path, sampler):
     with pytest.raises(
         callbacks.NonFiniteLossError,
-        match=r"The model is not finite at step 8; .* is .*ckpt-4",
+        match=r"The model is not finite at step 8\. .* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(8)])
 
