@@ -164,7 +164,7 @@ def fit_as_keras_does(distribution, path):
     with strategy.scope():
         model = compiled_model()
     history = model.fit(
-        distribute.split(strategy, sampler().dataset),
+        sampler().dataset(),
         epochs=2,
         steps_per_epoch=STEPS,
         shuffle=False,

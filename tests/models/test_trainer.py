@@ -54,6 +54,7 @@ def test_images_and_labels_train(model):
         validation_steps=1,
     )
     assert {"elbo", "val_elbo"} <= set(history)
+    assert isinstance(history["elbo"][0], float)
     by_name = fit(model, images, {"character": labels}, batch_size=4)
     assert "elbo" in by_name
 

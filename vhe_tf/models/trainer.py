@@ -512,7 +512,7 @@ class _Callbacks(keras.callbacks.CallbackList):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._first_batch = 0
-        logs = dict(logs or {})
+        logs = {name: float(value) for name, value in (logs or {}).items()}
         for callback in self.callbacks:
             if self.model.preempted:
                 raise StoppedOnRequest
