@@ -279,8 +279,14 @@ class ExactResume(keras.callbacks.Callback):
         return epoch, taken
 
     def _read(self, path: str) -> None:
-        status = tf.train.Checkpoint(**self._state).read(path)
-        status.assert_existing_objects_matched()
+        try:
+            status = tf.train.Checkpoint(**self._state).read(path)
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:
+            raise RunError(
+                f"{path} is a checkpoint of another model or optimizer. Repeat "
+                "the settings of its run, or use another folder."
+            ) from error
         self._read_metrics(path)
 
     def _read_metrics(self, path: str) -> None:

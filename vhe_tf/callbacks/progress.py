@@ -61,7 +61,7 @@ class ProgressLine(keras.callbacks.Callback):
         self._show(
             f"{self._title()} [{'=' * filled}{'.' * (20 - filled)}] "
             f"{taken}/{steps}, {left:.0f} s left, "
-            f"ELBO {float((logs or {})['elbo']):.2f}"
+            f"{self._value(logs or {})}"
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -81,6 +81,11 @@ class ProgressLine(keras.callbacks.Callback):
         """Leaves the line to others."""
         self._line.close()
         self._show = None
+
+    def _value(self, logs: Any) -> str:
+        if "elbo" in logs:
+            return f"ELBO {float(logs['elbo']):.2f}"
+        return f"loss {float(logs['loss']):.4g}"
 
     def _title(self) -> str:
         return f"epoch {self._epoch + 1}/{self.params['epochs']}"

@@ -85,9 +85,13 @@ class Inputs(settings.Settings):
         """Returns a command of `vhe-tf` that reads the data."""
         command = [sys.executable, "-m", "vhe_tf.experiments.cli", *arguments]
         if self.data_dir:
-            command.append(f"--data_dir={os.path.abspath(self.data_dir)}")
+            command.append(
+                f"--data_dir={os.path.abspath(os.path.expanduser(self.data_dir))}"
+            )
         if self.lake_runs and lake_runs:
-            command.append(f"--lake_runs={os.path.abspath(self.lake_runs)}")
+            command.append(
+                f"--lake_runs={os.path.abspath(os.path.expanduser(self.lake_runs))}"
+            )
         return command
 
 

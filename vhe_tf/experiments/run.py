@@ -211,7 +211,8 @@ class Run:
             for path in folder.glob(".*.partial*"):
                 path.unlink()
         known = {
-            "data_dir": data_dir and os.path.abspath(data_dir),
+            "data_dir": data_dir
+            and os.path.abspath(os.path.expanduser(data_dir)),
             "classes": self._classes,
         }
         record = Record(

@@ -197,6 +197,12 @@ class EpisodeTrainer(keras.Model):
         verbose: Any = "auto",
         **options: Any,
     ) -> keras.callbacks.History:
+        if resume and self.steps_per_execution != 1:
+            raise ValueError(
+                f"{type(resume).__name__} counts each step: compile the model "
+                "with steps_per_execution=1. Received: "
+                f"steps_per_execution={self.steps_per_execution}."
+            )
         epoch, taken = initial_epoch, 0
         if resume:
             epoch, taken = resume.resume(
@@ -512,6 +518,8 @@ class _Callbacks(keras.callbacks.CallbackList):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._first_batch = 0
+        if self._async_train:
+            self._flush_futures()
         logs = {name: float(value) for name, value in (logs or {}).items()}
         for callback in self.callbacks:
             if self.model.preempted:
