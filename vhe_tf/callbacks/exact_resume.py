@@ -42,6 +42,10 @@ class ExactResume(keras.callbacks.Callback):
     records that the end of the epoch is done. Start the same `fit` with the
     same folder to resume, also within an epoch or within its end.
 
+    Of other callbacks it keeps the state of those that have `get_state` and
+    `set_state`. Those of Keras, such as `EarlyStopping`, start anew when a run
+    is resumed.
+
     If several workers train together, each saves, and the chief's files stay.
 
     Args:
