@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import os
 
 import pytest
 
+from vhe_tf._utils import atomic_io
 from vhe_tf.errors import RunError
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
@@ -87,7 +89,7 @@ def test_data_of_other_classes_are_rejected(tmp_path):
     assert not run.has_begun  # nothing trained: nothing to lose
     run.check_classes("4567cdef")
     run.begin()
-    run.checkpoints.mkdir()
+    run.checkpoints.mkdir(exist_ok=True)
     (run.checkpoints / "ckpt-1.index").touch()
     again = Run(tmp_path, EXPERIMENT)
     again.check_classes("4567cdef")
@@ -111,3 +113,25 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
     leftover.touch()
     Run(tmp_path, EXPERIMENT).begin()
     assert not leftover.exists()
+
+
+def test_a_folder_in_which_another_process_trains_stays_as_it_is(tmp_path):
+    run = _trained(tmp_path)
+    half = tmp_path / ".best.partial.keras"
+    half.write_bytes(b"being written")
+    before = run.config.read_text()
+    more = dataclasses.replace(EXPERIMENT, epochs=9)
+    with (
+        atomic_io.locked(run.checkpoints / ".lock"),
+        pytest.raises(RunError, match="Another process trains"),
+    ):
+        Run(tmp_path, more).begin()
+    assert half.exists()
+    assert run.config.read_text() == before
+
+
+def test_a_resumed_run_keeps_the_folder_of_its_data(tmp_path):
+    Run(tmp_path, EXPERIMENT).begin(data_dir="~/data")
+    Run(tmp_path, EXPERIMENT).begin()
+    data_dir = Record.read(tmp_path / "config.json").data_dir
+    assert data_dir == os.path.expanduser("~/data")

@@ -144,6 +144,8 @@ def test_episodes_of_another_objective_are_rejected(
         ValueError, match=f"needs episodes with resamples={not resamples}"
     ):
         fit(model, data)
+    with pytest.raises(ValueError, match="needs episodes with resamples"):
+        fit(model, data.dataset())
 
 
 def test_episodes_of_other_images_are_rejected(model):

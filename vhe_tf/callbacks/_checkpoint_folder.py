@@ -1,14 +1,17 @@
 """A folder of checkpoints that are never half there."""
 
+import contextlib
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from vhe_tf._utils import atomic_io
+from vhe_tf.errors import RunError
 
-__all__ = ["CheckpointFolder"]
+__all__ = ["CheckpointFolder", "alone_in"]
 
 _PARTIAL = ".partial"
 # Files of a checkpoint, and what others than this module leave of a failed one.
@@ -109,3 +112,23 @@ class CheckpointFolder:
 
 def _step(name: str) -> int:
     return int(name.removeprefix("ckpt-"))
+
+
+@contextlib.contextmanager
+def alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Locks a folder of checkpoints.
+
+    Raises:
+        RunError: If another process has locked it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(atomic_io.locked(folder / ".lock"))
+        except BlockingIOError as error:
+            raise RunError(
+                f"Another process trains in {folder}. Wait for its end, stop "
+                "it, or use another folder."
+            ) from error
+        except OSError:
+            pass  # a file system without locks: nobody can know
+        yield

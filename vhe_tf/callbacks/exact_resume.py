@@ -16,6 +16,7 @@ import tensorflow as tf
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
 from vhe_tf.callbacks._checkpoint_folder import CheckpointFolder
+from vhe_tf.callbacks._checkpoint_folder import alone_in
 from vhe_tf.errors import NonFiniteLossError
 from vhe_tf.errors import RunError
 
@@ -233,15 +234,7 @@ class ExactResume(keras.callbacks.Callback):
                 self._open.enter_context(tempfile.TemporaryDirectory())
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._open.enter_context(atomic_io.locked(self.folder / ".lock"))
-        except BlockingIOError as error:
-            raise RunError(
-                f"Another process trains in {self.folder}. Wait for its end, "
-                "stop it, or use another folder."
-            ) from error
-        except OSError:
-            pass  # a file system without locks: nobody can know
+        self._open.enter_context(alone_in(self.folder))
         CheckpointFolder(self.folder).remove_leftovers()
         return self.folder
 

@@ -252,10 +252,12 @@ class Episodes:
         count = self.batch_size // num_parts
         rows = range(part * count, (part + 1) * count)
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        return steps.map(
+        made = steps.map(
             lambda step: self._rows(step, rows),
             num_parallel_calls=tf.data.AUTOTUNE,
         ).prefetch(tf.data.AUTOTUNE)
+        made.episodes = self  # for `fit` to check
+        return made
 
     def episode(self, step: tf.Tensor) -> dict[str, Any]:
         """Returns the batch of episodes of one step; see `dataset`."""

@@ -200,13 +200,25 @@ class Run:
         Files that a killed run left half written are removed first.
 
         Args:
-            data_dir: Path. Where the data are. Defaults to the default folder
-                of the data set.
+            data_dir: Path. Where the data are. Defaults to where the run that
+                is resumed had them, or else to the default folder of the data
+                set.
 
         Raises:
             NotWrittenError: If it cannot be written.
+            RunError: If another process trains in the folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # Imports TensorFlow.
+        from vhe_tf.callbacks._checkpoint_folder import alone_in
+
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # That of `ExactResume`, which takes it again to train.
+        with alone_in(self.checkpoints):
+            self._begin(data_dir)
+
+    def _begin(self, data_dir: str | None) -> None:
+        if data_dir is None and self.config.exists():
+            data_dir = Record.read(self.config).data_dir
         for folder in (self.folder, self.pictures):
             for path in folder.glob(".*.partial*"):
                 path.unlink()

@@ -360,6 +360,9 @@ class EpisodeTrainer(keras.Model):
                 )
             _checks.check_episodes(self, x)
             return x
+        made_by = getattr(x, "episodes", None)
+        if isinstance(made_by, Episodes):
+            _checks.check_episodes(self, made_by)
         if isinstance(x, np.ndarray | tf.Tensor):
             if y is None:
                 raise ValueError(
