@@ -110,7 +110,7 @@ def draw(runs: dict[str, dict[str, tuple[list[int], Any]]]) -> Any:
 
     tags = {tag for scalars in runs.values() for tag in scalars}
     panels = {
-        "bound (nats an image)": {"train/elbo", "validation/elbo"} & tags,
+        "ELBO (nats per image)": {"train/elbo", "validation/elbo"} & tags,
         "KL of the group latents (nats)": {
             tag
             for tag in tags

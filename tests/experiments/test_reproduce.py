@@ -63,7 +63,7 @@ def test_a_cell_shows_everything_its_number_depends_on():
     [line] = lines_of(text, "Table 3", "PixelCNN, VHE", "| cpu |")
     assert [column.strip() for column in line.strip("|").split("|")] == [
         "PixelCNN, VHE (Eq. 16)",
-        "joint NLL (nats an image)",
+        "joint NLL (nats per image)",
         "61.22",
         "<= 65.12",
         "± 1.50",

@@ -120,7 +120,7 @@ MEASURES = {
         "20-way 5-shot accuracy within an alphabet (%)"
     ),
     "accuracy.20way_1shot_lake_runs": "accuracy in Lake's runs (%)",
-    "joint_nll": "joint NLL (nats an image)",
+    "joint_nll": "joint NLL (nats per image)",
     "conditional_nll.1shot": "NLL after 1 shot (nats)",
     "conditional_nll.2shot": "NLL after 2 shots (nats)",
     "conditional_nll.5shot": "NLL after 5 shots (nats)",
