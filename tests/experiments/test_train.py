@@ -1,3 +1,4 @@
+import dataclasses
 import runpy
 import shutil
 import sys
@@ -20,6 +21,8 @@ from tests.experiments.conftest import train_folder
 from tests.processes import ROOT
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import tiny_model
+from vhe_tf.data import GroupedImages
+from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
 from vhe_tf.experiments import building
@@ -151,8 +154,9 @@ def test_weights_that_may_have_seen_the_validation_set_are_told_of(
         if trained:
             Run(folder, trained).begin()
         loading.save_model(tiny_model(), folder / "best.keras")
+        path = str(folder / "best.keras")
         building._initialize(
-            tiny_model(), str(folder / "best.keras"), experiment
+            tiny_model(), dataclasses.replace(experiment, init=path)
         )
         said = capsys.readouterr().out
         assert ("another --seed or --split" in said) == is_told
@@ -165,7 +169,65 @@ def test_weights_of_another_architecture_are_rejected(tmp_path):
     with tiny_sizes():
         other = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     with pytest.raises(ValueError, match="architecture and size that this run"):
-        building._initialize(other, str(path), Experiment())
+        building._initialize(other, Experiment(init=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "image_shape", "name"),
+    [
+        ({}, (28, 28, 1), "omniglot_deconvolutional_small"),
+        ({"size": "published"}, (28, 28, 1), None),
+        (
+            {"architecture": "pixel_cnn"},
+            (28, 28, 1),
+            "omniglot_pixel_cnn_small",
+        ),
+        ({"architecture": "pixel_cnn"}, (40, 40, 1), None),
+        (
+            {"architecture": "pixel_cnn", "images": "grey", "size": "large"},
+            (28, 28, 1),
+            "omniglot_pixel_cnn_large_random1200",
+        ),
+        # No model that has been trained on the test characters.
+        (
+            {"architecture": "pixel_cnn", "dataset": "omniglot"},
+            (28, 28, 1),
+            "omniglot_pixel_cnn_small",
+        ),
+        (
+            {
+                "architecture": "pixel_cnn",
+                "dataset": "omniglot",
+                "split": "random1200",
+            },
+            (28, 28, 1),
+            None,
+        ),
+    ],
+)
+def test_training_starts_from_the_nearest_preset(settings, image_shape, name):
+    experiment = Experiment(**{"dataset": "folder", **settings})
+    assert building.nearest_preset(experiment, image_shape) == name
+
+
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [("nearest", "omniglot_pixel_cnn_small"), ("none", None)],
+)
+def test_a_model_has_the_weights_that_are_named(init, said, capsys):
+    experiment = Experiment(
+        dataset="glyphs", architecture="pixel_cnn", init=init
+    )
+    images = GroupedImages(
+        np.zeros([2, 28, 28, 1], np.float32), {"character": np.arange(2)}
+    )
+    splits = drawings(images, images, images="binary", image_size=(28, 28))
+    weights = building.build_model(experiment, splits).get_weights()
+    preset = vhe_tf.load_model("omniglot_pixel_cnn_small").get_weights()
+    same = all(map(np.array_equal, weights, preset))
+    assert same == (said is not None)
+    line = f"Initial weights: {said}." if said else ""
+    assert capsys.readouterr().out.startswith(line)
 
 
 # Training --------------------------------------------------------------------

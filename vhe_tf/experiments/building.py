@@ -1,12 +1,15 @@
 """What `VHE.fit` needs to train an experiment: model, episodes, callbacks."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.data import check_unseen
+from vhe_tf.experiments.data import sees_test_classes
 from vhe_tf.experiments.run import Run
+from vhe_tf.experiments.run import record_of
 
 if TYPE_CHECKING:
     import keras
@@ -23,8 +26,11 @@ __all__ = [
     "make_episodes",
     "make_optimizer",
     "monitors",
+    "nearest_preset",
     "start",
 ]
+
+_PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
 
 
 def start(experiment: Experiment, *, distribution: str = "none") -> Any:
@@ -92,13 +98,27 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
             **settings,
         )
     if experiment.init:
-        _initialize(model, experiment.init, experiment)
+        _initialize(model, experiment)
     return model
 
 
-def _initialize(model: "VHE", path: str, experiment: Experiment) -> None:
+def _initialize(model: "VHE", experiment: Experiment) -> None:
     import vhe_tf
+    from vhe_tf.models.presets import model_path
 
+    init = experiment.init
+    if init == "nearest":
+        init = nearest_preset(experiment, model.image_shape)
+        if init is None:
+            print(
+                "Initial weights: random. No shipped model for other images "
+                f"has architecture={experiment.architecture!r}, "
+                f"size={experiment.size!r} and images of "
+                f"{'x'.join(map(str, model.image_shape))}.",
+                flush=True,
+            )
+            return
+    path = model_path(init or "")
     trained = check_unseen(path, experiment)
     if (
         trained
@@ -115,9 +135,57 @@ def _initialize(model: "VHE", path: str, experiment: Experiment) -> None:
     if shapes != [tuple(v.shape) for v in model.variables]:
         raise ValueError(
             "`init` must be a model of the architecture and size that this run "
-            f"trains. Received: init={path!r}."
+            f"trains. Received: init={init!r}."
         )
     model.set_weights(weights)
+    print(
+        f"Initial weights: {init}. --init=none starts from random ones.",
+        flush=True,
+    )
+
+
+def nearest_preset(
+    experiment: Experiment, image_shape: Sequence[int]
+) -> str | None:
+    """Returns the shipped model to start the training of an experiment from.
+
+    It has the architecture, the size and the shape of images of the
+    experiment, and has not been trained on its test classes. Among several,
+    one whose images are of the same recipe is preferred.
+
+    Args:
+        experiment: The experiment.
+        image_shape: `(H, W, C)` of its images.
+
+    Returns:
+        Its name, or None if there is none.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> drawings = Experiment(dataset="glyphs", architecture="pixel_cnn")
+    >>> nearest_preset(drawings, (28, 28, 1))
+    'omniglot_pixel_cnn_small'
+    >>> nearest_preset(drawings, (32, 32, 1))
+    """
+    from vhe_tf.models import presets
+
+    found = []
+    for name in presets.PRESETS:
+        try:
+            record = record_of(presets.model_path(name))
+        except FileNotFoundError:
+            continue  # not a part of this installation
+        if record is None:
+            continue
+        trained = record.experiment
+        if (
+            (trained.architecture, trained.size)
+            == (experiment.architecture, experiment.size)
+            and tuple(image_shape) == _PRESET_IMAGE_SHAPE
+            and not sees_test_classes(trained, experiment)
+        ):
+            found.append((trained.images != experiment.images, name))
+    return min(found)[1] if found else None
 
 
 def compile_model(

@@ -196,7 +196,9 @@ class Experiment(Settings):
     )
     init: str | None = setting(
         None,
-        "A .keras file of the same architecture whose weights to start from.",
+        "The weights to start from: a .keras file or a shipped model of the "
+        "same architecture; nearest, the shipped model with this architecture, "
+        "size and shape of images, if there is one; or none, random weights.",
     )
     kl_warmup_steps: int = setting(
         0,
@@ -229,6 +231,8 @@ class Experiment(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init == "none":
+            object.__setattr__(self, "init", None)
         self._fill_data()
         low, high = self.support_size
         if low > high:

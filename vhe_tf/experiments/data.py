@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from vhe_tf.data.datasets import DatasetSpec
     from vhe_tf.data.datasets import DataSplits
 
-__all__ = ["check_unseen", "load_data", "tell_of_other_classes"]
+__all__ = [
+    "check_unseen",
+    "load_data",
+    "sees_test_classes",
+    "tell_of_other_classes",
+]
 
 
 def load_data(
@@ -105,7 +110,7 @@ def check_unseen(
         )
         return None
     trained = record.experiment
-    if _spec(trained).trains_on_test_classes_of(_spec(experiment)):
+    if sees_test_classes(trained, experiment):
         there, here = (
             {name: getattr(of, name) for name in ("dataset", "split", "seed")}
             for of in (trained, experiment)
@@ -117,6 +122,21 @@ def check_unseen(
             f"be the same ones. Its run: {there}; here: {here}."
         )
     return trained
+
+
+def sees_test_classes(trained: Experiment, tested: Experiment) -> bool:
+    """Tells whether a run trains on classes that another one is tested on.
+
+    Args:
+        trained: The experiment of the run.
+        tested: The experiment whose test classes are used.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> sees_test_classes(Experiment(split="vinyals"), Experiment())
+    True
+    """
+    return _spec(trained).trains_on_test_classes_of(_spec(tested))
 
 
 def tell_of_other_classes(
