@@ -16,6 +16,7 @@ DATA = (
     "dataset",
     "split",
     "images",
+    "invert",
     "image_size",
     "group",
     "num_levels",
@@ -26,7 +27,7 @@ DATA = (
 _DRAWINGS: dict[str, dict[str, Any]] = {
     "omniglot": {"split": "lake", "images": "binary"},
     "glyphs": {"images": "binary"},
-    "folder": {"images": "binary", "image_size": (28, 28)},
+    "folder": {"images": "binary", "invert": None, "image_size": (28, 28)},
     "records": {"images": "binary"},
 }
 _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
@@ -82,6 +83,13 @@ class Experiment(Settings):
         "are binarised whenever one is sampled (Tables 1 and 2). colour: "
         "photographs.",
         choices=("binary", "grey", "colour"),
+    )
+    invert: bool | None = setting(
+        None,
+        "For a folder of drawings: swap light and dark, or, by --noinvert, do "
+        "not. By default the borders of the images decide whether the page is "
+        "light or dark, and a warning says so unless all pages are light.",
+        kind="boolean",
     )
     image_size: tuple[int, int] | None = setting(
         None,

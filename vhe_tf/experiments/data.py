@@ -69,7 +69,8 @@ def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
         names = ["group", "image_size", "num_levels", "skip_unreadable"]
         config = _given(experiment, ["dataset", *names])
     else:
-        names = ["split", "images", "image_size", "num_levels", "seed"]
+        names = ["split", "images", "invert", "image_size", "num_levels"]
+        names.append("seed")
         config = _given(experiment, ["dataset", *names])
         if experiment.dataset in ("folder", "records"):
             config["group"] = experiment.class_group

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 # The settings of the data that flags may override.
-_DATA = ("dataset", "split", "images")
+_DATA = ("dataset", "split", "images", "invert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,8 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
 
     Args:
         measuring: What to measure. `model` is set.
-        **data: `dataset`, `split`, `images`, if they are not those of the run.
+        **data: `dataset`, `split`, `images`, `invert`, if they are not those of
+            the run.
 
     Returns:
         The report.

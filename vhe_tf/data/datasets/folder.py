@@ -22,6 +22,7 @@ from vhe_tf.data.datasets.splits import hold_out_groups
 from vhe_tf.data.datasets.splits import num_test_groups
 from vhe_tf.data.datasets.splits import photographs
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["Folder", "class_files", "read_image_folder"]
 
@@ -37,8 +38,8 @@ class Folder(DatasetSpec):
     A random fifth of the classes, at least 2, is for testing.
 
     Args:
-        images: String. `"binary"` or `"grey"` for drawings, dark ink on a
-            light page; `"colour"` for photographs. Defaults to `"binary"`.
+        images: String. `"binary"` or `"grey"` for drawings, `"colour"` for
+            photographs. Defaults to `"binary"`.
         image_size: `(H, W)` to resize to. Defaults to 28x28.
         group: String. The name of the grouping by classes. Defaults to
             `"character"`.
@@ -46,6 +47,8 @@ class Folder(DatasetSpec):
             images are rounded. Defaults to 256.
         seed: Integer. Selects the test classes, and is the seed of the
             binarization of grey test images. Defaults to 0.
+        invert: Boolean or None. For drawings: whether to swap light and dark;
+            see `read_image_folder`. Defaults to None.
     """
 
     name: ClassVar[str] = "folder"
@@ -55,6 +58,7 @@ class Folder(DatasetSpec):
     group: str = "character"
     num_levels: int = NUM_LEVELS
     seed: int = 0
+    invert: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice("images", self.images, ("binary", "grey", "colour"))
@@ -74,7 +78,7 @@ class Folder(DatasetSpec):
             data_dir,
             image_size=self.image_size,
             channels=3 if is_colour else 1,
-            invert=not is_colour,
+            invert=bool(self.invert) if is_colour else self.invert,
             label_name=self.group,
         )
         num_test = num_test_groups(data, self.group, data_dir=data_dir)
@@ -107,7 +111,7 @@ def read_image_folder(
     *,
     image_size: tuple[int, int] = (28, 28),
     channels: int = 1,
-    invert: bool = False,
+    invert: bool | None = False,
     label_name: str = "character",
 ) -> GroupedImages:
     """Reads all PNG and JPEG files in `root/<class>/`.
@@ -123,8 +127,10 @@ def read_image_folder(
             the ids 0, 1, ... in the order of the folders' names.
         image_size: `(H, W)`, both positive.
         channels: 1 for grey or 3 for RGB images.
-        invert: Whether to replace each pixel by 255 minus it. Set it for dark
-            ink on light paper: ink is 255 in this package.
+        invert: Boolean or None. Whether to replace each pixel by 255 minus
+            it, as for dark ink on light pages: ink is 255 in this package.
+            None decides by the border and the mean of the images, and warns
+            unless all pages are light. Defaults to False.
         label_name: The name to give to this grouping of the images.
 
     Returns:
@@ -151,8 +157,10 @@ def read_image_folder(
         ]
     )
     sizes = [len(paths) for paths in files.values()]
+    if invert is not False:
+        pixels = with_ink_high(pixels, invert=invert, source=str(root))
     return GroupedImages(
-        255 - pixels if invert else pixels,
+        pixels,
         {label_name: np.repeat(np.arange(len(files)), sizes)},
         {label_name: dict(enumerate(files))},
     )

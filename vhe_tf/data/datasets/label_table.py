@@ -17,6 +17,7 @@ from vhe_tf.data.datasets.image_file import read_image
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["check_nested", "from_columns", "read_label_table"]
 
@@ -35,7 +36,7 @@ def read_label_table(
     *,
     image_size: tuple[int, int] = (28, 28),
     channels: int = 1,
-    invert: bool = False,
+    invert: bool | None = False,
 ) -> GroupedImages:
     """Reads the images that a CSV file lists, with their labels.
 
@@ -55,8 +56,7 @@ def read_label_table(
         path: The CSV file.
         image_size: `(H, W)`, both positive.
         channels: 1 for grey or 3 for RGB images.
-        invert: Whether to replace each pixel by 255 minus it. Set it for dark
-            ink on light paper: ink is 255 in this package.
+        invert: Boolean or None. As in `read_image_folder`. Defaults to False.
 
     Returns:
         The images, `[M, H, W, channels]` uint8, in the order of the rows; see
@@ -82,7 +82,9 @@ def read_label_table(
     # Before the images, which take long.
     labels, names = _labels_and_names(columns, len(rows))
     pixels = np.stack([read_image(f, image_size, channels) for f in files])
-    return GroupedImages(255 - pixels if invert else pixels, labels, names)
+    if invert is not False:
+        pixels = with_ink_high(pixels, invert=invert, source=str(path))
+    return GroupedImages(pixels, labels, names)
 
 
 def from_columns(
