@@ -11,8 +11,10 @@ _SERVING_API = "tensorflow-serving-api>=2.21,<2.22"
 # Learning curves.
 _PLOTS = "matplotlib>=3.10"
 
-# Of each shipped model, what `vhe_tf.load_model(name)` needs.
+# Of each shipped model, what `vhe_tf.load_model(name)` needs. Weights that take
+# more bytes stay in the repository, so that the wheel stays below 12 MB.
 _PRESET_FILES = ("best.keras", "config.json", "README.md")
+_MAX_PRESET_BYTES = 2_000_000
 
 
 class BuildWithPresets(build_py):
@@ -23,13 +25,13 @@ class BuildWithPresets(build_py):
         if self.editable_mode:
             return  # a checkout has them
         for folder in sorted(pathlib.Path("saved_models").iterdir()):
-            for name in _PRESET_FILES:
-                if (folder / name).is_file():
-                    target = pathlib.Path(
-                        self.build_lib, "vhe_tf", "presets", folder.name
-                    )
+            target = pathlib.Path(
+                self.build_lib, "vhe_tf", "presets", folder.name
+            )
+            for path in map(folder.joinpath, _PRESET_FILES):
+                if path.is_file() and path.stat().st_size < _MAX_PRESET_BYTES:
                     self.mkpath(str(target))
-                    self.copy_file(str(folder / name), str(target / name))
+                    self.copy_file(str(path), str(target / path.name))
 
 
 setuptools.setup(
@@ -64,6 +66,7 @@ setuptools.setup(
         "keras>=3.15,<4",
         "numpy>=2",
         "pillow",
+        "pyyaml>=6",
         "requests>=2.32",
         "tensorboard>=2.21,<2.22",
         "tensorflow>=2.21,<2.22",

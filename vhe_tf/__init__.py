@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vhe_tf.models.latents import Latent
     from vhe_tf.models.loading import load_model
     from vhe_tf.models.loading import save_model
+    from vhe_tf.models.presets import presets
     from vhe_tf.models.vhe import VHE
     from vhe_tf.objectives import ElboTerms
     from vhe_tf.objectives import Objective
@@ -59,6 +60,7 @@ __all__ = [
     "objectives",
     "optimizers",
     "pixel_cnn_vhe",
+    "presets",
     "random",
     "save_model",
     "serving",
@@ -75,6 +77,7 @@ _HOMES = {
     "deconvolutional_vhe": "vhe_tf.models.architectures",
     "load_model": "vhe_tf.models.loading",
     "pixel_cnn_vhe": "vhe_tf.models.architectures",
+    "presets": "vhe_tf.models.presets",
     "save_model": "vhe_tf.models.loading",
     "style_vhe": "vhe_tf.models.architectures",
 }

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from vhe_tf.models import loading
+from vhe_tf.models.presets import presets
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted(ROOT.glob("saved_models/*/best.keras"))
@@ -34,7 +35,10 @@ def log_densities(model):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_shipped_weights_give_the_recorded_densities(path):
     recorded = json.loads(RECORDED.read_text())[path.parent.name]
-    densities = log_densities(loading.load_model(path))
+    model = loading.load_model(path)
+    preset = presets()[path.parent.name]
+    assert model.count_params() == preset.num_parameters
+    densities = log_densities(model)
     assert densities.keys() == recorded.keys()
     for name, values in recorded.items():
         np.testing.assert_allclose(

@@ -9,6 +9,7 @@ from absl import flags
 
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.registry import EXPERIMENTS
+from vhe_tf.models.presets import presets
 
 __all__ = ["main"]
 
@@ -22,4 +23,12 @@ def main(argv: Sequence[str]) -> None:
             f"{name:50} {experiment.dataset}, {experiment.size} "
             f"{experiment.architecture}, {experiment.objective}, "
             f"{steps:,} steps of {experiment.batch_size}"
+        )
+    print()
+    for preset in presets().values():
+        results = "; ".join(f"{k} {v:g}" for k, v in preset.results.items())
+        print(
+            f"{preset.name:50} {preset.num_parameters:,} parameters, trained "
+            f"on {preset.trained_on}; {results}"
+            + ("" if preset.installed else "; weights: in a clone")
         )

@@ -32,8 +32,8 @@ def load_model(path: str | pathlib.Path) -> VHE:
     """Loads a VHE from a `.keras` file, in the safe mode of Keras.
 
     Args:
-        path: Path of the file; or the name of a shipped model, see
-            `vhe_tf.models.presets`.
+        path: Path of the file or of the folder of a run, whose best model is
+            loaded; or the name of a shipped model, see `vhe_tf.presets`.
 
     Returns:
         The model, with its weights.
@@ -45,9 +45,9 @@ def load_model(path: str | pathlib.Path) -> VHE:
     path = model_path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            "Expected a model saved as a .keras file, such as "
-            "runs/quickstart/best.keras, or the name of a shipped model, such "
-            f"as {PRESETS[0]}. Received: {path}, which is not a file."
+            "Expected a model saved as a .keras file, the folder of a run, "
+            f"such as runs/quickstart, or a shipped model, one of {PRESETS}. "
+            f"Received: {path}, which is not a file."
         )
     try:
         model = keras.saving.load_model(path)

@@ -106,6 +106,10 @@ def export(
                 **functions,
                 "serving_default": functions["classify"],
             },
+            # A server computes no gradients; they are a fifth of the graph.
+            options=tf.saved_model.SaveOptions(
+                experimental_custom_gradients=False
+            ),
         )
         if warmup:
             _write_warmup(partial, folder.name, functions)
