@@ -82,6 +82,9 @@ SHORT = (
     "--seed=3",
 )
 FOLDER = (
+    "--architecture=deconvolutional",
+    "--init=none",
+    "--symmetries=8",
     "--support_size=1-3",
     "--affine_copies=2",
     "--batch_size=4",

@@ -144,7 +144,8 @@ def test_images_are_classified_by_those_of_each_class(image_folder, whole_run):
     ("arguments", "message"),
     [
         (["draw"], "Name one or more images"),
-        (["draw", "no.png", "--model=no"], "not a file"),
+        (["draw", "no.png"], "Received: 'no.png'"),
+        (["draw", __file__, "--model=no"], "not a file"),
         (["classify", "--support=x"], "Name one or more images"),
         (["classify", "q.png"], "support"),
         (["export", "--out=x"], "Name one model"),

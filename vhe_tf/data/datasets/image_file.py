@@ -8,7 +8,13 @@ from PIL import ImageOps
 
 from vhe_tf._utils import validation
 
-__all__ = ["check_channels", "check_image_size", "read_image", "resized"]
+__all__ = [
+    "check_channels",
+    "check_image_size",
+    "open_image",
+    "read_image",
+    "resized",
+]
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -52,9 +58,25 @@ def read_image(
     Raises:
         ValueError: If the file cannot be read.
     """
+    image = resized(open_image(path).convert(_MODES[channels]), image_size)
+    return np.asarray(image).reshape(*image_size, channels)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Opens an image, turned upright, opaque and of 8 bits per channel.
+
+    Args:
+        path: A file of any format that Pillow knows.
+
+    Returns:
+        A grey or RGB image.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
     try:
         with Image.open(path) as file:
-            image = _flattened(ImageOps.exif_transpose(file))
+            return _flattened(ImageOps.exif_transpose(file))
     # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
     # broken files.
     except Exception as error:
@@ -62,8 +84,6 @@ def read_image(
             f"The image {os.fspath(path)!r} cannot be read; replace or remove "
             f"it. Received: {type(error).__name__}: {error}"
         ) from error
-    image = resized(image.convert(_MODES[channels]), image_size)
-    return np.asarray(image).reshape(*image_size, channels)
 
 
 def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:

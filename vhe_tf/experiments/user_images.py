@@ -1,0 +1,112 @@
+"""What `vhe-tf draw` and `vhe-tf classify` share: a model, and image files."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import TypeVar
+
+from absl import flags
+
+from vhe_tf.experiments import settings
+from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.settings import setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vhe_tf.models.vhe import VHE
+
+__all__ = ["Reading", "read_command", "read_for"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(settings.Settings):
+    """The model of a command, and how it reads images."""
+
+    model: str = setting(
+        "omniglot_pixel_cnn_small",
+        "A .keras file, or the name of a shipped model.",
+    )
+    invert: bool | None = setting(
+        None,
+        "For drawings: ink is dark, or, by --noinvert, it is light. By default "
+        "each image decides.",
+        kind="boolean",
+    )
+    seed: int = setting(0, "Random seed.", kind="integer", least=0)
+
+
+_Command = TypeVar("_Command", bound=Reading)
+
+
+def read_command(
+    argv: Sequence[str], command: type[_Command], *, usage: str
+) -> tuple[_Command, list[str]]:
+    """Reads the command line of a command that is given images.
+
+    Args:
+        argv: Strings. The name of the program, then the arguments.
+        command: The settings that its flags set.
+        usage: String. Printed above the flags by `--help`.
+
+    Returns:
+        The settings, and the paths of the images.
+
+    Raises:
+        SystemExit: If `--help` is given, an argument is invalid, or there is
+            no such image.
+    """
+    values = flags.FlagValues()
+    settings.add_flags(values, command, title=command.__name__)
+    paths = settings.parse(argv, values, usage=usage)
+    quiet()
+    with mistakes_end_quietly():
+        given = command(**settings.read_flags(values, command))
+        if not paths:
+            raise ValueError(
+                "Name one or more images, such as drawing.png. Received: none."
+            )
+        for path in paths:
+            if not pathlib.Path(path).is_file():
+                raise FileNotFoundError(
+                    f"An image must be an existing file. Received: {path!r}."
+                )
+    return given, paths
+
+
+def read_for(
+    model: "VHE",
+    paths: Sequence[str | pathlib.Path],
+    *,
+    invert: bool | None = None,
+) -> "np.ndarray":
+    """Reads images as a model sees them.
+
+    Args:
+        model: The model.
+        paths: Files of any format that Pillow knows. For models of one
+            channel, photographs or scans of drawings.
+        invert: Boolean or None. For drawings: whether ink is dark. None
+            decides for each. Defaults to None.
+
+    Returns:
+        `[N, H, W, C]` float32 between 0 and 1. Of models of one channel ink is
+        1, and binary.
+
+    Raises:
+        ValueError: If a file cannot be read, or shows no drawing.
+    """
+    import numpy as np
+
+    from vhe_tf.data.datasets.drawing_file import read_drawing
+    from vhe_tf.data.datasets.image_file import read_image
+
+    height, width, channels = model.image_shape
+    if channels == 1:
+        return np.stack(
+            [read_drawing(p, (height, width), invert=invert) for p in paths]
+        )
+    images = [read_image(path, (height, width), channels) for path in paths]
+    return np.stack(images).astype(np.float32) / 255
