@@ -45,7 +45,19 @@ def _defaults() -> dict[str, Experiment]:
         "omniglot_alphabets": alphabets,
         "omniglot_styles": styles,
         "youtube_faces": faces,
-        "own_images": Experiment(dataset="folder"),
+        "own_images": Experiment(
+            dataset="folder",
+            architecture="pixel_cnn",
+            init="nearest",
+            support_size=(1, 5),
+            # A letter that is mirrored may be another letter.
+            symmetries=1,
+            batch_size=16,
+            warmup_steps=100,
+            ema=0.99,
+            epochs=8,
+            steps_per_epoch=300,
+        ),
         "own_photographs": Experiment(
             dataset="folder", images="colour", symmetries=2, affine_copies=1
         ),
@@ -253,6 +265,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 # How a run is measured at its end, if not by the defaults of `Evaluation`.
 EVALUATIONS: dict[str, Evaluation] = {
     "quickstart": Evaluation(20, 20),
+    "own_images": Evaluation(20, 10),
     "omniglot_deconvolutional_small": Evaluation(100, 100),
     **dict.fromkeys(
         (
