@@ -312,11 +312,37 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, sampler):
     train(tmp_path, sampler, epochs=1)
 
 
-def test_checkpoints_without_their_epoch_are_refused(tmp_path, sampler):
-    train(tmp_path, sampler, epochs=1)
-    (tmp_path / "checkpoints" / "epoch.json").unlink()
-    with pytest.raises(ValueError, match=r"epoch\.json belongs to .*missing"):
-        train(tmp_path, sampler)
+def _without_its_end(path):
+    path.write_text('{"step": 4}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "within"),
+    [(pathlib.Path.unlink, True), (_emptied, False), (_without_its_end, True)],
+)
+def test_a_run_resumes_without_what_epochs_left(
+    spoil, within, tmp_path, sampler, whole_run, capsys
+):
+    step = STEPS + 2 * within
+    with pytest.raises(callbacks.StoppedOnRequest):
+        train(
+            tmp_path, sampler, callbacks=[_Bounds(), _Ask(("step", STEPS + 2))]
+        )
+    if not within:
+        for path in (tmp_path / "checkpoints").glob(f"ckpt-{STEPS + 2}.*"):
+            path.unlink()
+        (tmp_path / "checkpoints" / "checkpoint").unlink()
+    path = tmp_path / "checkpoints" / "epoch.json"
+    spoil(path)
+    resume(tmp_path, sampler, callbacks=[_Bounds()])
+    text = capsys.readouterr().out
+    assert f"{path} is " in text
+    assert "may be done once more" in text
+    assert f"Resuming from step {step} " in text
+    assert_same_models(tmp_path, whole_run, ["last.keras"])
+    first = tmp_path / "first"
+    train(first, sampler, epochs=1)  # the best
+    assert_same_models(tmp_path, first, ["best.keras"])
 
 
 def test_a_folder_without_checkpoints_begins_anew(tmp_path, sampler, whole_run):

@@ -114,13 +114,21 @@ def _step(name: str) -> int:
     return int(name.removeprefix("ckpt-"))
 
 
+# Those that this process has locked.
+_LOCKED: set[pathlib.Path] = set()
+
+
 @contextlib.contextmanager
 def alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Locks a folder of checkpoints.
+    """Locks a folder of checkpoints, unless this process has locked it.
 
     Raises:
         RunError: If another process has locked it.
     """
+    place = folder.resolve()
+    if place in _LOCKED:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(atomic_io.locked(folder / ".lock"))
@@ -131,4 +139,6 @@ def alone_in(folder: pathlib.Path) -> Iterator[None]:
             ) from error
         except OSError:
             pass  # a file system without locks: nobody can know
+        _LOCKED.add(place)
+        stack.callback(_LOCKED.discard, place)
         yield

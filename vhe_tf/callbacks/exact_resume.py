@@ -1,5 +1,6 @@
 """Fault-tolerant training with exact resumption."""
 
+import collections
 import contextlib
 import json
 import os
@@ -15,6 +16,9 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
+from vhe_tf._utils.json_files import read_json
+from vhe_tf._utils.json_files import write_json
+from vhe_tf._utils.validation import positive
 from vhe_tf.callbacks._checkpoint_folder import CheckpointFolder
 from vhe_tf.callbacks._checkpoint_folder import alone_in
 from vhe_tf.errors import NonFiniteLossError
@@ -32,6 +36,43 @@ _TRANSIENT = (
     tf.errors.UnavailableError,
 )
 
+# Callbacks of Keras whose state is kept, and that state.
+_OF_KERAS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+)
+_STATE_OF_KERAS = (
+    "best",
+    "best_epoch",
+    "cooldown_counter",
+    "stopped_epoch",
+    "wait",
+)
+
+
+class _EpochEnd(tf.train.experimental.PythonState):
+    """What the end of an epoch leaves, beside the model.
+
+    Attributes:
+        values: `step`, after which it was; `callbacks`, their state by name;
+            `learning_rate`, if callbacks may change it; and `ended`, the number
+            of epochs of a run that a callback ended before.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {"step": 0, "callbacks": {}}
+
+    @property
+    def step(self) -> int:
+        return int(self.values["step"])
+
+    def serialize(self) -> str:
+        return json.dumps(self.values)
+
+    def deserialize(self, string_value: bytes) -> None:
+        self.values = json.loads(string_value)
+
 
 class ExactResume(keras.callbacks.Callback):
     """Saves checkpoints from which `VHE.fit` resumes bit for bit.
@@ -43,9 +84,11 @@ class ExactResume(keras.callbacks.Callback):
     records that the end of the epoch is done. Start the same `fit` with the
     same folder to resume, also within an epoch or within its end.
 
-    Of other callbacks it keeps the state of those that have `get_state` and
-    `set_state`. Those of Keras, such as `EarlyStopping`, start anew when a run
-    is resumed.
+    The state of other callbacks is kept too: of `EarlyStopping`,
+    `ModelCheckpoint` and `ReduceLROnPlateau`, and of those that have
+    `get_state` and `set_state`. They are told from each other by their class
+    and their attributes `name`, `monitor`, `path` and `filepath`. A run that a
+    callback ended stays ended when it is started again with as many epochs.
 
     If several workers train together, each saves, and the chief's files stay.
 
@@ -59,8 +102,11 @@ class ExactResume(keras.callbacks.Callback):
 
     Raises:
         NonFiniteLossError: By `fit`, if loss or weights are not finite.
-        RunError: By `fit`, if another process trains in the folder, or none of
-            its checkpoints can be read.
+        RunError: By `fit`, if another process trains in the folder, none of
+            its checkpoints can be read, or it has begun more epochs than are
+            asked for.
+        ValueError: By `fit`, if callbacks cannot be told from each other, or
+            `EarlyStopping` restores weights that a resumed run would lack.
 
     Example:
     >>> import tempfile
@@ -83,7 +129,7 @@ class ExactResume(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder).expanduser()
-        self.max_to_keep = max_to_keep
+        self.max_to_keep = positive("max_to_keep", max_to_keep)
         self._step: Any = None
         self._open = contextlib.ExitStack()
 
@@ -95,6 +141,7 @@ class ExactResume(keras.callbacks.Callback):
         self,
         model: keras.Model,
         *,
+        epochs: int,
         steps_per_epoch: int,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> tuple[int, int]:
@@ -104,14 +151,16 @@ class ExactResume(keras.callbacks.Callback):
 
         Args:
             model: A compiled model.
+            epochs: Integer. Number of epochs of the whole run.
             steps_per_epoch: Integer. Number of steps in an epoch.
-            callbacks: All callbacks of the training. The state of those that
-                have `get_state` and `set_state` is saved and restored too.
+            callbacks: All callbacks of the training.
 
         Returns:
             The index of the epoch that the run is in, and how many of its steps
-            are taken; all of them if only its end is not done.
+            are taken; all of them if only its end is not done. `(epochs, 0)` if
+            a callback ended the run.
         """
+        self._callbacks = self._by_name(callbacks)
         self._steps_per_epoch = steps_per_epoch
         self._chief = distribute.is_chief(model.distribute_strategy)
         with model.distribute_strategy.scope():
@@ -130,21 +179,22 @@ class ExactResume(keras.callbacks.Callback):
             for variable in metric.variables
         ]
         self._saved_step = 0
-        self._ended_step = 0
-        self._others: dict[str, Any] = {}
+        self._end = _EpochEnd()
         self._restored: str | None = None
         self._logs: Mapping[str, Any] = {}
         self._writes = CheckpointFolder(
             self._own_folder(), max_to_keep=self.max_to_keep
         )
-        found = [c for c in callbacks if hasattr(c, "get_state")]
-        self._stateful = {
-            f"{type(callback).__name__}_{index}": callback
-            for index, callback in enumerate(found)
-        }
         self._restore()
-        for name in self._stateful.keys() & self._others.keys():
-            self._stateful[name].set_state(self._others[name])
+        self._check_epochs(epochs)
+        if self._end.values.get("ended", 0) >= epochs:
+            print(
+                f"The run of {self.folder} ended at step {self.step}, when a "
+                "callback stopped it. To train on, ask for more than "
+                f"{self._end.values['ended']} epochs.",
+                flush=True,
+            )
+            return epochs, 0
         if self.step:
             print(
                 f"Resuming from step {self.step} of {self.folder}.", flush=True
@@ -163,7 +213,9 @@ class ExactResume(keras.callbacks.Callback):
         weights = self.model.get_weights()
         if not all(np.isfinite(weight).all() for weight in weights):
             raise self._not_finite("model")
-        checkpoint = tf.train.Checkpoint(**self._state, metrics=self._metrics)
+        checkpoint = tf.train.Checkpoint(
+            **self._state, metrics=self._metrics, epoch_end=self._end
+        )
         self._writes.write(checkpoint, self.step)
         self._saved_step = self.step
 
@@ -202,6 +254,8 @@ class ExactResume(keras.callbacks.Callback):
                 "the checkpoint and begins at its step. Received: a model of "
                 f"type {type(self.model).__name__}."
             )
+        # After those of the others, which make some start anew.
+        self._restore_callbacks()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._restored and self._position()[1]:
@@ -218,12 +272,20 @@ class ExactResume(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._ended_step = self.step
-        self._others = {
-            name: callback.get_state()
-            for name, callback in self._stateful.items()
+        self._end.values = {
+            "step": self.step,
+            "callbacks": {
+                name: _state_of(callback)
+                for name, callback in self._callbacks.items()
+            },
         }
-        self._write_epoch()
+        rate = self.model.optimizer.learning_rate
+        if isinstance(rate, keras.Variable):  # no schedule
+            self._end.values["learning_rate"] = float(rate)
+        if self.model.stop_training:
+            self.save()  # it may be within an epoch
+            self._end.values["ended"] = self.params["epochs"]
+        self._write_end()
 
     # Parts -------------------------------------------------------------------
 
@@ -255,7 +317,7 @@ class ExactResume(keras.callbacks.Callback):
                 self._writes.forget_later(self.step)
             self._restored = path
             self._saved_step = self.step
-            self._read_epoch()
+            self._read_end()
             break
         else:
             if corrupt:
@@ -264,50 +326,131 @@ class ExactResume(keras.callbacks.Callback):
                     "these files from a copy, or delete "
                     f"{self.folder} to start from the beginning."
                 )
-        self._write_epoch()
+        self._write_end()
 
     def _latest(self) -> str | None:
         return next(iter(CheckpointFolder(self.folder).paths()), None)
 
     def _position(self) -> tuple[int, int]:
         epoch, taken = divmod(self.step, self._steps_per_epoch)
-        if not taken and self._ended_step < self.step:
+        if not taken and self._end.step < self.step:
             return epoch - 1, self._steps_per_epoch  # all but its end
         return epoch, taken
 
-    def _read(self, path: str) -> None:
-        try:
-            status = tf.train.Checkpoint(**self._state).read(path)
-            status.assert_existing_objects_matched()
-        except (AssertionError, ValueError) as error:
+    def _check_epochs(self, epochs: int) -> None:
+        begun = -(-self.step // self._steps_per_epoch)
+        if epochs < begun:
             raise RunError(
-                f"{path} is a checkpoint of another model or optimizer. Repeat "
-                "the settings of its run, or use another folder."
-            ) from error
+                f"The run of {self.folder} has begun epoch {begun}: `epochs` "
+                f"must not be less. Received: epochs={epochs}."
+            )
+
+    def _read(self, path: str) -> None:
+        self._read_into(path, **self._state)
         self._read_metrics(path)
+        # Those of earlier versions are without.
+        self._read_into(path, epoch_end=self._end, optional=True)
 
     def _read_metrics(self, path: str) -> None:
-        checkpoint = tf.train.Checkpoint(metrics=self._metrics)
-        checkpoint.read(path).expect_partial()
+        self._read_into(path, metrics=self._metrics, optional=True)
 
-    def _read_epoch(self) -> None:
+    def _read_into(
+        self, path: str, *, optional: bool = False, **parts: Any
+    ) -> None:
+        folder, name = os.path.split(path)
+        with atomic_io.plainly_named(pathlib.Path(folder)) as plain:
+            try:
+                status = tf.train.Checkpoint(**parts).read(str(plain / name))
+                if not optional:
+                    status.assert_existing_objects_matched()
+            except (AssertionError, ValueError) as error:
+                raise RunError(
+                    f"{path} is a checkpoint of another model or optimizer. "
+                    "Repeat the settings of its run, or use another folder."
+                ) from error
+            status.expect_partial()
+
+    def _read_end(self) -> None:
         path = self.folder / "epoch.json"
-        if not path.exists():
-            raise RunError(
-                f"{path} belongs to the checkpoints beside it and is missing. "
-                "Restore it, or delete that folder to start from the beginning."
-            )
-        epoch = json.loads(path.read_text(encoding="utf-8"))
-        self._ended_step = epoch["step"]
-        self._others = epoch["callbacks"]
-
-    def _write_epoch(self) -> None:
-        if not self._chief:
+        try:
+            values = read_json(path)
+            here = self._end.step <= values["step"] <= self.step
+            if not isinstance(values["callbacks"], dict):
+                raise TypeError("`callbacks` is no object")
+        except FileNotFoundError:
+            why = f"{path} is missing."
+        except (KeyError, TypeError) as error:
+            why = f"{path} is corrupt ({error!r})."
+        except ValueError as error:
+            why = str(error)
+        else:
+            if here:  # and not of a checkpoint that cannot be read
+                self._end.values = values
             return
-        epoch = {"step": self._ended_step, "callbacks": self._others}
-        with atomic_io.beside(self.folder / "epoch.json") as partial:
-            text = json.dumps(epoch, indent=2) + "\n"
-            partial.write_text(text, encoding="utf-8")
+        # What it says of earlier epochs is in the checkpoint too.
+        print(
+            f"{why} Without it, the end of the last epoch (validation and "
+            "callbacks) may be done once more.",
+            flush=True,
+        )
+
+    def _write_end(self) -> None:
+        if self._chief:
+            write_json(self.folder / "epoch.json", self._end.values)
+
+    def _by_name(
+        self, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> dict[str, Any]:
+        """Returns the callbacks whose state is kept."""
+        found: dict[str, list[Any]] = collections.defaultdict(list)
+        for callback in callbacks:
+            if getattr(callback, "restore_best_weights", False):
+                raise ValueError(
+                    "The weights that `EarlyStopping` restores are in memory, "
+                    "and a resumed run would lack them. Use `BestModel` to "
+                    "keep the best weights. Received: "
+                    "restore_best_weights=True."
+                )
+            if hasattr(callback, "get_state") or isinstance(
+                callback, _OF_KERAS
+            ):
+                found[self._name(callback)].append(callback)
+        alike = [name for name, each in found.items() if len(each) > 1]
+        if alike:
+            raise ValueError(
+                "Callbacks whose state is kept must not be alike in class, "
+                "`name`, `monitor` and path: a resumed run could not tell "
+                "them apart. Set their attribute `name`. Received: several "
+                f"{alike[0]}."
+            )
+        return {name: each for name, [each] in found.items()}
+
+    def _name(self, callback: Any) -> str:
+        own = {
+            key: str(getattr(callback, key))
+            for key in ("name", "monitor", "path", "filepath")
+            if hasattr(callback, key)
+        }
+        for key in {"path", "filepath"} & set(own):
+            if "://" not in own[key]:  # a run may be moved
+                own[key] = os.path.relpath(own[key], self.folder)
+        settings = ", ".join(f"{key}={value}" for key, value in own.items())
+        return f"{type(callback).__name__}({settings})"
+
+    def _restore_callbacks(self) -> None:
+        values = self._end.values
+        for name, state in values["callbacks"].items():
+            if name not in self._callbacks:
+                print(
+                    f"The run of {self.folder} had the callback {name}. It "
+                    "continues without.",
+                    flush=True,
+                )
+                continue
+            _set_state(self._callbacks[name], state)
+        if "learning_rate" in values and values["step"] == self.step:
+            # The checkpoint is of before the end of the epoch.
+            self.model.optimizer.learning_rate = values["learning_rate"]
 
     def _not_finite(self, what: str) -> NonFiniteLossError:
         terms = ", ".join(f"{k}={float(v):.6g}" for k, v in self._logs.items())
@@ -317,3 +460,22 @@ class ExactResume(keras.callbacks.Callback):
             f"{self._latest()}. Lower the learning rate or the clipping norm, "
             "and use another folder."
         )
+
+
+def _state_of(callback: Any) -> Any:
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    return {
+        name: value if isinstance(value, int | None) else float(value)
+        for name in _STATE_OF_KERAS
+        if hasattr(callback, name)
+        for value in [getattr(callback, name)]
+    }
+
+
+def _set_state(callback: Any, state: Any) -> None:
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+        return
+    for name, value in state.items():
+        setattr(callback, name, value)

@@ -49,6 +49,7 @@ class Resumes(Protocol):
         self,
         model: keras.Model,
         *,
+        epochs: int,
         steps_per_epoch: int,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> tuple[int, int]:
@@ -206,7 +207,7 @@ class EpisodeTrainer(keras.Model):
         epoch, taken = initial_epoch, 0
         if resume:
             epoch, taken = resume.resume(
-                self, steps_per_epoch=steps, callbacks=callbacks
+                self, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks
             )
         self._check_workers_agree(episodes, epoch * steps + taken)
         self._steps_to_skip = taken
