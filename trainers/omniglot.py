@@ -45,8 +45,10 @@ def main(argv: list[str]) -> None:
             model, experiment, splits=splits
         )
         draw = pictures.painter(experiment, splits)
-    with endings.failures_end_quietly():
-        train.begin(arguments, run, model=model)
+    with (
+        endings.failures_end_quietly(),
+        train.begun(arguments, run, model=model),
+    ):
         model.fit(
             training,
             validation_data=validation,
@@ -54,19 +56,15 @@ def main(argv: list[str]) -> None:
             steps_per_epoch=experiment.steps_per_epoch,
             verbose=0,
             callbacks=[
-                callbacks.FewShotAccuracy(
-                    splits.test, group=group, num_tasks=4, num_samples=3
-                ),
-                callbacks.Likelihoods(splits.test, group=group, every=5),
-                callbacks.Scalars(run.tensorboard, experiment.to_json()),
-                callbacks.ImageGrids(run.tensorboard / "pictures", draw),
+                # Accuracy, likelihoods, scalars and image grids.
+                *building.monitors(experiment, run, splits=splits, draw=draw),
                 callbacks.BestModel(run.best),
                 callbacks.ProgressLine(),
                 callbacks.ExactResume(run.checkpoints),
                 callbacks.Preemption(),
             ],
         )
-    train.finish(arguments, run, model=model, splits=splits, draw=draw)
+        train.finish(arguments, run, model=model, splits=splits, draw=draw)
 
 
 if __name__ == "__main__":

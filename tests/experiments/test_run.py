@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 
 import pytest
@@ -8,6 +7,7 @@ from vhe_tf._utils import atomic_io
 from vhe_tf.errors import RunError
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
+from vhe_tf.experiments import provenance
 from vhe_tf.experiments.run import Record
 
 EXPERIMENT = Experiment(dataset="glyphs", seed=3, epochs=4, steps_per_epoch=2)
@@ -18,9 +18,8 @@ def _trained(folder, experiment=EXPERIMENT, *, epochs=2):
     run = Run(folder, experiment)
     run.begin()
     run.checkpoints.mkdir(exist_ok=True)
-    (run.checkpoints / "ckpt-4.index").touch()
     step = epochs * experiment.steps_per_epoch
-    (run.checkpoints / "epoch.json").write_text(json.dumps({"step": step}))
+    (run.checkpoints / f"ckpt-{step}.index").touch()
     return run
 
 
@@ -57,8 +56,46 @@ def test_a_resumed_run_may_have_more_epochs(tmp_path):
     assert Record.read(more.config).experiment.epochs == 6
     assert not more.metrics.exists()  # of fewer epochs
     Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
-    with pytest.raises(RunError, match=r"trained 2 epochs already.*epochs=1"):
+    with pytest.raises(RunError, match=r"begun epoch 2: .*epochs=1"):
         Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=1))
+
+
+@pytest.mark.parametrize("step", [5, 6])  # within an epoch, before its end
+def test_a_run_needs_the_epochs_that_it_has_begun(tmp_path, step):
+    run = _trained(tmp_path)
+    (run.checkpoints / f"ckpt-{step}.index").touch()
+    Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=3))
+    with pytest.raises(RunError, match=r"begun epoch 3: .*epochs=2"):
+        Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
+
+
+def test_more_epochs_are_told_to_change_the_learning_rate(tmp_path, capsys):
+    _trained(tmp_path)
+    Run(tmp_path, EXPERIMENT).begin()
+    assert not capsys.readouterr().out
+    Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=6)).begin()
+    text = capsys.readouterr().out
+    assert "epochs=4" in text
+    assert "epochs=6" in text
+    assert "learning rate" in text
+
+
+def test_a_resumed_run_keeps_where_it_began(tmp_path, monkeypatch):
+    def on(processor):
+        monkeypatch.setattr(provenance, "processor", lambda: processor)
+        Run(tmp_path, EXPERIMENT).begin()
+        return Record.read(tmp_path / "config.json").provenance
+
+    assert on("first")["processor"] == "first"
+    assert on("second")["processor"] == "second"  # nothing was trained yet
+    _trained(tmp_path)
+    begun = on("second")
+    assert on("second") == begun
+    for processor in ("third", "third", "second"):
+        found = on(processor)
+    assert found["processor"] == begun["processor"]
+    later = [(at["step"], at["processor"]) for at in found["resumed"][-2:]]
+    assert later == [(4, "third"), (4, "second")]
 
 
 def test_checkpoints_without_settings_are_rejected(tmp_path):
@@ -75,12 +112,30 @@ def test_checkpoints_without_settings_are_rejected(tmp_path):
         '{"dataset": "glyphs"}',
         '{"experiment": {"datset": "glyphs"}, "provenance": {}}',
         '{"experiment": {"epochs": 0}, "provenance": {}}',
+        '{"experiment": {"epochs": []}, "provenance": {}}',
+        '{"experiment": {"support_size": 3}, "provenance": {}}',
+        '{"experiment": {}, "provenance": null}',
+        '{"experiment": [], "provenance": {}}',
+        "",
     ],
 )
 def test_a_file_of_another_form_is_named(tmp_path, text):
-    _trained(tmp_path).config.write_text(text)
+    run = _trained(tmp_path)
+    run.config.write_text(text)
     with pytest.raises(RunError, match=r"config\.json is not of a run: "):
         Run(tmp_path, EXPERIMENT)
+    for path in run.checkpoints.iterdir():
+        path.unlink()
+    Run(tmp_path, EXPERIMENT).begin()  # nothing depends on it
+    assert Record.read(run.config).experiment == EXPERIMENT
+
+
+def test_a_changed_setting_is_noticed(tmp_path):
+    run = _trained(tmp_path)
+    text = run.config.read_text()
+    run.config.write_text(text.replace('"seed": 3', '"seed": 7'))
+    with pytest.raises(RunError, match=r"config\.json is corrupt, or was"):
+        Run(tmp_path, dataclasses.replace(EXPERIMENT, seed=7))
 
 
 def test_data_of_other_classes_are_rejected(tmp_path):

@@ -96,9 +96,9 @@ def export(experiment: Experiment, given: Lowering) -> None:
     endings.quiet()
     from tools.jax_offload import lowering
     from tools.jax_offload import weight_files
+    from vhe_tf._utils.json_files import write_json
     from vhe_tf.experiments import building
     from vhe_tf.experiments import data
-    from vhe_tf.experiments.run import write_json
     from vhe_tf.models import loading
 
     out = pathlib.Path(given.out)

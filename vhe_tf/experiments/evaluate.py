@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from vhe_tf._utils.json_files import write_json
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
@@ -26,7 +27,6 @@ from vhe_tf.experiments.endings import failures_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.run import record_of
-from vhe_tf.experiments.run import write_json
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:

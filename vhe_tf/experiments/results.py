@@ -1,11 +1,11 @@
 """What was measured of the rows of the tables, kept in docs/results."""
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from vhe_tf._utils import json_files
 from vhe_tf.experiments import render
 
 __all__ = [
@@ -105,11 +105,11 @@ def read_json(path: pathlib.Path) -> Any:
         RowError: If it cannot be read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json_files.read_json(path)
     except (OSError, ValueError) as error:
         raise RowError(
-            f"{relative(path)} cannot be read ({error}). Move away what is "
-            "damaged, to have it made again."
+            f"{relative(path)} cannot be read: {error} Move it away to have it "
+            "made again."
         ) from error
 
 

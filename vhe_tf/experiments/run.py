@@ -1,18 +1,21 @@
 """The folder of a training run, and the settings that it was trained with."""
 
+import contextlib
 import dataclasses
-import json
 import os
 import pathlib
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import Self
 
+from vhe_tf._utils.json_files import read_json
+from vhe_tf._utils.json_files import write_json
 from vhe_tf.errors import RunError
 from vhe_tf.experiments import provenance
 from vhe_tf.experiments.config import Experiment
 
-__all__ = ["Record", "Run", "record_of", "write_json"]
+__all__ = ["Record", "Run", "record_of"]
 
 _CONFIG = "config.json"
 _FORM = {"experiment", "provenance"}
@@ -26,8 +29,9 @@ class Record:
         experiment: The settings of the run.
         provenance: Mapping. `data_dir`, where the data were; `classes`, the
             checksum of the classes that are not for testing; and what
-            `provenance.of_this_process` returns. Shipped models leave out what
-            is not known.
+            `provenance.of_this_process` returned when the run began. `resumed`
+            lists what it returned later, with the step, where that differs.
+            Shipped models leave out what is not known.
     """
 
     experiment: Experiment
@@ -52,12 +56,18 @@ class Record:
             RunError: If it is not of a run.
         """
         try:
-            config = json.loads(pathlib.Path(path).read_text("utf-8"))
-            if not isinstance(config, dict) or set(config) != _FORM:
-                raise ValueError(f"expected the keys {sorted(_FORM)}")
+            config = read_json(pathlib.Path(path))
+            if set(config) != _FORM or not all(
+                isinstance(part, dict) for part in config.values()
+            ):
+                raise ValueError(f"expected the objects {sorted(_FORM)}")
             experiment = Experiment.from_json(config["experiment"])
-        except ValueError as error:
-            raise RunError(f"{path} is not of a run: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"{path} is not of a run: {error} It says which settings and "
+                "data the model beside it was trained with, which cannot be "
+                "determined without it. Restore it from a copy."
+            ) from error
         return cls(experiment, config["provenance"])
 
     def write(self, path: pathlib.Path) -> None:
@@ -164,12 +174,15 @@ class Run:
     @property
     def has_begun(self) -> bool:
         """Whether there are checkpoints."""
-        return any(self.checkpoints.glob("*.index"))
+        return self._step() > 0
 
     @property
     def is_complete(self) -> bool:
         """Whether all epochs of the experiment are trained and measured."""
-        return self.metrics.exists() and self._earlier() == self.experiment
+        if not self.metrics.exists():
+            return False
+        earlier = self._record()
+        return earlier is not None and earlier.experiment == self.experiment
 
     def check_classes(self, classes: str) -> None:
         """Checks that the data have the classes that the run began with.
@@ -184,15 +197,28 @@ class Run:
             RunError: If the run began with others.
         """
         self._classes = classes
-        if not self.has_begun:
-            return
-        earlier = Record.read(self.config).classes
-        if earlier is not None and earlier != classes:
+        earlier = self._record() if self.has_begun else None
+        if earlier and earlier.classes not in (None, classes):
             raise RunError(
                 f"The run in {self.folder} began with other classes than the "
                 "data have now, and may have trained on those that it would be "
                 "tested on. Restore the data, or use another folder."
             )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder.
+
+        Raises:
+            RunError: If another process does.
+        """
+        # Imports TensorFlow.
+        from vhe_tf.callbacks._checkpoint_folder import alone_in
+
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # That of `ExactResume`.
+        with alone_in(self.checkpoints):
+            yield
 
     def begin(self, *, data_dir: str | None = None) -> None:
         """Writes `config.json`, once all checks have passed.
@@ -208,17 +234,13 @@ class Run:
             NotWrittenError: If it cannot be written.
             RunError: If another process trains in the folder.
         """
-        # Imports TensorFlow.
-        from vhe_tf.callbacks._checkpoint_folder import alone_in
-
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        # That of `ExactResume`, which takes it again to train.
-        with alone_in(self.checkpoints):
+        with self.locked():
             self._begin(data_dir)
 
     def _begin(self, data_dir: str | None) -> None:
-        if data_dir is None and self.config.exists():
-            data_dir = Record.read(self.config).data_dir
+        earlier = self._record()
+        if data_dir is None and earlier:
+            data_dir = earlier.data_dir
         for folder in (self.folder, self.pictures):
             for path in folder.glob(".*.partial*"):
                 path.unlink()
@@ -230,19 +252,46 @@ class Run:
         record = Record(
             self.experiment,
             {name: value for name, value in known.items() if value}
-            | provenance.of_this_process(),
+            | self._provenance(earlier),
         )
-        if self.experiment != self._earlier():
+        if earlier is None or self.experiment != earlier.experiment:
             self.metrics.unlink(missing_ok=True)  # of fewer epochs
+        if self.has_begun and earlier and self.experiment != earlier.experiment:
+            print(
+                f"The run in {self.folder} began with epochs="
+                f"{earlier.experiment.epochs}, and resumes with epochs="
+                f"{self.experiment.epochs}: from here on, the learning rate "
+                "is that of the longer run. The weights will differ from those "
+                "of a run that began with as many epochs.",
+                flush=True,
+            )
         record.write(self.config)
 
-    def _earlier(self) -> Experiment | None:
+    def _provenance(self, earlier: Record | None) -> dict[str, Any]:
+        now = provenance.of_this_process()
+        if earlier is None or not self.has_begun:
+            return now
+        known = ("data_dir", "classes")
+        first = {k: v for k, v in earlier.provenance.items() if k not in known}
+        resumed = first.pop("resumed", [])
+        last = dict(resumed[-1]) if resumed else dict(first)
+        last.pop("step", None)
+        if now != last:
+            resumed = [*resumed, {"step": self._step(), **now}]
+        return first | ({"resumed": resumed} if resumed else {})
+
+    def _record(self) -> Record | None:
         if not self.config.exists():
             return None
-        return Record.read(self.config).experiment
+        try:
+            return Record.read(self.config)
+        except RunError:
+            if self.has_begun or self.metrics.exists():
+                raise
+            return None  # nothing depends on it
 
     def _check_experiment(self) -> None:
-        earlier = self._earlier()
+        earlier = self._record()
         if earlier is None:
             raise RunError(
                 f"{self.folder} holds a run without its {_CONFIG}. "
@@ -250,7 +299,9 @@ class Run:
             )
         differences = [
             f"{name}: {there!r} there, {here!r} here"
-            for name, there, here in _differences(earlier, self.experiment)
+            for name, there, here in _differences(
+                earlier.experiment, self.experiment
+            )
             if name != "epochs"
         ]
         if differences:
@@ -259,20 +310,18 @@ class Run:
                 "settings to resume it, or use another folder. Different: "
                 f"{'; '.join(differences)}."
             )
-        done = self._epochs_done()
-        if self.experiment.epochs < done:
+        begun = -(-self._step() // self.experiment.steps_per_epoch)
+        if self.experiment.epochs < begun:
             raise RunError(
-                f"The run in {self.folder} has trained {done} epochs already: "
-                "`epochs` must not be less. "
-                f"Received: epochs={self.experiment.epochs}."
+                f"The run in {self.folder} has begun epoch {begun}: `epochs` "
+                f"must not be less. Received: epochs={self.experiment.epochs}."
             )
 
-    def _epochs_done(self) -> int:
-        path = self.checkpoints / "epoch.json"
-        if not path.exists():
-            return 0
-        steps: int = json.loads(path.read_text("utf-8"))["step"]
-        return steps // self.experiment.steps_per_epoch
+    def _step(self) -> int:
+        """Returns the step of the latest checkpoint, or 0."""
+        indexes = self.checkpoints.glob("ckpt-*.index")
+        steps = (path.stem.removeprefix("ckpt-") for path in indexes)
+        return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
 def _differences(
@@ -284,16 +333,3 @@ def _differences(
         for name in names
         if getattr(there, name) != getattr(here, name)
     ]
-
-
-def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON file, atomically.
-
-    Raises:
-        NotWrittenError: If it cannot be written.
-    """
-    from vhe_tf._utils import atomic_io
-
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    with atomic_io.beside(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -8,16 +8,19 @@ was interrupted resumes if the same command is started again, and ends with the
 same weights.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
 from absl import flags
 
+from vhe_tf._utils.json_files import write_json
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
@@ -28,7 +31,6 @@ from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
-from vhe_tf.experiments.run import write_json
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ __all__ = [
     "Arguments",
     "Machine",
     "add_experiment_flags",
-    "begin",
+    "begun",
     "chosen_experiment",
     "finish",
     "load",
@@ -232,8 +234,7 @@ def train(arguments: Arguments) -> Run:
             model, experiment, splits=splits
         )
         draw = pictures.painter(experiment, splits)
-    with failures_end_quietly():
-        begin(arguments, run, model=model)
+    with failures_end_quietly(), begun(arguments, run, model=model):
         model.fit(
             training,
             validation_data=validation,
@@ -248,7 +249,7 @@ def train(arguments: Arguments) -> Run:
                 callbacks.Preemption(),
             ],
         )
-    finish(arguments, run, model=model, splits=splits, draw=draw)
+        finish(arguments, run, model=model, splits=splits, draw=draw)
     return run
 
 
@@ -266,12 +267,23 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
     return splits
 
 
-def begin(arguments: Arguments, run: Run, *, model: "VHE") -> None:
-    """Writes the settings of the run. The chief does, of several workers."""
+@contextlib.contextmanager
+def begun(arguments: Arguments, run: Run, *, model: "VHE") -> Iterator[None]:
+    """Writes the settings of the run, and locks its folder within.
+
+    The chief does, of several workers.
+    """
     from vhe_tf import distribute
 
-    if distribute.is_chief(model.distribute_strategy):
-        run.begin(data_dir=arguments.machine.data_dir)
+    if not distribute.is_chief(model.distribute_strategy):
+        yield
+        return
+    data_dir = arguments.machine.data_dir
+    if arguments.experiment.dataset in ("omniglot", "youtube_faces"):
+        data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
+    with run.locked():
+        run.begin(data_dir=data_dir)
+        yield
 
 
 def finish(
