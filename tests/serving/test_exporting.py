@@ -23,6 +23,7 @@ from vhe_tf._utils import atomic_io
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
+from vhe_tf.serving import _rows
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving import exporting
 from vhe_tf.serving.exporting import export
@@ -163,7 +164,7 @@ def test_each_latent_of_several_has_signatures_of_its_own(name, exports):
         np.testing.assert_array_equal(result["images"], expected)
         result = loaded.signatures[f"encode_{group}"](support=given)
         expected = model.encode({group: given})[group]
-        assert set(result) == {"mean", "stddev"}
+        assert set(result) == {"mean", "stddev", "status"}
         np.testing.assert_allclose(result["mean"], expected.mean(), 1e-5)
         np.testing.assert_allclose(result["stddev"], expected.stddev(), 1e-5)
 
@@ -172,6 +173,7 @@ def test_what_encode_returns_stands_for_the_support(served):
     model, signatures = served
     inputs, supports = _supports(model)
     encoded = signatures["encode"](**inputs)
+    del encoded["status"]
     images = signatures["sample_encoded"](**encoded, seed=_seeds(3))["images"]
     expected = model.sample(model.encode(supports), seed=_by_row(_seeds(3)))
     np.testing.assert_array_equal(images, expected)
@@ -198,6 +200,7 @@ def test_encoded_classes_are_scored_like_their_supports():
     encoded = {
         name: tf.reshape(value, [3, 4, *value.shape[1:]])
         for name, value in signatures["encode"](support=flat).items()
+        if name != "status"
     }
     np.testing.assert_allclose(
         signatures["classify_encoded"](**encoded, query=query, seed=_seeds(3))[
@@ -228,7 +231,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(served):
                 **{k: v[row : row + 1] for k, v in inputs.items()}
             )
             for key, value in together.items():
-                if exact or key == "label":
+                if exact or key in ("label", "status"):
                     np.testing.assert_array_equal(alone[key][0], value[row])
                 else:
                     np.testing.assert_allclose(
@@ -263,9 +266,11 @@ def test_pieces_are_even_bounded_and_in_order(count, most):
 
     def triples(indices):
         sizes.append(len(indices))
-        return 3.0 * tf.cast(indices, tf.float32)
+        return {"triples": 3.0 * tf.cast(indices, tf.float32)}
 
-    values = exporting._in_pieces(triples, tf.constant(count), most)
+    values = _rows.in_pieces(
+        triples, tf.constant(count), most, shapes={"triples": ()}
+    )["triples"]
     np.testing.assert_array_equal(values, 3 * np.arange(count))
     assert len(sizes) == -(-count // most)  # no more of them than needed
     assert max(sizes) <= most
@@ -280,7 +285,7 @@ def test_scores_do_not_depend_on_the_pieces(name, exports, monkeypatch):
 
     def scores(most):
         monkeypatch.setattr(exporting, "_MAX_DECODED", most)
-        signatures = exporting._Signatures(model, ["character"], counts)
+        signatures = exporting._Signatures(model, ["character"], counts, 256)
         return [
             signatures.classify()(_images(3, 7, 2), query, seed),
             signatures.log_likelihood()(_images(3, 2), query, seed),
@@ -328,14 +333,11 @@ def flat(exports):
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("support", lambda v: v + 0.5),
-        ("support", lambda v: v - 1.0),
-        ("support", lambda v: v * np.nan),
-        ("query", lambda v: v * 300.0),
         ("support", lambda v: v[:, :0]),
         ("support", lambda v: v[:, :, :0]),
         ("query", lambda v: v[:2]),
         ("seed", lambda v: v[:1]),
+        ("support", lambda v: tf.tile(v, [1, 1, 257, 1, 1, 1])),
     ],
 )
 def test_a_bad_input_is_named(flat, name, change):
@@ -349,17 +351,77 @@ def test_a_bad_input_is_named(flat, name, change):
         flat["classify"](**inputs)
 
 
+def _assert_one_row_is_invalid(outputs, expected, row, name):
+    """Checks that one row failed, and the others are as expected."""
+    status = [text.decode() for text in outputs["status"].numpy()]
+    assert [bool(text) for text in status] == [
+        index == row for index in range(len(status))
+    ]
+    assert f"`{name}` must" in status[row]
+    for key in outputs.keys() - {"status"}:
+        value, others = outputs[key].numpy(), expected[key].numpy()
+        keep = np.arange(len(value)) != row
+        np.testing.assert_allclose(value[keep], others[keep], rtol=1e-5)
+        failed = value[row]
+        assert np.all(failed == -1 if key == "label" else np.isnan(failed))
+
+
+@pytest.mark.parametrize("signature", ["classify", "sample", "encode"])
 @pytest.mark.parametrize(
-    ("mean", "stddev", "message"),
-    [(np.inf, 1.0, "`mean` must be finite"), (0.0, 0.0, "`stddev` must be")],
+    "change", [lambda v: v + 2.0, lambda v: v - 2.0, lambda v: v * np.nan]
 )
-def test_bad_parameters_are_named(flat, mean, stddev, message):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        flat["sample_encoded"](
-            mean=tf.fill([1, 2], mean),
-            stddev=tf.fill([1, 2], stddev),
-            seed=_seeds(1),
+def test_an_invalid_row_does_not_spoil_the_others(served, signature, change):
+    model, signatures = served
+    inputs, _ = _supports(model)
+    if signature == "classify":
+        inputs = {"support": _images(3, 4, 2), "query": _images(3, seed=9)}
+    if signature != "encode":
+        inputs["seed"] = _seeds(3)
+    expected = signatures[signature](**inputs)
+    assert not any(expected["status"].numpy())
+    for name in inputs.keys() - {"seed"}:
+        row = tf.reshape(
+            [False, True, False], [3] + [1] * (inputs[name].shape.rank - 1)
         )
+        # One pixel is enough.
+        pixel = np.zeros(inputs[name].shape[1:], bool)
+        pixel.flat[-1] = True
+        value = tf.where(row & pixel, change(inputs[name]), inputs[name])
+        outputs = signatures[signature](**{**inputs, name: value})
+        _assert_one_row_is_invalid(outputs, expected, 1, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mean", np.inf), ("mean", np.nan), ("stddev", 0.0), ("stddev", np.nan)],
+)
+def test_invalid_parameters_do_not_spoil_other_rows(flat, name, value):
+    inputs = {
+        "mean": np.zeros([3, 2], np.float32),
+        "stddev": np.ones([3, 2], np.float32),
+        "seed": _seeds(3),
+    }
+    signature = flat["sample_encoded"]
+    expected = signature(**{k: tf.constant(v) for k, v in inputs.items()})
+    inputs[name][2, 1] = value
+    outputs = signature(**{k: tf.constant(v) for k, v in inputs.items()})
+    _assert_one_row_is_invalid(outputs, expected, 2, name)
+
+
+def test_more_rows_than_the_export_allows_are_rejected(exports):
+    model, _ = exports("deconvolutional")
+    functions = exporting.signatures(model, num_samples=1, max_rows=3)
+    assert functions["sample_prior"](_seeds(3))["images"].shape[0] == 3
+    for name, inputs in (
+        ("sample_prior", [_seeds(4)]),
+        ("encode", [_images(4, 1)]),
+        ("sample", [_images(4, 1), _seeds(4)]),
+        ("classify", [_images(4, 2, 1), _images(4), _seeds(4)]),
+    ):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="must have at most 3 rows"
+        ):
+            functions[name](*inputs)
 
 
 @pytest.mark.parametrize("ways", [2, 4])
@@ -377,22 +439,19 @@ def test_means_and_deviations_are_of_the_same_classes(flat, ways):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_a_bad_input_of_several_latents_is_named(name, exports):
+def test_an_invalid_input_of_several_latents_is_named(name, exports):
     model, path = exports(name)
-    loaded = tf.saved_model.load(str(path))
+    signatures = tf.saved_model.load(str(path)).signatures
     for group in _groups(model):
         inputs, _ = _supports(model)
         inputs[f"support_{group}"] += 0.5
-        with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"`support_{group}` must"
-        ):
-            loaded.signatures["sample"](**inputs, seed=_seeds(3))
-        encoded = loaded.signatures["encode"](**_supports(model)[0])
+        status = signatures["sample"](**inputs, seed=_seeds(3))["status"]
+        assert f"`support_{group}` must" in str(status.numpy()[0])
+        encoded = signatures["encode"](**_supports(model)[0])
+        del encoded["status"]
         encoded[f"{group}_stddev"] *= 0.0
-        with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"`{group}_stddev` must be"
-        ):
-            loaded.signatures["sample_encoded"](**encoded, seed=_seeds(3))
+        status = signatures["sample_encoded"](**encoded, seed=_seeds(3))
+        assert f"`{group}_stddev` must" in str(status["status"].numpy()[0])
 
 
 @pytest.mark.parametrize("name", ["prior", "encoded"])
@@ -516,7 +575,7 @@ def test_a_session_answers_as_the_python_signature(served, session):
         assert outputs.keys() == expected.keys()
         for key, value in expected.items():
             assert outputs[key].dtype == value.dtype.as_numpy_dtype
-            if key in ("images", "label"):
+            if key in ("images", "label", "status"):
                 np.testing.assert_array_equal(outputs[key], value)
             else:
                 np.testing.assert_allclose(outputs[key], value, rtol=1e-5)

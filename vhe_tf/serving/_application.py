@@ -3,32 +3,51 @@
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import re
+import socket
 import threading
 import time
 import traceback
+import urllib.parse
+import zlib
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from werkzeug import exceptions
+from werkzeug import utils
 from werkzeug import wrappers
 
 from vhe_tf.serving import json_tensors
 from vhe_tf.serving._saved_model import Model
 from vhe_tf.serving._saved_model import Signature
 from vhe_tf.serving.json_tensors import RequestError
-from vhe_tf.serving.json_tensors import TensorInfo
 
 __all__ = ["DEMO", "Application", "Limits"]
 
-DEMO = pathlib.Path(__file__).with_name("demo") / "index.html"
+# Folder of the page to draw on.
+DEMO = pathlib.Path(__file__).with_name("demo")
 
-# Requests that may wait for a free worker; each may hold a body in memory.
+_PAGES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
+    "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# Requests whose bodies are received at the same time, and requests that wait
+# for a free worker. Each may hold a body in memory.
+_MAX_RECEIVING = 128
 _MAX_WAITING = 32
 
 _PREDICT = re.compile(
@@ -45,26 +64,24 @@ class Limits:
     """Limits on requests.
 
     Attributes:
-        max_request_mib: Float. Largest request body in MiB. Larger requests get
-            status 413. Defaults to 32.
+        max_request_mib: Float. Largest request body in MiB, also after it is
+            decompressed. Larger requests get status 413. Defaults to 4.
+        max_body_seconds: Float. Seconds within which a body must arrive.
+            Slower requests get status 408. Defaults to 30.
         max_concurrent: Integer. Number of requests that run at the same time.
             Others wait up to 10 s and then get status 503. Defaults to 2.
-        max_rows: Integer. Largest number of rows per request. Defaults to 256.
-        max_items: Integer. Largest number of images, latents or seeds per
-            input. Defaults to 10,000.
 
     Raises:
         ValueError: If a limit is not positive.
 
     Example:
-    >>> Limits(max_rows=64).max_items
-    10000
+    >>> Limits(max_request_mib=0.5).request_bytes
+    524288
     """
 
-    max_request_mib: float = 32.0
+    max_request_mib: float = 4.0
+    max_body_seconds: float = 30.0
     max_concurrent: int = 2
-    max_rows: int = 256
-    max_items: int = 10_000
 
     def __post_init__(self) -> None:
         if self.request_bytes < 1 or min(dataclasses.astuple(self)) <= 0:
@@ -83,6 +100,9 @@ class Application:
         model: `Model`. The model to serve.
         limits: `Limits`. Limits on requests.
         log: Callable. Receives one line of text per request.
+        hosts: Sequence of strings. Names of this server that a request may
+            use, so that a page of another site cannot reach it under a name of
+            its own. Defaults to None: any.
         patience: Float. Seconds that a request waits for a free worker.
             Defaults to 10.
 
@@ -102,12 +122,15 @@ class Application:
         *,
         limits: Limits,
         log: Callable[[str], None],
+        hosts: Sequence[str] | None = None,
         patience: float = 10.0,
     ) -> None:
         self.model = model
         self.limits = limits
         self.log = log
+        self.hosts = hosts
         self.patience = patience
+        self._receiving = threading.BoundedSemaphore(_MAX_RECEIVING)
         self._admitted = threading.BoundedSemaphore(
             limits.max_concurrent + _MAX_WAITING
         )
@@ -122,6 +145,9 @@ class Application:
         # one extra byte reveals a body that is too large.
         request.max_content_length = self.limits.request_bytes + 1
         response = self._respond(request)
+        response.headers.update(_HEADERS)
+        if response.status_code == 503:
+            response.headers["Retry-After"] = "1"
         milliseconds = 1000 * (time.monotonic() - start)
         self.log(
             f"{request.method} {ascii(request.path)[1:-1]} "
@@ -155,23 +181,44 @@ class Application:
             )
 
     def _route(self, request: wrappers.Request) -> wrappers.Response:
-        if request.method == "GET" and request.path == "/" and DEMO.exists():
-            return wrappers.Response(DEMO.read_bytes(), mimetype="text/html")
+        self._check_origin(request)
+        if request.method == "GET" and request.path in _PAGES:
+            return self._page(request)
         if not request.path.lower().startswith("/v1/"):
             raise RequestError(f"Nothing is served at {request.path}.", 404)
-        if request.method == "POST" and (
-            match := _PREDICT.fullmatch(request.path)
-        ):
+        # In TensorFlow Serving a query is part of the name.
+        query = request.query_string.decode("latin-1")
+        path = f"{request.path}?{query}" if query else request.path
+        if request.method == "POST" and (match := _PREDICT.fullmatch(path)):
             self._check_spec(match[1], match[2])
             return self._predict(request)
-        if request.method == "GET" and (
-            match := _DESCRIBE.fullmatch(request.path)
-        ):
+        if request.method == "GET" and (match := _DESCRIBE.fullmatch(path)):
             self._check_spec(match[1], match[2])
             return _answer(self._metadata() if match[3] else self._status())
         raise RequestError(
             f"Malformed request: {request.method} {request.path}"
         )
+
+    def _check_origin(self, request: wrappers.Request) -> None:
+        """Rejects requests by pages of other sites."""
+        if self.hosts is None:
+            return
+        request.trusted_hosts = list(self.hosts)
+        host = request.host  # raises an error if it is not trusted
+        origin = request.headers.get("Origin")
+        if origin not in (None, f"{request.scheme}://{host}"):
+            raise RequestError(
+                f"A page of {origin} may not use this server. Use --host to "
+                "serve other machines.",
+                403,
+            )
+
+    def _page(self, request: wrappers.Request) -> wrappers.Response:
+        if request.path == "/" and "model" not in request.args:
+            query = urllib.parse.urlencode({"model": self.model.name})
+            return utils.redirect(f"/?{query}")
+        name, mimetype = _PAGES[request.path]
+        return wrappers.Response((DEMO / name).read_bytes(), mimetype=mimetype)
 
     def _check_spec(self, name: str, version: str | None) -> None:
         if name != self.model.name:
@@ -207,24 +254,34 @@ class Application:
         }
 
     def _predict(self, request: wrappers.Request) -> wrappers.Response:
-        # Before the body is read: this bounds the memory of waiting requests.
-        with self._admission():
-            body = request.get_data()
-            if len(body) > self.limits.request_bytes:
-                raise exceptions.RequestEntityTooLarge
-            with self._turn():
-                return _answer(self._answer_to(json_tensors.parsed(body)))
+        # These bound the memory of requests that are not answered yet.
+        with _one_of(self._receiving):
+            body = self._body(request)
+        with _one_of(self._admitted), self._turn():
+            return _answer(self._answer_to(json_tensors.parsed(body)))
 
-    @contextlib.contextmanager
-    def _admission(self) -> Iterator[None]:
-        if not self._admitted.acquire(blocking=False):
-            raise RequestError(
-                "Too many requests are waiting. Try again later.", 503
-            )
-        try:
-            yield
-        finally:
-            self._admitted.release()
+    def _body(self, request: wrappers.Request) -> bytes:
+        """Receives the body, decompressed."""
+        connection = request.environ.get("werkzeug.socket")
+        with contextlib.ExitStack() as stack:
+            if connection:  # none in tests of this application alone
+                timer = threading.Timer(
+                    self.limits.max_body_seconds,
+                    connection.shutdown,
+                    [socket.SHUT_RD],
+                )
+                timer.start()
+                stack.callback(timer.cancel)
+            body = request.get_data()
+        if request.headers.get("Content-Encoding", "").lower() == "gzip":
+            gzipped = zlib.decompressobj(wbits=31)
+            try:
+                body = gzipped.decompress(body, self.limits.request_bytes + 1)
+            except zlib.error as error:
+                raise RequestError(f"The body is not gzip: {error}") from None
+        if len(body) > self.limits.request_bytes:
+            raise exceptions.RequestEntityTooLarge
+        return body
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -242,8 +299,6 @@ class Application:
             name: json_tensors.to_array(columns[name], tensor, name=name)
             for name, tensor in signature.inputs.items()
         }
-        for name, tensor in signature.inputs.items():
-            self._check_counts(name, inputs[name].shape, tensor)
         outputs = self.model.run(signature, inputs)
         return (
             json_tensors.rows_json(outputs)
@@ -265,28 +320,17 @@ class Application:
             )
         return self.model.signatures[name]
 
-    def _check_counts(
-        self, name: str, shape: tuple[int, ...], tensor: TensorInfo
-    ) -> None:
-        """Rejects sizes above the limits, on axes that the request chooses."""
-        declared = tensor.shape or (-1,) * len(shape)
-        open_sizes = [
-            size
-            for size, known in zip(shape, declared, strict=True)
-            if known < 0
-        ]
-        if shape and shape[0] > self.limits.max_rows:
-            raise RequestError(
-                f'Input "{name}" has {shape[0]} rows. The limit is '
-                f"{self.limits.max_rows} rows. Send fewer rows per request, or "
-                "increase --max_rows."
-            )
-        if math.prod(open_sizes) > self.limits.max_items:
-            raise RequestError(
-                f'Input "{name}" has {" x ".join(map(str, open_sizes))} items. '
-                f"The limit is {self.limits.max_items} items. Send fewer items "
-                "per request, or increase --max_items."
-            )
+
+@contextlib.contextmanager
+def _one_of(places: threading.BoundedSemaphore) -> Iterator[None]:
+    if not places.acquire(blocking=False):
+        raise RequestError(
+            "Too many requests are waiting. Try again later.", 503
+        )
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _answer(document: Any, status: int = 200) -> wrappers.Response:

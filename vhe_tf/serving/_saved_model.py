@@ -14,7 +14,13 @@ import numpy as np
 from vhe_tf.serving.json_tensors import RequestError
 from vhe_tf.serving.json_tensors import TensorInfo
 
-__all__ = ["Model", "SavedModel", "Signature", "readable_error"]
+__all__ = [
+    "Model",
+    "SavedModel",
+    "Signature",
+    "readable_error",
+    "version_folders",
+]
 
 # The HTTP statuses that TensorFlow Serving gives to TensorFlow's error codes.
 _STATUS_OF_CODE = {
@@ -81,6 +87,7 @@ class SavedModel:
         from google.protobuf import json_format
 
         self.folder = folder
+        self.path = path
         self.version = int(path.name)
         self.name = folder.resolve().name
         self._errors = tf.errors.OpError
@@ -126,23 +133,71 @@ class SavedModel:
                 _STATUS_OF_CODE.get(error.error_code, 500),
             ) from error
 
+    def warm_up(self) -> int:
+        """Runs the warm-up requests of the export, as TensorFlow Serving does.
+
+        Returns:
+            Integer. How many there are; 0 if the export has none, or if
+            `vhe_tf[serving]` is not installed.
+
+        Raises:
+            RequestError: If the graph rejects a request or fails.
+        """
+        records = self.path / "assets.extra" / "tf_serving_warmup_requests"
+        if not records.exists():
+            return 0
+        import tensorflow as tf
+
+        try:
+            from tensorflow_serving.apis import prediction_log_pb2
+        except ImportError:
+            return 0
+        count = 0
+        for record in tf.compat.v1.io.tf_record_iterator(str(records)):
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            self.run(
+                self.signatures[request.model_spec.signature_name],
+                {k: tf.make_ndarray(v) for k, v in request.inputs.items()},
+            )
+            count += 1
+        return count
+
+
+def version_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns the folders of versions in a model's folder, the smallest first.
+
+    As in TensorFlow Serving, a version is a number, with or without leading
+    zeros.
+
+    Example:
+    >>> list(version_folders(folder))
+    [1]
+    """
+    if not folder.is_dir():
+        return {}
+    found = {
+        int(path.name): path
+        for path in sorted(folder.iterdir())
+        if re.fullmatch("[0-9]{1,18}", path.name) and path.is_dir()
+    }
+    return dict(sorted(found.items()))
+
 
 def _version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
-    versions = []
-    if folder.is_dir():
-        versions = sorted(
-            int(path.parent.name)
-            for path in folder.glob("*/saved_model.pb")
-            if re.fullmatch("[0-9]+", path.parent.name)
-        )
-    if not versions or version not in (None, *versions):
+    folders = {
+        number: path
+        for number, path in version_folders(folder).items()
+        if (path / "saved_model.pb").exists()
+    }
+    if not folders or version not in (None, *folders):
         wanted = "a version" if version is None else f"version {version}"
         raise FileNotFoundError(
             f"Expected {wanted} of a SavedModel, such as {folder / '1'} with "
             f"its saved_model.pb. Received: {folder} with the versions "
-            f"{versions}."
+            f"{list(folders)}."
         )
-    return folder / str(versions[-1] if version is None else version)
+    return folders[max(folders) if version is None else version]
 
 
 @contextlib.contextmanager

@@ -3,8 +3,14 @@
 The signatures work over gRPC, in both JSON formats of the REST API, and with
 batching by the server. Every input and output has rank 1 or more and the same
 unknown first dimension, the batch. Each row has one seed, and its result does
-not depend on the other rows. The graph contains only operations of TensorFlow
-itself and does not require XLA; the server does not need this package.
+not depend on the other rows, even if they are invalid. The output `status` is
+empty for a valid row. A row with pixels outside [0, 1], NaN, or parameters that
+no posterior has gets NaN, the label -1, and a status that names the input.
+
+A batch with more rows than the export allows is rejected. All signatures
+compute a bounded number of rows at once, so that the memory of a request is
+bounded. The graph contains only operations of TensorFlow itself and does not
+require XLA; the server does not need this package.
 """
 
 import contextlib
@@ -26,13 +32,17 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf._utils import atomic_io
 from vhe_tf._utils import validation
 from vhe_tf.models.vhe import VHE
+from vhe_tf.serving import _rows
+from vhe_tf.serving import _saved_model
 
 __all__ = ["export", "signatures"]
 
 # Images that are decoded at once, over samples and classes. Bounds the memory.
 _MAX_DECODED = 160
 
-_Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
+# Images that are encoded at once.
+_MAX_ENCODED = 1280
+
 
 _SEED = tf.TensorSpec([None], tf.int64, name="seed")
 
@@ -43,6 +53,7 @@ def export(
     *,
     num_samples: int = 20,
     num_element_samples: int = 1,
+    max_rows: int = 256,
     version: int | None = None,
     warmup: bool = True,
 ) -> pathlib.Path:
@@ -57,6 +68,8 @@ def export(
             20, as in the paper.
         num_element_samples: Integer. Number of samples of the per-element
             latents per sample of the group latents. Defaults to 1.
+        max_rows: Integer. Largest number of rows of a batch. Larger batches are
+            rejected, since their memory is not bounded. Defaults to 256.
         version: Positive integer. Defaults to one more than the largest
             version in the folder.
         warmup: Boolean. Whether to write one request per signature, which the
@@ -70,7 +83,8 @@ def export(
         FileExistsError: If the version exists.
         NotWrittenError: If writing fails, for example because the disk is full.
             No partial version remains.
-        ValueError: If `version` or a number of samples is not positive.
+        ValueError: If `version`, `max_rows` or a number of samples is not
+            positive.
         ImportError: If `warmup` is True and `vhe_tf[serving]` is not installed.
 
     Example:
@@ -85,7 +99,7 @@ def export(
             f"`version` must be positive. Received: version={version!r}."
         )
     target = folder / str(version)
-    if target.exists():
+    if target.exists() or version in versions(folder):
         raise FileExistsError(
             f"{target} exists. A server may use it, so it is never "
             "overwritten. Omit `version` to write the next version."
@@ -93,7 +107,10 @@ def export(
     if warmup:
         _serving_apis()  # before the work
     functions = signatures(
-        model, num_samples=num_samples, num_element_samples=num_element_samples
+        model,
+        num_samples=num_samples,
+        num_element_samples=num_element_samples,
+        max_rows=max_rows,
     )
     module = tf.Module()
     # Not the model itself, whose optimizer would come along.
@@ -123,9 +140,7 @@ def versions(folder: pathlib.Path) -> list[int]:
     >>> versions(folder)
     [1]
     """
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return list(_saved_model.version_folders(folder))
 
 
 @contextlib.contextmanager
@@ -153,7 +168,11 @@ def _remove_abandoned(folder: pathlib.Path) -> None:
 
 
 def signatures(
-    model: VHE, *, num_samples: int = 20, num_element_samples: int = 1
+    model: VHE,
+    *,
+    num_samples: int = 20,
+    num_element_samples: int = 1,
+    max_rows: int = 256,
 ) -> dict[str, Any]:
     """Returns the functions of an export by name.
 
@@ -179,13 +198,14 @@ def signatures(
         model: `VHE`. The model.
         num_samples: Integer. As in `export`.
         num_element_samples: Integer. As in `export`.
+        max_rows: Integer. As in `export`.
 
     Returns:
         Mapping from names to `tf.function`s with input signatures.
 
     Raises:
         ValueError: If one of several latents has the name of a joint function,
-            or a number of samples is not positive.
+            or `max_rows` or a number of samples is not positive.
 
     Example:
     >>> functions = signatures(model, num_samples=1)
@@ -198,6 +218,7 @@ def signatures(
             "num_element_samples", num_element_samples
         ),
     }
+    max_rows = validation.positive("max_rows", max_rows)
     names = [latent.name for latent in model.latents if not latent.per_element]
     if len(names) > 1 and {"encoded", "prior"} & set(names):
         raise ValueError(
@@ -205,7 +226,7 @@ def signatures(
             "latents, so a latent cannot be named 'encoded' or 'prior'. Rename "
             f"the latent. Received: latents={names}."
         )
-    joint = _Signatures(model, names, draws)
+    joint = _Signatures(model, names, draws, max_rows)
     functions = {
         "encode": joint.encode(),
         "log_likelihood": joint.log_likelihood(),
@@ -218,7 +239,7 @@ def signatures(
         functions["classify_encoded"] = joint.classify_encoded()
         return functions
     for name in names:
-        alone = _Signatures(model, [name], draws)
+        alone = _Signatures(model, [name], draws, max_rows)
         functions[f"classify_{name}"] = alone.classify()
         functions[f"encode_{name}"] = alone.encode()
         functions[f"sample_{name}"] = alone.sample()
@@ -235,14 +256,20 @@ class _Signatures:
             and outputs omit it.
         draws: Mapping. The numbers of samples, arguments of
             `VHE.log_likelihood`.
+        max_rows: Integer. Largest number of rows of a batch.
     """
 
     def __init__(
-        self, model: VHE, names: Sequence[str], draws: Mapping[str, int]
+        self,
+        model: VHE,
+        names: Sequence[str],
+        draws: Mapping[str, int],
+        max_rows: int,
     ) -> None:
         self._model = model
         self._names = names
         self._draws = draws
+        self._max_rows = max_rows
         self._piece = max(1, _MAX_DECODED // math.prod(draws.values()))
         example = {name: tf.zeros((1, 1, *model.image_shape)) for name in names}
         posteriors = model.encode(example)
@@ -259,23 +286,28 @@ class _Signatures:
         return self._with_query(self._classify, self._parameters(2))
 
     def encode(self) -> Any:
-        return _function(self._encode, self._supports(1))
+        return self._function(self._encode, self._supports(1))
 
     def log_likelihood(self) -> Any:
         return self._with_query(self._log_likelihood, self._supports(1))
 
     def sample(self) -> Any:
-        return _function(self._sample, [*self._supports(1), _SEED])
+        return self._function(self._sample, [*self._supports(1), _SEED])
 
     def sample_encoded(self) -> Any:
-        return _function(self._sample, [*self._parameters(1), _SEED])
+        return self._function(self._sample, [*self._parameters(1), _SEED])
 
     def sample_prior(self) -> Any:
-        return _function(self._sample_prior, [_SEED])
+        return self._function(self._sample_prior, [_SEED])
 
-    def _with_query(self, function: _Function, specs: Sequence[Any]) -> Any:
+    def _with_query(
+        self, function: _rows.Function, specs: Sequence[Any]
+    ) -> Any:
         query = _spec("query", [None, *self._model.image_shape])
-        return _function(function, [*specs, query, _SEED])
+        return self._function(function, [*specs, query, _SEED])
+
+    def _function(self, function: _rows.Function, specs: Sequence[Any]) -> Any:
+        return _rows.checked(function, specs, max_rows=self._max_rows)
 
     def _supports(self, num_leading: int) -> list[Any]:
         """Returns the specs of `[leading..., shot, H, W, C]` for latents."""
@@ -317,7 +349,7 @@ class _Signatures:
             )
 
         log_likelihood = tf.reshape(
-            _in_pieces(scores, num_rows * num_ways, self._piece),
+            self._scores_in_pieces(scores, num_rows * num_ways),
             [num_rows, num_ways],
         )
         return {
@@ -329,13 +361,21 @@ class _Signatures:
     def _log_likelihood(
         self, inputs: Mapping[str, tf.Tensor]
     ) -> dict[str, Any]:
-        def scores(rows: tf.Tensor) -> tf.Tensor:
-            return self._scores(
-                {k: tf.gather(v, rows) for k, v in inputs.items()}
-            )
+        scores = self._scores_in_pieces(
+            lambda rows: self._scores(_rows.gathered(inputs, rows)),
+            tf.shape(inputs["query"])[0],
+        )
+        return {"log_likelihood": scores}
 
-        num_rows = tf.shape(inputs["query"])[0]
-        return {"log_likelihood": _in_pieces(scores, num_rows, self._piece)}
+    def _scores_in_pieces(
+        self, scores: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor
+    ) -> tf.Tensor:
+        return _rows.in_pieces(
+            lambda indices: {"scores": scores(indices)},
+            count,
+            self._piece,
+            shapes={"scores": ()},
+        )["scores"]
 
     def _scores(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns log E_q(c; D) p(x | c) of each row, all rows at once."""
@@ -347,22 +387,64 @@ class _Signatures:
         )
 
     def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        posteriors = self._model.encode(self._support(inputs))
-        outputs = {}
-        for name in self._names:
-            mean, stddev = self._parameter_names(name)
-            outputs[mean] = posteriors[name].mean()
-            outputs[stddev] = posteriors[name].stddev()
-        return outputs
+        def encoded(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+            posteriors = self._model.encode(
+                self._support(_rows.gathered(inputs, rows))
+            )
+            outputs = {}
+            for name in self._names:
+                mean, stddev = self._parameter_names(name)
+                outputs[mean] = posteriors[name].mean()
+                outputs[stddev] = posteriors[name].stddev()
+            return outputs
+
+        shapes = {
+            parameter: self._event_shapes[name]
+            for name in self._names
+            for parameter in self._parameter_names(name)
+        }
+        return self._images_in_pieces(encoded, inputs, shapes)
 
     def _sample(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        return _images(
-            self._model.sample(self._support(inputs), seed=_seeds(inputs))
-        )
+        def images(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+            piece = _rows.gathered(inputs, rows)
+            return _images(
+                self._model.sample(self._support(piece), seed=_seeds(piece))
+            )
+
+        return self._images_in_pieces(images, inputs, self._image_shapes)
 
     def _sample_prior(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        count = tf.shape(inputs["seed"])[0]
-        return _images(self._model.sample_prior(count, seed=_seeds(inputs)))
+        def images(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+            seed = _seeds(_rows.gathered(inputs, rows))
+            return _images(self._model.sample_prior(tf.size(rows), seed=seed))
+
+        return self._images_in_pieces(images, inputs, self._image_shapes)
+
+    @property
+    def _image_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"images": self._model.image_shape}
+
+    def _images_in_pieces(
+        self,
+        function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+        inputs: Mapping[str, tf.Tensor],
+        shapes: Mapping[str, Sequence[int]],
+    ) -> dict[str, tf.Tensor]:
+        """Returns outputs of all rows, whose images are encoded in pieces."""
+        value = next(iter(inputs.values()))
+        shots = [
+            tf.shape(inputs[name])[1]
+            for name in map(self._support_name, self._names)
+            if name in inputs
+        ]
+        most = _MAX_ENCODED // tf.reduce_max(shots) if shots else _MAX_DECODED
+        return _rows.in_pieces(
+            function,
+            tf.shape(value)[0],
+            tf.clip_by_value(most, 1, _MAX_DECODED),
+            shapes=shapes,
+        )
 
     def _support(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         """Returns the support or posterior of each latent, for the model."""
@@ -383,104 +465,9 @@ def _spec(name: str, shape: Sequence[Any]) -> Any:
     return tf.TensorSpec(shape, tf.float32, name=name)
 
 
-def _function(function: _Function, specs: Sequence[tf.TensorSpec]) -> Any:
-    """Makes a signature with named, validated inputs."""
-
-    def checked(*values: tf.Tensor) -> dict[str, tf.Tensor]:
-        inputs = {
-            spec.name: value for spec, value in zip(specs, values, strict=True)
-        }
-        num_rows = tf.shape(values[0])[0]
-        with tf.control_dependencies(_checks(inputs)):
-            # Some kernels fail on an empty batch: compute one row.
-            lacking = tf.maximum(0, 1 - num_rows)
-            padded = {
-                name: tf.pad(
-                    value, [(0, lacking)] + [(0, 0)] * (value.shape.rank - 1)
-                )
-                for name, value in inputs.items()
-            }
-        outputs = function(padded)
-        return {name: value[:num_rows] for name, value in outputs.items()}
-
-    return tf.function(
-        checked, input_signature=specs, autograph=False
-    ).get_concrete_function()
-
-
-def _checks(inputs: Mapping[str, tf.Tensor]) -> list[tf.Operation]:
-    """Returns assertions whose messages name the input."""
-    checks = []
-    first = next(iter(inputs))
-    for name, value in inputs.items():
-        checks.append(
-            tf.debugging.assert_equal(
-                tf.shape(value)[0],
-                tf.shape(inputs[first])[0],
-                f"`{name}` and `{first}` must have the same number of rows.",
-            )
-        )
-        if name.endswith("stddev"):
-            mean = name.removesuffix("stddev") + "mean"
-            checks.append(
-                tf.debugging.assert_equal(
-                    tf.shape(value),
-                    tf.shape(inputs[mean]),
-                    f"`{name}` and `{mean}` must have the same shape.",
-                )
-            )
-        for condition, rule in _rules(name, value):
-            checks.append(tf.debugging.Assert(condition, [f"`{name}` {rule}"]))
-    return checks
-
-
-def _rules(name: str, value: tf.Tensor) -> list[tuple[tf.Tensor, str]]:
-    """Returns conditions on a single input, with their messages."""
-    rules: list[tuple[tf.Tensor, str]] = []
-    if name == "seed":
-        return rules
-    if name.endswith(("mean", "stddev")):
-        finite = tf.reduce_all(tf.math.is_finite(value))
-        rules.append((finite, "must be finite."))
-    else:
-        in_range = tf.reduce_all((value >= 0.0) & (value <= 1.0))
-        rules.append((in_range, "must hold pixels from 0 to 1, ink 1; no NaN."))
-    if name.endswith("stddev"):
-        rules.append((tf.reduce_all(value > 0.0), "must be positive."))
-    # A batch may be empty; its ways and shots may not.
-    not_empty = tf.reduce_all(tf.shape(value)[1:] > 0)
-    rules.append((not_empty, "must have at least one class and one image."))
-    return rules
-
-
 def _images(images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Returns images clipped to [0, 1]; Gaussian pixels can lie outside."""
     return {"images": tf.clip_by_value(images, 0.0, 1.0)}
-
-
-def _in_pieces(
-    function: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor, most: int
-) -> tf.Tensor:
-    """Computes `[count]` values in even pieces of at most `most`."""
-    num_pieces = (count + most - 1) // most
-    size, num_longer = count // num_pieces, count % num_pieces  # by one
-
-    def add_piece(piece: tf.Tensor, results: Any) -> tuple[tf.Tensor, Any]:
-        start = piece * size + tf.minimum(piece, num_longer)
-        end = start + size + tf.cast(piece < num_longer, tf.int32)
-        values = function(tf.range(start, end))
-        return piece + 1, results.write(piece, values)
-
-    results = tf.TensorArray(
-        tf.float32, num_pieces, element_shape=[None], infer_shape=False
-    )
-    _, results = tf.while_loop(
-        lambda piece, _: piece < num_pieces,
-        add_piece,
-        (0, results),
-        parallel_iterations=1,
-    )
-    return results.concat()
 
 
 def _seeds(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -1,15 +1,16 @@
 """Conversion between JSON and arrays by the rules of TensorFlow Serving.
 
-The rules and most error messages are those of its json_tensor.cc: `instances`
-are rows and `inputs` are columns; integers convert to floats, and no other type
-converts; strings may be `{"b64": ...}`; NaN and Infinity are numbers. In
-addition, errors name the input, and shapes must match the signature.
+`instances` are rows and `inputs` are columns. Integers convert to floats, and
+no other type converts. Strings may be `{"b64": ...}`. NaN and Infinity are
+numbers. Of equal keys the first counts. In addition, errors name the input, and
+shapes must match the signature.
 """
 
 import base64
 import binascii
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ __all__ = [
     "shown",
     "to_array",
 ]
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RequestError(Exception):
@@ -80,7 +84,10 @@ def parsed(body: bytes) -> dict[str, Any]:
     {'instances': [1, nan]}
     """
     try:
-        document = json.loads(body)
+        text = body.decode("utf-8-sig")
+        document = json.loads(text, object_pairs_hook=_first_of_each)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()  # none is alone
     except RecursionError:
         raise RequestError("JSON Parse error: nested too deeply") from None
     except ValueError as error:
@@ -88,6 +95,10 @@ def parsed(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RequestError(f"JSON Value: {shown(document)} Is not object")
     return document
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
 
 
 def columns(
@@ -220,6 +231,8 @@ def to_array(value: Any, tensor: TensorInfo, *, name: str) -> np.ndarray:
         )
     try:
         return _values(_flat(value, shape), tensor.dtype).reshape(shape)
+    except OverflowError:
+        raise RequestError(f'Input "{name}": an integer is too large') from None
     except RequestError as error:
         raise RequestError(f'Input "{name}": {error}', error.status) from None
 
@@ -262,7 +275,9 @@ def _flat(value: Any, shape: Sequence[int]) -> list[Any]:
 def _values(values: list[Any], dtype: np.dtype) -> np.ndarray:
     """Returns a flat array. Only integers convert, to floats."""
     if dtype.kind == "f" and dtype.itemsize >= 4:
-        return _floats(values, dtype)
+        _check_types(values, dtype, int, float)
+        with np.errstate(over="ignore"):
+            return np.array(values, np.float64).astype(dtype)
     if dtype.kind in "iu":
         _check_types(values, dtype, int)
         bounds = np.iinfo(dtype)
@@ -278,28 +293,6 @@ def _values(values: list[Any], dtype: np.dtype) -> np.ndarray:
         array[:] = [_bytes(value) for value in values]
         return array
     raise RequestError(f"Conversion of JSON to type: {dtype.name}", 501)
-
-
-def _floats(values: list[Any], dtype: np.dtype) -> np.ndarray:
-    _check_types(values, dtype, int, float)
-    largest_int = 2 ** (np.finfo(dtype).nmant + 1) - 1
-    try:
-        numbers = np.array(values, np.float64)
-    except OverflowError:
-        raise RequestError(
-            f"An integer is too large for {dtype.name}"
-        ) from None
-    magnitudes = np.abs(numbers)
-    large = np.isfinite(numbers) & (magnitudes > np.finfo(dtype).max)
-    # Integers beyond the mantissa lose precision as well.
-    for index in np.flatnonzero(magnitudes > largest_int):
-        large[index] |= type(values[index]) is int
-    if large.any():
-        raise RequestError(
-            f"Cannot convert JSON value: {shown(values[large.argmax()])} to "
-            f"{dtype.name} without loss of precision."
-        )
-    return numbers.astype(dtype)
 
 
 def _bytes(value: Any) -> bytes:
@@ -345,6 +338,8 @@ def shown(value: Any) -> str:
     >>> shown([1, None])
     '[1, null]'
     """
+    if isinstance(value, list | dict) and len(value) > 8:
+        return f"({type(value).__name__} of {len(value)} items)"
     try:
         text = json.dumps(value)
     except RecursionError:

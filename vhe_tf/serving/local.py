@@ -10,8 +10,9 @@ it is slower, because Python parses the JSON.
 
 It differs from TensorFlow Serving where that helps a developer: errors name the
 input whose shape does not match the signature, unknown names in `inputs` are
-rejected, errors in the graph come without their stack traces, and the size,
-rows and number of requests are limited.
+rejected, errors in the graph come without their stack traces, the size, time
+and number of requests are limited, and on a loopback address it answers neither
+other host names nor pages of other sites.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from typing import Self
 
 from werkzeug import serving
 
-from vhe_tf.serving import _application
 from vhe_tf.serving._application import Application
 from vhe_tf.serving._application import Limits
 from vhe_tf.serving._saved_model import SavedModel
@@ -40,7 +40,7 @@ NOT_FOR_PRODUCTION = (
     "production."
 )
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 
 
 class LocalServer:
@@ -103,7 +103,12 @@ class LocalServer:
             self._server = serving.make_server(
                 host,
                 port,
-                Application(self.model, limits=self.limits, log=log),
+                Application(
+                    self.model,
+                    limits=self.limits,
+                    log=log,
+                    hosts=_LOOPBACK if host in _LOOPBACK else None,
+                ),
                 threaded=True,
                 request_handler=_Handler,
             )
@@ -177,13 +182,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     model = server.model
+    if model.warm_up():
+        print("Answered the warm-up requests of the export.", flush=True)
     print(
         f"Serving {model.name}, version {model.version}, at {server.address}"
         f"/v1/models/{model.name}\n"
         f"Signatures: {', '.join(sorted(model.signatures))}"
     )
-    if _application.DEMO.exists():
-        print(f"Demonstration: {server.address}/?model={model.name}")
+    print(f"Page to draw on: {server.address}")
     if server.host not in _LOOPBACK:
         print(
             f"No access control: anyone who reaches {server.host} can use it."
@@ -224,23 +230,16 @@ def _parser() -> argparse.ArgumentParser:
         help="largest request in MiB; default %(default)s",
     )
     add(
+        "--max_body_seconds",
+        type=float,
+        default=Limits.max_body_seconds,
+        help="seconds within which a request must arrive; default %(default)s",
+    )
+    add(
         "--max_concurrent",
         type=int,
         default=Limits.max_concurrent,
         help="number of requests that run at once; default %(default)s",
-    )
-    add(
-        "--max_rows",
-        type=int,
-        default=Limits.max_rows,
-        help="largest number of rows per request; default %(default)s",
-    )
-    add(
-        "--max_items",
-        type=int,
-        default=Limits.max_items,
-        help="largest number of images, latents or seeds per input; default "
-        "%(default)s",
     )
     return parser
 

@@ -15,6 +15,7 @@ _DTYPES: dict[str, Any] = {
     "DT_DOUBLE": np.float64,
     "DT_FLOAT": np.float32,
     "DT_INT32": np.int32,
+    "DT_STRING": np.object_,
     "DT_INT64": np.int64,
     "DT_UINT8": np.uint8,
 }

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vhe_tf.serving.client import _arrays
+from vhe_tf.serving.client._transport import ServingError
 from vhe_tf.serving.client._transport import Signature
 from vhe_tf.serving.client._transport import Transport
 from vhe_tf.serving.client._transport import read_signatures
@@ -302,10 +303,11 @@ class Client:
                 the same number of rows.
 
         Returns:
-            Mapping from the names of the outputs to arrays.
+            Mapping from the names of the outputs to arrays, without `status`.
 
         Raises:
-            ServingError: If the server rejects the request or does not answer.
+            ServingError: If the server rejects the request or rows of it, or
+                does not answer.
             ValueError: If the model has no such signature, the signature has
                 other inputs, or an input has a wrong dtype.
 
@@ -324,9 +326,11 @@ class Client:
             name: _arrays.cast(inputs[name], tensor.dtype, name=name)
             for name, tensor in declared.inputs.items()
         }
-        return self._transport.predict(
+        outputs = self._transport.predict(
             signature, columns, outputs=declared.outputs
         )
+        _check_status(outputs.pop("status", np.array([], object)))
+        return outputs
 
     def _predict(
         self,
@@ -391,6 +395,19 @@ class Client:
         traceback: types.TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_status(status: np.ndarray) -> None:
+    """Raises an error for the rows that the model could not be asked for."""
+    rows = {
+        int(row): text.decode() if isinstance(text, bytes) else str(text)
+        for row, text in enumerate(status)
+        if text
+    }
+    if rows:
+        shown = "; ".join(f"row {k}: {v}" for k, v in list(rows.items())[:5])
+        more = f"; and {len(rows) - 5} more rows" if len(rows) > 5 else ""
+        raise ServingError(f"Invalid inputs. {shown}{more}", status=400)
 
 
 def _signature_name(task: str, latent: str | None) -> str:
