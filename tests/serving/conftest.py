@@ -289,7 +289,7 @@ def server(saved_model):
     with LocalServer(
         saved_model,
         port=0,
-        limits=Limits(max_request_mib=1.0, max_rows=64, max_items=640),
+        limits=Limits(max_request_mib=1.0),
         log=lambda line: None,
     ) as local_server:
         yield local_server

@@ -15,15 +15,12 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs chromium or google-chrome on the PATH"
 )
 
-# What a person would do, appended to the page.
+# What a person would do, appended to the script of the page.
 _VISIT = """
-<script>
 (async () => {
   const quiet = async () => {
     do await new Promise((done) => setTimeout(done, 50));
-    while (byId("status").textContent === "Connecting …" ||
-           byId("status").textContent === "Drawing …" ||
-           byId("status").textContent === "Looking …");
+    while (byId("status").className === "working");
   };
   const draw = (canvas, points) => {
     const box = canvas.getBoundingClientRect();
@@ -51,6 +48,15 @@ _VISIT = """
         (one) => one.querySelectorAll(".samples canvas").length);
     draw(byId("query"), bar);
     result.query = query.image();
+    result.examples = [...document.querySelectorAll(".examples")].map(
+        (one) => one.querySelectorAll("button[aria-label]").length);
+    result.unlabelled = document.querySelectorAll(
+        "canvas:not([aria-label]):not(.examples canvas)").length;
+    byId("query-examples").querySelector("button").click();
+    result.example = query.image().flat(2).some((ink) => ink > 0);
+    result.width = document.documentElement.scrollWidth - innerWidth;
+    query.clear();
+    draw(byId("query"), bar);
     result.sampling = sampling;
     const box = document.createElement("div");
     const pixel = [1, 0, 0.2].slice(0, channels);
@@ -71,7 +77,6 @@ _VISIT = """
   output.textContent = JSON.stringify(result);
   document.body.append(output);
 })();
-</script>
 """
 
 
@@ -97,12 +102,12 @@ def _visit(address):
 
 @pytest.fixture
 def page(monkeypatch, tmp_path):
-    """Puts the visit at the end of the page that the server sends."""
-    page = tmp_path / "index.html"
-    page.write_text(
-        _application.DEMO.read_text(encoding="utf-8") + _VISIT, encoding="utf-8"
-    )
-    monkeypatch.setattr(_application, "DEMO", page)
+    """Puts the visit at the end of the script that the server sends."""
+    folder = tmp_path / "demo"
+    shutil.copytree(_application.DEMO, folder)
+    with (folder / "page.js").open("a", encoding="utf-8") as file:
+        file.write(_VISIT)
+    monkeypatch.setattr(_application, "DEMO", folder)
 
 
 @pytest.mark.integration
@@ -118,7 +123,7 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
 ):
     _, path = exports(model)
     with local.LocalServer(path.parent, port=0) as server:
-        result = _visit(f"{server.address}/?model={model}")
+        result = _visit(server.address)
     assert "error" not in result, result
     assert result["before"]  # nothing to recognise yet
     assert result["sampling"] == sampling
@@ -130,6 +135,10 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
     assert [row[4] for row in bar] == [none] + [ink] * 7
     assert line[4] == [none] + [ink] * 7
     assert result["query"] == bar
+    assert result["examples"] == [3, 3, 3]
+    assert result["example"]
+    assert result["unlabelled"] == 0
+    assert result["width"] <= 0  # nothing to scroll sideways
     assert result["label"] in ("0", "1")
     assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
     assert result["status"] == ""

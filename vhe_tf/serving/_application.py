@@ -203,15 +203,16 @@ class Application:
         """Rejects requests by pages of other sites."""
         if self.hosts is None:
             return
-        request.trusted_hosts = list(self.hosts)
-        host = request.host  # raises an error if it is not trusted
         origin = request.headers.get("Origin")
-        if origin not in (None, f"{request.scheme}://{host}"):
+        host = request.host
+        if urllib.parse.urlsplit(f"//{host}").hostname not in self.hosts:
             raise RequestError(
-                f"A page of {origin} may not use this server. Use --host to "
-                "serve other machines.",
+                f"This server is not {host}. Use --host to serve other "
+                "machines.",
                 403,
             )
+        if origin not in (None, f"{request.scheme}://{host}"):
+            raise RequestError(f"A page of {origin} may not use it.", 403)
 
     def _page(self, request: wrappers.Request) -> wrappers.Response:
         if request.path == "/" and "model" not in request.args:

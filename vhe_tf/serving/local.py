@@ -40,7 +40,7 @@ NOT_FOR_PRODUCTION = (
     "production."
 )
 
-_LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class LocalServer:
