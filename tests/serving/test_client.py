@@ -365,7 +365,7 @@ def test_rows_that_the_model_could_not_answer_are_named(
     ):
         monkeypatch.setattr(client._transport, "predict", predict)
         with pytest.raises(
-            ServingError, match="400: .*row 1: `query` must hold pixels"
+            ServingError, match=r"400: .*row 1: `query` must hold pixels"
         ):
             client.sample_prior(seed=[1, 2])
         status[1] = ""
