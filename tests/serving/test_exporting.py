@@ -269,7 +269,7 @@ def test_pieces_are_even_bounded_and_in_order(count, most):
         return {"triples": 3.0 * tf.cast(indices, tf.float32)}
 
     values = _rows.in_pieces(
-        triples, tf.constant(count), most, shapes={"triples": ()}
+        triples, tf.constant(count), most=most, shapes={"triples": ()}
     )["triples"]
     np.testing.assert_array_equal(values, 3 * np.arange(count))
     assert len(sizes) == -(-count // most)  # no more of them than needed

@@ -141,11 +141,22 @@ def gathered(
 def in_pieces(
     function: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
     count: tf.Tensor,
-    most: int | tf.Tensor,
     *,
+    most: int | tf.Tensor,
     shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, tf.Tensor]:
-    """Computes `[count, ...]` values in even pieces of at most `most`."""
+    """Computes values of all rows in even pieces.
+
+    Args:
+        function: Callable. Maps indices of rows, `[N]` int32, to float32 values
+            `[N, ...]` by name.
+        count: Scalar int32. Number of rows.
+        most: Integer, or scalar int32. Largest number of rows of a piece.
+        shapes: Mapping. Shapes of the values of one row by name.
+
+    Returns:
+        Mapping from names to values `[count, ...]`.
+    """
     num_pieces = (count + most - 1) // most
     size, num_longer = count // num_pieces, count % num_pieces  # by one
 

@@ -373,7 +373,7 @@ class _Signatures:
         return _rows.in_pieces(
             lambda indices: {"scores": scores(indices)},
             count,
-            self._piece,
+            most=self._piece,
             shapes={"scores": ()},
         )["scores"]
 
@@ -442,7 +442,7 @@ class _Signatures:
         return _rows.in_pieces(
             function,
             tf.shape(value)[0],
-            tf.clip_by_value(most, 1, _MAX_DECODED),
+            most=tf.clip_by_value(most, 1, _MAX_DECODED),
             shapes=shapes,
         )
 
