@@ -76,7 +76,7 @@ def test_a_cell_shows_everything_its_number_depends_on():
     # The same model is the VHE of Table 4, by that table's command.
     [line] = lines_of(text, "Table 4", "Variational Homoencoder", "65.12")
     assert "--table=4" in line
-    [made] = [p for p in text.split("**") if p == f"{ROW}_cpu"]
+    made = f"### {ROW}_cpu"
     assert "    python train\n    python measure" in text.split(made)[-1]
 
 
@@ -135,7 +135,7 @@ def test_other_models_stand_below_and_say_how_they_depart():
     assert r"shipped: \|X\| = 400" in lines[2]
     assert lines[2].endswith(f"| `{measured}` |")
     # Its command would measure whatever lies in that folder of runs.
-    assert lines[3].endswith("| small, below |")
+    assert lines[3].endswith("| [small](#small) |")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,29 @@ def test_halves_are_rounded_alike(correct, shown):
 
 def test_figures_are_shown_where_they_were_drawn():
     text = render.render({}, {"docs/results/figure5_cpu.png"})
+    assert "![figure5_cpu](figure5_cpu.png)" in text
+    text = render.render_summary({}, {"docs/results/figure5_cpu.png"})
     assert "![figure5_cpu](results/figure5_cpu.png)" in text
+
+
+def test_the_summary_has_a_line_per_model_with_its_provenance():
+    results = {
+        f"{ROW}_cpu": a_result(),
+        "variation": a_result(budget="mechanism"),
+        "shipped_model": a_result(budget="shipped", departure="|X| = 400"),
+    }
+    text = render.render_summary(results, ())
+    lines = lines_of(text, "Table 3", "PixelCNN, VHE")
+    assert lines == [
+        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 ± 1.50 "
+        f"| [cpu](results/provenance.md#{ROW}_cpu) |",
+        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 ± 1.50 "
+        r"| [shipped](results/provenance.md#shipped_model): \|X\| = 400 |",
+    ]
+    [line] = lines_of(text, "Table 3", "PixelCNN, Rescale")
+    assert line.endswith("| 71.37 |  | not run |")
+    [line] = lines_of(text, "Table 4", "Generative Matching Networks")
+    assert line.endswith("| 62.42 |  | not implemented here |")
 
 
 @pytest.mark.parametrize(
@@ -681,6 +703,8 @@ def test_the_document_is_that_of_the_kept_results():
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "docs").rglob("*.png")
     }
-    kept = (ROOT / "docs" / "results.md").read_text("utf-8")
+    summary = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert render.render_summary(results, pictures) == summary
+    kept = (ROOT / "docs" / "results" / "provenance.md").read_text("utf-8")
     assert render.render(results, pictures) == kept
     assert str(ROOT) not in kept

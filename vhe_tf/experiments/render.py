@@ -1,6 +1,7 @@
 """The document of results: the paper's numbers, and ours beside them."""
 
 import pathlib
+import posixpath
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,12 +11,35 @@ from vhe_tf.experiments import paper
 from vhe_tf.experiments.paper import Cell
 from vhe_tf.experiments.paper import Figure
 
-__all__ = ["number", "render"]
+__all__ = ["number", "render", "render_summary"]
+
+_SUMMARY = """\
+# Results beside the published ones
+
+Written by `vhe-tf reproduce`; do not edit. "Paper" is what Hewitt et al. \
+(UAI 2018) printed. Each of our numbers is from a single training run, with \
+its 95% interval; a joint NLL is an upper bound (<=), at k = 20 unless the \
+link says otherwise. The last column links to the commands, the machine, the \
+number of tasks and the versions of each number, and names how a model departs \
+from the protocol of the paper; where it names nothing but a size, the data \
+are prepared as the paper's.
+
+Budgets: `cpu`, the small size, 9,000 or 10,000 steps on one core; `gpu, \
+short`, the published size, some minutes of a GPU, far below the paper's \
+training; `shipped`, the other models in `saved_models/`. Nothing has been \
+trained for as long as the paper's models yet. What these numbers can and \
+cannot show: [evaluation](concepts/evaluation.md#reading-our-numbers)."""
+
+# Test characters of the joint NLL in the paper's protocol.
+_CHARACTERS = 659
+
+# Results that are in the tables of provenance alone: variations of a protocol.
+_NOT_IN_SUMMARY = ("mechanism", "binarised together")
 
 _INTRODUCTION = """\
-# Results, beside the published ones
+# Where each result comes from
 
-Written by `vhe-tf reproduce`; change nothing here by hand. \
+Written by `vhe-tf reproduce`; do not edit. \
 "Paper" is what Hewitt et al. (UAI 2018) printed; of methods of others, which \
 are not implemented here, what they cite. Intervals are 95%, over tasks, \
 characters, images or batches, whichever "measured on" names; "-" is no \
@@ -39,7 +63,8 @@ log of training; those of the deconvolutional `shipped` model, of `mechanism` \
 and of `from scratch` were measured before classes shared their draws, so that \
 their commands draw otherwise now. DIR is a TensorFlow Datasets folder with \
 `omniglot/3.0.0`; `--data_dir=DIR` goes with each command of `vhe-tf \
-reproduce`. "NAME, below" stands for the commands under that name at the end."""
+reproduce`. A link in the column of commands leads to those of a model \
+that must be trained first."""
 
 _TABLE_NOTES = {
     "2": (
@@ -111,6 +136,95 @@ def render(
     return "\n\n".join(parts) + "\n"
 
 
+def render_summary(
+    results: Mapping[str, Mapping[str, Any]], pictures: Collection[str]
+) -> str:
+    """Returns the page of results: one small table per table of the paper.
+
+    Args:
+        results: As in `render`.
+        pictures: The paths of the existing pictures, from the root.
+
+    Returns:
+        String. Markdown.
+    """
+    parts = [_SUMMARY]
+    for table, title in paper.TABLES.items():
+        cells = [cell for cell in paper.CELLS if cell.table == table]
+        parts += [
+            f"## {title}",
+            *_notes(table, cells),
+            _summary_table(cells, results),
+        ]
+    parts.append("## Figures")
+    for figure in paper.FIGURES:
+        paths = [
+            (f"docs/results/{figure.name}_{budget}.png", budget)
+            for budget in paper.BUDGETS
+        ]
+        parts += [
+            f"{figure.caption} ({of}):\n\n{_image(path, 'docs/')}"
+            for path, of in (*paths, *figure.others)
+            if path in pictures
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary_table(
+    cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Returns a table: for each method a line per model, measures across."""
+    measures = list(dict.fromkeys(cell.measure for cell in cells))
+    headings = ["model"]
+    for measure in measures:
+        headings += [f"{paper.MEASURES[measure]}: paper", "ours"]
+    lines = [
+        _line([*headings, "budget"]),
+        _line(["---"] * (len(headings) + 1)),
+    ]
+    for method in dict.fromkeys(cell.method for cell in cells):
+        of_method = {c.measure: c for c in cells if c.method == method}
+        published = {m: c.paper or "-" for m, c in of_method.items()}
+        ours = _models(of_method, results)
+        if not ours:
+            run = any(cell.row for cell in of_method.values())
+            ours = {"not run" if run else "not implemented here": {}}
+        for budget, numbers in ours.items():
+            columns = [method]
+            for measure in measures:
+                # The published number beside ours, once.
+                shown = not numbers or measure in numbers
+                columns += [
+                    published.get(measure, "") if shown else "",
+                    numbers.get(measure, ""),
+                ]
+            lines.append(_line([*columns, budget]))
+    return "\n".join(lines)
+
+
+def _models(
+    cells: Mapping[str, Cell], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """Returns, by budget with a link, the numbers of each of our models."""
+    models: dict[str, dict[str, str]] = {}
+    for name, result in results.items():
+        if result["budget"] in _NOT_IN_SUMMARY:
+            continue
+        numbers, departure = {}, ""
+        for measure, cell in cells.items():
+            value = result["measures"].get(measure)
+            if value is None or cell.row not in result["rows"]:
+                continue
+            if measure == "joint_nll" and value["num_trials"] < _CHARACTERS:
+                continue  # characters differ by more than models
+            numbers[measure] = number(measure, value)
+            departure = result["rows"][cell.row]
+        if numbers:
+            link = f"[{result['budget']}](results/provenance.md#{name})"
+            models[f"{link}: {departure}" if departure else link] = numbers
+    return models
+
+
 def _notes(table: str, cells: Sequence[Cell]) -> list[str]:
     """Returns the paragraphs above a table: its protocols, and a note."""
     protocols = dict.fromkeys(
@@ -171,7 +285,7 @@ def _ours(
         command = (
             _code(command)
             if " evaluate saved_models/" in command
-            else f"{name}, below"  # a model to be made first
+            else f"[{name}](#{name})"  # a model to be made first
         )
         columns.append(_columns(cell.measure, value, result, row, command))
     return columns
@@ -265,9 +379,10 @@ def _figure(figure: Figure, pictures: Collection[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _image(path: str) -> str:
+def _image(path: str, page: str = "docs/results/") -> str:
+    """Returns a picture as Markdown of a page in the folder `page`."""
     stem = pathlib.PurePosixPath(path).stem
-    return f"![{stem}]({path.removeprefix('docs/')})"
+    return f"![{stem}]({posixpath.relpath(path, page)})"
 
 
 def _provenance(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -275,7 +390,7 @@ def _provenance(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not results:
         return ["Nothing was run yet."]
     return [
-        f"**{name}** ({result['budget']}, {result['steps']:,} steps; "
+        f"### {name}\n\n({result['budget']}, {result['steps']:,} steps; "
         f"{result['machine']}; "
         + ", ".join(f"{k} {v}" for k, v in result["versions"].items())
         + ")\n\n"

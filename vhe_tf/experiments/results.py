@@ -69,14 +69,18 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_document() -> None:
-    """Writes docs/results.md from docs/results."""
+    """Writes docs/results.md and results/provenance.md from docs/results."""
     pictures = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "docs").rglob("*.png")
     }
+    results = kept_results()
     write_text(
-        ROOT / "docs" / "results.md",
-        render.render(kept_results(), pictures),
+        ROOT / "docs" / "results.md", render.render_summary(results, pictures)
+    )
+    write_text(
+        ROOT / "docs" / "results" / "provenance.md",
+        render.render(results, pictures),
     )
 
 
