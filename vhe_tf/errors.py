@@ -17,9 +17,10 @@ class RunError(ValueError):
 
 
 class StoppedOnRequest(SystemExit):
-    """The run was asked to stop, and saved the step that it had reached.
+    """The run was asked to stop, and ends the program with status 0.
 
-    It ends the program with status 0.
+    With `ExactResume` among the callbacks, the step that it had reached is
+    saved. Without it, nothing is: the weights are those in the model.
     """
 
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import replica_run
+from tests.processes import layouts
 from tests.test_distribute import assert_same_run
 from tests.test_distribute import end
 from tests.test_distribute import start
@@ -48,6 +49,23 @@ def test_two_devices_stop_and_go_on(one_device, tmp_path):
     step = ask_after_a_checkpoint([process], process, tmp_path)
     [text] = end([start("mirrored", tmp_path)])
     assert f"Resuming from step {step} " in text
+    assert_same_run(tmp_path, one_device)
+
+
+@pytest.mark.slow
+def test_a_request_at_the_end_of_the_last_epoch_is_met(
+    one_device, tmp_path, monkeypatch
+):
+    layouts_of_two = layouts(2)
+    first = start("multi_worker", tmp_path, layout=layouts_of_two[0])
+    monkeypatch.setenv("ASKED_AT_THE_END", "1")
+    asked = start("multi_worker", tmp_path, layout=layouts_of_two[1])
+    step = replica_run.EPOCHS * replica_run.STEPS
+    for text in end([first, asked]):
+        assert f"Stopped on request at step {step} of" in text
+    assert not (tmp_path / "last.keras").exists()
+    monkeypatch.delenv("ASKED_AT_THE_END")
+    end(start_two_workers(tmp_path, tmp_path))
     assert_same_run(tmp_path, one_device)
 
 

@@ -144,8 +144,13 @@ def test_episodes_of_another_objective_are_rejected(
         ValueError, match=f"needs episodes with resamples={not resamples}"
     ):
         fit(model, data)
-    with pytest.raises(ValueError, match="needs episodes with resamples"):
-        fit(model, data.dataset())
+    made = data.dataset()
+    shorter = made.take(3).map(lambda episode: episode).repeat()
+    for dataset in (made, shorter, made.concatenate(shorter)):
+        with pytest.raises(ValueError, match="needs episodes with resamples"):
+            fit(model, dataset)
+        with pytest.raises(ValueError, match="needs episodes with resamples"):
+            fit(model, episodes.data, validation_data=dataset)
 
 
 def test_episodes_of_other_images_are_rejected(model):
@@ -164,6 +169,26 @@ def test_labels_of_several_latents_have_names(episodes):
     model.compile()
     with pytest.raises(ValueError, match=r"\['character', 'style'\].*name"):
         fit(model, episodes.data.images, np.arange(40))
+
+
+@pytest.mark.parametrize("name", ["class_weight", "validation_split"])
+def test_options_without_a_meaning_are_rejected(name, model):
+    images = np.zeros((12, 8, 8, 1), np.float32)
+    value = {0: 2.0} if name == "class_weight" else 0.25
+    with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+        fit(model, images, np.arange(12) // 6, **{name: value})
+
+
+def test_validation_data_have_no_weights(model):
+    images = np.zeros((12, 8, 8, 1), np.float32)
+    labels = np.arange(12) // 6
+    with pytest.raises(ValueError, match="Received: 3 values"):
+        fit(
+            model,
+            images,
+            labels,
+            validation_data=(images, labels, np.ones(12)),
+        )
 
 
 def test_what_is_no_data_is_named(model):

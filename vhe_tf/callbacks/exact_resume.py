@@ -361,6 +361,7 @@ class ExactResume(keras.callbacks.Callback):
         with atomic_io.plainly_named(pathlib.Path(folder)) as plain:
             try:
                 status = tf.train.Checkpoint(**parts).read(str(plain / name))
+                status.expect_partial()  # other parts are read elsewhere
                 if not optional:
                     status.assert_existing_objects_matched()
             except (AssertionError, ValueError) as error:
@@ -368,7 +369,6 @@ class ExactResume(keras.callbacks.Callback):
                     f"{path} is a checkpoint of another model or optimizer. "
                     "Repeat the settings of its run, or use another folder."
                 ) from error
-            status.expect_partial()
 
     def _read_end(self) -> None:
         path = self.folder / "epoch.json"

@@ -1,5 +1,7 @@
 """Checks of what a model of latents receives; each raises a `ValueError`."""
 
+import json
+import zlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +20,9 @@ from vhe_tf.models.latents import Latent
 __all__ = [
     "Model",
     "check_all_used",
+    "check_dataset",
     "check_episodes",
+    "check_fit_options",
     "check_given",
     "check_keys",
     "check_kl",
@@ -31,6 +35,8 @@ __all__ = [
     "checked_objective",
     "checked_query",
     "checked_support",
+    "checked_validation_data",
+    "settings_checksum",
 ]
 
 # Images are floats from 0 to 1, and Gaussian pixels may be somewhat beyond; a
@@ -381,6 +387,55 @@ def check_episodes(model: Any, episodes: Episodes) -> None:
         if not latent.per_element:
             _check_grouping(latent, episodes)
     _check_layout(model, episodes.batch_size)
+
+
+def check_dataset(model: Any, dataset: tf.data.Dataset) -> None:
+    """Rejects a data set that is made of episodes of another model."""
+    episodes = getattr(dataset, "episodes", None)
+    if isinstance(episodes, Episodes):
+        check_episodes(model, episodes)
+        return
+    for part in dataset._inputs():  # it may be shortened, mapped or joined
+        check_dataset(model, part)
+
+
+def check_fit_options(options: Mapping[str, Any]) -> None:
+    """Rejects options of Keras' `fit` that episodes cannot have."""
+    for name in ("class_weight", "sample_weight", "validation_split"):
+        if options.get(name):
+            raise ValueError(
+                f"`{name}` has no meaning for episodes: training samples "
+                "groups of images, and validation needs groups of its own, "
+                "`validation_data`. Leave it out. Received: "
+                f"{name}={options[name]!r}."
+            )
+
+
+def checked_validation_data(data: Any) -> tuple[Any, Any]:
+    """Returns validation data and its labels, None if it has none."""
+    parts = data if isinstance(data, tuple | list) else (data, None)
+    if len(parts) != 2:
+        raise ValueError(
+            "`validation_data` is a pair (images, labels), or as `x`: episodes "
+            f"have no sample weights. Received: {len(parts)} values."
+        )
+    x, y = parts
+    return x, y
+
+
+def settings_checksum(model: Any, episodes: Episodes) -> int:
+    """Returns what tells a run from those of other settings and labels."""
+    settings = {
+        "model": model.get_config(),
+        "training": model.get_compile_config(),
+        "episodes": episodes.settings(),
+    }
+    text = json.dumps(settings, sort_keys=True, default=str)
+    checksum = zlib.crc32(text.encode("utf-8"))
+    for name, labels in sorted(episodes.data.labels.items()):
+        checksum = zlib.crc32(name.encode("utf-8"), checksum)
+        checksum = zlib.crc32(labels.tobytes(), checksum)
+    return checksum
 
 
 def _check_grouping(latent: Latent, episodes: Episodes) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import zlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -154,6 +153,7 @@ class EpisodeTrainer(keras.Model):
         """
         self._assert_compile_called("fit")
         batch_size = options.pop("batch_size", None)
+        _checks.check_fit_options(options)
         episodes = self._as_episodes(x, y, batch_size)
         options["validation_data"] = self._validation_data(
             validation_data, batch_size, options
@@ -361,9 +361,8 @@ class EpisodeTrainer(keras.Model):
                 )
             _checks.check_episodes(self, x)
             return x
-        made_by = getattr(x, "episodes", None)
-        if isinstance(made_by, Episodes):
-            _checks.check_episodes(self, made_by)
+        if isinstance(x, tf.data.Dataset):
+            _checks.check_dataset(self, x)
         if isinstance(x, np.ndarray | tf.Tensor):
             if y is None:
                 raise ValueError(
@@ -406,7 +405,7 @@ class EpisodeTrainer(keras.Model):
     ) -> Any:
         if data is None:
             return None
-        x, y = data if isinstance(data, tuple) else (data, None)
+        x, y = _checks.checked_validation_data(data)
         episodes = self._as_episodes(x, y, batch_size)
         if not isinstance(episodes, Episodes):
             return episodes
@@ -424,25 +423,8 @@ class EpisodeTrainer(keras.Model):
         strategy = self.distribute_strategy
         if not distribute.has_several_machines(strategy):
             return
-        settings = {
-            "model": self.get_config(),
-            "training": self.get_compile_config(),
-            "episodes": episodes.settings(),
-        }
-        text = json.dumps(settings, sort_keys=True, default=str)
-        checksum = zlib.crc32(text.encode("utf-8"))
-        for name, labels in sorted(episodes.data.labels.items()):
-            checksum = zlib.crc32(name.encode("utf-8"), checksum)
-            checksum = zlib.crc32(labels.tobytes(), checksum)
-        here = [float(step), float(checksum)]
-
-        @tf.function
-        def mean() -> Any:
-            return strategy.run(
-                lambda: distribute.mean(tf.constant(here, tf.float64))
-            )
-
-        found = strategy.experimental_local_results(mean())[0].numpy().tolist()
+        here = [float(step), float(_checks.settings_checksum(self, episodes))]
+        found = self._means_of_workers(here)
         if found[0] != here[0]:
             raise RunError(
                 "All workers must see the folder of the run, on shared "
@@ -455,6 +437,18 @@ class EpisodeTrainer(keras.Model):
                 "Received: other settings or data on other workers. Here: "
                 f"{json.dumps(episodes.settings(), default=str)}."
             )
+
+    def _means_of_workers(self, values: Sequence[float]) -> list[float]:
+        strategy = self.distribute_strategy
+
+        @tf.function
+        def mean() -> Any:
+            return strategy.run(
+                lambda: distribute.mean(tf.constant(values, tf.float64))
+            )
+
+        found = strategy.experimental_local_results(mean())[0].numpy()
+        return [float(value) for value in found]
 
     # Failures ----------------------------------------------------------------
 
@@ -474,7 +468,12 @@ class EpisodeTrainer(keras.Model):
                     if self._preempts:
                         self._preempts.open()
                     yield
-                    if self.preempted:  # after the last step
+                    # After the last step, in which workers agreed.
+                    if several and self._preempts:
+                        asked = [float(self._preempts.requested)]
+                        [share] = self._means_of_workers(asked)
+                        self._all_preempted = share > 0
+                    if self.preempted:
                         raise StoppedOnRequest
                 except StoppedOnRequest:
                     if resume:
