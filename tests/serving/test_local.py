@@ -115,6 +115,17 @@ def test_the_largest_version_is_served_unless_another_is_named(saved_model):
             assert _post(server, body, path=path).status_code == 200
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_served(
+    tmp_path, saved_model
+):
+    folder = tmp_path / r"run[1]\*?" / "tiny"
+    shutil.copytree(saved_model / "10", folder / "10")
+    with local.LocalServer(folder, port=0, **QUIETLY) as server:
+        body = {"signature_name": "sample_prior", "instances": [1]}
+        path = "/v1/models/tiny:predict"
+        assert _post(server, body, path=path).status_code == 200
+
+
 @pytest.mark.parametrize("version", [None, 3])
 def test_a_version_that_is_not_there_is_refused(tmp_path, saved_model, version):
     folder = tmp_path if version is None else saved_model

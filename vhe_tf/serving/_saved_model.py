@@ -86,6 +86,8 @@ class SavedModel:
         import tensorflow as tf
         from google.protobuf import json_format
 
+        from vhe_tf._utils.atomic_io import plainly_named
+
         self.folder = folder
         self.path = path
         self.version = int(path.name)
@@ -94,9 +96,13 @@ class SavedModel:
         config = tf.compat.v1.ConfigProto()
         config.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        with self._session.graph.as_default(), _quiet(tf.get_logger()):
+        with (
+            self._session.graph.as_default(),
+            _quiet(tf.get_logger()),
+            plainly_named(path) as plain,
+        ):
             meta_graph = tf.compat.v1.saved_model.load(
-                self._session, [tf.saved_model.SERVING], str(path)
+                self._session, [tf.saved_model.SERVING], str(plain)
             )
         self.signatures = {
             name: Signature(
