@@ -376,14 +376,39 @@ def test_an_unknown_distribution_is_refused():
         distribute.make_strategy("tpu")
 
 
+def _tf_config(workers=("host0:9000", "host1:9000"), **task):
+    task = {"type": "worker", "index": 0, **task}
+    return json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+@pytest.mark.parametrize("text", [_tf_config(), _tf_config(index="1")])
+def test_machines_that_are_told_apart_are_known(text):
+    distribute._check_tf_config(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         None,
         "worker0:9000",
         '{"cluster": {"worker": ["host0:9000"]}}',
-        '{"cluster": {"worker": ["host0:9000"]}, '
-        '"task": {"type": "worker", "index": 3}}',
+        _tf_config(index=3),
+        _tf_config(index=2),
+        _tf_config(index=-1),
+        _tf_config(index=0.5),
+        _tf_config(index=True),
+        _tf_config(index=None),
+        _tf_config(index="first"),
+        _tf_config(type="chief"),
+        _tf_config(type=None),
+        _tf_config("host0:9000"),
+        _tf_config(["host0", "host1"]),
+        _tf_config(["host0:9000", "host0:9000"]),
+        _tf_config([9000, 9001]),
+        _tf_config({"0": "host0:9000"}),
+        '{"cluster": [], "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["host0:9000"]}, "task": []}',
+        "[]",
     ],
 )
 def test_machines_that_are_not_told_apart_are_refused(text, monkeypatch):

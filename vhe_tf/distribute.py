@@ -9,6 +9,7 @@ and one microbatch, or without a strategy, all of this does nothing.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -274,8 +275,18 @@ def _check_tf_config(text: str | None) -> None:
     try:
         config = json.loads(text or "")
         task = config["task"]
-        known = config["cluster"][task["type"]][int(task["index"])]
-    except (ValueError, KeyError, IndexError, TypeError):
-        known = None
-    if not known:
+        workers = config["cluster"][task["type"]]
+        places = [
+            place for each in config["cluster"].values() for place in each
+        ]
+        is_known = (
+            isinstance(workers, list)
+            and str(task["index"]).isdecimal()  # TensorFlow reads "0" too
+            and int(task["index"]) < len(workers)
+            and all(re.fullmatch(r".+:[0-9]+", place) for place in places)
+            and len(set(places)) == len(places)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_known = False
+    if not is_known:
         raise ValueError(f"{wanted}Received: TF_CONFIG={text!r}.")

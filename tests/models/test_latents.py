@@ -170,3 +170,36 @@ def test_a_latent_of_an_element_survives_a_round_trip():
         per_element=True,
     )
     assert_survives_round_trip(latent, tiny_episode()["query"])
+
+
+class _Prior(keras.layers.Layer):
+    def call(self):
+        raise AssertionError("is not called")
+
+
+class _Posterior(keras.layers.Layer):
+    def call(self, observed):
+        raise AssertionError("is not called")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prior": _Prior()}, r"call\(self, \*parents\).*_Prior\.call\(\)"),
+        (
+            {"prior": _Posterior()},
+            r"call\(self, \*parents\).*_Posterior\.call\(observed\)",
+        ),
+        (
+            {"posterior": _Posterior(), "parents": ["above"]},
+            r"\['observed', 'above'\].*_Posterior\.call\(observed\)",
+        ),
+    ],
+)
+def test_layers_of_another_signature_are_named(given, message):
+    settings = {
+        "prior": heads.StandardNormal(2),
+        "posterior": inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+    }
+    with pytest.raises(ValueError, match=message):
+        Latent("character", **{**settings, **given})

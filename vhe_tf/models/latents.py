@@ -1,5 +1,6 @@
 """Declared latents and their acyclic graph (Section 3.2)."""
 
+import inspect
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
@@ -88,6 +89,10 @@ class Latent(base.BaseLayer):
                 f"Latent {name!r} cannot be its own parent. "
                 f"Received: parents={tuple(parents)}."
             )
+        _check_call(name, "prior", layer=prior, inputs=parents)
+        _check_call(
+            name, "posterior", layer=posterior, inputs=["observed", *parents]
+        )
         self.prior = prior
         self.posterior = posterior
         self.parents = tuple(parents)
@@ -148,6 +153,26 @@ class Latent(base.BaseLayer):
         revive = keras.saving.deserialize_keras_object
         layers = {key: revive(config[key]) for key in ("prior", "posterior")}
         return cls(**{**config, **layers})
+
+
+def _check_call(
+    name: str, role: str, *, layer: keras.layers.Layer, inputs: Sequence[str]
+) -> None:
+    """Rejects layers that cannot be called with the latent's inputs."""
+    signature = inspect.signature(layer.call)
+    try:
+        signature.bind(*inputs)
+    except TypeError:
+        fits = False
+    else:
+        fits = bool(signature.parameters)  # Keras cannot call it without
+    if not fits:
+        wanted = "*parents" if role == "prior" else "observed, *parents"
+        raise ValueError(
+            f"The {role} of latent {name!r} is called with {len(inputs)} "
+            f"tensors, {list(inputs)}: define `def call(self, {wanted})`. "
+            f"Received: {type(layer).__name__}.call{signature}."
+        )
 
 
 def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
