@@ -14,6 +14,7 @@ from vhe_tf.distributions.divergences import kl_from_sample
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
+from vhe_tf.distributions.pixel_cnn import guided
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 
 MIN_SCALE = 1e-3
@@ -555,3 +556,68 @@ def test_the_gradient_of_a_density_reaches_weights_and_conditioning():
     for gradient in tape.gradient(log_probs, sources):
         assert np.all(np.isfinite(gradient))
         assert np.any(gradient)
+
+
+# Guidance --------------------------------------------------------------------
+
+
+def _guided(guidance, *, image_shape=(2, 2, 1), batch=3):
+    """Makes a distribution, two contrasts of it, and the guided one."""
+    plain = _bernoulli(image_shape, batch, conditioned=2)
+    conditioning = 2.0 * _random(2, batch, *image_shape[:2], 2, seed=17)
+    contrast = plain.copy(conditioning=conditioning)
+    return plain, contrast, guided(plain, contrast, guidance=guidance)
+
+
+def test_no_guidance_is_the_distribution_itself():
+    plain, _, same = _guided(0.0)
+    assert same is plain
+
+
+def test_guided_probabilities_equal_those_of_a_naive_computation():
+    plain, contrast, d = _guided(0.7)
+    images = _binary_images(2, 2)
+
+    def logits(conditioning):  # [16, H, W, C], of each row
+        conditioning = tf.repeat(conditioning[tf.newaxis], len(images), axis=0)
+        return np.float64(plain.network(images, conditioning))
+
+    for row in range(3):
+        own = logits(plain.conditioning[row])
+        mean = np.mean(
+            [
+                scipy.special.expit(logits(contrast.conditioning[k, row]))
+                for k in range(2)
+            ],
+            axis=0,
+        )
+        probability = scipy.special.expit(
+            1.7 * own - 0.7 * scipy.special.logit(mean)
+        )
+        expected = np.where(images > 0, probability, 1.0 - probability)
+        np.testing.assert_allclose(
+            d.log_prob(images[:, tf.newaxis])[:, row],
+            np.log(expected).sum(axis=(1, 2, 3)),
+            rtol=1e-4,
+        )
+
+
+def test_guided_draws_follow_the_guided_probabilities():
+    _, _, d = _guided(1.5, image_shape=(1, 3, 1), batch=2)
+    images = _binary_images(1, 3)
+    expected = np.exp(np.float64(d.log_prob(images[:, tf.newaxis])))  # [8, 2]
+    drawn = d.sample(4000, seed=(3, 4)).numpy().reshape(4000, 2, 3)
+    index = drawn @ np.array([4, 2, 1])
+    for row in range(2):
+        counts = np.bincount(index[:, row].astype(int), minlength=8)
+        shares = expected[:, row] / expected[:, row].sum()
+        _, p_value = scipy.stats.chisquare(counts, 4000 * shares)
+        assert p_value > 1e-6
+
+
+def test_guidance_is_for_binary_pixel_cnns():
+    d = _normal((2, 2, 1), 3, conditioned=2)
+    with pytest.raises(ValueError, match=r"Received: guidance=0\.5"):
+        guided(d, d, guidance=0.5)
+    with pytest.raises(ValueError, match=r"Received: guidance=-1\.0"):
+        _guided(-1.0)

@@ -3,6 +3,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -1027,9 +1028,9 @@ def test_cold_images_of_a_pixel_cnn_are_greedy(pixel_cnn):
     support = tiny_episode()["support"]
     samples = pixel_cnn.infer(support, seed=random.fold_in(SEED, 0))
     likelihood = pixel_cnn.decode(samples, seed=random.fold_in(SEED, 1))
-    cold = pixel_cnn.sample(support, seed=SEED, temperature=COLD)
+    cold = pixel_cnn.sample(support, seed=SEED, temperature=COLD, guidance=0.0)
     assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
-    warm = pixel_cnn.sample(support, seed=SEED)
+    warm = pixel_cnn.sample(support, seed=SEED, guidance=0.0)
     assert not np.all(_is_greedy(pixel_cnn, warm, likelihood))
     query = tiny_episode()["query"]
     cold = pixel_cnn.reconstruct(support, query, seed=SEED, temperature=COLD)
@@ -1039,18 +1040,115 @@ def test_cold_images_of_a_pixel_cnn_are_greedy(pixel_cnn):
     assert np.all(_is_greedy(pixel_cnn, cold, likelihood))
 
 
+# Guidance ---------------------------------------------------------------------
+
+
+def test_without_guidance_images_are_samples_of_the_likelihood(pixel_cnn):
+    support = tiny_episode()["support"]
+    samples = pixel_cnn.infer(support, seed=random.fold_in(SEED, 0))
+    likelihood = pixel_cnn.decode(samples, seed=random.fold_in(SEED, 1))
+    _assert_equal(
+        pixel_cnn.sample(support, seed=SEED, guidance=0.0),
+        random.sample(likelihood, seed=random.fold_in(SEED, 2))[0],
+    )
+
+
+def test_guided_images_follow_the_logits_of_a_naive_computation(pixel_cnn):
+    support = tiny_episode()["support"]
+    samples = pixel_cnn.infer(support, seed=random.fold_in(SEED, 0))
+    samples, _ = pixel_cnn._complete(
+        samples, query=None, seed=random.fold_in(SEED, 1)
+    )
+    images = pixel_cnn.sample(
+        support, seed=SEED, guidance=2.0, temperature=COLD
+    )
+
+    def logits(template):
+        conditioning = pixel_cnn.likelihood.conditioning(
+            character=template, pose=samples["pose"][0]
+        )
+        return np.float64(pixel_cnn.likelihood.network(images, conditioning))
+
+    contrasts = pixel_cnn.infer({}, seed=0, num_samples=6, batch_size=1)
+    mean = np.mean(
+        [
+            scipy.special.expit(logits(tf.repeat(template, 3, axis=0)))
+            for template in contrasts["character"]
+        ],
+        axis=0,
+    )
+    guided = 3.0 * logits(samples["character"][0])
+    guided -= 2.0 * scipy.special.logit(mean)
+    assert np.all((guided > 0.0) == (images.numpy() > 0.5))
+
+
+def test_guidance_is_the_default_of_binary_pixel_cnns(models, pixel_cnn):
+    support = tiny_episode()["support"]
+    guided = pixel_cnn.sample(support, seed=SEED)
+    _assert_equal(guided, pixel_cnn.sample(support, seed=SEED, guidance=0.6))
+    assert np.any(guided != pixel_cnn.sample(support, seed=SEED, guidance=0.0))
+    model = models["flat"]
+    _assert_equal(
+        model.sample(support, seed=SEED),
+        model.sample(support, seed=SEED, guidance=0.0),
+    )
+    with pytest.raises(ValueError, match=r"Received: guidance=0\.5"):
+        model.sample(support, seed=SEED, guidance=0.5)
+
+
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_a_guided_row_depends_on_its_own_seed_alone(pixel_cnn, best_of):
+    support = tiny_episode()["support"]["character"]
+    seeds = random.fold_in(SEED, tf.range(3))
+    together = pixel_cnn.sample(support, seed=seeds, best_of=best_of)
+    alone = pixel_cnn.sample(support[1:2], seed=seeds[1:2], best_of=best_of)
+    _assert_equal(together[1:2], alone)
+
+
+def test_the_best_sample_explains_its_support_best(models):
+    model, support = models["flat"], tiny_episode()["support"]
+    seeds = random.fold_in(SEED, tf.range(3))
+    candidates, scores = [], []
+    for index in range(5):
+        seed = random.fold_in(seeds, index)
+        made = model.sample(support, seed=seed)
+        candidates.append(made.numpy())
+        scores.append(
+            sum(
+                model.log_likelihood(
+                    {"character": made[:, tf.newaxis]},
+                    support["character"][:, shot],
+                    seed=random.fold_in(seed, 3),
+                    num_samples=4,
+                ).numpy()
+                for shot in range(2)
+            )
+        )
+    best = np.argmax(scores, axis=0)
+    assert len(set(best)) > 1
+    _assert_equal(
+        model.sample(support, seed=seeds, best_of=5),
+        np.stack([candidates[k][row] for row, k in enumerate(best)]),
+    )
+
+
+def test_the_best_of_samples_needs_the_support(models):
+    model, support = models["flat"], tiny_episode()["support"]
+    with pytest.raises(ValueError, match="takes images"):
+        model.sample(model.encode(support), seed=SEED, best_of=2)
+    with pytest.raises(ValueError, match="Received: best_of=0"):
+        model.sample(support, seed=SEED, best_of=0)
+
+
 def test_the_temperature_may_be_a_tensor(models, pixel_cnn):
     for model in (models["flat"], pixel_cnn):
         support = tiny_episode()["support"]
-        images = model.sample(support, seed=SEED, temperature=0.25)
-        _assert_equal(
-            images,
-            model.sample(support, seed=SEED, temperature=tf.constant(0.25)),
-        )
-        _assert_equal(
-            model.sample(support, seed=SEED),
-            model.sample(support, seed=SEED, temperature=tf.constant(1.0)),
-        )
+        plain = {"seed": SEED, "guidance": 0.0}
+        for value in (0.25, 1.0):
+            _assert_equal(
+                model.sample(support, temperature=value, **plain),
+                model.sample(support, temperature=tf.constant(value), **plain),
+            )
 
 
 def test_a_temperature_that_is_not_positive_is_refused(models):

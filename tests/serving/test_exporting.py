@@ -192,6 +192,17 @@ def _signatures_of(model):
     }
 
 
+def test_an_export_samples_with_its_own_options():
+    model = tiny_vhe()
+    functions = exporting.signatures(model, sample_options={"best_of": 3})
+    support = _images(3, 2)
+    images = functions["sample"](support, _seeds(3))["images"]
+    seeds = _by_row(_seeds(3))
+    expected = model.sample(support, seed=seeds, best_of=3)
+    np.testing.assert_array_equal(images, expected)
+    assert np.any(images != model.sample(support, seed=seeds))
+
+
 def test_encoded_classes_are_scored_like_their_supports():
     model = tiny_pixel_cnn_vhe()
     signatures = _signatures_of(model)
@@ -285,7 +296,9 @@ def test_scores_do_not_depend_on_the_pieces(name, exports, monkeypatch):
 
     def scores(most):
         monkeypatch.setattr(exporting, "_MAX_DECODED", most)
-        signatures = exporting._Signatures(model, ["character"], counts, 256)
+        signatures = exporting._Signatures(
+            model, ["character"], counts, 256, {}
+        )
         return [
             signatures.classify()(_images(3, 7, 2), query, seed),
             signatures.log_likelihood()(_images(3, 2), query, seed),

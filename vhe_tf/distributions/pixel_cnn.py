@@ -21,9 +21,12 @@ from vhe_tf import random
 __all__ = [
     "AutoregressiveNetwork",
     "BernoulliPixels",
+    "GuidedPixels",
     "NormalPixels",
     "PixelCNN",
     "Pixels",
+    "guided",
+    "has_binary_pixels",
 ]
 
 # Keeps a Gaussian pixel from collapsing onto a point.
@@ -113,6 +116,59 @@ class BernoulliPixels(Pixels):
 
 
 @dataclasses.dataclass(frozen=True)
+class GuidedPixels(BernoulliPixels):
+    """Binary channels, pushed away from what contrasting images would have.
+
+    The logit of a channel is (1 + w) l - w m. l is that of the image itself,
+    and m that of the mean probability of K contrasts, which have the same
+    pixels before. The rows of a batch are N images, then K times N contrasts.
+
+    Attributes:
+        guidance: Float, w.
+        num_contrasts: Integer, K.
+    """
+
+    guidance: float
+    num_contrasts: int
+
+    def logits(self, parameters: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of N rows, from the parameters of (1 + K) N."""
+        count = 1 + self.num_contrasts
+        by_set = tf.reshape(
+            parameters,
+            tf.concat([[count, -1], tf.shape(parameters)[1:]], axis=0),
+        )
+        own, others = by_set[0], by_set[1:]
+        # The logit of a mean of sigmoids; the 1 / K of both cancel.
+        mean = tf.reduce_logsumexp(tf.math.log_sigmoid(others), axis=0)
+        mean -= tf.reduce_logsumexp(tf.math.log_sigmoid(-others), axis=0)
+        logits = (1.0 + self.guidance) * own - self.guidance * mean
+        return tf.ensure_shape(logits, [None, *parameters.shape[1:]])
+
+    def log_prob(
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns `[N, H, W, C]`, nats; `images` are the same in each set."""
+        logits = self.logits(parameters)
+        return super().log_prob(
+            logits, images[: tf.shape(logits)[0]], temperature=temperature
+        )
+
+    def draw(
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the pixels of N images, once for each set."""
+        logits = self.logits(parameters)
+        noise = noise[: tf.shape(logits)[0]]
+        drawn = super().draw(logits, noise, temperature=temperature)
+        return tf.tile(drawn, [1 + self.num_contrasts, 1])
+
+
+@dataclasses.dataclass(frozen=True)
 class NormalPixels(Pixels):
     """Gaussian channels; P = 2 C, locations and scales before softplus."""
 
@@ -179,7 +235,9 @@ class PixelCNN(tfd.Distribution):
         image_shape: `(H, W, C)`.
         conditioning: `[B..., H, W, L]`, or None for a network without.
         temperature: `[]`, positive: each p(x_i | x_<i) is raised to the power
-            1 / temperature and normalised. Below 1, samples are more typical.
+            1 / temperature and normalised.
+        contrast: `[K, B..., H, W, L]` or None. Conditionings of other images,
+            for `GuidedPixels`.
         validate_args: As in TFP.
         name: As in TFP.
 
@@ -195,6 +253,7 @@ class PixelCNN(tfd.Distribution):
         image_shape: Sequence[int],
         conditioning: tf.Tensor | None = None,
         temperature: float | tf.Tensor = 1.0,
+        contrast: tf.Tensor | None = None,
         validate_args: bool = False,
         name: str = "PixelCNN",
     ) -> None:
@@ -204,6 +263,7 @@ class PixelCNN(tfd.Distribution):
         self._image_shape = tuple(image_shape)
         self._conditioning = conditioning
         self._temperature = tf.convert_to_tensor(temperature, tf.float32)
+        self._contrast = contrast
         super().__init__(
             dtype=tf.float32,
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -244,6 +304,11 @@ class PixelCNN(tfd.Distribution):
         """`[]`."""
         return self._temperature
 
+    @property
+    def contrast(self) -> tf.Tensor | None:
+        """`[K, B..., H, W, L]` or None."""
+        return self._contrast
+
     def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape(self._image_shape)
 
@@ -258,12 +323,13 @@ class PixelCNN(tfd.Distribution):
                 tf.shape(images)[:-3], tf.shape(conditioning)[:-3]
             )
             images = _spread(images, leading)
-            conditioning = _fold(_spread(conditioning, leading))
+            conditioning = self._conditionings(leading)
         else:
             leading = tf.shape(images)[:-3]
-        parameters = self._network(_fold(images), conditioning)
+        images = self._for_each_set(_fold(images))
+        parameters = self._network(images, conditioning)
         log_prob = self._pixels.log_prob(
-            parameters, _fold(images), temperature=self._temperature
+            parameters, images, temperature=self._temperature
         )
         return tf.reshape(tf.reduce_sum(log_prob, axis=[1, 2, 3]), leading)
 
@@ -284,16 +350,76 @@ class PixelCNN(tfd.Distribution):
             As `noise`; each image is decided by its noise.
         """
         leading = tf.shape(noise)[:-3]
-        conditioning = self._conditioning
-        if conditioning is not None:
-            conditioning = _fold(_spread(conditioning, leading))
+        conditioning = None
+        if self._conditioning is not None:
+            conditioning = self._conditionings(leading)
+        flat = _fold(noise)
         images = self._network.generate(
-            _fold(noise),
+            self._for_each_set(flat),
             conditioning,
             pixels=self._pixels,
             temperature=self._temperature,
         )
-        return tf.reshape(images, tf.shape(noise))
+        return tf.reshape(images[: tf.shape(flat)[0]], tf.shape(noise))
+
+    def _conditionings(self, leading: tf.Tensor) -> tf.Tensor:
+        """Returns those of the images, then of each contrast, folded."""
+        sets = [self._conditioning]
+        if self._contrast is not None:
+            sets += tf.unstack(self._contrast)
+        folded = [_fold(_spread(each, leading)) for each in sets]
+        return folded[0] if len(folded) == 1 else tf.concat(folded, axis=0)
+
+    def _for_each_set(self, rows: tf.Tensor) -> tf.Tensor:
+        """Repeats images or noise, `[N, H, W, C]`, for the contrasts."""
+        if self._contrast is None:
+            return rows
+        return tf.tile(rows, [1 + self._contrast.shape[0], 1, 1, 1])
+
+
+def guided(
+    distribution: PixelCNN, contrast: PixelCNN, *, guidance: float
+) -> PixelCNN:
+    """Returns a distribution of images that are more like their own class.
+
+    Each pixel has the logit (1 + w) l(x_i | x_<i, c) - w m(x_i | x_<i), where
+    m is the logit of the mean probability under K other conditionings. This is
+    classifier-free guidance (Ho and Salimans 2022) without another training.
+
+    Args:
+        distribution: `PixelCNN` of binary pixels, of batch shape `[B...]`.
+        contrast: `PixelCNN` with the same network, of batch shape
+            `[K, B...]`; K is known.
+        guidance: Float, w. 0 returns the distribution itself.
+
+    Raises:
+        ValueError: If the guidance is negative, or the distribution is not
+            a `PixelCNN` of binary pixels.
+    """
+    if guidance == 0.0:
+        return distribution
+    if guidance < 0.0:
+        raise ValueError(
+            f"`guidance` must not be negative. Received: guidance={guidance!r}."
+        )
+    if not has_binary_pixels(distribution):
+        raise ValueError(
+            "`guidance` is for a PixelCNN of binary pixels; leave it out, or "
+            f"pass 0. Received: guidance={guidance!r} for {distribution}."
+        )
+    conditioning = tf.convert_to_tensor(contrast.conditioning)
+    return distribution.copy(
+        pixels=GuidedPixels(float(guidance), conditioning.shape[0]),
+        contrast=conditioning,
+    )
+
+
+def has_binary_pixels(distribution: tfd.Distribution) -> bool:
+    """Returns whether a distribution is a `PixelCNN` of binary pixels."""
+    return (
+        isinstance(distribution, PixelCNN)
+        and distribution.pixels == BernoulliPixels()
+    )
 
 
 random.register(

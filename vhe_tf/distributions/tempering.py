@@ -21,7 +21,8 @@ def tempered(
         distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN, or
             an Independent of these. Any distribution if the temperature is 1.
         temperature: Positive float or scalar tensor. Samples are more typical
-            below 1.
+            below 1, except binary images of a `PixelCNN`: most pixels are
+            paper, so that ink and whole strokes disappear; see `guided`.
 
     Raises:
         ValueError: If the temperature is a number and not positive.

@@ -48,6 +48,20 @@ class Exporting(settings.Settings):
     num_element_samples: int = setting(
         1, "Samples of z for each sample of c.", kind="integer", least=1
     )
+    guidance: float | None = setting(
+        None,
+        "Guidance of the samples of a group. 0: none. Default: that of the "
+        "model.",
+        kind="float",
+        least=0.0,
+    )
+    best_of: int = setting(
+        1,
+        "Samples of a group per image that is returned: that from which the "
+        "support is most likely.",
+        kind="integer",
+        least=1,
+    )
     warmup: bool = setting(
         True,
         "Whether to write a request for each signature, which the server runs "
@@ -80,6 +94,10 @@ def main(argv: Sequence[str]) -> None:
             given.out,
             num_samples=given.num_samples,
             num_element_samples=given.num_element_samples,
+            sample_options={
+                "guidance": given.guidance,
+                "best_of": given.best_of,
+            },
             version=given.version,
             warmup=given.warmup,
         )

@@ -54,6 +54,7 @@ def export(
     num_samples: int = 20,
     num_element_samples: int = 1,
     max_rows: int = 256,
+    sample_options: Mapping[str, Any] | None = None,
     version: int | None = None,
     warmup: bool = True,
 ) -> pathlib.Path:
@@ -70,6 +71,8 @@ def export(
             latents per sample of the group latents. Defaults to 1.
         max_rows: Integer. Largest number of rows of a batch. Larger batches are
             rejected, since their memory is not bounded. Defaults to 256.
+        sample_options: Mapping or None. `guidance`, `best_of` and
+            `temperature` of `VHE.sample`. Defaults to its defaults.
         version: Positive integer. Defaults to one more than the largest
             version in the folder.
         warmup: Boolean. Whether to write one request per signature, which the
@@ -111,6 +114,7 @@ def export(
         num_samples=num_samples,
         num_element_samples=num_element_samples,
         max_rows=max_rows,
+        sample_options=sample_options,
     )
     module = tf.Module()
     # Not the model itself, whose optimizer would come along.
@@ -173,6 +177,7 @@ def signatures(
     num_samples: int = 20,
     num_element_samples: int = 1,
     max_rows: int = 256,
+    sample_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the functions of an export by name.
 
@@ -199,6 +204,7 @@ def signatures(
         num_samples: Integer. As in `export`.
         num_element_samples: Integer. As in `export`.
         max_rows: Integer. As in `export`.
+        sample_options: As in `export`.
 
     Returns:
         Mapping from names to `tf.function`s with input signatures.
@@ -219,6 +225,7 @@ def signatures(
         ),
     }
     max_rows = validation.positive("max_rows", max_rows)
+    options = sample_options or {}
     names = [latent.name for latent in model.latents if not latent.per_element]
     if len(names) > 1 and {"encoded", "prior"} & set(names):
         raise ValueError(
@@ -226,7 +233,7 @@ def signatures(
             "latents, so a latent cannot be named 'encoded' or 'prior'. Rename "
             f"the latent. Received: latents={names}."
         )
-    joint = _Signatures(model, names, draws, max_rows)
+    joint = _Signatures(model, names, draws, max_rows, options)
     functions = {
         "encode": joint.encode(),
         "log_likelihood": joint.log_likelihood(),
@@ -239,7 +246,7 @@ def signatures(
         functions["classify_encoded"] = joint.classify_encoded()
         return functions
     for name in names:
-        alone = _Signatures(model, [name], draws, max_rows)
+        alone = _Signatures(model, [name], draws, max_rows, options)
         functions[f"classify_{name}"] = alone.classify()
         functions[f"encode_{name}"] = alone.encode()
         functions[f"sample_{name}"] = alone.sample()
@@ -257,6 +264,7 @@ class _Signatures:
         draws: Mapping. The numbers of samples, arguments of
             `VHE.log_likelihood`.
         max_rows: Integer. Largest number of rows of a batch.
+        options: Mapping. How to sample images, arguments of `VHE.sample`.
     """
 
     def __init__(
@@ -265,11 +273,13 @@ class _Signatures:
         names: Sequence[str],
         draws: Mapping[str, int],
         max_rows: int,
+        options: Mapping[str, Any],
     ) -> None:
         self._model = model
         self._names = names
         self._draws = draws
         self._max_rows = max_rows
+        self._options = options
         self._piece = max(1, _MAX_DECODED // math.prod(draws.values()))
         example = {name: tf.zeros((1, 1, *model.image_shape)) for name in names}
         posteriors = model.encode(example)
@@ -406,11 +416,14 @@ class _Signatures:
         return self._images_in_pieces(encoded, inputs, shapes)
 
     def _sample(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        options = dict(self._options)
+        if self._support_name(self._names[0]) not in inputs:
+            options["best_of"] = 1  # there are no images to explain
+
         def images(rows: tf.Tensor) -> dict[str, tf.Tensor]:
             piece = _rows.gathered(inputs, rows)
-            return _images(
-                self._model.sample(self._support(piece), seed=_seeds(piece))
-            )
+            support, seeds = self._support(piece), _seeds(piece)
+            return _images(self._model.sample(support, seed=seeds, **options))
 
         return self._images_in_pieces(images, inputs, self._image_shapes)
 
