@@ -17,33 +17,33 @@ import sys
 import keras
 
 import vhe_tf
-import vhe_tf.callbacks
-from vhe_tf.data import Episodes
-from vhe_tf.data import datasets
-from vhe_tf.data import generate_glyphs
-from vhe_tf.data import read_label_table
-from vhe_tf.evaluation import Probes
 from vhe_tf.experiments import endings
-from vhe_tf.layers import convolution
-from vhe_tf.layers import heads
-from vhe_tf.layers import inference
 
-SIZE, UNITS, FILTERS = 16, 128, (16, 32, 48)
+FILTERS = (16, 32, 48)
 EPOCHS, STEPS_PER_EPOCH = 5, 400
 NUM_TEST, NUM_VALIDATION = 6, 3  # alphabets; one more is left to train on
 
 
-def latent(name: str, *parents: str) -> vhe_tf.Latent:
-    """Declares p(name | parents) and q(name; D, parents)."""
-    prior = (
-        inference.ConditionalNormal(SIZE, UNITS)
-        if parents
-        else heads.StandardNormal(SIZE)
-    )
-    encoder = convolution.ConvolutionalEncoder(FILTERS, 0)
-    posterior = inference.SupportPosterior(encoder, SIZE, UNITS)
-    return vhe_tf.Latent(
-        name, prior=prior, posterior=posterior, parents=parents
+def encoder() -> vhe_tf.layers.ConvolutionalEncoder:
+    """Makes an encoder of images."""
+    return vhe_tf.layers.ConvolutionalEncoder(FILTERS, convolutions=0)
+
+
+def three_latents(image_shape: tuple[int, ...]) -> vhe_tf.VHE:
+    """Declares alphabets, characters within them, and drawers across both."""
+    vector = vhe_tf.Latent.vector
+    return vhe_tf.VHE(
+        [
+            vector("alphabet", 16, encoder=encoder()),
+            vector("character", 16, encoder=encoder(), parents=["alphabet"]),
+            vector("drawer", 16, encoder=encoder()),
+        ],
+        vhe_tf.layers.ImageLikelihood(
+            vhe_tf.layers.ConvolutionalDecoder(image_shape, FILTERS, 0),
+            vhe_tf.layers.BernoulliImageHead(),
+            exclude=["alphabet"],  # it acts through the characters
+        ),
+        image_shape=image_shape,
     )
 
 
@@ -51,31 +51,22 @@ def main() -> None:
     """Trains and probes."""
     with endings.mistakes_end_quietly():
         data = (
-            read_label_table(sys.argv[1]) if sys.argv[1:] else generate_glyphs()
+            vhe_tf.data.read_label_table(sys.argv[1])
+            if sys.argv[1:]
+            else vhe_tf.data.generate_glyphs()
         )
-        train, test = datasets.hold_out_groups(
+        train, test = vhe_tf.data.hold_out_groups(
             data, "alphabet", num_groups=NUM_TEST
         )
-        train, validation = datasets.hold_out_groups(
+        train, validation = vhe_tf.data.hold_out_groups(
             train, "alphabet", num_groups=NUM_VALIDATION
         )
     keras.utils.set_random_seed(0)  # the weights at the start
-    model = vhe_tf.VHE(
-        latents=[
-            latent("alphabet"),
-            latent("character", "alphabet"),
-            latent("drawer"),
-        ],
-        likelihood=inference.ImageLikelihood(
-            convolution.ConvolutionalDecoder(data.image_shape, FILTERS, 0),
-            heads.BernoulliImageHead(),
-            exclude=["alphabet"],  # it acts through the characters
-        ),
-        image_shape=data.image_shape,
-    )
+    model = three_latents(data.image_shape)
     model.compile("adam")
     train_episodes, validation_episodes = (
-        Episodes.for_model(model, images) for images in (train, validation)
+        vhe_tf.data.Episodes.for_model(model, images)
+        for images in (train, validation)
     )
     model.fit(
         train_episodes,
@@ -88,7 +79,9 @@ def main() -> None:
             vhe_tf.callbacks.Preemption(),
         ],
     )
-    probes = Probes(datasets.ready(test, "binary"), group="character")
+    probes = vhe_tf.evaluation.Probes(
+        vhe_tf.data.ready(test, "binary"), group="character"
+    )
     for probe in probes(model):
         print(
             f"the {probe.factor} from the latent {probe.latent!r}: "

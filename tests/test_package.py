@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from mypy import api
 
 import vhe_tf
 
@@ -151,7 +152,7 @@ def _defined_names(tree):
 
 
 def _reexported_names(tree):
-    for node in tree.body:
+    for node in ast.walk(tree):  # also those for type checkers alone
         if isinstance(node, ast.ImportFrom):
             yield from (alias.asname or alias.name for alias in node.names)
 
@@ -166,8 +167,11 @@ def test_public_names_are_those_of_all(path):
     if parts[-1] == "__init__":
         names |= set(_reexported_names(tree))
     module = ".".join(part for part in parts if part != "__init__")
-    declared = getattr(importlib.import_module(module), "__all__", [])
-    assert set(declared) <= names
+    imported = importlib.import_module(module)
+    declared = getattr(imported, "__all__", [])
+    assert set(declared) <= names & set(dir(imported))
+    for name in declared:
+        assert getattr(imported, name) is not None
     if _part(module + ".") in CORE:
         assert set(declared) == names
 
@@ -194,19 +198,37 @@ def test_files_agree_on_the_version(file, pattern):
     assert match[1] == vhe_tf.__version__
 
 
+def test_type_checkers_know_the_public_names(tmp_path):
+    """Not `Any`, which a lazy `__getattr__` alone would give."""
+    script = tmp_path / "user.py"
+    lines = [f"reveal_type(vhe_tf.{name})" for name in vhe_tf.__all__]
+    lines += [
+        f"reveal_type(vhe_tf.serving.{n})" for n in vhe_tf.serving.__all__
+    ]
+    script.write_text("import vhe_tf\n" + "\n".join(lines))
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir"]
+    found, errors, _ = api.run([*options, str(tmp_path), str(script)])
+    types = re.findall(r'Revealed type is "(.*)"', found)
+    assert len(types) == len(lines), found + errors
+    for line, kind in zip(lines, types, strict=True):
+        assert kind != "Any", line
+    of_vhe = dict(zip(lines, types, strict=True))["reveal_type(vhe_tf.VHE)"]
+    assert of_vhe.endswith("-> vhe_tf.models.vhe.VHE")
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'PixelVAE'"):
         _ = vhe_tf.PixelVAE
 
 
-def test_importing_the_package_does_not_load_tensorflow():
+def test_importing_the_package_imports_nothing_else():
     subprocess.run(
         [
             sys.executable,
             "-c",
-            "import sys, vhe_tf; "
-            "heavy = {'tensorflow', 'keras', 'tensorflow_probability'}; "
-            "sys.exit(bool(heavy & set(sys.modules)))",
+            "import sys; before = set(sys.modules); import vhe_tf; "
+            "new = {m.split('.')[0] for m in set(sys.modules) - before}; "
+            "sys.exit(bool(new - sys.stdlib_module_names - {'vhe_tf'}))",
         ],
         check=True,
         cwd=ROOT,

@@ -27,6 +27,39 @@ def _names(latents):
     return [latent.name for latent in parents_first(latents)]
 
 
+@pytest.mark.parametrize("per_element", [False, True])
+@pytest.mark.parametrize("parents", [(), ("alphabet", "style")])
+def test_a_vector_is_declared_in_one_call(parents, per_element):
+    latent = Latent.vector(
+        "character",
+        3,
+        encoder=keras.layers.Flatten(),
+        units=8,
+        parents=parents,
+        per_element=per_element,
+    )
+    assert latent.parents == parents
+    assert latent.per_element == per_element
+    observed = tf.zeros([2, 8, 8, 1] if per_element else [2, 5, 8, 8, 1])
+    values = [tf.zeros([4, 2, 3])] * len(parents)
+    posterior, prior = latent(observed, *values)
+    leading = [4, 2] if parents else [2]
+    assert_distribution_shape(posterior, batch=leading, event=[3])
+    assert_distribution_shape(
+        prior, batch=leading if parents else [], event=[3]
+    )
+    assert_survives_round_trip(latent, observed, *values)
+
+
+def test_a_template_is_declared_in_one_call():
+    latent = Latent.template("character", (8, 6, 3), prior_blocks=1)
+    posterior, prior = latent(tf.zeros([2, 5, 8, 6, 1]))
+    assert_distribution_shape(posterior, batch=[2], event=[8, 6, 3])
+    assert prior.event_shape == (8, 6, 3)
+    value = tf.zeros([2, 8, 6, 3])
+    assert latent.kl(posterior, prior, sample=value).shape == [2]
+
+
 def test_latents_are_sorted_parents_first():
     latents = [
         _latent("position", "character", "style", per_element=True),

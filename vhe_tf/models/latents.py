@@ -11,6 +11,9 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions import divergences
 from vhe_tf.layers import base
+from vhe_tf.layers import heads
+from vhe_tf.layers import inference
+from vhe_tf.layers import spatial_inference
 
 __all__ = ["Latent", "parents_first"]
 
@@ -20,6 +23,8 @@ _DIVERGENCES = ("closed_form", "one_sample")
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Latent(base.BaseLayer):
     """A latent variable with a name, a prior and a posterior.
+
+    `Latent.vector` and `Latent.template` declare the two usual kinds.
 
     A group latent (`per_element=False`) is shared by all elements of a group
     and inferred from a support set D of its elements. A per-element latent
@@ -56,11 +61,10 @@ class Latent(base.BaseLayer):
 
     Example:
     >>> from vhe_tf import layers
-    >>> encoder = keras.layers.Flatten()
     >>> latent = Latent(
     ...     "character",
     ...     prior=layers.StandardNormal(3),
-    ...     posterior=layers.SupportPosterior(encoder, 3, units=8),
+    ...     posterior=layers.SupportPosterior(keras.layers.Flatten(), 3, 8),
     ... )
     >>> posterior, prior = latent(tf.zeros([2, 5, 8, 8, 1]))
     >>> latent.kl(posterior, prior, sample=posterior.mean()).shape
@@ -98,6 +102,96 @@ class Latent(base.BaseLayer):
         self.parents = tuple(parents)
         self.per_element = per_element
         self.divergence = divergence
+
+    @classmethod
+    def vector(
+        cls,
+        name: str,
+        size: int,
+        *,
+        encoder: keras.layers.Layer,
+        units: int = 128,
+        parents: Sequence[str] = (),
+        per_element: bool = False,
+    ) -> "Latent":
+        """Declares a vector with a diagonal Gaussian posterior.
+
+        Its prior is N(0, I), or given parents a diagonal Gaussian that a dense
+        layer computes from them.
+
+        Args:
+            name: String. As in `Latent`.
+            size: Positive integer. Number of dimensions.
+            encoder: Keras layer from elements `[B, ...]` to features `[B, F]`.
+            units: Integer. Width of the dense layers. Defaults to 128.
+            parents: As in `Latent`; vectors too.
+            per_element: As in `Latent`.
+
+        Example:
+        >>> encoder = keras.layers.Flatten()
+        >>> latent = Latent.vector("character", 16, encoder=encoder)
+        >>> latent(tf.zeros([2, 5, 8, 8, 1]))[0].event_shape
+        TensorShape([16])
+        """
+        posterior = (
+            inference.QueryPosterior
+            if per_element
+            else inference.SupportPosterior
+        )
+        return cls(
+            name,
+            prior=inference.ConditionalNormal(size, units)
+            if parents
+            else heads.StandardNormal(size),
+            posterior=posterior(encoder, size, units),
+            parents=parents,
+            per_element=per_element,
+        )
+
+    @classmethod
+    def template(
+        cls,
+        name: str,
+        template_shape: Sequence[int],
+        *,
+        filters: Sequence[int] = (16, 32, 48),
+        kernel_size: int = 3,
+        prior_filters: int = 16,
+        prior_blocks: int = 2,
+        initial_scale: float | None = None,
+    ) -> "Latent":
+        """Declares a template, an image with a PixelCNN prior (Figure 3).
+
+        Args:
+            name: String. As in `Latent`.
+            template_shape: Three positive integers, `(H, W, L)`. The height and
+                width of the images, and the number of channels.
+            filters: Integers. Filters of each scale of the posterior. Defaults
+                to `(16, 32, 48)`.
+            kernel_size: Integer. Kernel size of its convolutions. Defaults to
+                3.
+            prior_filters: Integer. Filters of the prior. Defaults to 16.
+            prior_blocks: Integer. Number of its blocks. Defaults to 2.
+            initial_scale: Float or None. As in `layers.TemplatePosterior`.
+
+        Example:
+        >>> latent = Latent.template("character", (8, 8, 3), prior_blocks=1)
+        >>> latent(tf.zeros([2, 5, 8, 8, 1]))[0].event_shape
+        TensorShape([8, 8, 3])
+        """
+        return cls(
+            name,
+            prior=spatial_inference.PixelCNNPrior(
+                template_shape, prior_filters, prior_blocks
+            ),
+            posterior=spatial_inference.TemplatePosterior(
+                template_shape[2],
+                filters,
+                kernel_size,
+                initial_scale=initial_scale,
+            ),
+            divergence="one_sample",
+        )
 
     def call(
         self, observed: tf.Tensor, *parents: tf.Tensor

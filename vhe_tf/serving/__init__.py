@@ -5,7 +5,15 @@ Keras. Both are therefore imported on first use.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 from typing import Any
+
+if TYPE_CHECKING:
+    from vhe_tf.serving._application import Limits
+    from vhe_tf.serving.client import Client
+    from vhe_tf.serving.client import ServingError
+    from vhe_tf.serving.exporting import export
+    from vhe_tf.serving.local import LocalServer
 
 _PUBLIC = {
     "Client": "vhe_tf.serving.client",
@@ -16,13 +24,6 @@ _PUBLIC = {
 }
 
 __all__ = ["Client", "Limits", "LocalServer", "ServingError", "export"]
-
-# Declared for type checkers; `__getattr__` finds the objects.
-Client: Any
-Limits: Any
-LocalServer: Any
-ServingError: Any
-export: Any
 
 
 def __getattr__(name: str) -> Any:

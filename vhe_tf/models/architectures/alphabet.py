@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 
 from vhe_tf import objectives
-from vhe_tf.layers import heads
-from vhe_tf.layers import inference
 from vhe_tf.models.architectures import _sizes
 from vhe_tf.models.architectures import deconvolutional
-from vhe_tf.models.latents import Latent
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["alphabet_vhe"]
@@ -54,24 +51,10 @@ def alphabet_vhe(
     s = _sizes.checked_size(size, deconvolutional.SIZES)
     outer, inner = groups
 
-    def posterior() -> inference.SupportPosterior:
-        return inference.SupportPosterior(
-            deconvolutional.encoder(s), s.group_latent_size, s.units
-        )
-
     return VHE(
         latents=[
-            Latent(
-                outer,
-                prior=heads.StandardNormal(s.group_latent_size),
-                posterior=posterior(),
-            ),
-            Latent(
-                inner,
-                prior=inference.ConditionalNormal(s.group_latent_size, s.units),
-                posterior=posterior(),
-                parents=[outer],
-            ),
+            deconvolutional.group_latent(outer, s),
+            deconvolutional.group_latent(inner, s, parents=[outer]),
             deconvolutional.element_latent(
                 s, parents=[inner] if size == "small" else groups
             ),

@@ -24,6 +24,7 @@ __all__ = [
     "deconvolutional_vhe",
     "element_latent",
     "encoder",
+    "group_latent",
     "image_likelihood",
 ]
 
@@ -95,13 +96,7 @@ def deconvolutional_vhe(
 
     return VHE(
         latents=[
-            Latent(
-                group,
-                prior=heads.StandardNormal(s.group_latent_size),
-                posterior=inference.SupportPosterior(
-                    encoder(s), s.group_latent_size, s.units
-                ),
-            ),
+            group_latent(group, s),
             element_latent(s, parents=[group]),
         ],
         likelihood=image_likelihood(s, image_shape, num_levels=num_levels),
@@ -115,14 +110,26 @@ def encoder(s: DeconvolutionalSize) -> convolution.ConvolutionalEncoder:
     return convolution.ConvolutionalEncoder(s.filters, s.convolutions)
 
 
+def group_latent(
+    name: str, s: DeconvolutionalSize, *, parents: Sequence[str] = ()
+) -> Latent:
+    """Returns the latent of a group, given its parents."""
+    return Latent.vector(
+        name,
+        s.group_latent_size,
+        encoder=encoder(s),
+        units=s.units,
+        parents=parents,
+    )
+
+
 def element_latent(s: DeconvolutionalSize, parents: Sequence[str]) -> Latent:
     """Returns the latent z of an element, given its parents."""
-    return Latent(
+    return Latent.vector(
         "element",
-        prior=inference.ConditionalNormal(s.element_latent_size, s.units),
-        posterior=inference.QueryPosterior(
-            encoder(s), s.element_latent_size, s.units
-        ),
+        s.element_latent_size,
+        encoder=encoder(s),
+        units=s.units,
         parents=parents,
         per_element=True,
     )

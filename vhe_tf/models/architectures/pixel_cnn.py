@@ -205,21 +205,14 @@ def template_latent(
     initial_scale: float | None = None,
 ) -> Latent:
     """Returns the latent c, a template with a PixelCNN prior."""
-    height, width, _ = image_shape
-    return Latent(
+    return Latent.template(
         name,
-        prior=spatial_inference.PixelCNNPrior(
-            (height, width, s.template_channels),
-            s.prior_filters,
-            s.prior_blocks,
-        ),
-        posterior=spatial_inference.TemplatePosterior(
-            s.template_channels,
-            s.encoder_filters,
-            s.encoder_kernel_size,
-            initial_scale=initial_scale,
-        ),
-        divergence="one_sample",
+        (*image_shape[:2], s.template_channels),
+        filters=s.encoder_filters,
+        kernel_size=s.encoder_kernel_size,
+        prior_filters=s.prior_filters,
+        prior_blocks=s.prior_blocks,
+        initial_scale=initial_scale,
     )
 
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from vhe_tf import objectives
 from vhe_tf.layers import convolution
-from vhe_tf.layers import heads
-from vhe_tf.layers import inference
 from vhe_tf.layers import spatial_inference
 from vhe_tf.models.architectures import _sizes
 from vhe_tf.models.architectures import pixel_cnn
@@ -87,14 +85,13 @@ def style_vhe(
     return VHE(
         latents=[
             pixel_cnn.template_latent(content, c, image_shape=image_shape),
-            Latent(
+            Latent.vector(
                 style,
-                prior=heads.StandardNormal(s.style_size),
-                posterior=inference.SupportPosterior(
-                    convolution.ConvolutionalEncoder(s.filters, s.convolutions),
-                    s.style_size,
-                    s.units,
+                s.style_size,
+                encoder=convolution.ConvolutionalEncoder(
+                    s.filters, s.convolutions
                 ),
+                units=s.units,
             ),
             pixel_cnn.pose_latent(c, template=content),
         ],
