@@ -3,10 +3,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
+import typing
 
 import grpc
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis import get_model_status_pb2
@@ -523,16 +526,22 @@ def test_no_server_tells_what_to_start(scheme):
 
 @pytest.fixture
 def odd_server():
-    """Serves what no model server does; `answer` decides."""
+    """Serves what no model server does; `body` or `respond` decides."""
 
     class Odd:
         body = b""
         may_answer = threading.Event()
+        requests: typing.ClassVar = []
+
+        @staticmethod
+        def respond(request):
+            return wrappers.Response(Odd.body)
 
     @wrappers.Request.application
     def application(request):
+        Odd.requests.append(request)
         Odd.may_answer.wait(timeout=30)
-        return wrappers.Response(Odd.body)
+        return Odd.respond(request)
 
     class Handler(serving.WSGIRequestHandler):
         def log(self, *arguments):
@@ -567,6 +576,152 @@ def test_a_late_answer_is_not_waited_for(odd_server, grpc_address):
             with pytest.raises(ServingError, match=r"within 0.2 s") as raised:
                 client.status()
             assert raised.value.status is None
+
+
+def test_a_dripping_answer_is_not_waited_for(odd_server):
+    odd_server.may_answer.set()
+    ended = threading.Event()
+
+    def drip():
+        while not ended.wait(0.05):
+            yield b" "
+
+    odd_server.respond = lambda request: wrappers.Response(drip())
+    start = time.monotonic()
+    try:
+        with (
+            Client(odd_server.address, model="tiny", timeout=0.5) as client,
+            pytest.raises(ServingError, match=r"within 0.5 s"),
+        ):
+            client.status()
+        assert time.monotonic() - start < 10.0  # the server would go on
+    finally:
+        ended.set()
+
+
+_STATUS = json.dumps({"model_version_status": []})
+
+
+def test_a_busy_server_is_asked_again(odd_server):
+    odd_server.may_answer.set()
+
+    def respond(request):
+        if len(odd_server.requests) == 1:
+            return wrappers.Response(status=503, headers={"Retry-After": "0"})
+        return wrappers.Response(_STATUS)
+
+    odd_server.respond = respond
+    with Client(odd_server.address, model="tiny") as client:
+        assert client.status() == json.loads(_STATUS)
+    assert len(odd_server.requests) == 2
+
+
+def test_an_answer_elsewhere_is_not_followed(odd_server, server):
+    odd_server.may_answer.set()
+    elsewhere = f"{server.address}/v1/models/tiny"
+    odd_server.respond = lambda request: wrappers.Response(
+        status=302, headers={"Location": elsewhere}
+    )
+    with (
+        Client(odd_server.address, model="tiny") as client,
+        pytest.raises(ServingError, match="302"),
+    ):
+        client.status()
+
+
+def test_credentials_are_those_of_the_callers_session(
+    odd_server, monkeypatch, tmp_path
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    odd_server.may_answer.set()
+    odd_server.body = _STATUS.encode()
+    with Client(odd_server.address, model="tiny") as client:
+        client.status()
+    session = requests.Session()
+    session.headers["Authorization"] = "Bearer token"
+    session.trust_env = False
+    with Client(odd_server.address, model="tiny", session=session) as client:
+        client.status()
+    with Client(odd_server.address, model="tiny", session=session) as client:
+        client.status()  # it was left open
+    sent = [r.headers.get("Authorization") for r in odd_server.requests]
+    assert sent == [None, "Bearer token", "Bearer token"]
+
+
+def test_a_label_is_a_version(odd_server):
+    odd_server.may_answer.set()
+    odd_server.body = _STATUS.encode()
+    for version in ("stable/1", 3, None):
+        with Client(odd_server.address, model="a", version=version) as client:
+            client.status()
+    assert [
+        request.environ["REQUEST_URI"] for request in odd_server.requests
+    ] == [
+        "/v1/models/a/labels/stable%2F1",
+        "/v1/models/a/versions/3",
+        "/v1/models/a",
+    ]
+
+
+def test_a_channel_of_the_caller_is_used_and_left_open(grpc_address):
+    with grpc.insecure_channel(grpc_address.removeprefix("grpc://")) as channel:
+        for _ in range(2):
+            with Client(
+                "grpc://127.0.0.1:9", model="tiny", channel=channel
+            ) as client:
+                assert client.status()["model_version_status"]
+
+
+def test_large_requests_are_compressed(server):
+    with Client(server.address, model="tiny") as client:
+        images = client.sample_prior(seed=np.full(30_000, 75))
+    assert images.shape == (30_000, 2, 2, 1)
+    assert (images == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [None, [[[[None]]]], [["a"]], [[1.0], [2.0, 3.0]], [1.0], 3, True],
+)
+def test_answers_that_do_not_match_the_signature(odd_server, server, outputs):
+    odd_server.may_answer.set()
+    path = f"{server.address}/v1/models/tiny/metadata"
+    metadata = requests.get(path, timeout=30).content
+    odd_server.respond = lambda request: wrappers.Response(
+        metadata
+        if request.path.endswith("metadata")
+        else json.dumps({"outputs": outputs})
+    )
+    with (
+        Client(odd_server.address, model="tiny") as client,
+        pytest.raises(ServingError, match="output 'images'"),
+    ):
+        client.sample_prior(seed=[1])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda images: (255 * images).astype(np.uint8),
+        lambda images: tf.cast(images, tf.bfloat16).numpy(),
+        lambda images: images.astype(np.float16),
+        lambda images: images.astype(bool),
+    ],
+)
+def test_images_of_other_dtypes_are_the_same_images(client, inputs, convert):
+    binary = {
+        name: np.round(value) if name != "seed" else value
+        for name, value in inputs.items()
+    }
+    expected = client.predict("classify", binary)
+    converted = {
+        name: convert(value) if name != "seed" else value
+        for name, value in binary.items()
+    }
+    _assert_same(client.predict("classify", converted), expected)
 
 
 # What is imported -------------------------------------------------------------

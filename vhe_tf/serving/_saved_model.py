@@ -159,7 +159,7 @@ class SavedModel:
         except ImportError:
             return 0
         count = 0
-        for record in tf.compat.v1.io.tf_record_iterator(str(records)):
+        for record in tf.data.TFRecordDataset(str(records)).as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(record)
             request = log.predict_log.request
             self.run(

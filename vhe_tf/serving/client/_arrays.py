@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vhe_tf.serving.client._transport import ServingError
 from vhe_tf.serving.client._transport import Tensor
 
-__all__ = ["as_array", "broadcast_rows", "cast", "from_lists"]
+__all__ = ["as_array", "broadcast_rows", "cast", "checked_output"]
 
 _DTYPES: dict[str, Any] = {
     "DT_BOOL": np.bool_,
@@ -22,6 +23,10 @@ _DTYPES: dict[str, Any] = {
 
 # The NumPy kinds that are cast to each kind. Strings are not supported.
 _KINDS_FOR = {"b": "b", "f": "biuf", "i": "biu", "u": "biu", "O": ""}
+
+
+# The NumPy kinds of answers for each kind.
+_KINDS_OF_ANSWERS = {"b": "b", "f": "fiu", "i": "iu", "u": "iu", "O": "O"}
 
 
 def as_array(value: npt.ArrayLike, *, name: str) -> np.ndarray:
@@ -82,6 +87,8 @@ def broadcast_rows(
 def cast(value: npt.ArrayLike, dtype: str, *, name: str) -> np.ndarray:
     """Returns an array of the dtype that a signature declares.
 
+    Floats are pixels or parameters, so uint8 from 0 to 255 becomes 0 to 1.
+
     Args:
         value: Array or nested lists.
         dtype: String, such as `"DT_FLOAT"`.
@@ -98,6 +105,10 @@ def cast(value: npt.ArrayLike, dtype: str, *, name: str) -> np.ndarray:
     array = as_array(value, name=name)
     if not array.size:
         array = array.astype(np.bool_)  # an empty array can be of any kind
+    elif array.dtype.name == "bfloat16":  # of no kind of NumPy
+        array = array.astype(np.float32)
+    elif array.dtype == np.uint8 and dtype == "DT_FLOAT" and array.max() > 1:
+        array = array / np.float32(255)  # pixels
     target = np.dtype(_DTYPES.get(dtype, object))
     if array.dtype.kind not in _KINDS_FOR[target.kind]:
         raise ValueError(
@@ -112,19 +123,38 @@ def cast(value: npt.ArrayLike, dtype: str, *, name: str) -> np.ndarray:
     return result
 
 
-def from_lists(value: Any, tensor: Tensor) -> np.ndarray:
-    """Returns the array of an output that came as nested lists.
+def checked_output(value: Any, tensor: Tensor, *, name: str) -> np.ndarray:
+    """Returns an output of a server, checked against its signature.
 
     Args:
-        value: Nested lists.
+        value: Nested lists, or an array.
         tensor: `Tensor`. The output in the signature.
+        name: String. Name of the output, for the error.
+
+    Raises:
+        ServingError: If the shape or the dtype does not match the signature.
 
     Example:
-    >>> from_lists([], Tensor("DT_FLOAT", (-1, 28, 28, 1))).shape
+    >>> declared = Tensor("DT_FLOAT", (-1, 28, 28, 1))
+    >>> checked_output([], declared, name="images").shape
     (0, 28, 28, 1)
     """
-    array = np.array(value, _DTYPES[tensor.dtype])
+    target = np.dtype(_DTYPES[tensor.dtype])
+    try:
+        array = np.array(value, None if target.kind != "O" else object)
+    except ValueError:
+        array = np.array(None)  # ragged
     if array.size == 0 and array.ndim < len(tensor.shape):
         # Without rows, only the signature has the rest of the shape.
-        array = array.reshape(0, *(max(size, 0) for size in tensor.shape[1:]))
-    return array
+        shape = (0, *(max(size, 0) for size in tensor.shape[1:]))
+        return np.zeros(shape, target)
+    matches = array.ndim == len(tensor.shape) and all(
+        declared in (-1, size)
+        for size, declared in zip(array.shape, tensor.shape, strict=True)
+    )
+    if not matches or array.dtype.kind not in _KINDS_OF_ANSWERS[target.kind]:
+        raise ServingError(
+            f"Expected the output {name!r} to be {tensor.dtype} of shape "
+            f"{tensor.shape}. Received: {array.dtype} of shape {array.shape}."
+        )
+    return array.astype(target)

@@ -27,6 +27,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import requests
 
 from vhe_tf.serving.client import _arrays
 from vhe_tf.serving.client._transport import ServingError
@@ -87,8 +88,15 @@ class Client:
             port 8500; gRPC needs `vhe_tf[serving]` and is not encrypted.
             Defaults to `"http://127.0.0.1:8501"`.
         model: String. Name of the model on the server.
-        version: Integer. Defaults to the newest version on the server.
-        timeout: Float. Seconds to wait for an answer. Defaults to 30.
+        version: Integer; or String, a label of TensorFlow Serving. Defaults to
+            the newest version on the server.
+        timeout: Float. Seconds within which a request must be answered, with
+            its repetitions: a request that failed is sent up to three times.
+            Defaults to 30.
+        session: `requests.Session` for REST, for example with a token or
+            certificates. It is left open. Defaults to one of the client's.
+        channel: `grpc.Channel` for gRPC, for example with TLS. It is left open.
+            Defaults to an insecure one of the client's.
 
     Raises:
         ValueError: If the address has another scheme.
@@ -107,16 +115,14 @@ class Client:
         address: str = "http://127.0.0.1:8501",
         *,
         model: str,
-        version: int | None = None,
+        version: int | str | None = None,
         timeout: float = 30.0,
+        session: requests.Session | None = None,
+        channel: Any = None,
     ) -> None:
-        transports: dict[str, type[RestTransport | GrpcTransport]] = {
-            "http": RestTransport,
-            "https": RestTransport,
-            "grpc": GrpcTransport,
-        }
         parts = urllib.parse.urlsplit(address)
-        if parts.scheme not in transports or not parts.netloc:
+        schemes = ("http", "https", "grpc")
+        if parts.scheme not in schemes or not parts.netloc:
             raise ValueError(
                 "Expected an address such as http://127.0.0.1:8501 or "
                 f"grpc://127.0.0.1:8500. Received: address={address!r}."
@@ -125,9 +131,25 @@ class Client:
         self.model = model
         self.version = version
         self.timeout = timeout
-        self._transport: Transport = transports[parts.scheme](
-            address, model, version=version, timeout=timeout
-        )
+        self.session = session
+        self.channel = channel
+        self._transport: Transport
+        if parts.scheme == "grpc":
+            self._transport = GrpcTransport(
+                address,
+                model,
+                version=version,
+                timeout=timeout,
+                channel=channel,
+            )
+        else:
+            self._transport = RestTransport(
+                address,
+                model,
+                version=version,
+                timeout=timeout,
+                session=session,
+            )
         self._signatures: dict[str, Signature] = {}
 
     def classify(

@@ -1,11 +1,13 @@
 """gRPC transport. The stubs of TensorFlow Serving import TensorFlow."""
 
+import json
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from vhe_tf.serving.client import _arrays
 from vhe_tf.serving.client._transport import ServingError
 from vhe_tf.serving.client._transport import Tensor
 from vhe_tf.serving.client._transport import connection_error
@@ -29,14 +31,34 @@ _HTTP_STATUS = {
 }
 
 
+# Every request may be repeated: the same one has the same answer.
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
 class GrpcTransport:
-    """Connection over gRPC, not encrypted.
+    """Connection over gRPC, not encrypted unless the caller's channel is.
 
     Args:
         address: String, `grpc://host:port`.
         model: String. Name of the model on the server.
-        version: Integer, or None for the newest version.
-        timeout: Float. Seconds to wait for an answer.
+        version: Integer; or String, a label; or None for the newest version.
+        timeout: Float. Seconds within which a request must be answered.
+        channel: `grpc.Channel`, for example with TLS. It is used as it is and
+            left open. Defaults to None: an insecure channel that repeats
+            requests that failed.
 
     Raises:
         ImportError: If `tensorflow-serving-api` is not installed.
@@ -49,7 +71,13 @@ class GrpcTransport:
     """
 
     def __init__(
-        self, address: str, model: str, *, version: int | None, timeout: float
+        self,
+        address: str,
+        model: str,
+        *,
+        version: int | str | None,
+        timeout: float,
+        channel: Any = None,
     ) -> None:
         try:
             import grpc
@@ -70,7 +98,9 @@ class GrpcTransport:
         self.version = version
         self.timeout = timeout
         self._model_spec: dict[str, Any] = {"name": model}
-        if version is not None:
+        if isinstance(version, str):
+            self._model_spec["version_label"] = version
+        elif version is not None:
             self._model_spec["version"] = {"value": version}
         self._tf = tf
         self._grpc = grpc
@@ -78,12 +108,14 @@ class GrpcTransport:
         self._predict_pb2 = predict_pb2
         self._metadata_pb2 = get_model_metadata_pb2
         self._status_pb2 = get_model_status_pb2
-        self._channel = grpc.insecure_channel(
+        self.channel = channel
+        self._channel = channel or grpc.insecure_channel(
             urllib.parse.urlsplit(address).netloc,
             # The default is 4 MB: 1300 images of 28x28.
             options=[
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_receive_message_length", -1),
+                ("grpc.service_config", json.dumps(_RETRIES)),
             ],
         )
         self._predictor = prediction_service_pb2_grpc.PredictionServiceStub(
@@ -106,8 +138,12 @@ class GrpcTransport:
             request.inputs[name].CopyFrom(self._tf.make_tensor_proto(array))
         response = self._answer(self._predictor.Predict, request)
         return {
-            name: self._tf.make_ndarray(response.outputs[name])
-            for name in outputs
+            name: _arrays.checked_output(
+                self._tf.make_ndarray(response.outputs[name]),
+                tensor,
+                name=name,
+            )
+            for name, tensor in outputs.items()
         }
 
     def metadata(self) -> dict[str, Any]:
@@ -134,8 +170,9 @@ class GrpcTransport:
         return self._as_json(response)
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._channel.close()
+        """Closes the connection, unless the channel is the caller's."""
+        if self.channel is None:
+            self._channel.close()
 
     def _answer(self, call: Any, request: Any) -> Any:
         try:

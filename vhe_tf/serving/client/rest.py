@@ -1,12 +1,18 @@
 """REST transport: JSON in the columnar format of TensorFlow Serving."""
 
+import gzip
 import json
+import queue
+import threading
 import urllib.parse
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import requests
+import urllib3
+from requests import adapters
 
 from vhe_tf.serving.client import _arrays
 from vhe_tf.serving.client._transport import ServingError
@@ -17,14 +23,32 @@ from vhe_tf.serving.client._transport import timeout_error
 __all__ = ["RestTransport"]
 
 
+# Larger bodies are compressed.
+_MAX_PLAIN_BYTES = 2**16
+
+# Every request may be repeated: the same one has the same answer.
+_RETRIES = urllib3.Retry(
+    total=2,
+    redirect=0,
+    backoff_factor=0.2,
+    status_forcelist=(429, 502, 503),
+    allowed_methods=None,
+    raise_on_status=False,
+    raise_on_redirect=False,
+)
+
+
 class RestTransport:
     """Connection over the REST API.
 
     Args:
         address: String, `http://host:port` or `https://host:port`.
         model: String. Name of the model on the server.
-        version: Integer, or None for the newest version.
-        timeout: Float. Seconds to wait for an answer.
+        version: Integer; or String, a label; or None for the newest version.
+        timeout: Float. Seconds within which a request must be answered.
+        session: `requests.Session`, for example with a token or certificates.
+            It is used as it is and left open. Defaults to None: a session that
+            repeats requests that failed, and sends no credentials.
 
     Example:
     >>> transport = RestTransport(
@@ -36,7 +60,13 @@ class RestTransport:
     """
 
     def __init__(
-        self, address: str, model: str, *, version: int | None, timeout: float
+        self,
+        address: str,
+        model: str,
+        *,
+        version: int | str | None,
+        timeout: float,
+        session: requests.Session | None = None,
     ) -> None:
         self.address = address
         self.model = model
@@ -44,9 +74,12 @@ class RestTransport:
         self.timeout = timeout
         self._url = address.rstrip("/")
         self._url += f"/v1/models/{urllib.parse.quote(model, safe='')}"
-        if version is not None:
+        if isinstance(version, str):
+            self._url += f"/labels/{urllib.parse.quote(version, safe='')}"
+        elif version is not None:
             self._url += f"/versions/{version}"
-        self._session = requests.Session()
+        self.session = session
+        self._session = session or _new_session()
 
     def predict(
         self,
@@ -74,8 +107,10 @@ class RestTransport:
         )["outputs"]
         if len(outputs) == 1:  # JSON omits the name of a single output
             answer = {next(iter(outputs)): answer}
+        elif not isinstance(answer, dict):
+            answer = {}
         return {
-            name: _arrays.from_lists(answer[name], tensor)
+            name: _arrays.checked_output(answer.get(name), tensor, name=name)
             for name, tensor in outputs.items()
         }
 
@@ -88,20 +123,30 @@ class RestTransport:
         return self._answer("GET", "", key="model_version_status")
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._session.close()
+        """Closes the connection, unless the session is the caller's."""
+        if self.session is None:
+            self._session.close()
 
     def _answer(
         self, method: str, suffix: str, *, key: str, body: Any = None
     ) -> dict[str, Any]:
         url = self._url + suffix
+        headers = {"Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None and len(data) > _MAX_PLAIN_BYTES:
+            headers["Content-Encoding"] = "gzip"
+            data = gzip.compress(data, compresslevel=1)
         try:
-            response = self._session.request(
-                method,
-                url,
-                data=None if body is None else json.dumps(body),
-                headers={"Content-Type": "application/json"},
-                timeout=self.timeout,
+            response = _within(
+                self.timeout,
+                lambda: self._session.request(
+                    method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    timeout=self.timeout,
+                    allow_redirects=False,
+                ),
             )
         except requests.Timeout as error:
             raise timeout_error(self.address, self.timeout) from error
@@ -120,3 +165,39 @@ class RestTransport:
             f"{response.text[:200]!r}"
         )
         raise ServingError(str(message), status=response.status_code)
+
+
+def _new_session() -> requests.Session:
+    session = requests.Session()
+    session.auth = lambda request: request  # not those of .netrc
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapters.HTTPAdapter(max_retries=_RETRIES))
+    return session
+
+
+def _within(
+    seconds: float, call: Callable[[], requests.Response]
+) -> requests.Response:
+    """Returns the result of a call, or raises `requests.Timeout` in time.
+
+    The timeout of `requests` is about each packet, and a server can send a byte
+    at a time.
+    """
+    results: queue.SimpleQueue[requests.Response | Exception] = (
+        queue.SimpleQueue()
+    )
+
+    def run() -> None:
+        try:
+            results.put(call())
+        except Exception as error:
+            results.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise requests.Timeout from None
+    if isinstance(result, Exception):
+        raise result
+    return result
