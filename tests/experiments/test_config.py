@@ -47,8 +47,18 @@ def test_a_setting_of_another_name_is_rejected_with_the_nearest():
             "Received: images='grey'",
         ),
         (
-            {"architecture": "alphabet", "dataset": "folder"},
-            "omniglot, glyphs.*'folder'",
+            {"architecture": "alphabet", "dataset": "records"},
+            "omniglot, glyphs, folder, table.*'records'",
+        ),
+        ({"dataset": "table"}, "`groupings` must name the column"),
+        ({"groupings": ("letter",)}, "`groupings` has no effect"),
+        (
+            {"dataset": "folder", "groupings": ("alphabet", "letter")},
+            r"1 grouping.*groupings=\('alphabet', 'letter'\)",
+        ),
+        (
+            {"dataset": "folder", "shares": (80, 20, 0)},
+            r"`shares` must be.*\(80, 20, 0\)",
         ),
     ],
 )
@@ -159,4 +169,4 @@ def test_help_lists_each_flag_under_its_title(capsys):
     assert text.startswith("Trains.")
     assert text.index("Experiment:") < text.index("--dataset")
     for field in dataclasses.fields(Experiment):
-        assert f"--{field.name}" in text
+        assert f"--{settings.flag_name(field)}" in text

@@ -27,11 +27,11 @@ STYLES = Experiment(
         (Experiment(dataset="glyphs"), datasets.Glyphs("binary", 0)),
         (
             Experiment(dataset="folder", image_size=(20, 16), seed=5),
-            datasets.Folder("binary", (20, 16), "character", 256, 5),
+            datasets.Folder("binary", (20, 16), ("character",), 256, 5),
         ),
         (
             Experiment(dataset="folder", images="colour", num_levels=8),
-            datasets.Folder("colour", (40, 40), "person", 8, 0),
+            datasets.Folder("colour", (40, 40), ("person",), 8, 0),
         ),
         (
             Experiment(dataset="records", images="colour", seed=5),

@@ -293,7 +293,7 @@ def test_the_trainer_to_copy_trains_the_same_weights(
     [
         ("--objective=rescale --kl_warmup_steps=3", (28, 28)),
         (
-            "--objective=resample --ema=0 --images=grey --symmetries=2 "
+            "--objective=resample --ema=0 --pixels=grey --symmetries=2 "
             "--support_size=2 --image_size=20x16 --accumulation=2 "
             "--precision=mixed_bfloat16",
             (20, 16),

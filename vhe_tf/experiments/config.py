@@ -17,6 +17,9 @@ DATA = (
     "split",
     "images",
     "invert",
+    "groupings",
+    "shares",
+    "final",
     "image_size",
     "group",
     "num_levels",
@@ -24,14 +27,33 @@ DATA = (
     "copies",
     "skip_unreadable",
 )
+_OWN: dict[str, Any] = {
+    "groupings": None,
+    "shares": (60, 20, 20),
+    "final": False,
+}
+_OWN_DRAWINGS: dict[str, Any] = {
+    "images": "binary",
+    "invert": None,
+    "image_size": (28, 28),
+    **_OWN,
+}
+_OWN_PHOTOGRAPHS: dict[str, Any] = {
+    "images": "colour",
+    "image_size": (40, 40),
+    "num_levels": 256,
+    **_OWN,
+}
 _DRAWINGS: dict[str, dict[str, Any]] = {
     "omniglot": {"split": "lake", "images": "binary"},
     "glyphs": {"images": "binary"},
-    "folder": {"images": "binary", "invert": None, "image_size": (28, 28)},
+    "folder": _OWN_DRAWINGS,
+    "table": _OWN_DRAWINGS,
     "records": {"images": "binary"},
 }
 _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
-    "folder": {"images": "colour", "image_size": (40, 40), "num_levels": 256},
+    "folder": _OWN_PHOTOGRAPHS,
+    "table": _OWN_PHOTOGRAPHS,
     "records": {"images": "colour", "num_levels": 256},
     "youtube_faces": {
         "images": "colour",
@@ -69,8 +91,15 @@ class Experiment(Settings):
     dataset: str = setting(
         "omniglot",
         "The data set: omniglot; the embedded glyphs; youtube_faces; or your "
-        "own images, a folder or records of them.",
-        choices=("omniglot", "glyphs", "folder", "records", "youtube_faces"),
+        "own images: a folder, a table (--labels) or records of them.",
+        choices=(
+            "omniglot",
+            "glyphs",
+            "folder",
+            "table",
+            "records",
+            "youtube_faces",
+        ),
     )
     split: str | None = setting(
         None,
@@ -83,6 +112,7 @@ class Experiment(Settings):
         "are binarised whenever one is sampled (Tables 1 and 2). colour: "
         "photographs.",
         choices=("binary", "grey", "colour"),
+        flag="pixels",
     )
     invert: bool | None = setting(
         None,
@@ -91,9 +121,30 @@ class Experiment(Settings):
         "light or dark, and a warning says so unless all pages are light.",
         kind="boolean",
     )
+    groupings: tuple[str, ...] | None = setting(
+        None,
+        "For your own images: the column of the classes, or, for "
+        "--architecture=alphabet, two columns, the outer one first, such as "
+        "alphabet,character. Of a folder, character and alphabet are its inner "
+        "and its outer level. By default the only column of a table.",
+        kind="strings",
+    )
+    shares: tuple[int, ...] | None = setting(
+        None,
+        "For your own images: the percentages of classes (of the outer groups, "
+        "if there are two groupings) to train, validate and test on.",
+        kind="integers",
+        least=0,
+    )
+    final: bool | None = setting(
+        None,
+        "For your own images: train on all classes, once the settings are "
+        "chosen. Nothing is then measured on unseen classes.",
+        kind="boolean",
+    )
     image_size: tuple[int, int] | None = setting(
         None,
-        "For folder and youtube_faces: the size to resize to, HEIGHTxWIDTH. An "
+        "For folder, table and youtube_faces: the size, HEIGHTxWIDTH. An "
         "image that is not square needs --symmetries=2 or 1.",
         kind="size",
         least=1,
@@ -232,7 +283,7 @@ class Experiment(Settings):
     num_validation_groups: int = setting(
         50,
         "Training groups (characters, alphabets, people) held out to select "
-        "the best checkpoint.",
+        "the best checkpoint. Of a folder and a table, --shares tells.",
         kind="integer",
         least=1,
     )
@@ -242,6 +293,7 @@ class Experiment(Settings):
         if self.init == "none":
             object.__setattr__(self, "init", None)
         self._fill_data()
+        self._check_own_images()
         low, high = self.support_size
         if low > high:
             raise ValueError(
@@ -269,6 +321,30 @@ class Experiment(Settings):
                 f"Received: affine_copies={self.affine_copies}."
             )
 
+    def _check_own_images(self) -> None:
+        levels = 2 if self.architecture == "alphabet" else 1
+        if self.groupings and len(self.groupings) != levels:
+            raise ValueError(
+                f"`groupings` must name {levels} grouping(s) for "
+                f"architecture={self.architecture!r}. More of them, or others "
+                "than one within another, need a model of your own: see "
+                "examples/own_structure.py. "
+                f"Received: groupings={self.groupings}."
+            )
+        if self.dataset == "table" and not self.groupings:
+            raise ValueError(
+                "`groupings` must name the column of the table with the "
+                "classes. Received: groupings=None."
+            )
+        if self.shares and (
+            len(self.shares) != 3 or sum(self.shares) != 100 or 0 in self.shares
+        ):
+            raise ValueError(
+                "`shares` must be three percentages that sum to 100, to train, "
+                "validate and test on, such as 60,20,20; `final` trains on all "
+                f"classes. Received: shares={self.shares}."
+            )
+
     def _fill_data(self) -> None:
         own = self._data_defaults()
         for name in DATA[1:]:
@@ -288,7 +364,7 @@ class Experiment(Settings):
         if self.architecture == "style":
             known = _STYLED
         elif self.architecture == "alphabet":
-            known = {name: _DRAWINGS[name] for name in ("omniglot", "glyphs")}
+            known = {k: v for k, v in _DRAWINGS.items() if k != "records"}
         elif self.dataset == "youtube_faces" or self.images == "colour":
             known = _PHOTOGRAPHS
         if self.dataset not in known:
@@ -314,6 +390,8 @@ class Experiment(Settings):
 
         The first is held out for validation.
         """
+        if self.groupings:
+            return self.groupings
         if self.architecture == "alphabet":
             return ("alphabet", "character")
         if self.architecture == "style":
@@ -323,6 +401,8 @@ class Experiment(Settings):
     @property
     def class_group(self) -> str:
         """The grouping whose groups are the classes of few-shot tasks."""
+        if self.groupings:
+            return self.groupings[-1]
         return self.group or (
             "person" if self.images == "colour" else "character"
         )

@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
 
 __all__ = [
+    "OWN_IMAGES",
     "check_unseen",
     "load_data",
     "sees_test_classes",
     "tell_of_other_classes",
+    "tell_what_was_found",
 ]
+
+
+OWN_IMAGES = ("folder", "table")
 
 
 def load_data(
@@ -48,6 +53,43 @@ def load_data(
     return spec.load(data_dir)
 
 
+def tell_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
+    """Prints how many images and classes there are of a user's own.
+
+    Args:
+        experiment: The experiment. Nothing is printed of other data sets.
+        splits: Its data.
+    """
+    if experiment.dataset not in OWN_IMAGES:
+        return
+    import numpy as np
+
+    held_out, group = experiment.groups[0], splits.group
+    parts = {"train": splits.train}
+    if splits.validation is not None and not experiment.final:
+        parts |= {"validation": splits.validation, "test": splits.test}
+    sizes = np.concatenate(
+        [
+            np.unique(part.labels[group], return_counts=True)[1]
+            for part in parts.values()
+        ]
+    )
+    split = ", ".join(
+        f"{len(part.group_ids(held_out))} {name}"
+        for name, part in parts.items()
+    )
+    within = "" if held_out == group else f" by {held_out}"
+    low, high = sizes.min(), sizes.max()
+    each = f"{low}" if low == high else f"{low} to {high}"
+    level = float(np.mean(splits.train.load().images)) / 255
+    print(
+        f"Found {sum(map(len, parts.values()))} images in {len(sizes)} classes "
+        f"({each} each): {split}{within}; "
+        f"mean {'ink' if splits.ink else 'brightness'} {level:.2f}.",
+        flush=True,
+    )
+
+
 def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
     from vhe_tf.data import datasets
 
@@ -70,9 +112,11 @@ def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
         config = _given(experiment, ["dataset", *names])
     else:
         names = ["split", "images", "invert", "image_size", "num_levels"]
-        names.append("seed")
+        names += ["shares", "final", "seed"]
         config = _given(experiment, ["dataset", *names])
-        if experiment.dataset in ("folder", "records"):
+        if experiment.dataset in OWN_IMAGES:
+            config["groupings"] = experiment.groups
+        elif experiment.dataset == "records":
             config["group"] = experiment.class_group
     return datasets.from_config(config | where)
 
@@ -152,7 +196,7 @@ def tell_of_other_classes(
         classes: String. The checksum of the classes of the data.
     """
     record = record_of(model)
-    if record is None or experiment.dataset not in ("folder", "records"):
+    if record is None or experiment.dataset not in (*OWN_IMAGES, "records"):
         return
     same = record.experiment.dataset == experiment.dataset
     if same and record.classes not in (None, classes):

@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator
 
 from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.settings import flag_name
 
 __all__ = ["failures_end_quietly", "mistakes_end_quietly", "quiet"]
 
-_SETTINGS = [field.name for field in dataclasses.fields(Experiment)]
-_QUOTED = re.compile(rf"`({'|'.join(_SETTINGS)}|data_dir|skip_corrupt)`")
+_FLAGS = {
+    field.name: flag_name(field) for field in dataclasses.fields(Experiment)
+} | {"data_dir": "data_dir", "skip_corrupt": "skip_corrupt"}
+_QUOTED = re.compile(rf"`({'|'.join(_FLAGS)})`")
 
 
 @contextlib.contextmanager
@@ -25,7 +28,7 @@ def mistakes_end_quietly() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        text = _QUOTED.sub(r"--\1", str(error))
+        text = _QUOTED.sub(lambda m: f"--{_FLAGS[m[1]]}", str(error))
         raise SystemExit(f"error: {text}") from error
 
 

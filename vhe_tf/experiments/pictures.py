@@ -78,14 +78,17 @@ def _levels(experiment: Experiment, splits: "DataSplits") -> "Draw":
     from vhe_tf import visualization
     from vhe_tf.evaluation import TaskDesign
     from vhe_tf.evaluation import few_shot_tasks
+    from vhe_tf.evaluation import tasks
 
     alphabet, character = experiment.groups
     num_alphabets = len(splits.test.group_ids(alphabet))
+    # Small alphabets leave fewer.
+    most = tasks.most_shots(splits.test, alphabet, spread=character)
     [task] = few_shot_tasks(
         splits.test,
         TaskDesign(
             num_ways=min(_ALPHABETS, num_alphabets),
-            num_shots=_SHOTS,
+            num_shots=max(1, min(_SHOTS, most)),
             spread=character,
         ),
         group=alphabet,

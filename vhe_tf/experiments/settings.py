@@ -18,7 +18,14 @@ from typing import Self
 
 from absl import flags
 
-__all__ = ["Settings", "add_flags", "parse", "read_flags", "setting"]
+__all__ = [
+    "Settings",
+    "add_flags",
+    "flag_name",
+    "parse",
+    "read_flags",
+    "setting",
+]
 
 
 class _Kind(NamedTuple):
@@ -104,6 +111,7 @@ def setting(
     kind: str = "string",
     choices: Sequence[str] = (),
     least: float | None = None,
+    flag: str | None = None,
 ) -> Any:
     """Returns a field of `Settings`.
 
@@ -116,6 +124,7 @@ def setting(
             `"string"`.
         choices: Strings that are allowed. Defaults to any.
         least: Number. The smallest value allowed. Defaults to any.
+        flag: String. The name of its flag. Defaults to that of the field.
     """
     return dataclasses.field(
         default=default,
@@ -124,6 +133,7 @@ def setting(
             "kind": kind,
             "choices": tuple(choices),
             "least": least,
+            "flag": flag,
         },
     )
 
@@ -197,6 +207,11 @@ class Settings:
         return cls(**values)
 
 
+def flag_name(field: dataclasses.Field[Any]) -> str:
+    """Returns the name of the flag of a field."""
+    return field.metadata["flag"] or field.name
+
+
 def add_flags(
     values: flags.FlagValues,
     settings: type[Settings],
@@ -222,7 +237,7 @@ def add_flags(
         default = None if overrides or required else field.default
         _define(values, field, default, title)
         if required and not overrides:
-            flags.mark_flag_as_required(field.name, flag_values=values)
+            flags.mark_flag_as_required(flag_name(field), flag_values=values)
 
 
 def _define(
@@ -231,25 +246,26 @@ def _define(
     default: Any,
     title: str,
 ) -> None:
+    name = flag_name(field)
     kind = field.metadata["kind"]
     description = field.metadata["description"]
     options: dict[str, Any] = {"flag_values": values, "module_name": title}
     if field.metadata["choices"]:
         flags.DEFINE_enum(
-            field.name,
+            name,
             default,
             list(field.metadata["choices"]),
             description,
             **options,
         )
     elif kind == "boolean":
-        flags.DEFINE_bool(field.name, default, description, **options)
+        flags.DEFINE_bool(name, default, description, **options)
     elif kind in ("integer", "float"):
         define = (
             flags.DEFINE_integer if kind == "integer" else flags.DEFINE_float
         )
         define(
-            field.name,
+            name,
             default,
             description,
             lower_bound=field.metadata["least"],
@@ -257,7 +273,7 @@ def _define(
         )
     else:
         text = None if default is None else _KINDS[kind].write(default)
-        flags.DEFINE_string(field.name, text, description, **options)
+        flags.DEFINE_string(name, text, description, **options)
 
 
 def read_flags(
@@ -283,7 +299,8 @@ def read_flags(
     for field in dataclasses.fields(settings):
         if names is not None and field.name not in names:
             continue
-        value = values[field.name].value if field.name in values else None
+        flag = flag_name(field)
+        value = values[flag].value if flag in values else None
         if value is None:
             continue
         kind = _KINDS[field.metadata["kind"]]
@@ -292,7 +309,7 @@ def read_flags(
                 value = kind.read(value)
             except ValueError:
                 raise ValueError(
-                    f"`{field.name}` must be {kind.name}. Received: {value!r}."
+                    f"--{flag} must be {kind.name}. Received: {value!r}."
                 ) from None
         found[field.name] = value
     return found

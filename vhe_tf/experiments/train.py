@@ -1,7 +1,26 @@
 """Trains, evaluates and pictures an experiment.
 
+    vhe-tf train --images=DIR
+    vhe-tf train --labels=labels.csv --groupings=alphabet,character
     vhe-tf train quickstart
     vhe-tf train omniglot_pixel_cnn_small --data_dir=DIR --epochs=30
+
+Your own images: DIR has a folder per class, and labels.csv a row per image. By
+default training starts from the shipped model nearest to them (--init).
+
+Advice for your own images:
+  letters           --symmetries=1, the default: a mirrored letter may be
+                    another one. For signs without a direction 8 makes eight
+                    classes of each, which helps where there are few.
+  up to thousands   the default, --architecture=pixel_cnn: crisp samples
+  of images
+  more, or longer   --size=large on a GPU
+  quick, blurred    --architecture=deconvolutional --batch_size=32
+  photographs       vhe-tf train own_photographs --images=DIR; many thousands
+                    of images, and a GPU
+  how long          the default is some ten minutes on two cores; with
+                    --init=none, or ten thousands of images, four times
+                    --epochs. Stop when the validation ELBO falls.
 
 NAME is an experiment of the registry; flags override its settings. A run that
 was interrupted resumes if the same command is started again, and ends with the
@@ -28,6 +47,7 @@ from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import failures_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.own_images import OwnImages
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
@@ -127,6 +147,7 @@ def read(
         SystemExit: If `--help` is given, or an argument is invalid.
     """
     values = flags.FlagValues()
+    settings.add_flags(values, OwnImages, title="Your own images")
     settings.add_flags(values, Machine, title="Run")
     add_experiment_flags(values, default=default)
     settings.add_flags(
@@ -134,10 +155,23 @@ def read(
     )
     words = settings.parse(argv, values, usage=usage)
     with mistakes_end_quietly():
-        name, experiment = chosen_experiment(values, words, default=default)
+        own = OwnImages(**settings.read_flags(values, OwnImages))
+        name, experiment = chosen_experiment(
+            values,
+            words,
+            default="own_images" if own.path else default,
+            own=own,
+        )
         machine = Machine(**settings.read_flags(values, Machine))
+        if own.path:
+            if machine.data_dir:
+                raise ValueError(
+                    "--images and --labels say where the data are; leave "
+                    f"--data_dir out. Received: --data_dir={machine.data_dir}."
+                )
+            machine = dataclasses.replace(machine, data_dir=own.path)
         if machine.run_dir is None:
-            if name == default:
+            if name == default and not own.path:
                 raise ValueError(
                     "--run_dir is required: the folder of the run, made if "
                     "missing."
@@ -177,6 +211,7 @@ def chosen_experiment(
     words: Sequence[str],
     *,
     default: str | None = None,
+    own: OwnImages | None = None,
 ) -> tuple[str, Experiment]:
     """Returns the experiment of a command line, and its name.
 
@@ -184,6 +219,7 @@ def chosen_experiment(
         values: The parsed flags.
         words: Strings. The other arguments, among them maybe the name.
         default: String. The name if there is none. Defaults to none.
+        own: The user's own images, if they are used. Defaults to none.
 
     Raises:
         ValueError: If there is not one name, or a setting is invalid.
@@ -197,6 +233,8 @@ def chosen_experiment(
             f"them. Received: {[*words]}."
         )
     given = settings.read_flags(values, Experiment)
+    if own and own.path:
+        given = own.experiment_settings(given)
     return name, override(get(name), **given)
 
 
@@ -264,6 +302,7 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
         skip_corrupt=arguments.machine.skip_corrupt,
     )
     run.check_classes(splits.groups_checksum())
+    data.tell_what_was_found(arguments.experiment, splits)
     return splits
 
 

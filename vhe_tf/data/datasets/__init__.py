@@ -11,6 +11,7 @@ from typing import Any
 from vhe_tf.data.datasets.folder import Folder
 from vhe_tf.data.datasets.glyphs import Glyphs
 from vhe_tf.data.datasets.omniglot import Omniglot
+from vhe_tf.data.datasets.own_images import Table
 from vhe_tf.data.datasets.records import Records
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
@@ -28,6 +29,7 @@ __all__ = [
     "Omniglot",
     "Records",
     "Styles",
+    "Table",
     "YouTubeFaces",
     "from_config",
     "hold_out_groups",
@@ -36,7 +38,15 @@ __all__ = [
 
 DATASETS: dict[str, type[DatasetSpec]] = {
     spec.name: spec
-    for spec in (Omniglot, Glyphs, Styles, Folder, Records, YouTubeFaces)
+    for spec in (
+        Omniglot,
+        Glyphs,
+        Styles,
+        Folder,
+        Table,
+        Records,
+        YouTubeFaces,
+    )
 }
 
 

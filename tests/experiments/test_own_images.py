@@ -1,0 +1,205 @@
+import csv
+
+import numpy as np
+import pytest
+
+import vhe_tf
+from tests.conftest import tiny_sizes
+from tests.experiments.conftest import SHORT
+from tests.experiments.conftest import commanded
+from tests.experiments.conftest import failure_of
+from tests.experiments.conftest import json_of
+from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import data
+from vhe_tf.experiments import train
+
+
+def _read(*words):
+    return train.read(["train", *map(str, words)], usage="Trains.")
+
+
+@pytest.fixture(scope="module")
+def table(image_folder, tmp_path_factory):
+    """A table of 15 characters in 5 alphabets, and their columns."""
+
+    def write(*columns):
+        path = tmp_path_factory.mktemp("tables") / "labels.csv"
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["image", *columns])
+            for image in sorted(image_folder.glob("*/[0-5].png")):
+                character = image.parent.name
+                alphabet = f"alphabet{int(character[-2:]) // 3}"
+                known = {"character": character, "alphabet": alphabet}
+                rows.writerow([image, *(known[name] for name in columns)])
+        return path
+
+    return write
+
+
+def test_a_folder_of_images_is_enough(image_folder):
+    arguments = _read(f"--images={image_folder}")
+    assert arguments.experiment == Experiment(
+        **vhe_tf.experiments.get("own_images").to_json()
+    )
+    assert arguments.experiment.init == "nearest"
+    assert arguments.machine.data_dir == str(image_folder)
+    assert arguments.run_dir == "runs/own_images"
+
+
+def test_photographs_are_named(image_folder):
+    arguments = _read("own_photographs", f"--images={image_folder}")
+    assert arguments.experiment.images == "colour"
+    assert arguments.experiment.dataset == "folder"
+
+
+def test_a_table_of_one_column_is_enough(table):
+    arguments = _read(f"--labels={table('character')}")
+    assert arguments.experiment.dataset == "table"
+    assert arguments.experiment.groups == ("character",)
+    assert arguments.experiment.architecture == "pixel_cnn"
+
+
+def test_two_groupings_are_a_hierarchy(table):
+    path = table("character", "alphabet")
+    arguments = _read(f"--labels={path}", "--groupings=alphabet,character")
+    experiment = arguments.experiment
+    assert experiment.groups == ("alphabet", "character")
+    assert experiment.class_group == "character"
+    assert experiment.architecture == "alphabet"
+    one = _read(f"--labels={path}", "--groupings=alphabet").experiment
+    assert one.groups == ("alphabet",)
+
+
+def test_mistakes_in_the_flags_are_explained(image_folder, table):
+    path = table("character", "alphabet")
+    for words, message in (
+        (["--images=nowhere"], "Received: --images=nowhere"),
+        (["--images=grey"], "--pixels tells"),
+        (["--labels=nowhere.csv"], "Received: --labels=nowhere.csv"),
+        ([f"--labels={path}"], "columns ['image', 'character', 'alphabet']"),
+        (
+            [f"--images={image_folder}", f"--labels={path}"],
+            "Give either --images or --labels",
+        ),
+        ([f"--images={image_folder}", "--data_dir=x"], "--data_dir=x"),
+        (
+            [f"--images={image_folder}", "--shares=60,20,10"],
+            "Received: shares=(60, 20, 10)",
+        ),
+        (
+            [f"--images={image_folder}", "--groupings=a,b,c"],
+            "Received: groupings=('a', 'b', 'c')",
+        ),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            _read(*words)
+        assert message in stop.value.code
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "found"),
+    [
+        ({}, (9, 3, 3), "9 train, 3 validation, 3 test; mean ink 0.1"),
+        (
+            {"shares": (40, 20, 40)},
+            (6, 3, 6),
+            "6 train, 3 validation, 6 test; mean ink 0.1",
+        ),
+        ({"final": True}, (15, 15, 15), "15 train; mean ink 0.1"),
+    ],
+)
+def test_what_was_found_is_printed(
+    settings, sizes, found, image_folder, capsys
+):
+    experiment = Experiment(dataset="folder", **settings)
+    splits = data.load_data(experiment, data_dir=str(image_folder))
+    data.tell_what_was_found(experiment, splits)
+    parts = (splits.train, splits.validation, splits.test)
+    assert tuple(len(part.group_ids("character")) for part in parts) == sizes
+    line = capsys.readouterr().out
+    assert line.startswith("Found 210 images in 15 classes (14 each): ")
+    assert found in line
+    assert bool(splits.caveat) == experiment.final
+    classes = [set(part.group_ids("character")) for part in parts]
+    if not experiment.final:
+        assert not set.intersection(classes[0], classes[1] | classes[2])
+        assert not classes[1] & classes[2]
+
+
+def test_training_on_all_classes_is_known_to_see_those_of_a_test():
+    experiment = Experiment(dataset="folder")
+    others = [
+        ({}, False),
+        ({"final": True}, True),
+        ({"seed": 1}, True),
+        ({"shares": (40, 20, 40)}, True),
+    ]
+    for settings, sees in others:
+        trained = Experiment(dataset="folder", **settings)
+        assert data.sees_test_classes(trained, experiment) == sees
+
+
+def test_few_classes_are_told_of(image_folder, tmp_path):
+    for index in range(3):
+        (tmp_path / f"class{index}").symlink_to(
+            image_folder / f"class{index:02d}"
+        )
+    few = Experiment(dataset="folder")
+    with pytest.raises(ValueError, match=r"`final` trains on all.*Received: 3"):
+        data.load_data(few, data_dir=str(tmp_path))
+    all_of_them = Experiment(dataset="folder", final=True)
+    splits = data.load_data(all_of_them, data_dir=str(tmp_path))
+    assert len(splits.train.group_ids("character")) == 3
+
+
+def test_an_unknown_column_is_told_of(table):
+    experiment = Experiment(dataset="table", groupings=("drawer",))
+    with pytest.raises(ValueError, match=r"among \['alphabet'\].*drawer"):
+        data.load_data(experiment, data_dir=str(table("alphabet")))
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_hierarchy_of_a_table_trains(table, tmp_path):
+    text = commanded(
+        "train",
+        f"--labels={table('alphabet', 'character')}",
+        "--groupings=alphabet,character",
+        f"--run_dir={tmp_path}",
+        "--support_size=1-2",
+        "--batch_size=4",
+        "--epochs=1",
+        "--steps_per_epoch=2",
+        *SHORT,
+    )
+    assert "by alphabet; mean ink" in text
+    assert "Initial weights: random. No shipped model" in text
+    model = vhe_tf.load_model(tmp_path / "best.keras")
+    names = [latent.name for latent in model.latents]
+    assert names == ["alphabet", "character", "element"]
+    settings = json_of(tmp_path / "config.json")["experiment"]
+    assert settings["groupings"] == ["alphabet", "character"]
+
+
+def test_from_an_array_to_samples():
+    rng = np.random.default_rng(0)
+    images = np.uint8(255 * (rng.random((24, 28, 28, 1)) < 0.1))
+    names = [f"class {i // 4}" for i in range(24)]
+    with tiny_sizes():
+        model = vhe_tf.deconvolutional_vhe("small", image_shape=(28, 28, 1))
+    # As in docs/own_images.md, which starts from a shipped model.
+    data = vhe_tf.data.from_columns(images, {"character": names})
+    episodes = vhe_tf.data.Episodes.for_model(
+        model, data, batch_size=2, support_size=(1, 3)
+    )
+    model.compile(vhe_tf.optimizers.AveragingAdam(1e-3))
+    model.fit(episodes, epochs=1, steps_per_epoch=1, verbose=0)
+    support = {"character": images[None, :2] / np.float32(255)}
+    samples = model.sample(support, seed=(0, 0))
+    assert samples.shape == (1, 28, 28, 1)
+
+
+def test_own_images_do_not_start_experiments_of_others(image_folder):
+    said = failure_of("train", "omniglot", "dance", f"--images={image_folder}")
+    assert "Name one experiment" in said
