@@ -3,6 +3,8 @@
 import sys
 
 from vhe_tf.experiments import evaluate
+from vhe_tf.experiments.endings import interrupts_end_quietly
 
 if __name__ == "__main__":
-    evaluate.main(sys.argv)
+    with interrupts_end_quietly():
+        evaluate.main(sys.argv)

@@ -3,6 +3,8 @@
 import sys
 
 from vhe_tf.experiments import export
+from vhe_tf.experiments.endings import interrupts_end_quietly
 
 if __name__ == "__main__":
-    export.main(sys.argv)
+    with interrupts_end_quietly():
+        export.main(sys.argv)

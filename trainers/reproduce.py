@@ -3,6 +3,8 @@
 import sys
 
 from vhe_tf.experiments import reproduce
+from vhe_tf.experiments.endings import interrupts_end_quietly
 
 if __name__ == "__main__":
-    reproduce.main(sys.argv)
+    with interrupts_end_quietly():
+        reproduce.main(sys.argv)

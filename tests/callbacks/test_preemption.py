@@ -149,18 +149,19 @@ def test_a_write_goes_on_after_a_request():
 
 
 @pytest.mark.integration
-def test_before_and_after_training_a_request_ends_the_program():
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_before_and_after_training_a_request_ends_the_program(number):
     program = (
         "import os, signal, time\n"
         "from vhe_tf.callbacks import Preemption, stop_at_once\n"
         "stop_at_once()\n"
         "stop = Preemption()\n"
         "stop.open()\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"os.kill(os.getpid(), signal.{number})\n"
         "print('asked', stop.requested, flush=True)\n"
         "stop.close()\n"
         "try:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"    os.kill(os.getpid(), signal.{number})\n"
         "    time.sleep(60)\n"
         "finally:\n"
         "    print('removed what was half written')\n"

@@ -1,7 +1,11 @@
 import json
+import os
 import pathlib
 import shutil
+import signal
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -708,3 +712,28 @@ def test_the_document_is_that_of_the_kept_results():
     kept = (ROOT / "docs" / "results" / "provenance.md").read_text("utf-8")
     assert render.render(results, pictures) == kept
     assert str(ROOT) not in kept
+
+
+def test_ctrl_c_lets_a_command_save_its_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    program = (
+        "import signal, time\n"
+        "def save(*_):\n"
+        "    print('saved', flush=True)\n"
+        "    raise SystemExit(0)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    log = tmp_path / "run.log"
+
+    def interrupt():
+        while not log.exists() or "begun\n" not in log.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.execute([sys.executable, "-c", program], log)
+    assert log.read_text().endswith("begun\nsaved\n")
+    assert "    saved\n" in capsys.readouterr().out

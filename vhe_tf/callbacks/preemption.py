@@ -14,7 +14,7 @@ __all__ = ["Preemption", "stop_at_once"]
 
 
 def stop_at_once() -> None:
-    """Makes SIGTERM end the program with status 0 from now on.
+    """Makes SIGTERM and Ctrl-C end the program with status 0 from now on.
 
     For what comes before and after training, and is done again by the same
     command. Call it in the main thread.
@@ -26,7 +26,8 @@ def stop_at_once() -> None:
             os.write(1, b"\nStopped on request. The same command resumes.\n")
         raise SystemExit(0)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 class Preemption(keras.callbacks.Callback):

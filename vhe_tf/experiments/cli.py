@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from vhe_tf.experiments.endings import interrupts_end_quietly
+
 __all__ = ["COMMANDS", "main"]
 
 # What each command is, and the module whose `main` runs it.
@@ -35,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     program, *arguments = sys.argv if argv is None else argv
     if arguments and arguments[0] in COMMANDS:
         _, module = COMMANDS[arguments[0]]
-        command = importlib.import_module(f"vhe_tf.experiments.{module}")
-        command.main([f"{program} {arguments[0]}", *arguments[1:]])
+        with interrupts_end_quietly():
+            command = importlib.import_module(f"vhe_tf.experiments.{module}")
+            command.main([f"{program} {arguments[0]}", *arguments[1:]])
         return
     print("Usage: vhe-tf COMMAND [ARGUMENTS]; vhe-tf COMMAND --help\n")
     for name, (meaning, _) in COMMANDS.items():

@@ -4,12 +4,21 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Iterator
 
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.settings import flag_name
 
-__all__ = ["failures_end_quietly", "mistakes_end_quietly", "quiet"]
+__all__ = [
+    "failures_end_quietly",
+    "interrupts_end_quietly",
+    "mistakes_end_quietly",
+    "quiet",
+]
+
+# What a shell expects of a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 _FLAGS = {
     field.name: flag_name(field) for field in dataclasses.fields(Experiment)
@@ -53,6 +62,16 @@ def failures_end_quietly() -> Iterator[None]:
         atomic_io.NotWrittenError,
     ) as error:
         raise SystemExit(f"error: {error}") from error
+
+
+@contextlib.contextmanager
+def interrupts_end_quietly() -> Iterator[None]:
+    """Ends the program with one line at Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("\nInterrupted. No file is left half written.", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from error
 
 
 def quiet() -> None:

@@ -29,6 +29,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import TextIO
 
 from absl import flags
 
@@ -441,16 +442,29 @@ def execute(command: Sequence[str], log: pathlib.Path) -> None:
         ) as process,
     ):
         file.write(f"$ {shlex.join(command)}\n")
-        for line in process.stdout or ():
-            file.write(line)
-            file.flush()
-            last.append(line.rstrip())
-            print(f"    {line}", end="", flush=True)
+        try:
+            _relay(process, file, last=last)
+        except KeyboardInterrupt:
+            # It saves its work, if it trains.
+            process.terminate()
+            _relay(process, file, last=last)
+            raise
     if process.returncode:
         raise RowError(
             f"vhe-tf {command[3]} ended with status {process.returncode}. Its "
             f"log, {results.relative(log)}, ends:\n    " + "\n    ".join(last)
         )
+
+
+def _relay(
+    process: "subprocess.Popen[str]", file: TextIO, *, last: deque[str]
+) -> None:
+    """Shows what a process says, and keeps it."""
+    for line in process.stdout or ():
+        file.write(line)
+        file.flush()
+        last.append(line.rstrip())
+        print(f"    {line}", end="", flush=True)
 
 
 def _readable(command: Sequence[str]) -> str:
