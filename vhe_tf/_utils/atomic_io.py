@@ -124,13 +124,16 @@ def plainly_named(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield link
 
 
-def check_room(folder: pathlib.Path, size: int) -> None:
+def check_room(folder: pathlib.Path, size: int = 1) -> None:
     """Raises a NotWrittenError where a folder has no room for so many bytes.
+
+    Or where it must not be written to. It is made where missing.
 
     For TensorBoard's event files: their writer says nothing of the first
     record that does not fit, and none after a torn one can be read.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:

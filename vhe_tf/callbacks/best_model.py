@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 from vhe_tf import distribute
+from vhe_tf._utils import atomic_io
 from vhe_tf.errors import NonFiniteLossError
+from vhe_tf.models.loading import check_saveable
 from vhe_tf.models.loading import save_model
 from vhe_tf.optimizers import ema_weights
 
@@ -34,7 +36,10 @@ class BestModel(keras.callbacks.Callback):
     Raises:
         NonFiniteLossError: By `fit`, if the metric is NaN.
         NotWrittenError: By `fit`, if the file cannot be written.
-        ValueError: By `fit`, if the logs lack the metric.
+        ValueError: By `fit`, if the logs lack the metric; before the first
+            step, if a layer of the model cannot be saved and loaded again: a
+            layer of your own needs `get_config`, and its class
+            `@keras.saving.register_keras_serializable()`.
 
     Example:
     >>> import pathlib
@@ -68,6 +73,11 @@ class BestModel(keras.callbacks.Callback):
         """Restores what `get_state` returned."""
         self.best = -np.inf if state is None else state
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        if distribute.is_chief(self.model.distribute_strategy):
+            check_saveable(self.model)
+            atomic_io.check_room(self.path.parent)
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not distribute.is_chief(self.model.distribute_strategy):
             return
@@ -85,7 +95,6 @@ class BestModel(keras.callbacks.Callback):
             )
         if value <= self.best:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with ema_weights(self.model):
             save_model(self.model, self.path)
         self.best = value

@@ -102,6 +102,7 @@ class ExactResume(keras.callbacks.Callback):
 
     Raises:
         NonFiniteLossError: By `fit`, if loss or weights are not finite.
+        NotWrittenError: By `fit`, if it cannot write to the folder.
         RunError: By `fit`, if another process trains in the folder, none of
             its checkpoints can be read, or it has begun more epochs than are
             asked for.
@@ -281,7 +282,9 @@ class ExactResume(keras.callbacks.Callback):
         }
         rate = self.model.optimizer.learning_rate
         if isinstance(rate, keras.Variable):  # no schedule
-            self._end.values["learning_rate"] = float(rate)
+            self._end.values["learning_rate"] = float(
+                keras.ops.convert_to_numpy(rate)
+            )
         if self.model.stop_training:
             self.save()  # it may be within an epoch
             self._end.values["ended"] = self.params["epochs"]
@@ -295,7 +298,7 @@ class ExactResume(keras.callbacks.Callback):
             return pathlib.Path(
                 self._open.enter_context(tempfile.TemporaryDirectory())
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_io.check_room(self.folder)
         self._open.enter_context(alone_in(self.folder))
         CheckpointFolder(self.folder).remove_leftovers()
         return self.folder

@@ -14,6 +14,7 @@ import tensorflow as tf
 from vhe_tf import distribute
 from vhe_tf import visualization
 from vhe_tf._utils import atomic_io
+from vhe_tf.callbacks.scalars import EventFile
 from vhe_tf.callbacks.scalars import steps_taken
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
@@ -161,24 +162,24 @@ class ImageGrids(keras.callbacks.Callback):
         self.draw = draw
         self.every = every
         self.ink = ink
-        self._writer: Any = None
+        self._file = EventFile(self.folder, suffix=".pictures")
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if distribute.is_chief(self.model.distribute_strategy):
+            atomic_io.check_room(self.folder)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if (epoch + 1) % self.every:
             return
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(
-                str(self.folder), filename_suffix=".pictures"
-            )
         with ema_weights(self.model):
             grids = self.draw(self.model)
         # A PNG is hardly larger than its pixels.
         size = 2 * sum(grid.size for grid in grids.values())
-        atomic_io.check_room(self.folder, size)
-        with self._writer.as_default(), tf.summary.record_if(True):
+        writer = self._file.writer(size)
+        with writer.as_default(), tf.summary.record_if(True):
             visualization.write_summaries(
                 grids, step=steps_taken(self, epoch), ink=self.ink
             )
-        self._writer.flush()
+        writer.flush()

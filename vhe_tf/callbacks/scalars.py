@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,59 @@ from tensorboard.plugins.hparams import api as hparams
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
 
-__all__ = ["Scalars", "steps_taken"]
+__all__ = ["EventFile", "Scalars", "steps_taken"]
 
 # Bytes that the scalars of an epoch do not reach.
 _SCALARS_SIZE = 2**16
+
+
+class EventFile:
+    """An event file of TensorBoard, made again if somebody deletes it.
+
+    Args:
+        folder: Path. Made if missing.
+        suffix: String. The end of the file's name. Defaults to none.
+        begin: Callable. Writes what each file begins with. Defaults to nothing.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        suffix: str = "",
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self.suffix = suffix
+        self.begin = begin
+        self._writer: Any = None
+        self._files: set[pathlib.Path] = set()
+
+    def writer(self, size: int) -> Any:
+        """Returns the writer, if there is room for so many bytes.
+
+        Raises:
+            NotWrittenError: If there is none, or the folder is read-only.
+        """
+        atomic_io.check_room(self.folder, size)
+        if self._writer and not any(path.exists() for path in self._files):
+            print(
+                f"The event files in {self.folder} were deleted while a run "
+                "wrote to them: earlier values are lost. The run continues "
+                "with a new file.",
+                flush=True,
+            )
+            self._writer = None
+        if self._writer is None:
+            earlier = set(self.folder.glob("events.*"))
+            self._writer = tf.summary.create_file_writer(
+                str(self.folder), filename_suffix=self.suffix
+            )
+            with self._writer.as_default(), tf.summary.record_if(True):
+                self.begin()
+            self._writer.flush()
+            self._files = set(self.folder.glob("events.*")) - earlier
+        return self._writer
 
 
 class Scalars(keras.callbacks.Callback):
@@ -31,7 +81,7 @@ class Scalars(keras.callbacks.Callback):
             Defaults to none.
 
     Raises:
-        NotWrittenError: By `fit`, if the disk is full.
+        NotWrittenError: By `fit`, if the disk is full or the folder read-only.
 
     Example:
     >>> import tempfile
@@ -55,15 +105,16 @@ class Scalars(keras.callbacks.Callback):
         super().__init__()
         self.folder = pathlib.Path(folder).expanduser()
         self.settings = dict(settings or {})
-        self._writer: Any = None
+        self._file: EventFile | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        self._writer = tf.summary.create_file_writer(str(self.folder))
-        if not self.settings:
-            return
-        with self._writer.as_default():
+        self._file = EventFile(self.folder, begin=self._write_settings)
+        self._file.writer(_SCALARS_SIZE)
+
+    def _write_settings(self) -> None:
+        if self.settings:
             hparams.hparams(
                 {
                     name: value
@@ -74,17 +125,17 @@ class Scalars(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self._writer is None:
+        if self._file is None:
             return
-        atomic_io.check_room(self.folder, _SCALARS_SIZE)
+        writer = self._file.writer(_SCALARS_SIZE)
         step = steps_taken(self, epoch)
         # Keras' own callback leaves `record_if` set.
-        with self._writer.as_default(), tf.summary.record_if(True):
+        with writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
                 tf.summary.scalar(_tag(name), value, step=step)
             rate = self.model.optimizer.learning_rate
             tf.summary.scalar("train/learning_rate", rate, step=step)
-        self._writer.flush()
+        writer.flush()
 
 
 def _tag(name: str) -> str:

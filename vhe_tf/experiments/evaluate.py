@@ -189,6 +189,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     quiet()
     import vhe_tf
     from vhe_tf import distribute
+    from vhe_tf._utils import atomic_io
     from vhe_tf.data.datasets import omniglot
     from vhe_tf.evaluation import summary_lines
     from vhe_tf.evaluation import tasks
@@ -217,7 +218,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         episodes = training_episodes(
             measuring, model, experiment=experiment, splits=splits
         )
-        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_io.check_room(out.parent)
     with failures_end_quietly():
         report = _measure(
             measuring,

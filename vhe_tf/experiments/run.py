@@ -210,12 +210,17 @@ class Run:
         """Keeps other processes from training in the folder.
 
         Raises:
+            NotWrittenError: If a folder of the run cannot be written to.
             RunError: If another process does.
         """
-        # Imports TensorFlow.
+        # These import TensorFlow.
+        from vhe_tf._utils import atomic_io
         from vhe_tf.callbacks._checkpoint_folder import alone_in
 
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        atomic_io.check_room(self.checkpoints)
+        for folder in (self.folder, self.tensorboard, self.pictures):
+            if folder.exists():
+                atomic_io.check_room(folder)
         # That of `ExactResume`.
         with alone_in(self.checkpoints):
             yield

@@ -1,5 +1,6 @@
 """Saving models, and loading them again."""
 
+import json
 import pathlib
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from vhe_tf.models.presets import PRESETS
 from vhe_tf.models.presets import model_path
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["check_saveable", "load_model", "save_model"]
 
 # What Keras lets through from a file with a flipped byte, a part missing or an
 # unknown class in it.
@@ -63,6 +64,34 @@ def load_model(path: str | pathlib.Path) -> VHE:
     return model
 
 
+def check_saveable(model: keras.Model) -> None:
+    """Checks that layers of other modules can be saved and loaded again.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: If one cannot. The message names its class.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        kind = type(layer)
+        if kind.__module__.partition(".")[0] in ("keras", "vhe_tf"):
+            continue
+        try:
+            saved = keras.saving.serialize_keras_object(layer)
+            keras.saving.deserialize_keras_object(json.loads(json.dumps(saved)))
+        # Whatever its constructor or `get_config` may raise.
+        except Exception as error:
+            raise ValueError(
+                f"The layer {kind.__name__} cannot be saved and loaded again. "
+                "Define its `get_config` with all arguments of its "
+                "constructor, and register the class by "
+                "`@keras.saving.register_keras_serializable()`. Received: "
+                f"{kind.__module__}.{kind.__qualname__}, which raises "
+                f"{type(error).__name__}."
+            ) from error
+
+
 def save_model(model: VHE, path: str | pathlib.Path) -> None:
     """Saves a model as a `.keras` file, atomically.
 
@@ -74,7 +103,9 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
 
     Raises:
         NotWrittenError: If it cannot be written. No partial file remains.
+        ValueError: If a layer cannot be saved and loaded again.
     """
+    check_saveable(model)
     bare = VHE.from_config(model.get_config())
     bare.set_weights(model.get_weights())
     with atomic_io.beside(pathlib.Path(path)) as partial:

@@ -39,6 +39,9 @@ __all__ = ["VHE"]
 class VHE(LatentVariableModel):
     """A hierarchical Bayesian model of grouped images (Section 3).
 
+    To save a model with layers of your own, define their `get_config` and
+    register their classes by `@keras.saving.register_keras_serializable()`.
+
     Args:
         latents: Sequence of `Latent`s, in any order. Sorted parents first.
         likelihood: Keras layer. `likelihood(**latents)` returns the
