@@ -53,6 +53,7 @@ setuptools.setup(
             "CITATIONS.bib",
             "TAGS.txt",
         ],
+        "vhe_tf.evaluation": ["critics/*.npz"],
         "vhe_tf.serving": ["demo/*"],
     },
     entry_points={

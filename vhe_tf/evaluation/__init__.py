@@ -2,6 +2,10 @@
 
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
+from vhe_tf.evaluation.drawing_critics import DrawingCritic
+from vhe_tf.evaluation.drawing_critics import DrawingCritics
+from vhe_tf.evaluation.drawings import Drawings
+from vhe_tf.evaluation.drawings import drawing_classes
 from vhe_tf.evaluation.elbo import Elbo
 from vhe_tf.evaluation.elbo import TrainingKL
 from vhe_tf.evaluation.evaluators import ConditionalLikelihood
@@ -31,6 +35,9 @@ from vhe_tf.evaluation.tasks import few_shot_tasks
 __all__ = [
     "ClassScorer",
     "ConditionalLikelihood",
+    "DrawingCritic",
+    "DrawingCritics",
+    "Drawings",
     "Elbo",
     "EvaluationSettings",
     "Evaluator",
@@ -48,6 +55,7 @@ __all__ = [
     "TaskDesign",
     "TrainingKL",
     "conditional_nll",
+    "drawing_classes",
     "evaluate",
     "few_shot_accuracy",
     "few_shot_tasks",

@@ -30,7 +30,8 @@ class Measurement:
 
     Attributes:
         metric: String. `"accuracy"`, `"elbo"`, `"joint_nll"`,
-            `"conditional_nll"`, `"training_kl"`, `"probe"` or `"transfer"`.
+            `"conditional_nll"`, `"training_kl"`, `"probe"`, `"transfer"` or
+            `"drawings"`.
         mean: Float.
         half_width: Float or None. Half the width of the 95% confidence
             interval of the mean, by the normal approximation. None for a
@@ -45,7 +46,7 @@ class Measurement:
         by: String or None. The grouping whose groups are told apart, if it is
             not the one that the model is evaluated by.
         tasks: String or None. The name of a fixed set of tasks,
-            `"lake_runs"`.
+            `"lake_runs"`; or who draws, see `Drawings`.
         latent: String or None. The group latent that is measured.
         factor: String or None. What a probe reads, or an oracle classifier
             finds in redrawn images.
@@ -119,7 +120,7 @@ class Measurement:
             return name + (f"_{self.tasks}" if self.tasks else "")
         if self.metric == "conditional_nll":
             return f"conditional_nll.{self.shots}shot"
-        parts = (self.metric, self.latent, self.factor)
+        parts = (self.metric, self.latent, self.tasks, self.factor)
         return ".".join(part for part in parts if part)
 
     @property

@@ -25,6 +25,17 @@ __all__ = ["EvaluationSettings", "Report", "evaluate", "summary_lines"]
 # Of classification by the other latents of a model.
 _OTHER_WAYS = (10, 20)
 
+_DRAWING_FACTORS = {
+    "recognizability": ".1%",
+    "diversity": ".3f",
+    "connected": ".1%",
+    "ink": ".4f",
+    "blank": ".1%",
+    "precision": ".1%",
+    "recall": ".1%",
+    "frechet": ".1f",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
@@ -281,6 +292,7 @@ def summary_lines(report: Report) -> list[str]:
     ]
     lines += _probe_lines(found.get("probe", []))
     lines += _transfer_lines(found.get("transfer", []))
+    lines += _drawing_lines(found.get("drawings", []))
     lines += [f"left out: {reason}" for reason in report.left_out]
     if report.caveat:
         lines.append(report.caveat)
@@ -339,6 +351,27 @@ def _transfer_lines(measurements: Sequence[Measurement]) -> list[str]:
         f"the style {form['style_changed']}; another content keeps the style "
         f"{form['style_kept']}",
     ]
+
+
+def _drawing_lines(measurements: Sequence[Measurement]) -> list[str]:
+    by_whom: dict[str | None, dict[str | None, Measurement]] = {}
+    for each in measurements:
+        by_whom.setdefault(each.tasks, {})[each.factor] = each
+    lines = []
+    for name, found in by_whom.items():
+        parts = [
+            f"{factor} {_with_interval(found[factor], form)}"
+            for factor, form in _DRAWING_FACTORS.items()
+            if factor in found
+        ]
+        fifths = [
+            f"{each.mean:.1%}"
+            for factor, each in found.items()
+            if (factor or "").startswith("originality")
+        ]
+        parts += [f"by originality {', '.join(fifths)}"] if fifths else []
+        lines.append(f"drawings, {name}: {'; '.join(parts)}")
+    return lines
 
 
 def _likelihood(measurement: Measurement) -> str:

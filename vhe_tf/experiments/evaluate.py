@@ -32,6 +32,7 @@ from vhe_tf.experiments.settings import setting
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
     from vhe_tf.data.episodes import Episodes
+    from vhe_tf.evaluation import Evaluator
     from vhe_tf.evaluation import Report
     from vhe_tf.models.vhe import VHE
 
@@ -44,6 +45,8 @@ __all__ = [
 
 # The settings of the data that flags may override.
 _DATA = ("dataset", "split", "images", "invert")
+
+_NUM_UNCONDITIONAL = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,32 @@ class Measuring(settings.Settings):
     kl_support_size: int | None = setting(
         None,
         "|D| for that KL, 5 in Table 1. Default: as in the model's run.",
+        kind="integer",
+        least=1,
+    )
+    drawings: bool = setting(
+        False,
+        "Also compare drawings by the model with drawings by people, as two "
+        "networks judge them.",
+        kind="boolean",
+    )
+    num_drawings: int = setting(
+        20, "Drawings of each class.", kind="integer", least=5
+    )
+    critics: str | None = setting(
+        None,
+        "Folder with proto_net.npz and simclr.npz, the networks that judge "
+        "drawings. Default: those of this package.",
+    )
+    guidance: float | None = setting(
+        None,
+        "Guidance of drawings. Default: that of the model.",
+        kind="float",
+        least=0.0,
+    )
+    best_of: int = setting(
+        1,
+        "Samples per drawing, of which the best is kept.",
         kind="integer",
         least=1,
     )
@@ -218,6 +247,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         episodes = training_episodes(
             measuring, model, experiment=experiment, splits=splits
         )
+        more = _drawings(measuring, splits, group=experiment.class_group)
         atomic_io.check_room(out.parent)
     with failures_end_quietly():
         report = _measure(
@@ -226,6 +256,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
             splits,
             group=experiment.class_group,
             episodes=episodes,
+            more=more,
         )
         report = dataclasses.replace(report, model=str(path))
         write_json(out, report.to_json())
@@ -295,6 +326,34 @@ def training_episodes(
     return training
 
 
+def _drawings(
+    measuring: Measuring, splits: "DataSplits", *, group: str
+) -> list["Evaluator"]:
+    """Returns the evaluator of drawings, if it is asked for."""
+    from vhe_tf import evaluation
+
+    if not measuring.drawings:
+        return []
+    has_grouping = measuring.within in splits.test.labels
+    options = {"guidance": measuring.guidance, "best_of": measuring.best_of}
+    return [
+        evaluation.Drawings(
+            evaluation.drawing_classes(
+                splits.test,
+                group=group,
+                within=measuring.within if has_grouping else None,
+            ),
+            group=group,
+            shots=measuring.shots or (1,),
+            num_drawings=measuring.num_drawings,
+            num_unconditional=_NUM_UNCONDITIONAL,
+            critics=evaluation.DrawingCritics.load(measuring.critics),
+            options=options,
+            seed=measuring.seed,
+        )
+    ]
+
+
 def _measure(
     measuring: Measuring,
     model: "VHE",
@@ -302,6 +361,7 @@ def _measure(
     *,
     group: str,
     episodes: "Episodes | None",
+    more: "Sequence[Evaluator]" = (),
 ) -> "Report":
     from vhe_tf import evaluation
     from vhe_tf._utils.progress import status_line
@@ -322,7 +382,7 @@ def _measure(
         within=measuring.within if has_grouping else None,
         **{name: getattr(measuring, name) for name in named},
     )
-    more: list[evaluation.Evaluator] = []
+    more = list(more)
     if measuring.lake_runs:
         more.append(
             evaluation.LakeRuns(
