@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # fixtures are shared within a file.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help setup quickstart results-check test test-integration test-all \
+.PHONY: help setup serve-check quickstart results-check test test-integration test-all \
 	check format tensorboard bench clean
 
 help:  ## show this help
@@ -46,6 +46,9 @@ format: setup  ## format the code
 
 tensorboard: setup  ## show the runs in TensorBoard
 	$(BIN)/tensorboard --logdir runs
+
+serve-check: setup  ## check a served model and load it (MODEL=..., ADDRESS=...)
+	$(BIN)/python tools/serve_check.py --model=$(MODEL) $(if $(ADDRESS),--address=$(ADDRESS))
 
 bench: setup  ## measure speed and memory, write docs/benchmarks.md (11 minutes)
 	$(BIN)/python benchmarks/bench.py
