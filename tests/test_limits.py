@@ -28,7 +28,6 @@ MANY_POSITIONAL = {
     "data/datasets/glyphs/characters.py": {"sample_characters"},
     "data/datasets/glyphs/handwriting.py": {"draw_alphabet"},
     "data/datasets/glyphs/pen.py": {"render"},
-    "data/datasets/image_file.py": {"read_image"},
     "data/datasets/splits.py": {"check_choice"},
 }
 

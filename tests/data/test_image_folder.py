@@ -1,6 +1,8 @@
 import io
 import logging
-import pathlib
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -144,13 +146,38 @@ def test_other_files_are_counted_in_one_warning(tmp_path, caplog):
     save(tmp_path / "a" / "below" / "x.png", grey(0))
     save(tmp_path / "b" / "x.png", grey(0))
     save(tmp_path / "stray.png", grey(0))
-    (tmp_path / "b" / "scan.tiff").touch()
+    (tmp_path / "b" / "notes.txt").touch()
     with caplog.at_level(logging.WARNING):
         images = read_image_folder(tmp_path)
     assert len(images) == 2
     (record,) = caplog.records
     assert "Ignored 3 entries" in record.getMessage()
     assert "stray.png" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "name", ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"]
+)
+def test_folders_of_the_system_are_no_classes(tmp_path, caplog, name):
+    save(tmp_path / "a" / "x.png", grey(0))
+    save(tmp_path / name / "a" / "x.png", grey(1))
+    save(tmp_path / "b" / name / "x.png", grey(2))
+    save(tmp_path / "b" / "x.png", grey(3))
+    images = read_image_folder(tmp_path)
+    assert images.group_names["character"] == {0: "a", 1: "b"}
+    np.testing.assert_array_equal(images.images[:, 0, 0, 0], [0, 3])
+    (record,) = caplog.records
+    assert "Ignored 2 folders" in record.getMessage()
+    assert name in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "suffix", ["bmp", "gif", "webp", "tif", "tiff", "ppm", "jp2", "JFIF"]
+)
+def test_whatever_pillow_reads_is_read(tmp_path, suffix):
+    save(tmp_path / "a" / f"x.{suffix}", grey(255))
+    images = read_image_folder(tmp_path, image_size=(4, 4))
+    np.testing.assert_array_equal(images.images, np.full((1, 4, 4, 1), 255))
 
 
 def test_absent_root_is_named(tmp_path):
@@ -181,32 +208,26 @@ def test_empty_root_is_rejected(tmp_path):
         read_image_folder(tmp_path)
 
 
-def test_empty_class_folder_is_named(tmp_path):
-    save(tmp_path / "a" / "x.png", grey(0))
-    (tmp_path / "seventh").mkdir()
-    with pytest.raises(ValueError, match="seventh' has no PNG or JPEG"):
-        read_image_folder(tmp_path)
-
-
-def test_class_folder_of_folders_says_so(tmp_path):
-    save(tmp_path / "Greek" / "alpha" / "x.png", grey(0))
-    (tmp_path / "Greek" / "notes.txt").touch()
-    with pytest.raises(
-        ValueError, match=r"Greek'.*Received: 1 folders and 1 other files"
-    ):
+@pytest.mark.parametrize("above", [(), ("Greek",)])
+def test_empty_class_folder_is_named(tmp_path, above):
+    root = tmp_path.joinpath(*above)
+    save(root / "a" / "x.png", grey(0))
+    (root / "seventh").mkdir()
+    (root / "seventh" / "notes.txt").touch()
+    with pytest.raises(ValueError, match="seventh' has no images"):
         read_image_folder(tmp_path)
 
 
 def test_unreadable_folder_is_named(tmp_path, monkeypatch):
     save(tmp_path / "a" / "x.png", grey(0))
-    iterdir = pathlib.Path.iterdir
+    scandir = os.scandir
 
-    def forbidden(path):
-        if path.name == "a":
+    def forbidden(folder):
+        if os.fspath(folder).endswith("a"):
             raise PermissionError(13, "Permission denied")
-        return iterdir(path)
+        return scandir(folder)
 
-    monkeypatch.setattr(pathlib.Path, "iterdir", forbidden)
+    monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(PermissionError, match="a' may not be read"):
         read_image_folder(tmp_path)
 
@@ -236,6 +257,22 @@ def test_broken_image_is_named(tmp_path, suffix, damage):
         read_image_folder(tmp_path)
 
 
+@pytest.mark.parametrize("num_broken", [2, 21])
+def test_all_broken_images_are_listed_at_once(tmp_path, num_broken):
+    for number in range(30):
+        save(tmp_path / "a" / f"{number:02d}.png", grey(number))
+    for number in range(2, 2 + num_broken):
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        read_image_folder(tmp_path)
+    told = str(error.value)
+    assert f"Received: {num_broken} that cannot be read:" in told
+    for number in range(30):
+        listed = 2 <= number < 2 + min(num_broken, 20)
+        assert (f"{number:02d}.png (" in told) == listed
+    assert ("and 1 more" in told) == (num_broken == 21)
+
+
 @pytest.mark.parametrize(
     "image_size", [28, (28,), (28, 0), (28, -1), (28.0, 28), "ab", None]
 )
@@ -250,3 +287,103 @@ def test_bad_channels_are_rejected(tmp_path, channels):
     with pytest.raises(ValueError, match="Received: channels=") as error:
         read_image_folder(tmp_path, channels=channels)
     assert repr(channels) in str(error.value)
+
+
+# Files of several images, and of transparent levels ---------------------------
+
+
+def chunk(name, content):
+    data = name + content
+    return b"%b%b%b" % (
+        struct.pack(">I", len(content)),
+        data,
+        struct.pack(">I", zlib.crc32(data)),
+    )
+
+
+def png(levels, *, bits, transparent):
+    """A PNG file of one row, grey or RGB, with one transparent level."""
+    colour = np.ndim(levels) == 2
+    flat = np.ravel(levels).tolist()
+    packed = "".join(f"{level:0{bits}b}" for level in flat)
+    packed += "0" * (-len(packed) % 8)
+    row = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    size = struct.pack(">IIBBBBB", len(levels), 1, bits, 2 * colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", size)
+        + chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+        + chunk(b"IDAT", zlib.compress(b"\0" + row))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_transparent_grey_level_is_paper_at_every_depth(
+    tmp_path, bits, which
+):
+    most = 2**bits - 1
+    levels = [0, most // 3, most]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(
+        png(levels, bits=bits, transparent=[levels[which]])
+    )
+    expected = [0, 255 * (most // 3) // most, 255]
+    expected = [
+        255 if level == levels[which] else grey
+        for level, grey in zip(levels, expected, strict=True)
+    ]
+    images = read_image_folder(tmp_path, image_size=(1, 3))
+    np.testing.assert_array_equal(images.images[0, 0, :, 0], expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_transparent_colour_is_paper_at_every_depth(tmp_path, bits):
+    unit = 2 ** (bits - 8)
+    colours = [[9 * unit, 5 * unit, 7 * unit], [0, 0, 0]]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(
+        png(colours, bits=bits, transparent=colours[0])
+    )
+    images = read_image_folder(tmp_path, image_size=(1, 2), channels=3)
+    np.testing.assert_array_equal(images.images[0, 0], [[255] * 3, [0] * 3])
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_paper_of_deep_tiff_files_may_be_zero(tmp_path, white_is_zero):
+    pixels = np.array([0, 40000, 65535], "<u2").tobytes()
+    tags = [(256, 4, 3), (257, 4, 1), (258, 3, 16), (259, 3, 1)]
+    tags += [(262, 3, 0 if white_is_zero else 1), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, 1), (279, 4, len(pixels))]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.tif").write_bytes(
+        b"II*\0"
+        + struct.pack("<I", 8 + len(pixels))
+        + pixels
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", t, kind, 1, v) for t, kind, v in tags)
+        + b"\0\0\0\0"
+    )
+    expected = np.array([0, 155, 255])
+    images = read_image_folder(tmp_path, image_size=(1, 3))
+    np.testing.assert_array_equal(
+        images.images[0, 0, :, 0], 255 - expected if white_is_zero else expected
+    )
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_that_files_have_several_images_is_told(tmp_path, caplog, suffix):
+    save(tmp_path / "a" / "one.png", grey(10))
+    pages = [Image.fromarray(grey(value)) for value in (0, 128, 255)]
+    pages[0].save(
+        tmp_path / "a" / f"two.{suffix}",
+        save_all=True,
+        append_images=pages[1:],
+        lossless=True,
+    )
+    images = read_image_folder(tmp_path, image_size=(4, 4))
+    np.testing.assert_array_equal(images.images[:, 0, 0, 0], [10, 0])
+    (record,) = caplog.records
+    assert f"two.{suffix} (3 frames)" in record.getMessage()
+    assert "1 files" in record.getMessage()

@@ -12,11 +12,11 @@ from vhe_tf.data.datasets.youtube_faces import loading
 @pytest.fixture
 def photos(tmp_path):
     """A folder of 10 classes, all red above and blue below."""
-    for name in "abcdefghij":
+    for index, name in enumerate("abcdefghij"):
         (tmp_path / name).mkdir()
         for number in range(3):
             pixels = np.zeros((8, 6, 3), np.uint8)
-            pixels[:4, :, 0], pixels[4:, :, 2] = 200 + number, 100
+            pixels[:4, :, 0], pixels[4:, :, 2] = 200 + number, 100 + index
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
     return tmp_path
 
@@ -40,7 +40,7 @@ def test_photographs_of_a_folder_keep_their_colours(photos):
         assert data.image_shape == (4, 6, 3)
         stored = data.images * scale
         np.testing.assert_array_equal(stored, np.rint(stored))  # of 8 bits
-        red, blue = [200, 0, 0], [0, 0, 100]
+        red, blue = [200, 0, 0], [0, 0, 100 + data.labels["person"][0]]
         expected = np.tile([[red], [red], [blue], [blue]], (1, 6, 1))
         np.testing.assert_array_equal(stored[0], expected)
 

@@ -1,6 +1,7 @@
 """Images with the groups they belong to, as plain arrays in memory."""
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -68,6 +69,13 @@ class GroupedData(abc.ABC):
         if group_id not in names:
             return str(group_id)
         return f"{group_id} ({names[group_id]!r})"
+
+    def without(self, name: str) -> Self:
+        """Returns the images without one of their groupings."""
+        other = copy.copy(self)
+        labels = {key: ids for key, ids in self.labels.items() if key != name}
+        object.__setattr__(other, "labels", labels)  # Some are frozen.
+        return other
 
     def with_groups(self, name: str, ids: Sequence[int]) -> Self:
         """Returns the images of the given groups of one grouping."""

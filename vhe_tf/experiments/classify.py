@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
         import tensorflow as tf
 
         import vhe_tf
-        from vhe_tf.data.datasets.folder import class_files
+        from vhe_tf.data.datasets.class_folders import class_files
 
         model = vhe_tf.load_model(given.model)
         queries = read_for(model, paths, invert=given.invert)

@@ -101,12 +101,12 @@ def read_for(
     import numpy as np
 
     from vhe_tf.data.datasets.drawing_file import read_drawing
-    from vhe_tf.data.datasets.image_file import read_image
+    from vhe_tf.data.datasets.image_file import read_images
 
     height, width, channels = model.image_shape
     if channels == 1:
         return np.stack(
             [read_drawing(p, (height, width), invert=invert) for p in paths]
         )
-    images = [read_image(path, (height, width), channels) for path in paths]
-    return np.stack(images).astype(np.float32) / 255
+    images = read_images(paths, image_size=(height, width), channels=channels)
+    return np.stack(list(images)).astype(np.float32) / 255

@@ -1,22 +1,56 @@
-"""Reads one image file as an array."""
+"""Reads image files as arrays."""
 
+import logging
 import os
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from vhe_tf._utils import validation
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "check_channels",
     "check_image_size",
+    "listing",
     "open_image",
-    "read_image",
+    "read_images",
     "resized",
 ]
 
 _MODES = {1: "L", 3: "RGB"}
+
+# The usual formats first, since they are tried in the order of loading.
+Image.preinit()
+
+# Pillow knows these by name alone.
+_UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+IMAGE_SUFFIXES = frozenset(
+    suffix
+    for suffix, kind in Image.registered_extensions().items()
+    if kind in Image.OPEN and kind not in _UNREADABLE
+)
+"""The suffixes of files that Pillow reads, in lower case."""
+
+# Their further frames are previews, maps or layers of the one image.
+_ONE_IMAGE = ("MPO", "PSD")
+
+# What a PNG file calls transparent has the file's bits, pixels have 8 bits.
+_PNG_SCALES = {"L;2": 255 / 3, "L;4": 255 / 15, "RGB;16B": 1 / 256}
+
+# Of TIFF files.
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
+_MAX_LISTED = 20
+
+_Path = str | os.PathLike[str]
+
+_logger = logging.getLogger(__name__)
 
 
 def check_image_size(image_size: tuple[int, int]) -> None:
@@ -38,31 +72,55 @@ def check_channels(channels: int) -> None:
         )
 
 
-def read_image(
-    path: str | os.PathLike[str], image_size: tuple[int, int], channels: int
-) -> np.ndarray:
-    """Reads an image of any format that Pillow knows.
+def read_images(
+    paths: Iterable[_Path], *, image_size: tuple[int, int], channels: int
+) -> Iterator[np.ndarray]:
+    """Yields images of any format that Pillow reads.
 
-    It is turned upright (EXIF), flattened on white where transparent, made
+    Each is turned upright (EXIF), flattened on white where transparent, made
     grey or RGB and resized, by area averages along an axis that shrinks and
-    linearly along one that grows; its proportions are not kept.
+    linearly along one that grows; its proportions are not kept. Of several
+    frames or pages the first one is read, with a warning at the end.
 
     Args:
-        path: The file.
+        paths: The files.
         image_size: `(H, W)`, both positive.
         channels: 1 for grey or 3 for RGB images.
 
-    Returns:
-        `[H, W, channels]` uint8.
+    Yields:
+        `[H, W, channels]` uint8 for each file.
 
     Raises:
-        ValueError: If the file cannot be read.
+        ValueError: If files cannot be read; after all of them were tried, so
+            that the error lists the first twenty and how many there are.
     """
-    image = resized(open_image(path).convert(_MODES[channels]), image_size)
-    return np.asarray(image).reshape(*image_size, channels)
+    unreadable = {}
+    frames = {}
+    for path in paths:
+        try:
+            image, num_frames = _read(path)
+            image = resized(image.convert(_MODES[channels]), image_size)
+        # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
+        # broken files.
+        except Exception as error:
+            unreadable[os.fspath(path)] = f"{type(error).__name__}: {error}"
+            continue
+        if num_frames > 1:
+            frames[os.fspath(path)] = f"{num_frames} frames"
+        if not unreadable:
+            yield np.asarray(image).reshape(*image_size, channels)
+    if unreadable:
+        raise ValueError(_not_readable(unreadable))
+    if frames:
+        _logger.warning(
+            "Read the first frame or page alone of %d files that have several. "
+            "Save the others as files of their own if they are images too:%s",
+            len(frames),
+            listing(frames),
+        )
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: _Path) -> Image.Image:
     """Opens an image, turned upright, opaque and of 8 bits per channel.
 
     Args:
@@ -75,15 +133,29 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         ValueError: If the file cannot be read.
     """
     try:
-        with Image.open(path) as file:
-            return _flattened(ImageOps.exif_transpose(file))
-    # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
-    # broken files.
+        return _read(path)[0]
     except Exception as error:
-        raise ValueError(
-            f"The image {os.fspath(path)!r} cannot be read; replace or remove "
-            f"it. Received: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(_not_readable({os.fspath(path): reason})) from error
+
+
+def listing(reasons: Mapping[str, str]) -> str:
+    """Returns lines of the first twenty names, each with a reason.
+
+    Args:
+        reasons: By name, what there is to say of it.
+
+    Example:
+    >>> print(listing({"b.png": "empty", "a.png": "cut"}))
+    <BLANKLINE>
+      b.png (empty)
+      a.png (cut)
+    """
+    lines = [f"\n  {name} ({why})" for name, why in reasons.items()]
+    more = len(lines) - _MAX_LISTED
+    return "".join(lines[:_MAX_LISTED]) + (
+        f"\n  and {more} more" if more > 0 else ""
+    )
 
 
 def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
@@ -101,6 +173,40 @@ def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     return _resized_along_one_axis(image, (width, height))
 
 
+def _not_readable(reasons: Mapping[str, str]) -> str:
+    if len(reasons) == 1:
+        ((name, why),) = reasons.items()
+        return (
+            f"The image {name!r} cannot be read; replace or remove it. "
+            f"Received: {why}"
+        )
+    return (
+        "All images must be readable; replace or remove those that are not. "
+        f"Received: {len(reasons):,} that cannot be read:{listing(reasons)}"
+    )
+
+
+def _read(path: _Path) -> tuple[Image.Image, int]:
+    """Returns an image, and how many the file has."""
+    with Image.open(path) as file:
+        _scale_transparency(file)
+        num_frames = getattr(file, "n_frames", 1)
+        ImageOps.exif_transpose(file, in_place=True)
+        return _flattened(file), 1 if file.format in _ONE_IMAGE else num_frames
+
+
+def _scale_transparency(file: Image.Image) -> None:
+    """Gives the transparent level of a PNG file the 8 bits of its pixels."""
+    value = file.info.get("transparency")
+    # Pillow forgets how many bits there were when it loads the pixels.
+    if isinstance(file, PngImageFile) and value is not None and file.tile:
+        scale = _PNG_SCALES.get(str(file.tile[0].args))
+        if scale and file.mode == "RGB":
+            file.info["transparency"] = tuple(int(v * scale) for v in value)
+        elif scale:
+            file.info["transparency"] = round(value * scale)
+
+
 def _flattened(image: Image.Image) -> Image.Image:
     """Returns an opaque 8-bit image, on white paper where transparent."""
     if image.mode in ("I", "F"):
@@ -109,10 +215,16 @@ def _flattened(image: Image.Image) -> Image.Image:
             f"channel (Pillow calls it mode {image.mode})"
         )
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip 16-bit values to 255.
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        # Pillow's own conversion would clip 16-bit values to 255, and forget
+        # which of them is transparent or white.
+        levels = np.asarray(image)
+        grey = (levels // 257).astype(np.uint8)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 255 - grey
+        grey[levels == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey)
     if not image.has_transparency_data:
-        return image.convert("RGB") if image.mode != "L" else image.copy()
+        return image if image.mode == "L" else image.convert("RGB")
     image = image.convert("RGBA")
     paper = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(paper, image)

@@ -11,9 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vhe_tf.data.datasets.copies import Copies
+from vhe_tf.data.datasets.image_file import IMAGE_SUFFIXES
 from vhe_tf.data.datasets.image_file import check_channels
 from vhe_tf.data.datasets.image_file import check_image_size
-from vhe_tf.data.datasets.image_file import read_image
+from vhe_tf.data.datasets.image_file import read_images
+from vhe_tf.data.datasets.spelling import spelling_key
+from vhe_tf.data.datasets.spelling import unified_names
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
@@ -22,8 +26,9 @@ from vhe_tf.data.polarity import with_ink_high
 __all__ = ["check_nested", "from_columns", "read_label_table"]
 
 _FILE_COLUMN = "image"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 _EXAMPLE = "'image,alphabet,character'"
+# What pandas has for values that are missing.
+_MISSING_TYPES = ("NAType", "NaTType")
 
 
 class _Row(NamedTuple):
@@ -48,9 +53,12 @@ def read_label_table(
 
     The column `image`, or else the first one, holds the file names, relative
     to the table's own folder. Every other column is a grouping and its cells
-    are the names of groups; where one is empty, the image has no label in
-    that grouping. Spaces around cells and rows without content do not count.
-    Images are read as by `read_image_folder`.
+    are the names of groups; where one is empty or a usual spelling of a
+    missing value (`NaN`, `NA`, `None`, `null` and so on), the image has no
+    label in that grouping. Names that look alike are one group (`1` and `1.0`,
+    Unicode normal forms, characters without a width), with a warning. Spaces
+    around cells and rows without content do not count. Images are read as by
+    `read_image_folder`.
 
     Args:
         path: The CSV file.
@@ -60,11 +68,13 @@ def read_label_table(
 
     Returns:
         The images, `[M, H, W, channels]` uint8, in the order of the rows; see
-        `from_columns` for their labels.
+        `from_columns` for their labels. Groups of the same images are read as
+        one, with a warning.
 
     Raises:
         ValueError: If an argument is not valid, the table is not as described,
-            a column has no label at all, or an image cannot be read.
+            a column has no label at all, or images cannot be read or have two
+            labels.
         FileNotFoundError: If the table, or an image that it lists, does not
             exist.
     """
@@ -81,10 +91,19 @@ def read_label_table(
     }
     # Before the images, which take long.
     labels, names = _labels_and_names(columns, len(rows))
-    pixels = np.stack([read_image(f, image_size, channels) for f in files])
+    copies = Copies(files)
+    images = read_images(files, image_size=image_size, channels=channels)
+    pixels = np.stack(list(copies.watch(images)))
+    labels, keep = copies.resolve(labels, names)
+    if not keep.all():
+        pixels = pixels[keep]
     if invert is not False:
         pixels = with_ink_high(pixels, invert=invert, source=str(path))
-    return GroupedImages(pixels, labels, names)
+    return GroupedImages(
+        pixels,
+        {name: ids[keep] for name, ids in labels.items()},
+        names,
+    )
 
 
 def from_columns(
@@ -95,8 +114,9 @@ def from_columns(
     Args:
         images: `[M, H, W, C]`, as in `GroupedImages`.
         columns: By the name of a grouping, M strings or ints, the names of
-            the groups; None, an empty string or NaN for an image without a
-            label in that grouping.
+            the groups; None, NaN or a usual spelling of a missing value for an
+            image without a label in that grouping. Names that look alike are
+            one group; see `read_label_table`.
 
     Returns:
         The images, with ids 0, 1, ... of the groups in the order of their
@@ -163,7 +183,7 @@ def _read_table(path: pathlib.Path) -> tuple[list[str], list[_Row]]:
             f"The table {str(path)!r} needs a header, such as {_EXAMPLE}, and "
             "a row for each image. Received: an empty file."
         )
-    header = rows[0].cells
+    header = [spelling_key(cell) for cell in rows[0].cells]
     _check_header(path, header)
     for row in rows[1:]:
         if len(row.cells) != len(header):
@@ -211,7 +231,9 @@ def _read_rows(path: pathlib.Path) -> list[_Row]:
 
 def _check_header(path: pathlib.Path, header: list[str]) -> None:
     # A file name among the names of columns: the header was forgotten.
-    files = [cell for cell in header if cell.lower().endswith(_SUFFIXES)]
+    files = [
+        cell for cell in header if cell.lower().endswith(tuple(IMAGE_SUFFIXES))
+    ]
     if files:
         raise ValueError(
             f"The first row of {str(path)!r} must be a header that names the "
@@ -276,10 +298,13 @@ def _labels_and_names(
                 f"The column {column!r} must have one value an image. "
                 f"Received: {len(values)} values for {num_images} images."
             )
-        groups = [
-            _group_name(column, index, value)
-            for index, value in enumerate(values)
-        ]
+        groups = unified_names(
+            [
+                _group_name(column, index, value)
+                for index, value in enumerate(values)
+            ],
+            grouping=f"Column {column!r}",
+        )
         known = sorted({name for name in groups if name})
         if not known:
             raise ValueError(
@@ -296,8 +321,8 @@ def _labels_and_names(
 def _group_name(column: str, index: int, value: Any) -> str:
     """Returns the name that a value stands for, empty for no label."""
     if isinstance(value, str):
-        return value.strip()
-    if value is None:
+        return value
+    if value is None or type(value).__name__ in _MISSING_TYPES:
         return ""
     if isinstance(value, (float, np.floating)):
         if math.isnan(value):

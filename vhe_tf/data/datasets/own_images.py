@@ -10,6 +10,7 @@ from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import read_label_table
 from vhe_tf.data.datasets.splits import NUM_LEVELS
+from vhe_tf.data.datasets.splits import SPLIT
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
 from vhe_tf.data.datasets.splits import check_choice
@@ -17,6 +18,7 @@ from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.datasets.splits import hold_out_groups
 from vhe_tf.data.datasets.splits import photographs
+from vhe_tf.data.datasets.splits import split_classes
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["OwnImages", "Table"]
@@ -124,8 +126,20 @@ class OwnImages(DatasetSpec):
     ) -> tuple[GroupedImages, GroupedImages, GroupedImages]:
         """Returns the images to train, to validate and to test on."""
         if self.final:
+            data = data.without(SPLIT)
             return data, data, data
         group = self.groupings[0]
+        if SPLIT in data.labels:
+            train, known, test = split_classes(
+                data, group, data_dir=path, seed=self.seed
+            )
+            if known is not None:
+                return train, known, test
+            count = len(train.group_ids(group)) * self.shares[1] // 100
+            rest, validation = hold_out_groups(
+                train, group, num_groups=max(1, count), seed=self.seed
+            )
+            return rest, validation, test
         total = len(data.group_ids(group))
         if total < _MIN_GROUPS:
             raise ValueError(

@@ -20,20 +20,23 @@ from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = [
     "NUM_LEVELS",
+    "SPLIT",
     "DataSplits",
     "DatasetSpec",
     "check_choice",
     "check_num_levels",
     "drawings",
     "hold_out_groups",
-    "num_test_groups",
     "photographs",
     "ready",
+    "split_classes",
 ]
 
 _Images = TypeVar("_Images", bound=GroupedData)
 
 NUM_LEVELS = 256  # of photographs as they are stored
+SPLIT = "split"
+"""The grouping of images by what their classes are for."""
 
 _RECIPES = ("binary", "grey", "colour")
 _TEST_FRACTION = 0.2
@@ -211,6 +214,7 @@ def photographs(
     train: GroupedData,
     test: GroupedData,
     *,
+    validation: GroupedData | None = None,
     image_size: tuple[int, int],
     group: str,
     num_levels: int = NUM_LEVELS,
@@ -221,6 +225,7 @@ def photographs(
     Args:
         train: Images as stored.
         test: Images as stored, of the model's size.
+        validation: Images as stored, or None.
         image_size: `(H, W)` of the images that a model sees.
         group: String. The grouping whose groups are the classes.
         num_levels: Integer. Levels of each channel to which images are
@@ -233,7 +238,7 @@ def photographs(
     test = ready(test, "colour")
     return DataSplits(
         train=train,
-        validation=None,
+        validation=validation,
         test=GroupedImages(
             rounded(test.images, num_levels).numpy(),
             test.labels,
@@ -315,8 +320,23 @@ def hold_out_groups(
     return data.where(~held_out), data.where(held_out)
 
 
-def num_test_groups(data: GroupedData, group: str, *, data_dir: str) -> int:
-    """Returns how many classes of a folder are for testing.
+def split_classes(
+    data: _Images,
+    group: str,
+    *,
+    data_dir: str,
+    seed: int,
+    most: int | None = None,
+) -> tuple[_Images, _Images | None, _Images]:
+    """Returns the images of the training, validation and test classes.
+
+    Args:
+        data: The images. A grouping `"split"` with the groups `"train"`,
+            `"test"` and perhaps `"validation"` decides; else the seed does.
+        group: String. The grouping whose groups are the classes.
+        data_dir: String. Where the data are, for errors.
+        seed: Integer. Selects a fifth of the classes for testing.
+        most: Integer or None. The largest number of them. None means no limit.
 
     Raises:
         ValueError: If there are too few classes.
@@ -327,8 +347,27 @@ def num_test_groups(data: GroupedData, group: str, *, data_dir: str) -> int:
             f"Training needs at least {_MIN_CLASSES} classes, to hold some for "
             f"validation and testing. Received: {num_classes} in {data_dir}."
         )
-    # One class alone could not be told from another.
-    return max(2, math.floor(_TEST_FRACTION * num_classes))
+    if SPLIT not in data.labels:
+        # One class alone could not be told from another.
+        num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
+        train, test = hold_out_groups(
+            data, group, num_groups=min(num_test, most or num_test), seed=seed
+        )
+        return train, None, test
+    names = data.group_names[SPLIT]
+    sides = {
+        names[i]: data.with_groups(SPLIT, [i]).without(SPLIT)
+        for i in data.group_ids(SPLIT).tolist()
+    }
+    for name, least in (("train", 3), ("test", 2)):
+        num = len(sides[name].group_ids(group)) if name in sides else 0
+        if num < least:
+            raise ValueError(
+                f"The folder {name!r} of {data_dir!r} needs at least {least} "
+                "classes that are in it alone; add some, or put the folders of "
+                f"all classes in one folder. Received: {num}."
+            )
+    return sides["train"], sides.get("validation"), sides["test"]
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -11,15 +11,20 @@ For `trainers/own_images.py --dataset=records` the grouping is `character`, and
 """
 
 import argparse
+import contextlib
 import pathlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 
 import numpy as np
 
-from vhe_tf.data.datasets.folder import class_files
+from vhe_tf.data.datasets.class_folders import ClassFolders
+from vhe_tf.data.datasets.class_folders import class_folders
+from vhe_tf.data.datasets.copies import Copies
 from vhe_tf.data.datasets.image_file import check_image_size
-from vhe_tf.data.datasets.image_file import read_image
+from vhe_tf.data.datasets.image_file import open_image
+from vhe_tf.data.datasets.image_file import read_images
+from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.datasets.records.writer import Example
 from vhe_tf.data.datasets.records.writer import write_records
 from vhe_tf.data.polarity import with_ink_high
@@ -36,37 +41,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     grouping = flags.grouping or _GROUPINGS[flags.channels]
     try:
         check_image_size(flags.image_size)
-        files = class_files(flags.from_folder)
+        folders = class_folders(flags.from_folder, label_name=grouping)
+        folders = folders.split_by_class(folders.labels, grouping)
         write_records(
             flags.to,
-            _examples(files, grouping, flags),
-            group_names={grouping: dict(enumerate(files))},
+            _examples(folders, flags),
+            group_names=folders.group_names,
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    count = sum(map(len, files.values()))
-    print(f"{count:,} images of {len(files):,} classes written to {flags.to}")
+    print(
+        f"{len(folders.paths):,} images of "
+        f"{len(folders.group_names[grouping]):,} classes written to {flags.to}"
+    )
 
 
 def _examples(
-    files: dict[str, list[pathlib.Path]],
-    grouping: str,
-    flags: argparse.Namespace,
+    folders: ClassFolders, flags: argparse.Namespace
 ) -> Iterator[Example]:
-    def read(path: pathlib.Path) -> np.ndarray:
-        return read_image(path, flags.image_size, flags.channels)
-
     inverts = flags.invert
     if inverts is None and flags.channels == 1:
-        every = [path for paths in files.values() for path in paths]
-        step = -(-len(every) // _MAX_SAMPLE)
-        sample = np.stack([read(path) for path in every[::step]])
-        as_ink = with_ink_high(sample, source=str(flags.from_folder))
-        inverts = as_ink is not sample
-    for group, paths in enumerate(files.values()):
-        for path in paths:
-            image = read(path)
-            yield 255 - image if inverts else image, {grouping: group}
+        inverts = _ink_is_dark(folders.paths, flags)
+    copies = Copies(folders.paths)
+    images = read_images(
+        folders.paths, image_size=flags.image_size, channels=flags.channels
+    )
+    for index, image in enumerate(copies.watch(images)):
+        ids = {name: int(ids[index]) for name, ids in folders.labels.items()}
+        yield 255 - image if inverts else image, ids
+    # Before there is an index of what was written.
+    copies.resolve(folders.labels, folders.group_names, merge=False)
+
+
+def _ink_is_dark(
+    paths: Sequence[pathlib.Path], flags: argparse.Namespace
+) -> bool:
+    """Tells by some images whether drawings are dark ink on a light page."""
+    some = []
+    for path in paths[:: -(-len(paths) // _MAX_SAMPLE)]:
+        with contextlib.suppress(ValueError):  # told with all others
+            image = resized(open_image(path).convert("L"), flags.image_size)
+            some.append(np.asarray(image)[..., np.newaxis])
+    if not some:
+        return False
+    sample = np.stack(some)
+    return with_ink_high(sample, source=str(flags.from_folder)) is not sample
 
 
 def _parser() -> argparse.ArgumentParser:

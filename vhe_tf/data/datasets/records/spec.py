@@ -15,8 +15,8 @@ from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.datasets.splits import hold_out_groups
-from vhe_tf.data.datasets.splits import num_test_groups
 from vhe_tf.data.datasets.splits import photographs
+from vhe_tf.data.datasets.splits import split_classes
 from vhe_tf.data.grouped_images import GroupedData
 
 __all__ = ["Records"]
@@ -77,12 +77,12 @@ class Records(DatasetSpec):
                 f"them again. Received: images of shape {data.image_shape} in "
                 f"{sorted(data.labels)} in {data_dir}."
             )
-        num_test = min(
-            num_test_groups(data, self.group, data_dir=data_dir),
-            _MAX_TEST_GROUPS,
-        )
-        train, test = hold_out_groups(
-            data, self.group, num_groups=num_test, seed=self.seed
+        train, validation, test = split_classes(
+            data,
+            self.group,
+            data_dir=data_dir,
+            seed=self.seed,
+            most=_MAX_TEST_GROUPS,
         )
         fitting = _that_fits(test, self.group, self.seed)
         image_size = data.image_shape[:2]
@@ -90,6 +90,7 @@ class Records(DatasetSpec):
             return photographs(
                 train,
                 fitting,
+                validation=validation,
                 image_size=image_size,
                 group=self.group,
                 num_levels=self.num_levels,
@@ -97,6 +98,7 @@ class Records(DatasetSpec):
         return drawings(
             train,
             fitting,
+            validation=validation,
             images=self.images,
             image_size=image_size,
             group=self.group,

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL import ImageFile
 
 from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.image_file import listing
 from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.datasets.youtube_faces.archive import ARCHIVE
 from vhe_tf.data.datasets.youtube_faces.archive import FOLDER
@@ -33,8 +34,6 @@ __all__ = [
     "num_bytes",
     "warn_if_incomplete",
 ]
-
-_MAX_NAMES = 20
 
 _logger = logging.getLogger(__name__)
 
@@ -148,24 +147,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if not unreadable:
             return
         names = sorted(unreadable)
-        listing = "".join(
-            f"\n  {name} ({unreadable[name]})" for name in names[:_MAX_NAMES]
-        )
-        if len(names) > _MAX_NAMES:
-            listing += f"\n  and {len(names) - _MAX_NAMES} more"
+        lines = listing({name: unreadable[name] for name in names})
         if not self.skip_unreadable or not any_readable:
             raise ValueError(
                 f"All wanted frames of {str(source)!r} must be images that can "
                 "be read; replace those that are not, or leave them out by "
                 "`skip_unreadable=True` where others remain. Received: "
-                f"{len(names)} that cannot be read:{listing}"
+                f"{len(names)} that cannot be read:{lines}"
             )
         self.info.metadata["unreadable"] += names
         _logger.warning(
             "Left out %d frames of %r that cannot be read:%s",
             len(names),
             str(source),
-            listing,
+            lines,
         )
 
 
