@@ -403,7 +403,10 @@ def test_models_side_by_side_share_cues_and_keep_their_own_samples():
     models = [tiny_vhe(), tiny_pixel_cnn_vhe()]
     support = np.zeros([3, 2, 8, 8, 1], np.float32)
     grid = visualization.comparison_grid(
-        models, support, group="character", num_samples=4
+        dict(zip("ab", models, strict=True)),
+        support,
+        group="character",
+        num_samples=4,
     )
     alone = [
         visualization.conditional_grid(
@@ -416,3 +419,45 @@ def test_models_side_by_side_share_cues_and_keep_their_own_samples():
     np.testing.assert_array_equal(
         grid[:, alone[0].shape[1] :], alone[1][:, cues:]
     )
+    left = 2 * (8 + 2) + BLOCK_GAP
+    assert [(h.left, h.text) for h in grid.headings] == [
+        (0, "2 support images"),
+        (left, "a"),
+        (left + 4 * (8 + 2) + BLOCK_GAP, "b"),
+    ]
+
+
+# Headings ---------------------------------------------------------------------
+
+
+def test_a_grid_says_what_its_columns_show():
+    supports = [binary(4, 1), binary(4, 3)]
+    grid = visualization.conditional_grid(
+        Echo(), supports, group="character", num_samples=2
+    )
+    assert [(h.left, h.width, h.text) for h in grid.headings] == [
+        (0, CELL, "support"),
+        (CELL + BLOCK_GAP, 2 * CELL, "samples"),
+        (3 * CELL + 2 * BLOCK_GAP, 3 * CELL, "3 support images"),
+        (6 * CELL + 3 * BLOCK_GAP, 2 * CELL, "samples"),
+    ]
+
+
+@pytest.mark.parametrize("ink", [True, False])
+def test_headings_stand_above_the_pixels_and_within_their_columns(
+    tmp_path, ink
+):
+    path = tmp_path / "grid.png"
+    bare = np.zeros([40, 300, 1], np.float32)
+    headings = [visualization.Heading(150, 150, "a_long_name_of_a_model")]
+    grid = visualization.ImageGrid.make(bare, headings)
+    visualization.save_png(path, bare, ink=ink)
+    below = read(path)
+    visualization.save_png(path, grid, ink=ink)
+    whole = read(path)
+    np.testing.assert_array_equal(whole[-len(below) :], below)
+    strip = whole[: -len(below)]
+    assert len(strip) * 800 / whole.shape[1] > 12  # legible at 800 pixels
+    written = np.flatnonzero(strip.min(axis=0) < 128)
+    assert written.min() >= 3 * 150
+    assert written.max() < 3 * 300

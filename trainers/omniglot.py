@@ -22,15 +22,16 @@ def main(argv: list[str]) -> None:
     arguments = train.read(argv, usage=__doc__ or "", default="omniglot")
     experiment, _, machine = arguments
     group = experiment.class_group  # "character"
-    endings.quiet()
+    with endings.mistakes_end_quietly():
+        run = Run(arguments.run_dir, experiment)
     # TensorFlow is imported after the flags are read: --help answers at once.
+    endings.quiet()
     from vhe_tf import callbacks
     from vhe_tf.experiments import building
     from vhe_tf.experiments import pictures
 
     callbacks.stop_at_once()  # outside of `fit`
     with endings.mistakes_end_quietly():
-        run = Run(arguments.run_dir, experiment)
         strategy = building.start(experiment, distribution=machine.distribution)
         splits = train.load(arguments, run)
         with strategy.scope():
@@ -41,17 +42,17 @@ def main(argv: list[str]) -> None:
                 accumulation=machine.accumulation,
                 jit_compile=experiment.jit_compile,
             )
-        training, validation = building.make_episodes(
-            model, experiment, splits=splits
-        )
+        episodes = building.make_episodes(model, experiment, splits=splits)
         draw = pictures.painter(experiment, splits)
     with (
         endings.failures_end_quietly(),
-        train.begun(arguments, run, model=model),
+        train.begun(
+            arguments, run, model=model, splits=splits, episodes=episodes
+        ),
     ):
         model.fit(
-            training,
-            validation_data=validation,
+            episodes[0],
+            validation_data=episodes[1],
             epochs=experiment.epochs,
             steps_per_epoch=experiment.steps_per_epoch,
             verbose=0,

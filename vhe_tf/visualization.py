@@ -1,17 +1,24 @@
 """Pictures that a person looks at: grids of images, in TensorBoard and PNG."""
 
 import pathlib
+import re
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
 
 from vhe_tf._utils import atomic_io
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
+    "Heading",
+    "ImageGrid",
     "comparison_grid",
     "conditional_grid",
     "prior_grid",
@@ -25,6 +32,43 @@ __all__ = [
 _GAP = 2  # pixels between images
 _BLOCK_GAP = 8  # pixels between blocks of columns
 _GAP_COLOUR = 0.8
+# Of headings. A picture is often shown at a width of 800 pixels.
+_FONT_SIZE = 13 / 800
+_SUMMARY_SCALE = 2
+
+
+class Heading(NamedTuple):
+    """The text above some columns of a grid.
+
+    Attributes:
+        left: Integer. Where the columns begin, in pixels of the grid.
+        width: Integer. Their width.
+        text: String.
+    """
+
+    left: int
+    width: int
+    text: str
+
+
+class ImageGrid(np.ndarray):
+    """An array of shape `[height, width, C]` that has headings.
+
+    Attributes:
+        headings: Tuple of `Heading`s. They are drawn above the grid by
+            `save_png` and in TensorBoard.
+    """
+
+    headings: tuple[Heading, ...] = ()
+
+    @classmethod
+    def make(
+        cls, pixels: np.ndarray, headings: Sequence[Heading] = ()
+    ) -> "ImageGrid":
+        """Returns a grid of pixels between 0 and 1."""
+        grid = np.asarray(pixels, np.float32).view(cls)
+        grid.headings = tuple(headings)
+        return grid
 
 
 def conditional_grid(
@@ -34,7 +78,8 @@ def conditional_grid(
     group: str | Sequence[str],
     num_samples: int = 8,
     seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+    heading: str = "samples",
+) -> ImageGrid:
     """Draws cue images beside new images of the same groups (Figures 4, 5, 7).
 
     Args:
@@ -45,6 +90,7 @@ def conditional_grid(
             blocks or one for each.
         num_samples: Samples for each cue.
         seed: Two ints.
+        heading: String. Above the samples. Defaults to `"samples"`.
 
     Returns:
         `[height, width, C]`, a row a group; for each block its cues, then
@@ -53,7 +99,7 @@ def conditional_grid(
         alphabet, the styles of a character.
     """
     groups = [group] * len(supports) if isinstance(group, str) else group
-    blocks = []
+    blocks: dict[tuple[int, str], np.ndarray] = {}
     for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
         draw_seed = (seed[0], seed[1] + index)
         samples = model.infer(
@@ -61,8 +107,9 @@ def conditional_grid(
             seed=draw_seed,
             sample_unobserved=False,
         )
-        blocks += [support, _draw(model, samples, num_samples, draw_seed)]
-    return _tile(blocks)
+        blocks[index, _support_heading(support)] = support
+        blocks[index, heading] = _draw(model, samples, num_samples, draw_seed)
+    return _tile(list(blocks.values()), [text for _, text in blocks])
 
 
 def sample_grid(
@@ -72,7 +119,7 @@ def sample_grid(
     group: str,
     num_samples: int = 5,
     seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+) -> ImageGrid:
     """Draws cue images beside draws of p(x | D), noise and all (Figure 6).
 
     Unlike `conditional_grid`, where pixels are independent this draws each of
@@ -91,21 +138,24 @@ def sample_grid(
     repeated = np.repeat(support, num_samples, axis=0)
     images = model.sample({group: tf.constant(repeated)}, seed=seed).numpy()
     shape = (len(support), num_samples, *model.image_shape)
-    return _tile([support, images.reshape(shape)])
+    return _tile(
+        [support, images.reshape(shape)],
+        [_support_heading(support), "samples"],
+    )
 
 
 def comparison_grid(
-    models: Sequence[VHE],
+    models: Mapping[str, VHE],
     support: np.ndarray,
     *,
     group: str,
     num_samples: int = 5,
     seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+) -> ImageGrid:
     """Draws the same cues, and what each of several models makes of them.
 
     Args:
-        models: The models, of images of one shape.
+        models: The models by name, of images of one shape.
         support: `[G, N, H, W, C]`, the cues.
         group: The group latent that they are the support of.
         num_samples: Samples of each model for each row.
@@ -117,19 +167,29 @@ def comparison_grid(
     """
     grids = [
         conditional_grid(
-            model, [support], group=group, num_samples=num_samples, seed=seed
+            model,
+            [support],
+            group=group,
+            num_samples=num_samples,
+            seed=seed,
+            heading=name,
         )
-        for model in models
+        for name, model in models.items()
     ]
     width = support.shape[1] * (support.shape[3] + _GAP)
-    return np.concatenate(
-        [grids[0][:, :width], *(grid[:, width:] for grid in grids)], axis=1
-    )
+    pieces = [grids[0][:, :width], *(grid[:, width:] for grid in grids)]
+    headings = [grids[0].headings[0]]
+    left = width
+    for grid in grids:
+        own = grid.headings[1]
+        headings.append(own._replace(left=left + own.left - width))
+        left += grid.shape[1] - width
+    return ImageGrid.make(np.concatenate(pieces, axis=1), headings)
 
 
 def transfer_grid(
     content: np.ndarray, style: np.ndarray, *, redrawn: np.ndarray
-) -> np.ndarray:
+) -> ImageGrid:
     """Tiles contents, styles, and each content in each style (Figure 8).
 
     Args:
@@ -151,8 +211,12 @@ def transfer_grid(
     corner = np.zeros_like(content[:1, np.newaxis])
     top = _tile([corner, style[np.newaxis]])
     gap = np.full((_BLOCK_GAP, *top.shape[1:]), 1.0 - _GAP_COLOUR, np.float32)
-    below = _tile([content[:, np.newaxis], redrawn])
-    return np.concatenate([top, gap, below], axis=0)
+    below = _tile(
+        [content[:, np.newaxis], redrawn],
+        ["content", "styles; below, each content in each style"],
+    )
+    pixels = np.concatenate([top, gap, below], axis=0)
+    return ImageGrid.make(pixels, below.headings)
 
 
 def reconstruction_grid(
@@ -162,7 +226,7 @@ def reconstruction_grid(
     query: np.ndarray,
     group: str,
     seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+) -> ImageGrid:
     """Tiles images beside their reconstructions.
 
     `VHE.reconstruct` infers `group` from the support, and all other latents
@@ -186,7 +250,9 @@ def reconstruction_grid(
         tf.constant(query.reshape(-1, *model.image_shape)),
         seed=seed,
     ).numpy()
-    return _tile([query, means.reshape(query.shape)])
+    return _tile(
+        [query, means.reshape(query.shape)], ["images", "reconstructions"]
+    )
 
 
 def prior_grid(
@@ -195,7 +261,7 @@ def prior_grid(
     num_groups: int = 10,
     num_samples: int = 10,
     seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+) -> ImageGrid:
     """Draws elements of groups that do not exist (unconditional generation).
 
     Args:
@@ -208,7 +274,15 @@ def prior_grid(
         `[height, width, C]`.
     """
     samples = model.infer({}, seed=seed, batch_size=num_groups)
-    return _tile([_draw(model, samples, num_samples, seed)])
+    return _tile(
+        [_draw(model, samples, num_samples, seed)],
+        ["samples from the prior, one group per row"],
+    )
+
+
+def _support_heading(support: np.ndarray) -> str:
+    count = support.shape[1]
+    return "support" if count == 1 else f"{count} support images"
 
 
 def _draw(
@@ -233,20 +307,15 @@ def save_png(
 
     Args:
         path: The file.
-        grid: `[height, width, C]` in 0..1.
+        grid: `[height, width, C]` in 0..1. The headings of an `ImageGrid` are
+            written above it.
         scale: Screen pixels a pixel.
         ink: Whether 1 is ink, to be shown as black on white (`Source.ink`).
 
     Raises:
         NotWrittenError: If it cannot be written.
     """
-    pixels = np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
-    if ink:
-        pixels = 255 - pixels
-    image = Image.fromarray(pixels[..., 0] if grid.shape[2] == 1 else pixels)
-    image = image.resize(
-        (image.width * scale, image.height * scale), Image.Resampling.NEAREST
-    )
+    image = _image(grid, scale=scale, ink=ink)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_io.beside(path) as partial:
         image.save(partial, format="PNG")
@@ -257,11 +326,56 @@ def write_summaries(
 ) -> None:
     """Writes grids to the current TensorBoard writer; `ink` as above."""
     for name, grid in grids.items():
-        shown = 1.0 - grid if ink else grid
-        tf.summary.image(name, shown[np.newaxis], step=step)
+        image = np.asarray(_image(grid, scale=_SUMMARY_SCALE, ink=ink))
+        image = image.reshape(1, *image.shape[:2], -1)
+        tf.summary.image(name, image, step=step)
 
 
-def _tile(blocks: Sequence[np.ndarray]) -> np.ndarray:
+def _image(grid: np.ndarray, *, scale: int, ink: bool) -> Image.Image:
+    """Returns a grid as an image, enlarged, below its headings."""
+    pixels = np.round(255 * np.clip(np.asarray(grid), 0, 1)).astype(np.uint8)
+    if ink:
+        pixels = 255 - pixels
+    image = Image.fromarray(pixels[..., 0] if grid.shape[2] == 1 else pixels)
+    image = image.resize(
+        (image.width * scale, image.height * scale), Image.Resampling.NEAREST
+    )
+    headings = getattr(grid, "headings", ())
+    if not headings:
+        return image
+    font: Any = ImageFont.load_default(max(11, _FONT_SIZE * image.width))
+    texts = [_wrapped(h.text, h.width * scale, font) for h in headings]
+    line = sum(font.getmetrics())
+    strip = line * max(text.count("\n") + 1 for text in texts) + line // 2
+    whole = Image.new(
+        image.mode, (image.width, image.height + strip), color="white"
+    )
+    whole.paste(image, (0, strip))
+    draw = ImageDraw.Draw(whole)
+    for heading, text in zip(headings, texts, strict=True):
+        draw.multiline_text(
+            (heading.left * scale, line // 4),
+            text,
+            fill="black",
+            font=font,
+            spacing=0,
+        )
+    return whole
+
+
+def _wrapped(text: str, width: int, font: Any) -> str:
+    """Breaks a text after spaces and underscores where it would be too wide."""
+    lines = [""]
+    for word in re.findall(r"[^ _]+[ _]?", text):
+        if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _tile(
+    blocks: Sequence[np.ndarray], headings: Sequence[str] = ()
+) -> ImageGrid:
     """Sets blocks of `[G, K, H, W, C]` side by side, a row a group."""
     columns = []
     for block in blocks:
@@ -278,4 +392,12 @@ def _tile(blocks: Sequence[np.ndarray]) -> np.ndarray:
         1.0 - _GAP_COLOUR,
     )
     spaced = [piece for column in columns for piece in (column, gap)]
-    return np.concatenate(spaced[:-1], axis=1).astype(np.float32)
+    widths = [column.shape[1] for column in columns]
+    lefts = np.cumsum([0, *(width + _BLOCK_GAP for width in widths)]).tolist()
+    return ImageGrid.make(
+        np.concatenate(spaced[:-1], axis=1),
+        [
+            Heading(left, width, text)
+            for left, width, text in zip(lefts, widths, headings, strict=False)
+        ],
+    )

@@ -1,4 +1,5 @@
 import io
+import math
 import sys
 
 import pytest
@@ -30,6 +31,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setitem(progress._last_time, False, -math.inf)
     return clock
 
 
@@ -78,6 +80,28 @@ def test_a_log_gets_one_whole_line_each_half_minute(monkeypatch, clock):
         "second 90",
     ]
     assert "\033" not in stderr.getvalue()
+
+
+def test_lines_that_follow_one_another_share_the_half_minute_of_a_log(
+    monkeypatch, clock
+):
+    stderr = stream(monkeypatch, terminal=False)
+    for second in range(0, 70, 7):
+        clock.now = float(second)
+        with progress.status_line() as show:
+            show(f"second {second}")
+    assert stderr.getvalue().splitlines() == [
+        "second 0",
+        "second 35",
+    ]
+
+
+def test_on_a_terminal_the_first_text_of_a_line_is_shown(monkeypatch, clock):
+    stderr = stream(monkeypatch, terminal=True)
+    for stage in ("training", "validation"):
+        with progress.status_line() as show:
+            show(stage)
+            assert stderr.getvalue().endswith(stage)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

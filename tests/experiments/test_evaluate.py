@@ -1,3 +1,6 @@
+import re
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +11,7 @@ from tests.experiments.conftest import drawings
 from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import keys_of
+from tests.processes import output_of
 from tests.tiny_run import tiny_model
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
@@ -43,8 +47,8 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
         ("--shots=1,many", "numbers such as 1,5"),
         ("--shots=0", "at least 1"),
         ("--split=lake", "--split has no effect"),
-        ("--lake_runs=nowhere.zip", "Lake's one-shot runs were not found"),
-        ("--kl_support_size=5", "needs `num_kl_batches`"),
+        ("--lake_runs=nowhere.zip", "--lake_runs must be an existing"),
+        ("--kl_support_size=5", "needs --num_kl_batches"),
         ("--num_kl_batches=1 --kl_support_size=99", "at least 99 elements"),
         ("another.keras", "Name one model"),
         ("--model=another.keras", "Name one model"),
@@ -145,17 +149,60 @@ def test_images_are_classified_by_those_of_each_class(image_folder, whole_run):
     [
         (["draw"], "Name one or more images"),
         (["draw", "no.png"], "Received: 'no.png'"),
-        (["draw", __file__, "--model=no"], "not a file"),
-        (["classify", "--support=x"], "Name one or more images"),
+        (["draw", __file__, "--model=no"], "--model must be a .keras file"),
+        (["classify", "--support=."], "Name one or more images"),
         (["classify", "q.png"], "support"),
         (["export", "--out=x"], "Name one model"),
-        (["serve"], "name a model"),
+        (["serve"], "Name one model"),
+        (["serve", "no"], "MODEL must be"),
+        (["evaluate", "no"], "MODEL must be"),
         (["train"], "Name one experiment"),
         (["dance"], "no command 'dance'"),
     ],
 )
 def test_mistakes_of_commands_are_explained(arguments, message):
     assert message in failure_of(*arguments)
+
+
+def test_mistakes_are_found_before_tensorflow_is_imported(tmp_path):
+    """In one process: a mistake of each kind, of each command."""
+    mistakes = [
+        "train quikstart",
+        "train quickstart --epochs=0",
+        "train quickstart --support_size=five",
+        "train quickstart --init=nowhere",
+        "train quickstart --run_dir=setup.py",
+        "train quickstart --skip_corrupt",
+        "train own_images",
+        "train own_images --data_dir=nowhere",
+        "train own_photographs --data_dir=. --image_size=28x20 --symmetries=8",
+        "evaluate nowhere",
+        "evaluate omniglot_pixel_cnn_small --shots=one",
+        "evaluate omniglot_pixel_cnn_small --lake_runs=nowhere",
+        "evaluate omniglot_pixel_cnn_small --kl_support_size=5",
+        "draw nowhere.png",
+        "draw setup.py --model=nowhere",
+        "classify setup.py --support=nowhere",
+        "export nowhere --out=x",
+        "serve nowhere",
+        "reproduce --lake_runs=nowhere",
+    ]
+    program = (
+        "import sys\n"
+        "from vhe_tf.experiments import cli\n"
+        "for words in sys.argv[1:]:\n"
+        "    try:\n"
+        "        cli.main(['vhe-tf', *words.split()])\n"
+        "    except SystemExit as end:\n"
+        "        print(end.code)\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules), words\n"
+    )
+    done = output_of([sys.executable, "-c", program, *mistakes])
+    assert done.returncode == 0, done.stdout
+    said = done.stdout.splitlines()
+    for words, line in zip(mistakes, said, strict=True):
+        assert line.startswith("error: "), (words, line)
+        assert not re.search(r"`\w+`", line), (words, line)
 
 
 def test_experiments_are_listed():

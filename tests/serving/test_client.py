@@ -520,7 +520,7 @@ def test_no_server_tells_what_to_start(scheme):
         pytest.raises(ServingError, match="Start TensorFlow Serv") as raised,
     ):
         client.status()
-    assert "python -m vhe_tf.serving.local" in raised.value.message
+    assert "vhe-tf serve saved_models" in raised.value.message
     assert raised.value.status is None
 
 

@@ -22,6 +22,7 @@ from werkzeug import test as werkzeug_test
 
 from tests.serving.conftest import example_inputs
 from vhe_tf import serving
+from vhe_tf.experiments import serve
 from vhe_tf.serving import _application
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving import local
@@ -161,7 +162,7 @@ def test_a_port_that_is_taken_is_an_error(server, saved_model):
 def test_a_port_that_is_taken_ends_quietly(server, saved_model, capsys):
     port = server.address.rpartition(":")[2]
     with pytest.raises(SystemExit):
-        local.main([str(saved_model), f"--port={port}"])
+        serve.main(["vhe-tf serve", str(saved_model), f"--port={port}"])
     assert f"Port {port} is in use" in capsys.readouterr().err
 
 
@@ -1022,9 +1023,9 @@ def test_a_version_may_have_leading_zeros(saved_model, tmp_path):
 def test_help_comes_without_tensorflow(capsys):
     program = (
         "import sys\n"
-        "from vhe_tf.serving import local\n"
+        "from vhe_tf.experiments import serve\n"
         "try:\n"
-        "    local.main(['--help'])\n"
+        "    serve.main(['vhe-tf serve', '--help'])\n"
         "finally:\n"
         "    assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
@@ -1039,22 +1040,34 @@ def test_help_comes_without_tensorflow(capsys):
         assert words in ran.stdout
 
 
-def test_a_mistaken_folder_ends_quietly(tmp_path, capsys):
-    with pytest.raises(
-        SystemExit, match="error: Expected a version of a Saved"
-    ):
-        local.main([str(tmp_path / "none")])
-    assert "Use TensorFlow Serving in production" in capsys.readouterr().out
+def test_a_mistaken_model_ends_before_anything_is_imported(tmp_path):
+    program = (
+        "import sys\n"
+        "from vhe_tf.experiments import serve\n"
+        "try:\n"
+        "    serve.main(['vhe-tf serve', sys.argv[1]])\n"
+        "finally:\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "none")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: MODEL must be")
 
 
 @pytest.mark.integration
 def test_the_command_serves_until_it_is_interrupted(saved_model):
     program = (
-        "import runpy, signal, sys\n"
+        "import signal, sys\n"
+        "from vhe_tf.experiments import serve\n"
         # Ignored in what a shell runs in the background.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "sys.argv[1:1] = ['--port=0']\n"
-        "runpy.run_module('vhe_tf.serving.local', run_name='__main__')\n"
+        "serve.main(['vhe-tf serve', '--port=0', sys.argv[1]])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, saved_model],

@@ -7,27 +7,29 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 
-__all__ = ["status_line"]
+__all__ = ["duration", "status_line"]
 
 _SECONDS_BETWEEN = {True: 0.2, False: 30.0}  # on a terminal, in a log
+# When a line was last shown.
+_last_time = {True: -math.inf, False: -math.inf}
 
 
 @contextlib.contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
     """Yields a function that shows a line of text in place of the last one.
 
-    On a terminal the line rewrites itself; in a log one line is written every
-    half minute.
+    On a terminal the line rewrites itself; its first text is shown at once.
+    In a log one line is written every half minute, whatever the number of
+    status lines that follow one another.
     """
     terminal = sys.stderr.isatty()
-    last_time = -math.inf
+    _last_time[True] = -math.inf
 
     def show(text: str) -> None:
-        nonlocal last_time
         now = time.monotonic()
-        if now - last_time < _SECONDS_BETWEEN[terminal]:
+        if now - _last_time[terminal] < _SECONDS_BETWEEN[terminal]:
             return
-        last_time = now
+        _last_time[terminal] = now
         if terminal:
             sys.stderr.write(f"\r\033[K{text}")
         else:
@@ -40,3 +42,18 @@ def status_line() -> Iterator[Callable[[str], None]]:
         if terminal:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration for a person.
+
+    Example:
+    >>> [duration(seconds) for seconds in (8.6, 312, 9000)]
+    ['9 s', '5 min 12 s', '2 h 30 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

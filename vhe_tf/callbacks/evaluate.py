@@ -7,6 +7,7 @@ import keras
 
 from vhe_tf import distribute
 from vhe_tf import evaluation
+from vhe_tf._utils.progress import status_line
 from vhe_tf.optimizers import ema_weights
 
 __all__ = ["Evaluate"]
@@ -56,9 +57,13 @@ class Evaluate(keras.callbacks.Callback):
             return
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        with ema_weights(self.model):
+        title = f"epoch {epoch + 1}/{(self.params or {}).get('epochs', '?')}"
+        with status_line() as show, ema_weights(self.model):
+            show(f"{title}: evaluation on unseen groups")
             for evaluator in self.evaluators:
-                for measurement in evaluator(self.model):
+                for measurement in evaluator(
+                    self.model, lambda text: show(f"{title}: {text}")
+                ):
                     name = measurement.key.replace(".", "_")
                     logs[name] = measurement.mean
                     effective = measurement.effective_sample_size

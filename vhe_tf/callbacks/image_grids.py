@@ -14,6 +14,7 @@ import tensorflow as tf
 from vhe_tf import distribute
 from vhe_tf import visualization
 from vhe_tf._utils import atomic_io
+from vhe_tf._utils.progress import status_line
 from vhe_tf.callbacks.scalars import EventFile
 from vhe_tf.callbacks.scalars import steps_taken
 from vhe_tf.data.grouped_images import MISSING
@@ -39,7 +40,7 @@ class PreviewBatch:
     query: np.ndarray
 
     def grids(
-        self, model: VHE, *, num_samples: int = 8, seed: int = 0
+        self, model: VHE, *, num_samples: int = 5, seed: int = 0
     ) -> dict[str, np.ndarray]:
         """Returns image grids of a model by name; see `visualization`."""
         return {
@@ -173,10 +174,11 @@ class ImageGrids(keras.callbacks.Callback):
             return
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        with ema_weights(self.model):
+        with status_line() as show, ema_weights(self.model):
+            show(f"epoch {epoch + 1}: pictures")
             grids = self.draw(self.model)
-        # A PNG is hardly larger than its pixels.
-        size = 2 * sum(grid.size for grid in grids.values())
+        # A PNG is hardly larger than its pixels, which are doubled.
+        size = 8 * sum(grid.size for grid in grids.values())
         writer = self._file.writer(size)
         with writer.as_default(), tf.summary.record_if(True):
             visualization.write_summaries(

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from vhe_tf import distribute
+from vhe_tf._utils.progress import duration
 from vhe_tf._utils.progress import status_line
 
 __all__ = ["ProgressLine"]
@@ -17,7 +18,10 @@ class ProgressLine(keras.callbacks.Callback):
 
     Unlike the progress bar of Keras (`verbose=0` turns that off), it fits in a
     terminal of 80 columns whatever the number of metrics, and writes a line
-    each half minute to a log. The chief writes if several workers train.
+    each half minute to a log. The time left is that of the whole run. The
+    compilation of the first step does not count in it; the end of an epoch
+    does, as soon as one has been measured. The chief writes if several workers
+    train.
 
     Example:
     >>> import numpy as np
@@ -27,7 +31,7 @@ class ProgressLine(keras.callbacks.Callback):
     >>> images, labels = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
     >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
     ...     callbacks=[vhe_tf.callbacks.ProgressLine()])  # doctest: +ELLIPSIS
-    epoch 1/1, ... s: elbo ...
+    epoch 1/1, ...: elbo ...
     """
 
     def __init__(self) -> None:
@@ -35,34 +39,44 @@ class ProgressLine(keras.callbacks.Callback):
         self._line = contextlib.ExitStack()
         self._show: Any = None
         self._epoch = 0
-        self._taken_before = -1
         self._start = 0.0
+        self._last_step: float | None = None  # when it was done
+        # Steps of this process but for the first of each epoch.
+        self._timed_steps = 0
+        self._timed_seconds = 0.0
+        self._seconds_of_end: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        self._taken_before = -1
-        self._start = time.monotonic()
-        if distribute.is_chief(self.model.distribute_strategy):
-            self._show = self._line.enter_context(status_line())
-            self._show(f"{self._title()}: starting")
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self._taken_before < 0:
-            self._taken_before = batch  # by the process that was resumed
+        now = time.monotonic()
+        if self._last_step is not None:
+            self._seconds_of_end = now - self._last_step
+        self._epoch, self._start, self._last_step = epoch, now, None
+        first = not self._timed_steps
+        self._begin_stage("compiling the training step" if first else "start")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        if self._last_step is not None:
+            self._timed_steps += 1
+            self._timed_seconds += now - self._last_step
+        self._last_step = now
         steps = self.params["steps"]
         if self._show is None or not steps:
             return
         taken = batch + 1
-        seconds = time.monotonic() - self._start
-        left = (steps - taken) * seconds / (taken - self._taken_before)
-        filled = 20 * taken // steps
+        filled = 10 * taken // steps
         self._show(
-            f"{self._title()} [{'=' * filled}{'.' * (20 - filled)}] "
-            f"{taken}/{steps}, {left:.0f} s left, "
+            f"{self._title()} [{'=' * filled}{'.' * (10 - filled)}] "
+            f"{taken}/{steps}, {self._times(steps, taken)}"
             f"{self._value(logs or {})}"
         )
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._begin_stage("validation")
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._show is not None:
+            self._show(f"{self._title()}: validation, batch {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._show is None:
@@ -75,16 +89,32 @@ class ProgressLine(keras.callbacks.Callback):
             if name in ("elbo", "val_elbo", "log_likelihood")
             or name.startswith(("kl_", "accuracy_", "joint_nll"))
         )
-        print(f"{self._title()}, {seconds:.0f} s: {values}", flush=True)
+        print(f"{self._title()}, {duration(seconds)}: {values}", flush=True)
 
     def close(self) -> None:
         """Leaves the line to others."""
         self._line.close()
         self._show = None
 
+    def _begin_stage(self, name: str) -> None:
+        if distribute.is_chief(self.model.distribute_strategy):
+            self._line.close()
+            self._show = self._line.enter_context(status_line())
+            self._show(f"{self._title()}: {name}")
+
+    def _times(self, steps: int, taken: int) -> str:
+        """Returns the rate, and the time left for the whole run."""
+        if not self._timed_seconds:
+            return ""
+        rate = self._timed_steps / self._timed_seconds
+        epochs = self.params["epochs"] - self._epoch
+        left = (epochs * steps - taken) / rate
+        left += epochs * (self._seconds_of_end or 0.0)
+        return f"{rate:.3g} steps/s, {duration(left)} left, "
+
     def _value(self, logs: Any) -> str:
         if "elbo" in logs:
-            return f"ELBO {float(logs['elbo']):.2f}"
+            return f"elbo {float(logs['elbo']):.2f}"
         return f"loss {float(logs['loss']):.4g}"
 
     def _title(self) -> str:

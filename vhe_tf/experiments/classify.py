@@ -25,7 +25,9 @@ class Classify(Reading):
     """What to classify by."""
 
     support: str = setting(
-        dataclasses.MISSING, "A folder with a folder of images per class."
+        dataclasses.MISSING,
+        "A folder with a folder of images per class.",
+        path="folder",
     )
     num_samples: int = setting(
         20, "Samples from q(c; D).", kind="integer", least=1

@@ -305,6 +305,14 @@ class Experiment(Settings):
                 "`symmetries` must be 1, 2, 4 or 8. "
                 f"Received: symmetries={self.symmetries}."
             )
+        height, width = self.image_size or (0, 0)
+        if height != width and self.symmetries > 2:
+            raise ValueError(
+                "Rotations need square images: pass symmetries=2, to mirror "
+                "only, or 1. "
+                f"Received: image_size={height}x{width} with "
+                f"symmetries={self.symmetries}."
+            )
         if self.ema >= 1:
             raise ValueError(
                 f"`ema` must be less than 1. Received: ema={self.ema}."

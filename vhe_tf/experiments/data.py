@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OWN_IMAGES",
+    "check_options",
     "check_unseen",
     "load_data",
     "sees_test_classes",
@@ -90,16 +91,26 @@ def tell_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
     )
 
 
+def check_options(experiment: Experiment, **options: Any) -> dict[str, Any]:
+    """Returns the options that are given, of those to load the data with.
+
+    Raises:
+        ValueError: If one of them is of another data set.
+    """
+    given = {name: value for name, value in options.items() if value}
+    own = {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}
+    for name in set(given).difference(own.get(experiment.dataset, [])):
+        raise ValueError(
+            f"`{name}` has no effect for dataset={experiment.dataset!r}. Leave "
+            f"it out. Received: {name}={given[name]!r}."
+        )
+    return given
+
+
 def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
     from vhe_tf.data import datasets
 
-    where = {name: value for name, value in options.items() if value}
-    own = {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}
-    for name in set(where).difference(own.get(experiment.dataset, [])):
-        raise ValueError(
-            f"`{name}` has no effect for dataset={experiment.dataset!r}. Leave "
-            f"it out. Received: {name}={where[name]!r}."
-        )
+    where = check_options(experiment, **options)
     if experiment.architecture == "style":
         names = ["dataset", "split", "seed"]
         config = {

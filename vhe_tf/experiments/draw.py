@@ -25,7 +25,7 @@ __all__ = ["main"]
 class Draw(Reading):
     """What to sample."""
 
-    out: str = setting("samples.png", "The PNG to write.")
+    out: str = setting("samples.png", "The PNG to write.", path="new file")
     num_samples: int = setting(
         8, "Number of new images.", kind="integer", least=1
     )

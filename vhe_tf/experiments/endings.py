@@ -3,11 +3,14 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 
-from vhe_tf.experiments.config import Experiment
+from vhe_tf._utils.progress import status_line
+from vhe_tf.experiments.settings import Settings
 from vhe_tf.experiments.settings import flag_name
 
 __all__ = [
@@ -19,11 +22,8 @@ __all__ = [
 
 # What a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
-
-_FLAGS = {
-    field.name: flag_name(field) for field in dataclasses.fields(Experiment)
-} | {"data_dir": "data_dir", "skip_corrupt": "skip_corrupt"}
-_QUOTED = re.compile(rf"`({'|'.join(_FLAGS)})`")
+_NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia")
+_QUOTED = re.compile(r"`(\w+)`")
 
 
 @contextlib.contextmanager
@@ -37,8 +37,22 @@ def mistakes_end_quietly() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        text = _QUOTED.sub(lambda m: f"--{_FLAGS[m[1]]}", str(error))
-        raise SystemExit(f"error: {text}") from error
+        raise SystemExit(f"error: {_in_flags(str(error))}") from error
+
+
+def _in_flags(message: str) -> str:
+    """Returns a message with flags in place of the settings that it names."""
+    classes = [Settings]
+    names: dict[str, str] = {}
+    while classes:
+        of = classes.pop()
+        classes += of.__subclasses__()
+        for field in dataclasses.fields(of):
+            if names.get(field.name, field.name) == field.name:
+                names[field.name] = flag_name(field)
+    return _QUOTED.sub(
+        lambda m: f"--{names[m[1]]}" if m[1] in names else m[0], message
+    )
 
 
 @contextlib.contextmanager
@@ -75,5 +89,44 @@ def interrupts_end_quietly() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Silences what TensorFlow logs; call it before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Imports TensorFlow without the lines that need nobody's attention.
+
+    These are its information, and, on a machine without an NVIDIA driver, that
+    there is no GPU. Its warnings and errors are shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if "tensorflow" in sys.modules:
+        return
+    with status_line() as show:
+        show("importing TensorFlow")
+        with _filtered_errors():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for GPUs
+
+
+@contextlib.contextmanager
+def _filtered_errors() -> Iterator[None]:
+    """Filters what libraries write to the error stream of the process."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        stream = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stream, 2)
+            os.close(stream)
+            written.seek(0)
+            text = written.read().decode(errors="replace")
+            sys.stderr.write(_without_noise(text))
+
+
+def _without_noise(text: str) -> str:
+    noise = [r"I\d{4} ", "WARNING: All log messages before absl::"]
+    if not _NVIDIA_DRIVER.exists():
+        noise.append(r"[EW]\d{4} .* cuda_\w+\.cc:")
+    pattern = re.compile("|".join(noise))
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not pattern.match(line))

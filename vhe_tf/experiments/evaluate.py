@@ -26,6 +26,7 @@ from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import failures_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
 
@@ -61,6 +62,7 @@ class Measuring(settings.Settings):
     out: str | None = setting(
         None,
         "Where the report goes. Default: evaluation.json beside the model.",
+        path="new file",
     )
     data_dir: str | None = setting(
         None,
@@ -114,7 +116,9 @@ class Measuring(settings.Settings):
         least=1,
     )
     lake_runs: str | None = setting(
-        None, "all_runs.zip of Lake et al., or its unpacked folder."
+        None,
+        "all_runs.zip of Lake et al., or its unpacked folder.",
+        path="path",
     )
     num_kl_batches: int = setting(
         0,
@@ -190,13 +194,8 @@ def main(argv: Sequence[str]) -> None:
     words = settings.parse(argv, values, usage=__doc__ or "")
     with mistakes_end_quietly():
         named = settings.read_flags(values, Measuring)
-        models = [*words, *([named["model"]] if named.get("model") else [])]
-        if len(models) != 1:
-            raise ValueError(
-                "Name one model: a .keras file or a shipped model. "
-                f"Received: {models}."
-            )
-        measuring = Measuring(**named | {"model": models[0]})
+        model = one_model(words, named.get("model"))
+        measuring = Measuring(**named | {"model": model})
         chosen = settings.read_flags(values, Experiment, names=_DATA)
     evaluate(measuring, **chosen)
 

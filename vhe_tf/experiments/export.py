@@ -14,6 +14,7 @@ from absl import flags
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
 
 __all__ = ["main"]
@@ -27,6 +28,7 @@ class Exporting(settings.Settings):
         dataclasses.MISSING,
         "The model's folder, which TensorFlow Serving watches. Its name is the "
         "name of the model.",
+        path="new folder",
     )
     model: str | None = setting(
         None,
@@ -75,19 +77,14 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     settings.add_flags(values, Exporting, title="Export")
     words = settings.parse(argv, values, usage=__doc__ or "")
-    quiet()
     with mistakes_end_quietly():
         given = Exporting(**settings.read_flags(values, Exporting))
-        models = [*words, *([given.model] if given.model else [])]
-        if len(models) != 1:
-            raise ValueError(
-                "Name one model: a .keras file or a shipped model. "
-                f"Received: {models}."
-            )
+        name = one_model(words, given.model)
+        quiet()
         import vhe_tf
         from vhe_tf.serving import export
 
-        model = vhe_tf.load_model(models[0])
+        model = vhe_tf.load_model(name)
         print("Exporting (half a minute) ...", flush=True)
         folder = export(
             model,

@@ -54,12 +54,11 @@ def painter(experiment: Experiment, splits: "DataSplits") -> "Draw":
         extra = _levels(experiment, splits)
     elif experiment.architecture == "style":
         extra = _transfer(experiment, splits)
-    num_samples = 8 if splits.binarization != "none" else 5
     # The others show means; a PixelCNN is always shown by samples.
     has_noise = not splits.ink and experiment.architecture == "deconvolutional"
 
     def draw(model: "VHE") -> "dict[str, np.ndarray]":
-        grids = preview.grids(model, num_samples=num_samples)
+        grids = preview.grids(model)
         if len(experiment.groups) > 1:
             grids = extra(model) | grids
         if has_noise:
@@ -101,6 +100,7 @@ def _levels(experiment: Experiment, splits: "DataSplits") -> "Draw":
             model,
             [task.queries[:, None], task.support],
             group=[character, alphabet],
+            num_samples=5,
             seed=(experiment.seed, 30),
         )
         return {"levels": grid}

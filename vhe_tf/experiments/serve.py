@@ -1,54 +1,115 @@
 """Serves a model for development: REST on this machine, and a page to draw on.
 
     vhe-tf serve omniglot_pixel_cnn_small
-    vhe-tf serve saved_models/omniglot --port=8501
+    vhe-tf serve saved_models/omniglot_pixel_cnn_small --port=8502
+    vhe-tf serve runs/quickstart/best.keras
 
-The first argument is the folder of an export, a .keras file, or the name of a
-shipped model. The last two are exported to a temporary folder first, which
-takes half a minute. Other arguments are those of vhe_tf.serving.local.
+MODEL is the folder of an export, a .keras file, the folder of a run, or the
+name of a shipped model. If it has no export, one is made in a temporary folder
+first, which takes half a minute. Use TensorFlow Serving in production.
 """
 
-import os
+import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Sequence
 
+from absl import flags
+
+from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.paths import one_model
+from vhe_tf.experiments.settings import setting
+from vhe_tf.serving import Limits
 
 __all__ = ["main"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Serve(settings.Settings):
+    """Where to serve."""
+
+    port: int = setting(
+        8501, "Port to listen on; 0: any free port.", kind="integer", least=0
+    )
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on. By default only this machine can reach it.",
+    )
+    version: int | None = setting(
+        None,
+        "Version of the export. Default: the largest.",
+        kind="integer",
+        least=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RequestLimits(settings.Settings):
+    """The limits of `vhe_tf.serving.Limits`, as flags."""
+
+    max_request_mib: float = setting(
+        Limits.max_request_mib,
+        "Largest request in MiB.",
+        kind="float",
+        least=0.001,
+    )
+    max_body_seconds: float = setting(
+        Limits.max_body_seconds,
+        "Seconds within which a request must arrive.",
+        kind="float",
+        least=0.001,
+    )
+    max_concurrent: int = setting(
+        Limits.max_concurrent,
+        "Requests that run at once.",
+        kind="integer",
+        least=1,
+    )
+
+
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf serve`."""
-    arguments = list(argv[1:])
-    if not arguments or {"--help", "-h"}.intersection(arguments):
-        print((__doc__ or "").strip())
-        raise SystemExit(0 if arguments else "error: name a model.")
-    quiet()
-    from vhe_tf.serving import local
+    values = flags.FlagValues()
+    settings.add_flags(values, Serve, title="Server")
+    settings.add_flags(values, RequestLimits, title="Limits on requests")
+    words = settings.parse(argv, values, usage=__doc__ or "")
+    with (
+        mistakes_end_quietly(),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        given = Serve(**settings.read_flags(values, Serve))
+        limits = settings.read_flags(values, RequestLimits)
+        if len(words) != 1 or not _versions(pathlib.Path(words[0])):
+            one_model(words, None)
+        quiet()
+        from vhe_tf.serving import local
 
-    name = arguments.pop(0)
-    if os.path.isdir(name):
-        local.main([name, *arguments])
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        with mistakes_end_quietly():
-            exported = _exported(name, pathlib.Path(folder))
-        local.main([str(exported), *arguments])
+        local.serve(
+            _exported(words[0], pathlib.Path(scratch)),
+            **dataclasses.asdict(given),
+            limits=Limits(**limits),
+        )
 
 
-def _exported(name: str, folder: pathlib.Path) -> pathlib.Path:
+def _exported(name: str, scratch: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of an export of a model."""
     import vhe_tf
     from vhe_tf.models import presets
     from vhe_tf.serving import export
 
+    if _versions(pathlib.Path(name)):
+        return pathlib.Path(name)
     path = presets.model_path(name)
-    versions = [f for f in path.parent.glob("[0-9]*") if f.is_dir()]
-    if name in presets.PRESETS and versions:
+    if name in presets.PRESETS and _versions(path.parent):
         return path.parent
     model = vhe_tf.load_model(path)
     print("Exporting (half a minute) ...", flush=True)
-    out = folder / (name if name in presets.PRESETS else path.parent.name)
+    out = scratch / path.parent.name
     export(model, out, warmup=False)
     return out
+
+
+def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [f for f in folder.glob("[0-9]*") if f.is_dir()]

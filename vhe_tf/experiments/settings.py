@@ -18,6 +18,8 @@ from typing import Self
 
 from absl import flags
 
+from vhe_tf.experiments.paths import check_path
+
 __all__ = [
     "Settings",
     "add_flags",
@@ -112,6 +114,7 @@ def setting(
     choices: Sequence[str] = (),
     least: float | None = None,
     flag: str | None = None,
+    path: str | None = None,
 ) -> Any:
     """Returns a field of `Settings`.
 
@@ -125,6 +128,9 @@ def setting(
         choices: Strings that are allowed. Defaults to any.
         least: Number. The smallest value allowed. Defaults to any.
         flag: String. The name of its flag. Defaults to that of the field.
+        path: String. If its flag names a path: what must be there; see
+            `paths.check_path`. Checked by `read_flags` alone, since settings
+            may come from another machine.
     """
     return dataclasses.field(
         default=default,
@@ -134,6 +140,7 @@ def setting(
             "choices": tuple(choices),
             "least": least,
             "flag": flag,
+            "path": path,
         },
     )
 
@@ -293,7 +300,8 @@ def read_flags(
         By name. Flags that are None are omitted.
 
     Raises:
-        ValueError: If the text of a flag cannot be read.
+        ValueError: If the text of a flag cannot be read, or the path that it
+            names is not there.
     """
     found = {}
     for field in dataclasses.fields(settings):
@@ -311,6 +319,8 @@ def read_flags(
                 raise ValueError(
                     f"--{flag} must be {kind.name}. Received: {value!r}."
                 ) from None
+            if field.metadata["path"]:
+                check_path(f"--{flag}", value, kind=field.metadata["path"])
         found[field.name] = value
     return found
 
@@ -339,7 +349,8 @@ def parse(
         return list(values(list(argv)))[1:]
     except flags.Error as error:
         raise SystemExit(
-            f"error: {error} `{argv[0]} --help` lists the flags."
+            f"error: {str(error).rstrip('. ')}. `{argv[0]} --help` lists the "
+            "flags."
         ) from None
 
 

@@ -44,10 +44,12 @@ from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
+from vhe_tf.experiments.data import check_options
 from vhe_tf.experiments.endings import failures_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.own_images import OwnImages
+from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
@@ -55,6 +57,7 @@ from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
+    from vhe_tf.data.episodes import Episodes
     from vhe_tf.evaluation import Report
     from vhe_tf.experiments.pictures import Draw
     from vhe_tf.models.vhe import VHE
@@ -78,7 +81,9 @@ __all__ = [
 class Machine(settings.Settings):
     """Where a run is trained, and how. Its outcome does not depend on this."""
 
-    run_dir: str | None = setting(None, "Folder of the run, made if missing.")
+    run_dir: str | None = setting(
+        None, "Folder of the run, made if missing.", path="new folder"
+    )
     data_dir: str | None = setting(
         None,
         "For omniglot and youtube_faces: a TensorFlow Datasets folder. By "
@@ -89,6 +94,7 @@ class Machine(settings.Settings):
         None,
         "For youtube_faces: the folder with aligned_images_DB.tar.gz. Not "
         "needed once it is prepared.",
+        path="folder",
     )
     skip_corrupt: bool = setting(
         False,
@@ -177,11 +183,30 @@ def read(
                     "missing."
                 )
             machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
+        _check_data(experiment, machine)
         evaluation = dataclasses.replace(
             EVALUATIONS.get(name, Evaluation()),
             **settings.read_flags(values, Evaluation),
         )
     return Arguments(experiment, evaluation, machine)
+
+
+def _check_data(experiment: Experiment, machine: Machine) -> None:
+    """Checks what flags say of the data, and of the weights to start from."""
+    check_options(
+        experiment,
+        manual_dir=machine.manual_dir,
+        skip_corrupt=machine.skip_corrupt,
+    )
+    if experiment.dataset in ("folder", "records"):
+        if machine.data_dir is None:
+            raise ValueError(
+                "Name the folder of your images by --images, or that of your "
+                "records by --data_dir. Received: neither."
+            )
+        check_path("--data_dir", machine.data_dir, kind="folder")
+    if experiment.init not in (None, "nearest"):
+        check_path("--init", experiment.init, kind="model")
 
 
 def add_experiment_flags(
@@ -252,15 +277,16 @@ def train(arguments: Arguments) -> Run:
     Raises:
         SystemExit: If it cannot be done; the message says why.
     """
+    experiment, _, machine = arguments
+    with mistakes_end_quietly():
+        run = Run(arguments.run_dir, experiment)
     quiet()
     from vhe_tf import callbacks
     from vhe_tf.experiments import building
     from vhe_tf.experiments import pictures
 
-    experiment, _, machine = arguments
     callbacks.stop_at_once()  # outside of `fit`
     with mistakes_end_quietly():
-        run = Run(arguments.run_dir, experiment)
         strategy = building.start(experiment, distribution=machine.distribution)
         splits = load(arguments, run)
         with strategy.scope():
@@ -268,14 +294,15 @@ def train(arguments: Arguments) -> Run:
             building.compile_model(
                 model, experiment, accumulation=machine.accumulation
             )
-        training, validation = building.make_episodes(
-            model, experiment, splits=splits
-        )
+        episodes = building.make_episodes(model, experiment, splits=splits)
         draw = pictures.painter(experiment, splits)
-    with failures_end_quietly(), begun(arguments, run, model=model):
+    with (
+        failures_end_quietly(),
+        begun(arguments, run, model=model, splits=splits, episodes=episodes),
+    ):
         model.fit(
-            training,
-            validation_data=validation,
+            episodes[0],
+            validation_data=episodes[1],
             epochs=experiment.epochs,
             steps_per_epoch=experiment.steps_per_epoch,
             verbose=0,
@@ -307,12 +334,22 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
 
 
 @contextlib.contextmanager
-def begun(arguments: Arguments, run: Run, *, model: "VHE") -> Iterator[None]:
+def begun(
+    arguments: Arguments,
+    run: Run,
+    *,
+    model: "VHE",
+    splits: "DataSplits",
+    episodes: "tuple[Episodes, Episodes]",
+) -> Iterator[None]:
     """Writes the settings of the run, and locks its folder within.
+
+    Prints what is trained, and where.
 
     The chief does, of several workers.
     """
     from vhe_tf import distribute
+    from vhe_tf.experiments.header import header
 
     if not distribute.is_chief(model.distribute_strategy):
         yield
@@ -321,6 +358,7 @@ def begun(arguments: Arguments, run: Run, *, model: "VHE") -> Iterator[None]:
     if arguments.experiment.dataset in ("omniglot", "youtube_faces"):
         data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
     with run.locked():
+        print(header(run, model, splits=splits, episodes=episodes), flush=True)
         run.begin(data_dir=data_dir)
         yield
 
@@ -366,11 +404,14 @@ def finish(
             with strategy.scope():
                 model = vhe_tf.load_model(run.best)
     with failures_end_quietly():
-        for name, grid in draw(model).items():
-            visualization.save_png(
-                run.pictures / f"{name}.png", grid, ink=splits.ink
-            )
         with status_line() as progress:
+            progress("pictures of the best model")
+            for name, grid in draw(model).items():
+                visualization.save_png(
+                    run.pictures / f"{name}.png", grid, ink=splits.ink
+                )
+        with status_line() as progress:
+            progress("final evaluation")
             report = measure(arguments, model, splits=splits, progress=progress)
         write_json(run.metrics, report.to_json())
     _say_what_was_made(arguments, run, model, report)

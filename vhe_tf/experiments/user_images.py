@@ -11,6 +11,7 @@ from absl import flags
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Reading(settings.Settings):
     model: str = setting(
         "omniglot_pixel_cnn_small",
         "A .keras file, or the name of a shipped model.",
+        path="model",
     )
     invert: bool | None = setting(
         None,
@@ -61,7 +63,6 @@ def read_command(
     values = flags.FlagValues()
     settings.add_flags(values, command, title=command.__name__)
     paths = settings.parse(argv, values, usage=usage)
-    quiet()
     with mistakes_end_quietly():
         given = command(**settings.read_flags(values, command))
         if not paths:
@@ -69,10 +70,8 @@ def read_command(
                 "Name one or more images, such as drawing.png. Received: none."
             )
         for path in paths:
-            if not pathlib.Path(path).is_file():
-                raise FileNotFoundError(
-                    f"An image must be an existing file. Received: {path!r}."
-                )
+            check_path("An image", path, kind="file")
+    quiet()
     return given, paths
 
 

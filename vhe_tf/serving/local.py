@@ -1,6 +1,6 @@
 """Development server of SavedModels.
 
-    python -m vhe_tf.serving.local saved_models/omniglot
+    vhe-tf serve saved_models/omniglot
 
 Use TensorFlow Serving in production. This server implements the REST API of
 TensorFlow Serving (status, metadata, predict; rows and columns), so that
@@ -15,15 +15,11 @@ and number of requests are limited, and on a loopback address it answers neither
 other host names nor pages of other sites.
 """
 
-import argparse
-import dataclasses
 import os
 import pathlib
-import sys
 import threading
 import types
 from collections.abc import Callable
-from collections.abc import Sequence
 from typing import Any
 from typing import Self
 
@@ -33,7 +29,7 @@ from vhe_tf.serving._application import Application
 from vhe_tf.serving._application import Limits
 from vhe_tf.serving._saved_model import SavedModel
 
-__all__ = ["LocalServer", "main"]
+__all__ = ["LocalServer", "serve"]
 
 NOT_FOR_PRODUCTION = (
     "This is the development server of vhe_tf. Use TensorFlow Serving in "
@@ -163,24 +159,41 @@ class _Handler(serving.WSGIRequestHandler):
         print(message % args if args else message, flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Serves a model; `python -m vhe_tf.serving.local --help` lists the flags.
+def serve(
+    folder: str | os.PathLike[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    version: int | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Serves a model until the process is interrupted, and prints where.
+
+    Args:
+        folder: Path of the model's folder, as of `LocalServer`.
+        host: String. Address to listen on. Defaults to `"127.0.0.1"`.
+        port: Integer. Port to listen on; 0 for any free port. Defaults to 8501.
+        version: Integer. Defaults to the largest version.
+        limits: `vhe_tf.serving.Limits`. Defaults to `Limits()`.
+
+    Raises:
+        OSError: If the folder holds no such version, or the port is in use.
+        ValueError: If it is not a SavedModel, or the port is invalid.
 
     Example:
-    >>> main([str(folder / "missing")])
+    >>> serve(folder / "missing")
     Traceback (most recent call last):
-    SystemExit: error: Expected a version of a SavedModel, ...
+    FileNotFoundError: Expected a version of a SavedModel, ...
     """
-    flags = vars(_parser().parse_args(argv))
-    names = [field.name for field in dataclasses.fields(Limits)]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     print(NOT_FOR_PRODUCTION, flush=True)
-    print(f"Loading {flags['folder']} ...", flush=True)
-    try:
-        limits = Limits(**{name: flags.pop(name) for name in names})
-        server = LocalServer(limits=limits, **flags)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    print(f"Loading {os.fspath(folder)} ...", flush=True)
+    server = LocalServer(
+        folder,
+        host=host,
+        port=port,
+        version=version,
+        limits=limits or Limits(),
+    )
     model = server.model
     if model.warm_up():
         print("Answered the warm-up requests of the export.", flush=True)
@@ -197,52 +210,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("Press Ctrl-C to stop.", flush=True)
     server.serve_forever()
     print("Stopped.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m vhe_tf.serving.local",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "folder",
-        help="folder with one folder per version, such as "
-        "saved_models/omniglot",
-    )
-    add(
-        "--port",
-        type=int,
-        default=8501,
-        help="port to listen on; 0 for any free port; default %(default)s",
-    )
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; default %(default)s: this machine only",
-    )
-    add("--version", type=int, help="version; default the largest")
-    add(
-        "--max_request_mib",
-        type=float,
-        default=Limits.max_request_mib,
-        help="largest request in MiB; default %(default)s",
-    )
-    add(
-        "--max_body_seconds",
-        type=float,
-        default=Limits.max_body_seconds,
-        help="seconds within which a request must arrive; default %(default)s",
-    )
-    add(
-        "--max_concurrent",
-        type=int,
-        default=Limits.max_concurrent,
-        help="number of requests that run at once; default %(default)s",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -129,6 +129,6 @@ def connection_error(address: str, reason: object) -> ServingError:
     """
     return ServingError(
         f"No answer from {address}. Is a server running there? Start "
-        "TensorFlow Serving, or for development: python -m "
-        f"vhe_tf.serving.local saved_models/NAME. ({reason})"
+        "TensorFlow Serving, or for development: vhe-tf "
+        f"serve saved_models/NAME. ({reason})"
     )

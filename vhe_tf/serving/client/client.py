@@ -12,7 +12,7 @@ images for each of them:
     client.sample(support, latent="style")
     client.sample({"character": some, "style": others})
 
-The server is TensorFlow Serving or `vhe_tf.serving.local`. REST imports neither
+The server is TensorFlow Serving or `vhe-tf serve`. REST imports neither
 TensorFlow nor Keras. gRPC imports TensorFlow, because the stubs of
 `tensorflow-serving-api` do, when the first client with a gRPC address is made.
 """

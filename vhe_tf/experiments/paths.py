@@ -1,0 +1,68 @@
+"""Checks of the paths that flags name, before anything slow is imported."""
+
+import pathlib
+from collections.abc import Sequence
+
+__all__ = ["check_path", "one_model"]
+
+
+def check_path(flag: str, path: str, *, kind: str) -> None:
+    """Checks that a path is what a flag needs.
+
+    Args:
+        flag: String. The name of the flag, with its dashes, or "MODEL".
+        path: String. Its value.
+        kind: String. What must exist: `"file"`, `"folder"`, `"path"` (either),
+            `"model"` (a file, the folder of a run, or a shipped model); or
+            `"new file"`, `"new folder"`, which may exist.
+
+    Raises:
+        ValueError: If it is not there, or is of another kind.
+    """
+    expected = {
+        "file": "an existing file",
+        "folder": "an existing folder",
+        "path": "an existing file or folder",
+        "model": "a .keras file, the folder of a run, or a shipped model "
+        "(`vhe-tf list` prints their names)",
+        "new file": "a file, not a folder",
+        "new folder": "a folder, not a file",
+    }[kind]
+    if not _is(kind, path):
+        raise ValueError(f"{flag} must be {expected}. Received: {path!r}.")
+
+
+def _is(kind: str, path: str) -> bool:
+    expanded = pathlib.Path(path).expanduser()
+    if kind == "model":
+        from vhe_tf.models.presets import model_path
+
+        return model_path(path).is_file()
+    if kind.startswith("new "):
+        wrong = expanded.is_dir() if kind == "new file" else expanded.is_file()
+        return not wrong
+    return {
+        "file": expanded.is_file,
+        "folder": expanded.is_dir,
+        "path": expanded.exists,
+    }[kind]()
+
+
+def one_model(words: Sequence[str], flagged: str | None) -> str:
+    """Returns the model that a command line names.
+
+    Args:
+        words: Strings. The arguments that are no flags.
+        flagged: String or None. The value of `--model`.
+
+    Raises:
+        ValueError: If there is not one, or it is not there.
+    """
+    models = [*words, *([flagged] if flagged else [])]
+    if len(models) != 1:
+        raise ValueError(
+            "Name one model: a .keras file, the folder of a run, or a shipped "
+            f"model. Received: {models}."
+        )
+    check_path("MODEL", models[0], kind="model")
+    return models[0]
