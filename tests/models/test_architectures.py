@@ -654,7 +654,7 @@ def kinds():
 
 
 def episode_of(model, *, group_sizes=(5, 7), batch_size=3):
-    """Makes an episode whose pixels have any of 256 levels."""
+    """Makes an episode whose pixels have any level of the model."""
     names = [v.name for v in model.latents if not v.per_element]
     episode = tiny_episode(
         names, image_shape=model.image_shape, batch_size=batch_size
@@ -662,7 +662,9 @@ def episode_of(model, *, group_sizes=(5, 7), batch_size=3):
     rng = np.random.default_rng(0)
 
     def levels(images):
-        return tf.constant(rng.integers(0, 256, images.shape) / 255, tf.float32)
+        last = model.num_levels - 1
+        pixels = rng.integers(0, last + 1, images.shape) / last
+        return tf.constant(pixels, tf.float32)
 
     sizes = zip(names, group_sizes, strict=True)
     return {

@@ -188,7 +188,9 @@ class DiscretizedLogisticPixels(Pixels):
         for level in tf.unstack(levels, axis=-1):
             log_probs.append(mixture.tempered_log_prob(level, temperature))
             mixture = mixture.given(level)
-        return tf.stack(log_probs, axis=-1)
+        log_probs = tf.stack(log_probs, axis=-1)
+        # No comparison with NaN is true, so that it would be a tail of mass 1.
+        return tf.where(tf.math.is_nan(images), images, log_probs)
 
     def noise(self, shape: Any, seeds: tf.Tensor) -> tf.Tensor:
         """Samples uniformly from (0, 1)."""

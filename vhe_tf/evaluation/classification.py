@@ -24,6 +24,7 @@ from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.tasks import Task
 from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import check_shape
+from vhe_tf.evaluation.tasks import check_values
 from vhe_tf.evaluation.tasks import checked_latent
 from vhe_tf.evaluation.tasks import few_shot_tasks
 from vhe_tf.models.vhe import VHE
@@ -129,6 +130,9 @@ class ClassScorer:
     ) -> np.ndarray:
         """Returns `[R, Q, K]`, for R tasks at once."""
         check_shape(self.model, supports[0].shape[2:])
+        for of_task, of_queries in zip(supports, queries, strict=True):
+            check_values(self.model, "support", of_task)
+            check_values(self.model, "queries", of_queries)
         piece = max(1, self.max_decoded // self.num_element_samples)
         samples_at_once = min(self.num_samples, piece)
         queries_at_once = max(1, piece // samples_at_once)

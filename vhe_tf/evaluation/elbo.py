@@ -55,6 +55,7 @@ class Elbo(Evaluator):
         """See base class."""
         if self.left_out(model):
             return []
+        tasks.check_ready(self.data, model)
         episodes = Episodes.for_model(
             model,
             self.data,

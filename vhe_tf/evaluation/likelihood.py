@@ -25,6 +25,7 @@ from vhe_tf.evaluation.measurement import NATS_PER_IMAGE
 from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import check_ready
+from vhe_tf.evaluation.tasks import check_values
 from vhe_tf.evaluation.tasks import checked_latent
 from vhe_tf.evaluation.tasks import few_shot_tasks
 from vhe_tf.models.vhe import VHE
@@ -143,6 +144,8 @@ class JointScorer:
             `[R, k]` for R groups.
         """
         validation.positive("num_samples", num_samples)
+        for images in groups:
+            check_values(self.model, "images", images)
         size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
         images_at_once = min(size, budget)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vhe_tf._utils import validation
+from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.models.vhe import VHE
@@ -17,6 +18,7 @@ __all__ = [
     "TaskDesign",
     "check_ready",
     "check_shape",
+    "check_values",
     "checked_latent",
     "few_shot_tasks",
     "lowered_shots",
@@ -213,6 +215,10 @@ def check_ready(
             )
     if model is not None:
         check_shape(model, data.image_shape)
+        check_values(model, "images", data.images)
+        if model.domain.is_bounded:
+            binary = model.domain.binary
+            check_contrast(data.images, "images", binary=binary)
     if data.images.dtype != np.float32:
         raise ValueError(
             "Evaluation needs images as a model sees them, float32; see "
@@ -228,6 +234,11 @@ def check_shape(model: VHE, image_shape: Sequence[int]) -> None:
             "Images must have the shape that the model was made for, "
             f"{model.image_shape}. Received: {tuple(image_shape)}."
         )
+
+
+def check_values(model: VHE, name: str, values: np.ndarray) -> None:
+    """Raises a ValueError for values that the likelihood does not model."""
+    model.domain.check(name, values, event_rank=len(model.image_shape))
 
 
 def checked_latent(model: VHE, group: str) -> str:

@@ -8,12 +8,16 @@ from typing import Any
 from typing import Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
+from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _graph
 from vhe_tf.models.latents import Latent
 
@@ -27,8 +31,10 @@ __all__ = [
     "check_keys",
     "check_kl",
     "check_no_posteriors",
+    "check_reparameterized",
     "checked_accumulation",
     "checked_by_latent",
+    "checked_dataset",
     "checked_episode",
     "checked_image_shape",
     "checked_images",
@@ -39,8 +45,11 @@ __all__ = [
     "settings_checksum",
 ]
 
-# Images are floats from 0 to 1, and Gaussian pixels may be somewhat beyond; a
-# larger one tells an image of 0 to 255.
+# Images on disk that are read to be checked, or checked at a time.
+_MAX_CHECKED = 1000
+
+# Gaussian pixels may be somewhat beyond 0 to 1; a larger one tells an image of
+# 0 to 255.
 _LARGEST_PIXEL = 16.0
 
 
@@ -50,6 +59,7 @@ class Model(Protocol):
     latents: tuple[Latent, ...]
     image_shape: tuple[int, int, int]
     num_levels: int
+    domain: Domain
 
 
 # Construction ----------------------------------------------------------------
@@ -89,6 +99,21 @@ def check_kl(latent: Latent, kl: tf.Tensor) -> None:
         )
 
 
+def check_reparameterized(latent: Latent, posterior: tfd.Distribution) -> None:
+    """Rejects a posterior whose samples pass no gradient to it."""
+    kind = posterior.reparameterization_type
+    if kind == tfd.FULLY_REPARAMETERIZED and posterior.dtype.is_floating:
+        return
+    raise ValueError(
+        f"The posterior of latent {latent.name!r} cannot be trained: no "
+        "gradient passes through its samples. Use a reparameterized family: "
+        "`tfd.RelaxedBernoulli` or `tfd.RelaxedOneHotCategorical` for a "
+        "discrete latent, `tfd.MixtureSameFamily(..., reparameterize=True)` "
+        "for a mixture, or a Gaussian. Received: "
+        f"{type(posterior).__name__} of {posterior.dtype.name} samples."
+    )
+
+
 def check_all_used(
     model: Model, likelihood: keras.layers.Layer, *, samples: _graph.Samples
 ) -> tfd.Distribution:
@@ -97,9 +122,8 @@ def check_all_used(
     Returns:
         The distribution of images given these samples.
     """
-    continuous = {k: v for k, v in samples.items() if v.dtype.is_floating}
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch(continuous)
+        tape.watch(samples)
         image = tf.zeros((1, *model.image_shape))
         pixels = likelihood(**samples)
         if not pixels.event_shape.is_compatible_with(model.image_shape):
@@ -118,7 +142,7 @@ def check_all_used(
             for v in model.latents
             if v.parents
         }
-    for name, value in continuous.items():
+    for name, value in samples.items():
         others = [p for k, p in log_prior.items() if k != name]
         gradients = [
             tape.gradient(density, value)
@@ -140,12 +164,18 @@ def check_all_used(
 def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
     """Returns float32 images; scales uint8 images from 0..255 to 0..1.
 
-    Pixels of a model of binary pixels become 0 or 1, from 128 on.
+    Pixels of a model of binary pixels become 0 or 1, from 128 on. Values are
+    checked where there are any: not in graphs.
     """
     images = tf.convert_to_tensor(images)
+    eager = tf.executing_eagerly() and tf.size(images) > 0
     if images.dtype == tf.uint8:
+        if eager and model.domain.is_bounded:
+            check_contrast(
+                images.numpy(), name, binary=model.domain.binary, constant=True
+            )
         images = tf.cast(images, tf.float32) / 255.0
-        if model.num_levels == 2:
+        if model.domain.binary:
             images = tf.cast(images >= 0.5, tf.float32)
         return images
     if not images.dtype.is_floating:
@@ -154,15 +184,18 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
             "with ink 1 or 255. "
             f"Received: {name!r} of dtype {images.dtype.name}."
         )
-    if tf.executing_eagerly() and tf.size(images) > 0:
+    images = tf.cast(images, tf.float32)
+    if eager:
+        rank = len(model.image_shape)
+        model.domain.check(name, images.numpy(), event_rank=rank)
         largest = float(tf.reduce_max(images))
-        if largest > _LARGEST_PIXEL:
+        if not model.domain.is_bounded and largest > _LARGEST_PIXEL:
             raise ValueError(
                 "Images of floating point are from 0 to 1. Divide pixels from "
                 "0 to 255 by 255. "
                 f"Received: {name!r} with a pixel of {largest:g}."
             )
-    return tf.cast(images, tf.float32)
+    return images
 
 
 def checked_support(
@@ -386,6 +419,7 @@ def check_episodes(model: Any, episodes: Episodes) -> None:
     for latent in model.latents:
         if not latent.per_element:
             _check_grouping(latent, episodes)
+    _check_prepared(model, episodes)
     _check_layout(model, episodes.batch_size)
 
 
@@ -436,6 +470,53 @@ def settings_checksum(model: Any, episodes: Episodes) -> int:
         checksum = zlib.crc32(name.encode("utf-8"), checksum)
         checksum = zlib.crc32(labels.tobytes(), checksum)
     return checksum
+
+
+def _check_prepared(model: Any, episodes: Episodes) -> None:
+    """Rejects images whose prepared values the likelihood does not model."""
+    data, how = episodes.data, episodes.augmentation
+    if isinstance(data, GroupedImages):
+        images = data.images
+    else:
+        step = -(-len(data) // _MAX_CHECKED)
+        images = data.reader()(tf.range(0, len(data), step)).numpy()
+    if model.domain.is_bounded:
+        check_contrast(images, "images", binary=model.domain.binary)
+    if not model.domain.integer or how.binarization != "none":
+        return
+    if how.affine_copies > 1 and data.image_shape == episodes.image_shape:
+        raise ValueError(
+            "Affine copies of images of the same size have grey pixels; this "
+            "model has binary ones. Pass "
+            "`Augmentation(binarization='threshold')` or 'dynamic'. Received: "
+            f"affine_copies={how.affine_copies}, binarization='none'."
+        )
+    for start in range(0, len(images), _MAX_CHECKED):
+        some = images[start : start + _MAX_CHECKED]
+        scale = 255 if some.dtype == np.uint8 else 1
+        model.domain.check("images", some / np.float32(scale), event_rank=3)
+
+
+def checked_dataset(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns episodes that end in an error where values are not modelled."""
+    check_dataset(model, data)
+    if isinstance(getattr(data, "episodes", None), Episodes):
+        return data
+
+    def checked(episode: Any) -> Any:
+        images = {"query": episode["query"], **episode["support"]}
+        checks = [
+            model.domain.assertion(name, value)
+            for name, value in images.items()
+            if value.dtype.is_floating
+        ]
+        with tf.control_dependencies(checks):
+            return tf.nest.map_structure(tf.identity, episode)
+
+    spec = data.element_spec
+    if not isinstance(spec, Mapping) or not {"query", "support"} <= set(spec):
+        return data
+    return data.map(checked, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _check_grouping(latent: Latent, episodes: Episodes) -> None:

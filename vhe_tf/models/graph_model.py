@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions.discretized import pixel_levels
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models import _summary
@@ -35,6 +36,8 @@ class GraphModel(EpisodeTrainer):
     Attributes:
         num_levels: Integer or None. Number of levels per channel that the
             likelihood models; None if it is a density.
+        domain: `Domain`. The values that the likelihood models. Elements with
+            other values are rejected.
 
     Raises:
         ValueError: If the latents do not form a proper graph (see
@@ -55,7 +58,8 @@ class GraphModel(EpisodeTrainer):
         self.image_shape = _checks.checked_image_shape(image_shape)
         self._nodes: dict[str, _summary.Node] = {}
         likelihood = self._build_on_zeros()
-        self.num_levels = pixel_levels(likelihood)
+        self.domain = Domain.of(likelihood)
+        self.num_levels = 2 if self.domain.binary else pixel_levels(likelihood)
         self._event_ranks = {
             name: len(self._nodes[name].event_shape)
             for name in _graph.group_names(self.latents)
@@ -246,6 +250,7 @@ class GraphModel(EpisodeTrainer):
             observed = image if latent.per_element else image[:, tf.newaxis]
             parents = _graph.parents_of(latent, samples)
             posterior, prior = latent(observed, *parents)
+            _checks.check_reparameterized(latent, posterior)
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
             _checks.check_kl(latent, latent.kl(posterior, prior, sample=value))
             samples[latent.name] = value

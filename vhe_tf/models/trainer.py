@@ -362,7 +362,7 @@ class EpisodeTrainer(keras.Model):
             _checks.check_episodes(self, x)
             return x
         if isinstance(x, tf.data.Dataset):
-            _checks.check_dataset(self, x)
+            x = _checks.checked_dataset(self, x)
         if isinstance(x, np.ndarray | tf.Tensor):
             if y is None:
                 raise ValueError(

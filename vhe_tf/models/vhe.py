@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from vhe_tf import distribute
@@ -271,6 +272,12 @@ class VHE(LatentVariableModel):
         )
         posteriors = self.encode(support)
         return {name: value.mean() for name, value in posteriors.items()}
+
+    def predict(self, x: Any, *args: Any, **options: Any) -> Any:
+        """Returns an embedding of each image; see `predict_step`."""
+        if isinstance(x, np.ndarray | tf.Tensor):
+            x = _checks.checked_images(self, "images", images=x)
+        return super().predict(x, *args, **options)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.augmentation import rounded
+from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 
@@ -278,7 +279,9 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     if data.images.dtype == np.uint8:
         intensities /= 255.0
     if images == "colour":
+        check_contrast(data.images, "images", binary=False)
         return GroupedImages(intensities, data.labels, data.group_names)
+    check_contrast(data.images, "images", binary=True)
     threshold = (
         np.float32(0.5)
         if images == "binary"

@@ -1,0 +1,343 @@
+"""Values that a likelihood does not model, wherever images come in."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
+
+from tests.conftest import tiny_pixel_cnn_vhe
+from vhe_tf import VHE
+from vhe_tf import Latent
+from vhe_tf import deconvolutional_vhe
+from vhe_tf import layers
+from vhe_tf.data import Augmentation
+from vhe_tf.data import Episodes
+from vhe_tf.data import GroupedImages
+from vhe_tf.data import ready
+from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
+from vhe_tf.distributions.domain import Domain
+from vhe_tf.evaluation import ClassScorer
+from vhe_tf.evaluation import Elbo
+from vhe_tf.evaluation import JointLikelihood
+from vhe_tf.evaluation import JointScorer
+from vhe_tf.layers.base import BaseLayer
+from vhe_tf.models._checks import checked_dataset
+
+SHAPE = (8, 8, 1)
+SEED = (1, 2)
+NAN = np.nan  # in WRONG the second image
+LABELS = {"character": np.arange(20) // 5}
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Models by their levels: binary, of 8 levels, and a density."""
+    return {
+        2: tiny_pixel_cnn_vhe(),
+        8: tiny_pixel_cnn_vhe(num_levels=8),
+        None: deconvolutional_vhe("small", image_shape=SHAPE, num_levels=256),
+    }
+
+
+def binary(*leading):
+    generator = np.random.default_rng(0)
+    return np.float32(generator.random((*leading, *SHAPE)) < 0.3)
+
+
+WRONG = {
+    "times 10": lambda x: 10 * x,
+    "-1 to 1": lambda x: 2 * x - 1,
+    "grey": lambda x: 0.25 + x / 2,
+    "NaN": lambda x: np.where(
+        np.arange(x.size).reshape(x.shape) == 70, np.nan, x
+    ),
+    "infinite": lambda x: np.where(x == 1, np.inf, x),
+}
+KINDS = [
+    (levels, name)
+    for levels in (2, 8, None)
+    for name in WRONG
+    # 8 levels and a density are of grey images, a density of any number.
+    if (levels, name) not in [(8, "grey"), (None, "grey"), (None, "-1 to 1")]
+    and (levels, name) != (None, "times 10")
+]
+
+
+@pytest.mark.parametrize(("levels", "name"), KINDS)
+def test_eager_calls_reject_values_that_are_not_modelled(models, levels, name):
+    model, right = models[levels], binary(2, 3)
+    wrong = np.float32(WRONG[name](right))
+    model.log_likelihood(right, right[:, 0], seed=SEED, num_samples=1)
+    calls = {
+        "query": lambda: model.log_likelihood(right, wrong[:, 1], seed=SEED),
+        "character": lambda: model.infer(wrong, seed=SEED),
+    }
+    calls["images"] = lambda: model.predict(wrong[:, 0], verbose=0)
+    if name == "NaN":  # in the second image of the first group alone
+        calls["query"] = lambda: model.classify(right, wrong[0], seed=SEED)
+        del calls["images"]
+        right = np.stack([right] * 3)
+    for argument, call in calls.items():
+        with pytest.raises(
+            ValueError, match=f"Received: `{argument}`"
+        ) as error:
+            call()
+        if name == "NaN":
+            index = r"[1]" if argument == "query" else r"[0, 1]"
+            assert f"index {index}" in str(error.value)
+            assert "value nan" in str(error.value)
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_evaluators_reject_values_that_are_not_modelled(models, name):
+    model, wrong = models[2], np.float32(WRONG[name](binary(20)))
+    with pytest.raises(ValueError, match="Received: `queries`"):
+        ClassScorer(model, group="character", num_samples=1)(
+            binary(2, 1), wrong[:3], seed=SEED
+        )
+    with pytest.raises(ValueError, match="Received: `images`"):
+        JointScorer(model, group="character")(wrong[:3], 1, seed=SEED)
+    if name == "grey":  # others are no `GroupedImages`
+        data = GroupedImages(wrong, LABELS)
+        for evaluator in (
+            JointLikelihood(data, group="character"),
+            Elbo(data, num_batches=1),
+        ):
+            with pytest.raises(ValueError, match=r"Received: `images` .*0.25"):
+                evaluator(model)
+
+
+def episodes(support, query):
+    return tf.data.Dataset.from_tensors(
+        {
+            "query": query,
+            "support": {"character": support},
+            "group_size": {"character": np.full(3, 5, np.int32)},
+            "seed": np.zeros((3, 2), np.int32),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_data_set_of_episodes_ends_at_values_that_are_not_modelled(
+    models, name
+):
+    model, wrong = models[2], np.float32(WRONG[name](binary(3, 2)))
+    for data, argument in (
+        (episodes(wrong, binary(3)), "character"),
+        (episodes(binary(3, 2), wrong[:, 1]), "query"),
+    ):
+        if name != "NaN" or argument == "character":
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match=f"Received: `{argument}`"
+            ):
+                list(checked_dataset(model, data))
+    [right] = checked_dataset(model, episodes(binary(3, 2), binary(3)))
+    np.testing.assert_array_equal(right["query"], binary(3))
+
+
+def test_fit_ends_at_values_that_are_not_modelled():
+    model = deconvolutional_vhe("small", image_shape=SHAPE)
+    model.compile("sgd")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Received: `quer"):
+        model.fit(episodes(binary(3, 2), binary(3) / 2), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [
+        (0.25 + binary(20) / 2, {}),
+        (np.uint8(64 + 128 * binary(20)), {}),
+        (binary(20), {"affine_copies": 2}),
+    ],
+)
+def test_episodes_must_be_binary_for_a_binary_model(models, images, options):
+    episodes = Episodes.for_model(
+        models[2],
+        GroupedImages(images, LABELS),
+        support_size=2,
+        augmentation=Augmentation(binarization="none", **options),
+    )
+    models[2].compile("adam")
+    with pytest.raises(ValueError, match="Received: "):
+        models[2].evaluate(episodes, verbose=0)
+
+
+# How files of pixels on another scale look once they are bytes.
+ON_ANOTHER_SCALE = {
+    "0 and 1": np.uint8(binary(20)),
+    "4 bits": np.uint8(15 * binary(20)),
+    "12 bits of 16": np.uint8(4095 * binary(20) // 257),
+    "inverted 4 bits": 255 - np.uint8(15 * binary(20)),
+    "divided twice": binary(20) / 255,
+}
+
+
+@pytest.mark.parametrize("levels", [2, 8])
+@pytest.mark.parametrize("name", list(ON_ANOTHER_SCALE))
+def test_images_that_are_blank_or_all_ink_are_rejected(models, name, levels):
+    model, images = models[levels], ON_ANOTHER_SCALE[name]
+    received = f"Received: {images.dtype} pixels in .*{images.max():g}"
+    data = GroupedImages(images, LABELS)
+    model.compile("adam")
+    for call in (
+        lambda: model.fit(images, LABELS, verbose=0),
+        lambda: model.evaluate(Episodes.for_model(model, data), verbose=0),
+        lambda: ready(data, "binary" if levels == 2 else "colour"),
+    ):
+        with pytest.raises(ValueError, match=received):
+            call()
+    if images.dtype == np.uint8:
+        with pytest.raises(ValueError, match=received):
+            model.infer(images[np.newaxis], seed=SEED)
+
+
+def test_some_blank_images_are_no_mistake(models):
+    images = binary(20)
+    images[3] = 0
+    data = GroupedImages(np.uint8(255 * images), LABELS)
+    assert ready(data, "binary").images[3].max() == 0
+    models[2].infer(np.zeros([1, 2, *SHAPE], np.uint8), seed=SEED)
+
+
+# The domain -------------------------------------------------------------------
+
+BINARY = Domain(0.0, 1.0, integer=True)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "domain"),
+    [
+        (tfd.Independent(tfd.Bernoulli([0.0]), 1), BINARY),
+        (tfd.Sample(tfd.Bernoulli(0.0), 3), BINARY),
+        (
+            tfd.MixtureSameFamily(
+                tfd.Categorical([0.0, 0.0]), tfd.Bernoulli([0.0, 1.0])
+            ),
+            BINARY,
+        ),
+        (tfd.Beta(1.0, 2.0), Domain(0.0, 1.0)),
+        (tfd.Poisson(3.0), Domain(0.0, integer=True)),
+        (tfd.Gamma(1.0, 1.0), Domain(0.0)),
+        (tfd.Exponential(1.0), Domain(0.0)),
+        (tfb.Exp()(tfd.Normal(0.0, 1.0)), Domain(0.0)),
+        (tfd.Normal(0.0, 1.0), Domain()),
+        (tfd.MultivariateNormalDiag([0.0, 1.0]), Domain()),
+        # Its limits may depend on the latents.
+        (tfd.Uniform(-2.0, 3.0), Domain()),
+    ],
+)
+def test_the_domain_is_that_of_the_likelihood(likelihood, domain):
+    assert Domain.of(likelihood) == domain
+    sample = likelihood.sample(9, seed=0).numpy().astype(np.float32)
+    domain.check("x", sample, event_rank=0)
+
+
+def test_nan_is_never_a_probability():
+    """A pixel that is NaN is the tail of no logistic."""
+    pixels = DiscretizedLogisticPixels(num_components=2, num_levels=8)
+    images = np.float32([[[[np.nan, 0.0, 1.0]]]])
+    parameters = tf.zeros([1, 1, 1, pixels.num_parameters(3)])
+    for temperature in (1.0, 0.7):
+        log_prob = pixels.log_prob(
+            parameters,
+            tf.constant(images),
+            temperature=tf.constant(temperature),
+        )
+        assert np.isnan(log_prob[0, 0, 0, 0])
+
+
+# Latents that pass no gradient ------------------------------------------------
+
+
+class Fixed(BaseLayer):
+    """Returns a distribution that is made of one weight."""
+
+    def __init__(self, make, **kwargs):
+        super().__init__(**kwargs)
+        self.make = make
+
+    def build(self, *_):
+        self.weight = self.add_weight(shape=(3,), initializer="zeros")
+
+    def call(self, observed=None, *parents):
+        leading = [] if observed is None else [tf.shape(observed)[0]]
+        loc = tf.broadcast_to(self.weight, [*leading, 3])
+        return self.make(loc)
+
+
+def _normal(loc):
+    return tfd.MultivariateNormalDiag(loc, tf.ones_like(loc))
+
+
+def _mixture(components, **options):
+    def make(loc):
+        logits = tf.zeros([*loc.shape[:-1], 2])
+        both = tf.stack([loc, loc + 1.0], axis=-2)
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits), components(both), **options
+        )
+
+    return make
+
+
+def _independent(of):
+    return lambda loc: tfd.Independent(of(loc), 1)
+
+
+NO_GRADIENT = {
+    "Bernoulli": _independent(lambda loc: tfd.Bernoulli(loc, dtype=tf.float32)),
+    "OneHotCategorical": lambda loc: tfd.OneHotCategorical(
+        loc, dtype=tf.float32
+    ),
+    "Poisson": _independent(lambda loc: tfd.Poisson(log_rate=loc)),
+    "mixture": _mixture(_normal),
+    "mixture of Bernoullis": _mixture(
+        _independent(lambda loc: tfd.Bernoulli(loc, dtype=tf.float32))
+    ),
+    "transformed": lambda loc: tfb.Shift(1.0)(
+        tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 1)
+    ),
+    "integers": _independent(tfd.Bernoulli),
+}
+
+
+def _model(posterior):
+    latent = Latent(
+        "character",
+        prior=Fixed(_normal),
+        posterior=Fixed(posterior),
+        divergence="one_sample",
+    )
+    likelihood = layers.ImageLikelihood(
+        layers.ConvolutionalDecoder(SHAPE, filters=[8]),
+        layers.BernoulliImageHead(),
+    )
+    return VHE([latent], likelihood, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize("name", list(NO_GRADIENT))
+def test_a_posterior_that_passes_no_gradient_is_rejected(name):
+    keras.utils.set_random_seed(0)
+    with pytest.raises(ValueError, match=r"'character' .*Received: "):
+        _model(NO_GRADIENT[name])
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        _normal,
+        _mixture(
+            _independent(lambda loc: tfd.Normal(loc, 1.0)), reparameterize=True
+        ),
+        lambda loc: tfd.RelaxedOneHotCategorical(0.5, loc),
+        _independent(lambda loc: tfd.RelaxedBernoulli(0.5, loc)),
+        lambda loc: tfb.Exp()(_normal(loc)),
+    ],
+)
+def test_a_posterior_that_passes_gradients_is_accepted(posterior):
+    model = _model(posterior)
+    samples = model.infer(tf.zeros([1, 2, *SHAPE]), seed=SEED)
+    assert samples["character"].shape == (1, 1, 3)
