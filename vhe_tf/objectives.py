@@ -1,4 +1,4 @@
-"""The four objectives of the paper, as one expression of the ELBO.
+"""The four objectives of the paper, as one expression.
 
 Two independent choices give the four rows of Table 1:
 
@@ -9,9 +9,16 @@ Two independent choices give the four rows of Table 1:
     vhe                  sampled from X         |X|      (Eq. 15, 16, 18)
 
 Resampling is a property of the episodes (`vhe_tf.data.episodes`), rescaling
-a property of the ELBO. Equation, table and section numbers are those of
-Hewitt, Nye, Gane, Jaakkola and Tenenbaum, "The Variational Homoencoder", UAI
-2018.
+a property of the ELBO.
+
+VHE and Resample are lower bounds on log p(X) / |X|. Neural Statistician is one
+on log p(D) / |D|. Rescale is no lower bound: q(c; D) has seen x, but is charged
+only for its share of X, so that its expectation can exceed log p(X) / |X|. Its
+models are validated, and their best epoch selected, by the VHE bound
+(`Objective.validates_resampled`).
+
+Equation, table and section numbers are those of Hewitt, Nye, Gane, Jaakkola and
+Tenenbaum, "The Variational Homoencoder", UAI 2018.
 """
 
 import enum
@@ -41,13 +48,27 @@ class Objective(enum.StrEnum):
         """Whether the KL of a group latent is divided by |X|, not by |D|."""
         return self in (Objective.RESCALE, Objective.VHE)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its expectation is a lower bound on a log-likelihood."""
+        return self != Objective.RESCALE
+
+    @property
+    def validates_resampled(self) -> bool:
+        """Whether x is sampled from X in validation.
+
+        Where the objective is no bound, this makes the VHE bound of it.
+        """
+        return self.resamples or not self.is_bound
+
 
 class ElboTerms(NamedTuple):
     """The terms of the ELBO for each element of a minibatch.
 
     Attributes:
         elbo: float32 tensor of shape `[B]`, nats per element.
-            `log_likelihood` minus the sum of `scaled_kl`.
+            `log_likelihood` minus the sum of `scaled_kl`. No lower bound where
+            the objective is Rescale and x is in D.
         log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
             nats.
         kl: For each latent, a float32 tensor of shape `[B]`, `KL[q || p]` in
@@ -68,7 +89,7 @@ def elbo_terms(
     kl: Mapping[str, tf.Tensor],
     group_scale: Mapping[str, tf.Tensor],
 ) -> ElboTerms:
-    """Assembles the ELBO of each element (Eq. 16, 18, 19, 20 and 21).
+    """Assembles the objective of each element (Eq. 16, 18, 19, 20 and 21).
 
     Args:
         log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in

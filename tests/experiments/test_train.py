@@ -219,7 +219,8 @@ def test_a_model_has_the_weights_that_are_named(init, said, capsys):
         dataset="glyphs", architecture="pixel_cnn", init=init
     )
     images = GroupedImages(
-        np.zeros([2, 28, 28, 1], np.float32), {"character": np.arange(2)}
+        np.stack([np.eye(28, dtype=np.float32)[..., None]] * 2),
+        {"character": np.arange(2)},
     )
     splits = drawings(images, images, images="binary", image_size=(28, 28))
     weights = building.build_model(experiment, splits).get_weights()

@@ -509,6 +509,56 @@ def test_the_objective_enumerated_bounds_the_evidence():
     assert 4.0 * (objective.mean() - NUM_ERRORS * error) <= world.log_evidence
 
 
+def test_rescale_is_no_bound_but_its_validation_is():
+    """Closed form, |X| = 4 and |D| = 1, at the true posterior given D."""
+    world = _flat()
+    q = world.true_posterior("character", 1)
+    model = world.model({"character": q}, objective="rescale")
+    images = tf.reshape(world.images, [-1, *IMAGE_SHAPE])
+    num_repeats = 2000
+
+    def of_pairs(pairs):
+        queries, members = np.repeat(pairs, num_repeats, axis=0).T
+        count = len(queries)
+        terms = model(
+            {
+                "query": tf.gather(images, queries),
+                "support": {
+                    "character": tf.gather(images, members)[:, tf.newaxis]
+                },
+                "group_size": {"character": tf.fill([count], 4)},
+                "seed": random.fold_in(SEED, tf.range(count)),
+            }
+        )
+        values = np.float64(terms.elbo).reshape(len(pairs), num_repeats)
+        error = values.std(axis=1) / np.sqrt(num_repeats * len(pairs))
+        return values.mean(axis=1), error.mean()
+
+    # E log p(x | c) - KL is log p(x) here; Rescale is charged KL / 4 alone.
+    own, error = of_pairs([(x, x) for x in range(4)])
+    covariance = world.covariance(["x0"], ["x0"])
+    means = world.images @ q.gains[0]
+    log_density = scipy.stats.multivariate_normal(
+        np.zeros(PIXELS), covariance
+    ).logpdf(np.float64(world.images))
+    kl = np.array(
+        [
+            _gaussian_kl(
+                mean, q.scale_tril @ q.scale_tril.T, np.zeros(2), np.eye(2)
+            )
+            for mean in means
+        ]
+    )
+    np.testing.assert_allclose(
+        own, log_density + 0.75 * kl, atol=2 * NUM_ERRORS * error
+    )
+    assert 4 * (own.mean() - NUM_ERRORS * error) > world.log_evidence
+    # Validation samples x and D apart: the VHE bound.
+    assert model.objective.validates_resampled
+    apart, error = of_pairs(list(itertools.product(range(4), range(4))))
+    assert 4 * (apart.mean() - NUM_ERRORS * error) <= world.log_evidence
+
+
 # Importance weighting ---------------------------------------------------------
 
 

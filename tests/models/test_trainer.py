@@ -7,6 +7,7 @@ import pytest
 from tests import tiny_run
 from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
+from vhe_tf import objectives
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.models import _checks
@@ -31,7 +32,7 @@ def fit(model, *data, **options):
 
 
 def test_an_epoch_has_a_natural_length(model):
-    images = np.zeros((12, 8, 8, 1), np.float32)
+    images = np.stack([np.eye(8, dtype=np.float32)[..., None]] * 12)
     data = GroupedImages(images, {"character": np.arange(12) // 6})
     steps = []
     count = keras.callbacks.LambdaCallback(
@@ -43,7 +44,7 @@ def test_an_epoch_has_a_natural_length(model):
 
 
 def test_images_and_labels_train(model):
-    images = np.zeros((12, 8, 8, 1), np.float32)
+    images = np.stack([np.eye(8, dtype=np.float32)[..., None]] * 12)
     labels = np.arange(12) // 6
     history = fit(
         model,
@@ -149,8 +150,30 @@ def test_episodes_of_another_objective_are_rejected(
     for dataset in (made, shorter, made.concatenate(shorter)):
         with pytest.raises(ValueError, match="needs episodes with resamples"):
             fit(model, dataset)
-        with pytest.raises(ValueError, match="needs episodes with resamples"):
+        if resamples:  # Rescale is validated by such episodes
+            continue
+        with pytest.raises(ValueError, match="True in validation"):
             fit(model, episodes.data, validation_data=dataset)
+
+
+@pytest.mark.parametrize("objective", [str(v) for v in objectives.Objective])
+def test_models_are_validated_by_a_bound(objective, episodes, monkeypatch):
+    model = tiny_vhe(objective=objective)
+    model.compile()
+    seen = []
+    monkeypatch.setattr(
+        model, "_distributed", lambda data: seen.append(data) or data.dataset()
+    )
+    monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {})
+    model.evaluate(episodes.data)
+    model._validation_data(episodes.data, 4, {})
+    wanted = objective != "neural_statistician"
+    assert [data.resamples for data in seen] == [wanted, wanted]
+    training = Episodes.for_model(model, episodes.data, support_size=2)
+    if objective == "rescale":
+        assert not training.resamples
+        with pytest.raises(ValueError, match="resamples=True in validation"):
+            model.evaluate(training)
 
 
 def test_episodes_of_other_images_are_rejected(model):

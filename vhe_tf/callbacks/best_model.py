@@ -48,7 +48,7 @@ class BestModel(keras.callbacks.Callback):
     >>> import vhe_tf
     >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     >>> model.compile("adam")
-    >>> data = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
+    >>> data = np.stack([np.eye(8)[..., None]] * 20), np.arange(20) // 5
     >>> path = pathlib.Path(tempfile.mkdtemp(), "best.keras")
     >>> best = vhe_tf.callbacks.BestModel(path)
     >>> history = model.fit(*data, validation_data=data, validation_steps=1,

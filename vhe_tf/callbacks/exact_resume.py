@@ -116,7 +116,7 @@ class ExactResume(keras.callbacks.Callback):
     >>> from vhe_tf.callbacks import ExactResume
     >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     >>> model.compile("adam")
-    >>> images = np.zeros((20, 8, 8, 1), "float32")
+    >>> images = np.stack([np.eye(8)[..., None]] * 20)
     >>> labels = np.arange(20) // 5
     >>> resume = ExactResume(tempfile.mkdtemp())
     >>> history = model.fit(images, labels, steps_per_epoch=2, verbose=0,

@@ -140,7 +140,8 @@ class ImageGrids(keras.callbacks.Callback):
     >>> from vhe_tf.data import GroupedImages
     >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     >>> model.compile("adam")
-    >>> images, labels = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
+    >>> images = np.stack([np.eye(8)[..., None]] * 20)
+    >>> labels = np.arange(20) // 5
     >>> data = GroupedImages(images, {"character": labels})
     >>> preview = vhe_tf.callbacks.preview_batch(data, group="character")
     >>> grids = vhe_tf.callbacks.ImageGrids(tempfile.mkdtemp(), preview.grids)

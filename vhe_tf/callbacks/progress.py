@@ -28,7 +28,8 @@ class ProgressLine(keras.callbacks.Callback):
     >>> import vhe_tf
     >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     >>> model.compile("adam")
-    >>> images, labels = np.zeros((20, 8, 8, 1), "float32"), np.arange(20) // 5
+    >>> images = np.stack([np.eye(8)[..., None]] * 20)
+    >>> labels = np.arange(20) // 5
     >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
     ...     callbacks=[vhe_tf.callbacks.ProgressLine()])  # doctest: +ELLIPSIS
     epoch 1/1, ...: elbo ...

@@ -153,6 +153,7 @@ class Episodes:
         support_size: int | tuple[int, int] = (1, 5),
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        validation: bool = False,
     ) -> Self:
         """Makes the episodes that a model is trained on.
 
@@ -169,7 +170,11 @@ class Episodes:
                 model of binary pixels are binarised at one half, and images
                 of a model of levels rounded to these.
             seed: Integer. Decides all randomness. Defaults to 0.
+            validation: Boolean. Whether the episodes are to validate. The ELBO
+                on those of Rescale, which is no bound in training, is the VHE
+                bound. Defaults to False.
         """
+        objective = model.objective
         if augmentation is None:
             levels = model.num_levels
             augmentation = Augmentation(
@@ -180,7 +185,9 @@ class Episodes:
             data,
             batch_size=batch_size,
             support_size=support_size,
-            resamples=model.objective.resamples,
+            resamples=objective.validates_resampled
+            if validation
+            else objective.resamples,
             group_latents=[v.name for v in model.latents if not v.per_element],
             augmentation=augmentation,
             seed=seed,

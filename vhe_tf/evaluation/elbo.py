@@ -25,6 +25,7 @@ _BATCH_SIZE = 32
 class Elbo(Evaluator):
     """The lower bound on log p(X) that the model is trained by (Eq. 18).
 
+    Rescale trains by no bound; its models have the VHE bound here.
     The KL of each latent is shared by its group. Values of models of the same
     images are comparable whatever their latents.
 
@@ -63,6 +64,7 @@ class Elbo(Evaluator):
             support_size=self.num_shots,
             augmentation=Augmentation(binarization="none"),
             seed=self.seed,
+            validation=True,
         )
         terms = self._scorers.get(_elbo_terms, model)
         batches = iter(episodes.dataset().take(self.num_batches))

@@ -218,7 +218,7 @@ def check_ready(
         check_values(model, "images", data.images)
         if model.domain.is_bounded:
             binary = model.domain.binary
-            check_contrast(data.images, "images", binary=binary)
+            check_contrast(data.images, "images", binary=binary, constant=True)
     if data.images.dtype != np.float32:
         raise ValueError(
             "Evaluation needs images as a model sees them, float32; see "

@@ -266,8 +266,11 @@ def make_episodes(
                 affine_copies=experiment.affine_copies,
             ),
             seed=of_part,
+            validation=validation,
         )
-        for data, of_part in zip(parts, seeds, strict=True)
+        for data, of_part, validation in zip(
+            parts, seeds, (False, True), strict=True
+        )
     )
     return training, validation
 

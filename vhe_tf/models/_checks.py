@@ -8,7 +8,6 @@ from typing import Any
 from typing import Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -16,9 +15,9 @@ from vhe_tf import objectives
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
-from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _graph
+from vhe_tf.models import _values
 from vhe_tf.models.latents import Latent
 
 __all__ = [
@@ -44,9 +43,6 @@ __all__ = [
     "checked_validation_data",
     "settings_checksum",
 ]
-
-# Images on disk that are read to be checked, or checked at a time.
-_MAX_CHECKED = 1000
 
 # Gaussian pixels may be somewhat beyond 0 to 1; a larger one tells an image of
 # 0 to 255.
@@ -392,24 +388,32 @@ def checked_accumulation(accumulation: int) -> int:
     return accumulation
 
 
-def check_episodes(model: Any, episodes: Episodes) -> None:
+def check_episodes(
+    model: Any, episodes: Episodes, *, validation: bool = False
+) -> None:
     """Rejects episodes that a model cannot be trained on.
 
     Args:
         model: A compiled `VHE`.
         episodes: The episodes.
+        validation: Boolean. Whether they are to validate. Defaults to False.
 
     Raises:
         ValueError: If they do not match the objective, the latents or the image
             shape of the model, or a batch cannot be split evenly among
             replicas and microbatches.
     """
-    if episodes.resamples != model.objective.resamples:
+    objective = model.objective
+    resamples = objective.resamples
+    if validation:
+        resamples = objective.validates_resampled
+    if episodes.resamples != resamples:
         raise ValueError(
-            f"The objective {str(model.objective)!r} needs episodes with "
-            f"resamples={model.objective.resamples}; "
-            "`Episodes.for_model(model, data)` makes them. Received: "
-            f"episodes with resamples={episodes.resamples}."
+            f"The objective {str(objective)!r} needs "
+            f"episodes with resamples={resamples}"
+            f"{' in validation' * validation}; `Episodes.for_model(model, data, "
+            f"validation={validation})` makes them. Received: episodes with "
+            f"resamples={episodes.resamples}."
         )
     if tuple(episodes.image_shape) != tuple(model.image_shape):
         raise ValueError(
@@ -419,18 +423,20 @@ def check_episodes(model: Any, episodes: Episodes) -> None:
     for latent in model.latents:
         if not latent.per_element:
             _check_grouping(latent, episodes)
-    _check_prepared(model, episodes)
+    _values.check_prepared(model, episodes)
     _check_layout(model, episodes.batch_size)
 
 
-def check_dataset(model: Any, dataset: tf.data.Dataset) -> None:
+def check_dataset(
+    model: Any, dataset: tf.data.Dataset, *, validation: bool = False
+) -> None:
     """Rejects a data set that is made of episodes of another model."""
     episodes = getattr(dataset, "episodes", None)
     if isinstance(episodes, Episodes):
-        check_episodes(model, episodes)
+        check_episodes(model, episodes, validation=validation)
         return
     for part in dataset._inputs():  # it may be shortened, mapped or joined
-        check_dataset(model, part)
+        check_dataset(model, part, validation=validation)
 
 
 def check_fit_options(options: Mapping[str, Any]) -> None:
@@ -472,51 +478,14 @@ def settings_checksum(model: Any, episodes: Episodes) -> int:
     return checksum
 
 
-def _check_prepared(model: Any, episodes: Episodes) -> None:
-    """Rejects images whose prepared values the likelihood does not model."""
-    data, how = episodes.data, episodes.augmentation
-    if isinstance(data, GroupedImages):
-        images = data.images
-    else:
-        step = -(-len(data) // _MAX_CHECKED)
-        images = data.reader()(tf.range(0, len(data), step)).numpy()
-    if model.domain.is_bounded:
-        check_contrast(images, "images", binary=model.domain.binary)
-    if not model.domain.integer or how.binarization != "none":
-        return
-    if how.affine_copies > 1 and data.image_shape == episodes.image_shape:
-        raise ValueError(
-            "Affine copies of images of the same size have grey pixels; this "
-            "model has binary ones. Pass "
-            "`Augmentation(binarization='threshold')` or 'dynamic'. Received: "
-            f"affine_copies={how.affine_copies}, binarization='none'."
-        )
-    for start in range(0, len(images), _MAX_CHECKED):
-        some = images[start : start + _MAX_CHECKED]
-        scale = 255 if some.dtype == np.uint8 else 1
-        model.domain.check("images", some / np.float32(scale), event_rank=3)
-
-
-def checked_dataset(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns episodes that end in an error where values are not modelled."""
-    check_dataset(model, data)
+def checked_dataset(
+    model: Any, data: tf.data.Dataset, *, validation: bool = False
+) -> tf.data.Dataset:
+    """Returns episodes that are checked: those of others, as they come."""
+    check_dataset(model, data, validation=validation)
     if isinstance(getattr(data, "episodes", None), Episodes):
         return data
-
-    def checked(episode: Any) -> Any:
-        images = {"query": episode["query"], **episode["support"]}
-        checks = [
-            model.domain.assertion(name, value)
-            for name, value in images.items()
-            if value.dtype.is_floating
-        ]
-        with tf.control_dependencies(checks):
-            return tf.nest.map_structure(tf.identity, episode)
-
-    spec = data.element_spec
-    if not isinstance(spec, Mapping) or not {"query", "support"} <= set(spec):
-        return data
-    return data.map(checked, num_parallel_calls=tf.data.AUTOTUNE)
+    return _values.with_checked_values(model, data)
 
 
 def _check_grouping(latent: Latent, episodes: Episodes) -> None:

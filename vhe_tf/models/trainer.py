@@ -117,9 +117,9 @@ class EpisodeTrainer(keras.Model):
             steps_per_epoch: Integer. Defaults to one pass over the elements of
                 the episodes.
             validation_data: As `x`, or a pair `(images, labels)`. Evaluated
-                with the EMA weights if the optimizer keeps them. Each
-                validation sees the same `validation_steps` batches, 20 by
-                default.
+                with the EMA weights if the optimizer keeps them, and for
+                Rescale by the VHE bound. Each validation sees the same
+                `validation_steps` batches, 20 by default.
             callbacks: List of Keras callbacks. `callbacks.ExactResume` lets a
                 run that was interrupted resume at its last step.
             **options: Other arguments of `keras.Model.fit`.
@@ -242,7 +242,8 @@ class EpisodeTrainer(keras.Model):
         if "_use_cached_eval_dataset" in options:  # within `fit`
             with ema_weights(self):
                 return super().evaluate(x, y, **options)
-        episodes = self._as_episodes(x, y, options.pop("batch_size", None))
+        size = options.pop("batch_size", None)
+        episodes = self._as_episodes(x, y, size, validation=True)
         if isinstance(episodes, Episodes):
             options.setdefault("steps", _VALIDATION_STEPS)
             episodes = self._distributed(episodes)
@@ -350,19 +351,20 @@ class EpisodeTrainer(keras.Model):
 
     # Data --------------------------------------------------------------------
 
-    def _as_episodes(self, x: Any, y: Any, batch_size: int | None) -> Any:
+    def _as_episodes(
+        self, x: Any, y: Any, batch_size: int | None, validation: bool = False
+    ) -> Any:
         """Returns `Episodes` that match the model, or what Keras may know."""
         if isinstance(x, Episodes):
             if batch_size not in (None, x.batch_size):
                 raise ValueError(
-                    "`Episodes` have a batch size of their own: leave "
-                    f"`batch_size` out. Received: batch_size={batch_size} with "
-                    f"episodes of batch_size={x.batch_size}."
+                    "Leave `batch_size` out: `Episodes` have their own, "
+                    f"{x.batch_size}. Received: batch_size={batch_size}."
                 )
-            _checks.check_episodes(self, x)
+            _checks.check_episodes(self, x, validation=validation)
             return x
         if isinstance(x, tf.data.Dataset):
-            x = _checks.checked_dataset(self, x)
+            x = _checks.checked_dataset(self, x, validation=validation)
         if isinstance(x, np.ndarray | tf.Tensor):
             if y is None:
                 raise ValueError(
@@ -372,11 +374,10 @@ class EpisodeTrainer(keras.Model):
                 )
             x, y = self._grouped(x, y), None
         if isinstance(x, GroupedData):
-            episodes = Episodes.for_model(
-                self, x, batch_size=batch_size or _BATCH_SIZE
-            )
-            _checks.check_episodes(self, episodes)
-            return episodes
+            size = batch_size or _BATCH_SIZE
+            make = functools.partial(Episodes.for_model, batch_size=size)
+            x, y = make(self, x, validation=validation), None
+            return self._as_episodes(x, y, size, validation)
         if x is None or y is not None:
             raise ValueError(
                 "Training data are `Episodes`, `GroupedImages`, images with "
@@ -406,7 +407,7 @@ class EpisodeTrainer(keras.Model):
         if data is None:
             return None
         x, y = _checks.checked_validation_data(data)
-        episodes = self._as_episodes(x, y, batch_size)
+        episodes = self._as_episodes(x, y, batch_size, validation=True)
         if not isinstance(episodes, Episodes):
             return episodes
         options.setdefault("validation_steps", _VALIDATION_STEPS)

@@ -1,0 +1,62 @@
+"""Checks that episodes hold what the likelihood of a model models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vhe_tf.data.contrast import check_contrast
+from vhe_tf.data.episodes import Episodes
+from vhe_tf.data.grouped_images import GroupedImages
+
+__all__ = ["check_prepared", "with_checked_values"]
+
+# Images on disk that are read to be checked, or checked at a time.
+_MAX_CHECKED = 1000
+
+
+def check_prepared(model: Any, episodes: Episodes) -> None:
+    """Rejects images whose prepared values the likelihood does not model."""
+    data, how = episodes.data, episodes.augmentation
+    if isinstance(data, GroupedImages):
+        images = data.images
+    else:
+        step = -(-len(data) // _MAX_CHECKED)
+        images = data.reader()(tf.range(0, len(data), step)).numpy()
+    if model.domain.is_bounded:
+        check_contrast(
+            images, "images", binary=model.domain.binary, constant=True
+        )
+    if not model.domain.integer or how.binarization != "none":
+        return
+    if how.affine_copies > 1 and data.image_shape == episodes.image_shape:
+        raise ValueError(
+            "Affine copies of images of the same size have grey pixels; this "
+            "model has binary ones. Pass "
+            "`Augmentation(binarization='threshold')` or 'dynamic'. Received: "
+            f"affine_copies={how.affine_copies}, binarization='none'."
+        )
+    for start in range(0, len(images), _MAX_CHECKED):
+        some = images[start : start + _MAX_CHECKED]
+        scale = 255 if some.dtype == np.uint8 else 1
+        model.domain.check("images", some / np.float32(scale), event_rank=3)
+
+
+def with_checked_values(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns episodes that end in an error where values are not modelled."""
+
+    def checked(episode: Any) -> Any:
+        images = {"query": episode["query"], **episode["support"]}
+        checks = [
+            model.domain.assertion(name, value)
+            for name, value in images.items()
+            if value.dtype.is_floating
+        ]
+        with tf.control_dependencies(checks):
+            return tf.nest.map_structure(tf.identity, episode)
+
+    spec = data.element_spec
+    if not isinstance(spec, Mapping) or not {"query", "support"} <= set(spec):
+        return data
+    return data.map(checked, num_parallel_calls=tf.data.AUTOTUNE)
