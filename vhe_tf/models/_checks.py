@@ -409,9 +409,9 @@ def check_episodes(
         resamples = objective.validates_resampled
     if episodes.resamples != resamples:
         raise ValueError(
-            f"The objective {str(objective)!r} needs "
-            f"episodes with resamples={resamples}"
-            f"{' in validation' * validation}; `Episodes.for_model(model, data, "
+            f"The objective {str(objective)!r} needs episodes with "
+            f"resamples={resamples}{' in validation' * validation}; "
+            "`Episodes.for_model(model, data, "
             f"validation={validation})` makes them. Received: episodes with "
             f"resamples={episodes.resamples}."
         )
