@@ -131,8 +131,8 @@ class ClassScorer:
         """Returns `[R, Q, K]`, for R tasks at once."""
         check_shape(self.model, supports[0].shape[2:])
         for of_task, of_queries in zip(supports, queries, strict=True):
-            check_values(self.model, "support", of_task)
-            check_values(self.model, "queries", of_queries)
+            check_values(self.model, "support", values=of_task)
+            check_values(self.model, "queries", values=of_queries)
         piece = max(1, self.max_decoded // self.num_element_samples)
         samples_at_once = min(self.num_samples, piece)
         queries_at_once = max(1, piece // samples_at_once)

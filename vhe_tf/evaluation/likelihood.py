@@ -145,7 +145,7 @@ class JointScorer:
         """
         validation.positive("num_samples", num_samples)
         for images in groups:
-            check_values(self.model, "images", images)
+            check_values(self.model, "images", values=images)
         size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
         images_at_once = min(size, budget)

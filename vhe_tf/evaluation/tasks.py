@@ -215,7 +215,7 @@ def check_ready(
             )
     if model is not None:
         check_shape(model, data.image_shape)
-        check_values(model, "images", data.images)
+        check_values(model, "images", values=data.images)
         if model.domain.is_bounded:
             binary = model.domain.binary
             check_contrast(data.images, "images", binary=binary, constant=True)
@@ -236,7 +236,7 @@ def check_shape(model: VHE, image_shape: Sequence[int]) -> None:
         )
 
 
-def check_values(model: VHE, name: str, values: np.ndarray) -> None:
+def check_values(model: VHE, name: str, *, values: np.ndarray) -> None:
     """Raises a ValueError for values that the likelihood does not model."""
     model.domain.check(name, values, event_rank=len(model.image_shape))
 
