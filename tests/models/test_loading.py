@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import keras
 import numpy as np
@@ -178,7 +179,7 @@ def test_a_model_of_an_unknown_class_is_refused(tmp_path):
 
     path = tmp_path / "unknown.keras"
     keras.Sequential([keras.Input([2]), Unknown()]).save(path)
-    with pytest.raises(ValueError, match=r"unknown\.keras is not a \.keras"):
+    with pytest.raises(ValueError, match="needs the class Unknown"):
         load_model(path)
 
 
@@ -211,3 +212,71 @@ def test_a_saved_model_has_no_optimizer(tmp_path):
     model = tiny_run.compiled_model()
     loading.save_model(model, tmp_path / "best.keras")
     assert not vhe_tf.load_model(tmp_path / "best.keras").compiled
+
+
+def _rewritten(path, target, **members):
+    """Copies a file with other members, compressed."""
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, members.get(name, old.read(name)))
+    return target
+
+
+def _config_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+def test_a_class_that_is_not_imported_is_named(trained, tmp_path):
+    config = _config_of(trained[1])
+    config["config"]["likelihood"].update(
+        module="their.networks", class_name="Brush", registered_name="t>Brush"
+    )
+    path = _rewritten(
+        trained[1],
+        tmp_path / "theirs.keras",
+        **{"config.json": json.dumps(config)},
+    )
+    with pytest.raises(ValueError, match="the class Brush of the module") as e:
+        load_model(path)
+    assert "their.networks: import the module" in str(e.value)
+    assert "corrupt" not in str(e.value)
+
+
+def test_settings_nested_without_end_are_a_value_error(trained, tmp_path):
+    config = "[" * 100_000
+    path = tmp_path / "deep.keras"
+    _rewritten(trained[1], path, **{"config.json": config})
+    with pytest.raises(ValueError, match=r"deep\.keras is not"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, OverflowError])
+def test_whatever_keras_raises_is_a_value_error(trained, monkeypatch, error):
+    def fail(path, *, safe_mode):
+        assert safe_mode
+        raise error("x" * 5000 + "\n" * 9 + "y\n" * 50)
+
+    monkeypatch.setattr(keras.saving, "load_model", fail)
+    with pytest.raises(ValueError, match=f"Received: {error.__name__}") as told:
+        load_model(trained[1])
+    assert len(str(told.value)) < 1000
+    assert len(str(told.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_a_file_that_unpacks_to_much_more_is_not_unpacked(
+    trained, tmp_path, monkeypatch, name
+):
+    path = tmp_path / "bomb.keras"
+    _rewritten(trained[1], path, **{name: b" " * 2**28})
+
+    def fail(*args, **kwargs):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(keras.saving, "load_model", fail)
+    with pytest.raises(ValueError, match=r"it unpacks to 268,\d+,\d+ bytes"):
+        load_model(path)

@@ -2,8 +2,8 @@
 
 import json
 import pathlib
+import re
 import zipfile
-import zlib
 
 import keras
 
@@ -17,16 +17,14 @@ from vhe_tf.models.vhe import VHE
 
 __all__ = ["check_saveable", "load_model", "save_model"]
 
-# What Keras lets through from a file with a flipped byte, a part missing or an
-# unknown class in it.
-_DAMAGES = (
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Weights hardly compress, and no settings of a model are so large.
+_MAX_RATIO = 100
+_MAX_SETTINGS_BYTES = 2**26
+
+_UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
+_MODULE = re.compile(r"'module': '([^']+)'")
+
+_MAX_LINES, _MAX_LINE = 3, 300
 
 
 def load_model(path: str | pathlib.Path) -> VHE:
@@ -41,7 +39,8 @@ def load_model(path: str | pathlib.Path) -> VHE:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a saved VHE, or is corrupt.
+        ValueError: If the file is not a saved VHE, is corrupt, or needs a
+            class that is not imported.
     """
     path = model_path(path)
     if not path.is_file():
@@ -51,12 +50,11 @@ def load_model(path: str | pathlib.Path) -> VHE:
             f"Received: {path}, which is not a file."
         )
     try:
-        model = keras.saving.load_model(path)
-    except _DAMAGES as error:
-        raise ValueError(
-            f"{path} is not a .keras file that holds a VHE, or it is corrupt "
-            f"(copied incompletely?): {error}"
-        ) from error
+        _check_sizes(path)
+        model = keras.saving.load_model(path, safe_mode=True)
+    # Keras lets through all kinds of errors from damaged and hostile files.
+    except Exception as error:
+        raise ValueError(_not_loaded(path, error)) from error
     if not isinstance(model, VHE):
         raise ValueError(
             f"Expected a VHE. Received: {path} holds a {type(model).__name__}."
@@ -90,6 +88,44 @@ def check_saveable(model: keras.Model) -> None:
                 f"{kind.__module__}.{kind.__qualname__}, which raises "
                 f"{type(error).__name__}."
             ) from error
+
+
+def _check_sizes(path: pathlib.Path) -> None:
+    """Looks at the sizes in the directory of a file before it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    total = sum(member.file_size for member in members)
+    settings = sum(
+        member.file_size
+        for member in members
+        if member.filename.endswith(".json")
+    )
+    if (
+        total > _MAX_RATIO * path.stat().st_size
+        or settings > _MAX_SETTINGS_BYTES
+    ):
+        raise ValueError(
+            f"it unpacks to {total:,} bytes, {settings:,} of them settings"
+        )
+
+
+def _not_loaded(path: pathlib.Path, error: Exception) -> str:
+    text = str(error)
+    unknown = _UNKNOWN_CLASS.search(text)
+    if unknown:
+        module = _MODULE.search(text, unknown.end())
+        of = f" of the module {module[1]}" if module else ""
+        return (
+            f"{path} needs the class {unknown[1]}{of}: import the module that "
+            "defines it before you load the model. The class must be "
+            "registered by `keras.saving.register_keras_serializable`."
+        )
+    lines = [line[:_MAX_LINE] for line in text.splitlines() if line.strip()]
+    return (
+        f"{path} is not a .keras file that holds a VHE, or it is corrupt "
+        f"(copied incompletely?). Received: {type(error).__name__}: "
+        + "\n".join(lines[:_MAX_LINES])
+    )
 
 
 def save_model(model: VHE, path: str | pathlib.Path) -> None:
