@@ -511,6 +511,48 @@ def test_damaged_archive_is_named_and_can_be_replaced(tmp_path, damage):
     assert len(load(tmp_path, manual_dir).train) == 12
 
 
+def hostile(folder, *, size=8, content=b"12345678", **pax_headers):
+    """Writes an archive of faces with one more member."""
+    files = small_faces()
+    name = frame_name("Ann_Lee", 9, 0)
+    with tarfile.open(
+        folder / "aligned_images_DB.tar.gz", "w:gz", format=tarfile.PAX_FORMAT
+    ) as archive:
+        for good, image in files.items():
+            member = tarfile.TarInfo(good)
+            member.size = len(image)
+            archive.addfile(member, io.BytesIO(image))
+        member = tarfile.TarInfo(name)
+        member.size = size
+        member.pax_headers = pax_headers
+        archive.addfile(member, io.BytesIO(content))
+    return folder
+
+
+def test_sparse_files_in_an_archive_are_refused(tmp_path):
+    headers = {"GNU.sparse.map": "0,8", "GNU.sparse.size": str(7 * 2**30)}
+    with pytest.raises(ValueError, match=r"sparse files.*detect_9\.0.*Rec"):
+        load(tmp_path, hostile(tmp_path, **headers))
+
+
+def test_frames_without_a_limit_are_refused(tmp_path):
+    size = 2**24 + 1
+    manual_dir = hostile(tmp_path, size=size, content=bytes(size))
+    with pytest.raises(ValueError, match=r"detect_9\.0.*Received: 16,777,217"):
+        load(tmp_path, manual_dir)
+    unpacked(tmp_path / "other", small_faces())
+    large = tmp_path / "other" / frame_name("Ann_Lee", 0, 0)
+    large.write_bytes(bytes(size))
+    with pytest.raises(ValueError, match=r"detect_0\.0.*Received: 16,777,217"):
+        load(tmp_path, tmp_path / "other")
+
+
+def test_headers_without_a_limit_are_refused(tmp_path):
+    manual_dir = hostile(tmp_path, comment="x" * (2**24 + 2**12))
+    with pytest.raises(ValueError, match=r"DB\.tar\.gz' .*Received: 16,78"):
+        load(tmp_path, manual_dir)
+
+
 def test_archive_that_was_packed_half_is_named(tmp_path):
     path = packed(tmp_path / "m", small_faces()) / "aligned_images_DB.tar.gz"
     half = gzip.decompress(path.read_bytes())[: 512 * 11 + 100]

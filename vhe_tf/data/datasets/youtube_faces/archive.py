@@ -44,6 +44,7 @@ _FRAME = re.compile(
     r"aligned_detect_(?P=video)\.(?P<number>[0-9]+)\.(?i:jpg)"
 )
 _CHUNK_SIZE = 1 << 20
+_MAX_BYTES = 16 << 20  # of a frame; the largest ones have some 20 KiB
 
 _logger = logging.getLogger(__name__)
 
@@ -230,12 +231,36 @@ def _folder_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
         for name in sorted(names):
             path = pathlib.Path(folder, name)
             relative = path.relative_to(source.parent).as_posix()
-            yield relative, functools.partial(pathlib.Path, path)
+            yield relative, functools.partial(_file, path)
+
+
+def _file(path: pathlib.Path) -> pathlib.Path:
+    with contextlib.suppress(OSError):  # told when it is read
+        _check_size(path.stat().st_size, str(path))
+    return path
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > _MAX_BYTES:
+        raise ValueError(
+            f"No frame takes more than {_MAX_BYTES:,} bytes; leave {name!r} "
+            f"out, and use the archive from {HOMEPAGE} alone. Received: "
+            f"{size:,} bytes."
+        )
+
+
+class _BoundedStream(gzip.GzipFile):
+    """An archive of which nothing large is read at once, headers included."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _MAX_BYTES + tarfile.BLOCKSIZE:
+            _check_size(size, os.fspath(self.name))
+        return super().read(size)
 
 
 def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
     with (
-        gzip.open(source) as stream,
+        _BoundedStream(source) as stream,
         tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive,
     ):
         while (member := archive.next()) is not None:
@@ -249,5 +274,12 @@ def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BytesIO:
+    if member.issparse():
+        raise ValueError(
+            f"Frames must not be sparse files; leave {member.name!r} out, and "
+            f"use the archive from {HOMEPAGE} alone. Received: a sparse file "
+            f"of {member.size:,} bytes."
+        )
+    _check_size(member.size, member.name)
     file = archive.extractfile(member)
     return io.BytesIO(file.read() if file else b"")
