@@ -25,6 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from vhe_tf.data.datasets.prepared import damage_is_named
+from vhe_tf.data.datasets.prepared import folder_around
 from vhe_tf.data.datasets.records.recorded_images import read_whole
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _TFDS_NAME = "omniglot:3.0.0"
+_PREPARED = "omniglot/3.0.0"
 _TFDS_TRAINING_SPLITS = {
     "lake": "train",
     "lake_small1": "small1",
@@ -202,7 +205,8 @@ def load_omniglot(
         The images of each part of the split.
 
     Raises:
-        ValueError: If `split` or `recipe` is unknown.
+        ValueError: If `split` or `recipe` is unknown, or a file that describes
+            the data is damaged.
         FileNotFoundError: If the data are neither prepared in `data_dir` nor
             can be downloaded.
     """
@@ -341,7 +345,7 @@ def _data_directory(data_dir: str | os.PathLike[str] | None) -> str:
     if "://" in directory:
         return directory
     # The cache of `_read` must not depend on the current folder.
-    return os.path.abspath(directory)
+    return folder_around(os.path.abspath(directory), _PREPARED)
 
 
 def _network_answers() -> bool:
@@ -362,14 +366,15 @@ def _network_answers() -> bool:
 def _prepared_builder(directory: str) -> Any:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(_TFDS_NAME, data_dir=directory)
+    with damage_is_named(os.path.join(directory, _PREPARED)):
+        builder = tfds.builder(_TFDS_NAME, data_dir=directory)
     if builder.is_prepared():
         return builder
     # Without a network, TensorFlow Datasets retries for minutes.
     if not _network_answers():
         raise FileNotFoundError(
             "Omniglot is not prepared in "
-            f"{os.path.join(directory, 'omniglot', '3.0.0')!r}, and "
+            f"{os.path.join(directory, _PREPARED)!r}, and "
             "github.com, where to download it from, does not answer. Either "
             "connect to the internet and try again, or run `tfds build "
             "omniglot` on a machine that is connected, copy the folder "
@@ -408,10 +413,17 @@ def _read(directory: str, tfds_split: str, recipe: str) -> GroupedImages:
     for array in (pixels, *labels.values()):
         array.setflags(write=False)
     features = builder.info.features
-    names = {
-        "character": dict(enumerate(features["label"].names)),
-        "alphabet": dict(enumerate(features["alphabet"].names)),
-    }
+    names = {}
+    for name, feature in (("character", "label"), ("alphabet", "alphabet")):
+        names[name] = dict(enumerate(features[feature].names))
+        if labels[name].max() >= len(names[name]):
+            path = os.path.join(builder.data_dir, f"{feature}.labels.txt")
+            raise ValueError(
+                f"{path!r} must name all {name}s; put back a copy, or delete "
+                "the folder that it is in, and the data are prepared again. "
+                f"Received: {len(names[name])} names, and the id "
+                f"{labels[name].max()}."
+            )
     return GroupedImages(pixels, labels, names)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf.data.datasets.prepared import damage_is_named
+from vhe_tf.data.datasets.prepared import folder_around
 from vhe_tf.data.datasets.records.recorded_images import read_whole
 from vhe_tf.data.datasets.youtube_faces.archive import Video
 from vhe_tf.data.datasets.youtube_faces.archive import find_source
@@ -105,11 +107,15 @@ def load_youtube_faces(
             to be found in `manual_dir`.
     """
     check_image_size(image_size)
-    builder = Builder(
-        data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"),
-        config=_config(image_size),
-        skip_unreadable=skip_unreadable,
-    )
+    config = _config(image_size)
+    prepared = f"youtube_faces/{config.name}/{Builder.VERSION}"
+    root = data_dir or os.environ.get("TFDS_DATA_DIR")
+    root = root or tfds.core.constants.DATA_DIR
+    root = folder_around(os.path.expanduser(root), prepared)
+    with damage_is_named(os.path.join(root, prepared)):
+        builder = Builder(
+            data_dir=root, config=config, skip_unreadable=skip_unreadable
+        )
     if builder.is_prepared():
         _check_source(builder, manual_dir)
         warn_if_incomplete(builder.info.metadata["rule"], builder.data_dir)
