@@ -21,6 +21,49 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_nobody_can_foresee_where_a_file_is_written(tmp_path):
+    path = tmp_path / "best.keras"
+    names = set()
+    for _ in range(2):
+        with atomic_io.beside(path) as partial:
+            partial.write_text("new")
+            assert atomic_io.is_partial(partial)
+            names.add(partial.name)
+    assert len(names) == 2
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    link = tmp_path / ".best.partial.keras"
+    link.symlink_to(victim)
+    with atomic_io.beside(tmp_path / "best.keras") as partial:
+        partial.write_text("new")
+    assert victim.read_text() == "kept"
+    # Even one that is called as the file will be.
+    monkeypatch.setattr(atomic_io, "partial_path", lambda path: link)
+    with (
+        pytest.raises(atomic_io.NotWrittenError, match="exists"),
+        atomic_io.beside(tmp_path / "best.keras") as partial,
+    ):
+        partial.write_text("new")
+    assert victim.read_text() == "kept"
+
+
+def test_a_lock_is_not_made_through_a_link(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"):
+        atomic_io.locked(tmp_path / ".lock").__enter__()
+    assert not (tmp_path / "victim").exists()
+
+
 def write_half(path, error):
     with atomic_io.beside(path) as partial:
         partial.write_text("half")

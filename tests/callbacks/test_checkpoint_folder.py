@@ -157,9 +157,23 @@ def test_a_kill_while_the_oldest_is_removed_leaves_no_half_of_it(
     assert names(tmp_path) == ["checkpoint", *files_of("ckpt-12", "ckpt-8")]
 
 
+def test_a_link_in_the_way_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".partial").symlink_to(victim)
+    write(tmp_path / "checkpoints", 4)
+    assert names(tmp_path / "checkpoints") == [
+        "checkpoint",
+        *files_of("ckpt-4"),
+    ]
+    assert not list(victim.iterdir())
+
+
 def test_what_is_not_a_checkpoint_stays(tmp_path):
     write(tmp_path, 4)
-    for name in ("epoch.json", "ckpt-3.index.bak", "my-ckpt-3.index"):
+    mine = ["epoch.json", "ckpt-3.index.bak", "my-ckpt-3.index"]
+    for name in [*mine, ".my.partial.txt"]:
         (tmp_path / name).write_text("mine")
     (tmp_path / "ckpt-3").mkdir()
     kept = names(tmp_path)

@@ -163,16 +163,19 @@ def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    leftover = tmp_path / "pictures" / ".grid.png.partial"
+    leftover = atomic_io.partial_path(tmp_path / "pictures" / "grid.png")
     leftover.parent.mkdir()
     leftover.touch()
+    own = tmp_path / ".mine.partial.txt"
+    own.touch()
     Run(tmp_path, EXPERIMENT).begin()
     assert not leftover.exists()
+    assert own.exists()
 
 
 def test_a_folder_in_which_another_process_trains_stays_as_it_is(tmp_path):
     run = _trained(tmp_path)
-    half = tmp_path / ".best.partial.keras"
+    half = atomic_io.partial_path(tmp_path / "best.keras")
     half.write_bytes(b"being written")
     before = run.config.read_text()
     more = dataclasses.replace(EXPERIMENT, epochs=9)

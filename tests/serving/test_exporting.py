@@ -761,12 +761,24 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, untraced):
 
 
 def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
-    for name in (".1.a.partial", ".2.b.partial"):
-        (tmp_path / name / "variables").mkdir(parents=True)
-    (tmp_path / "1").mkdir()
-    with atomic_io.locked(tmp_path / ".2.b.partial"):
+    left, written = (
+        atomic_io.partial_path(tmp_path / version) for version in "12"
+    )
+    own = tmp_path / ".my.notes.partial"
+    for folder in (left, written, own, tmp_path / "1"):
+        (folder / "variables").mkdir(parents=True)
+    link = atomic_io.partial_path(tmp_path / "3")
+    link.symlink_to(own)
+    with atomic_io.locked(written):
         exporting._remove_abandoned(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"1", ".2.b.partial"}
+    assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "1",
+        written.name,
+        own.name,
+        link.name,
+    }
+    assert (own / "variables").is_dir()
 
 
 def test_warm_up_requests_are_those_that_the_signatures_answer(

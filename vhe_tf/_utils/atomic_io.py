@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -17,10 +18,15 @@ __all__ = [
     "check_room",
     "failures_are_told",
     "full_disks_are_told",
+    "is_partial",
     "locked",
+    "partial_path",
     "plainly_named",
     "settle",
 ]
+
+# Names that `partial_path` gives.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial(\.[^.]*)?", re.DOTALL)
 
 # What the system says of a full disk, and of a person's full share of it.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
@@ -60,14 +66,28 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         NotWrittenError: If the file cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = partial_path(path)
+    # Made here, and not through a link that somebody else put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with failures_are_told(path):
+        os.close(os.open(partial, flags, 0o666))
         try:
             yield partial
             settle(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def partial_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns a hidden name beside a path that nobody can foresee."""
+    token = uuid.uuid4().hex
+    return path.with_name(f".{path.stem}.{token}.partial{path.suffix}")
+
+
+def is_partial(path: pathlib.Path) -> bool:
+    """Tells whether `partial_path` gave a name, which is not that of a link."""
+    return bool(_PARTIAL.fullmatch(path.name)) and not path.is_symlink()
 
 
 def settle(path: pathlib.Path) -> None:
@@ -98,9 +118,8 @@ def locked(path: pathlib.Path) -> Iterator[None]:
         BlockingIOError: If another process holds the lock.
         OSError: If the file system has no locks.
     """
-    descriptor = os.open(
-        path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    )
+    made = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else made)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -15,9 +15,7 @@ __all__ = ["CheckpointFolder", "alone_in"]
 
 _PARTIAL = ".partial"
 # Files of a checkpoint, and what others than this module leave of a failed one.
-_OURS = re.compile(
-    r"(?P<name>ckpt-\d+)(\.index|\.data-\d+-of-\d+|_temp)|\.(.*\.)?partial(\..*)?"
-)
+_OURS = re.compile(r"(?P<name>ckpt-\d+)(\.index|\.data-\d+-of-\d+|_temp)")
 
 
 class CheckpointFolder:
@@ -50,7 +48,8 @@ class CheckpointFolder:
         partial = self.folder / _PARTIAL
         with atomic_io.failures_are_told(self.folder / name):
             try:
-                partial.mkdir(parents=True, exist_ok=True)
+                self.remove_leftovers()  # among them a link, if there is one
+                partial.mkdir(parents=True)
                 checkpoint.write(str(partial / name))
                 for path in sorted(partial.glob(f"{name}.*")):
                     atomic_io.settle(path)
@@ -82,9 +81,13 @@ class CheckpointFolder:
             self.folder.iterdir(), key=lambda path: path.suffix != ".index"
         ):
             match = _OURS.fullmatch(path.name)
-            if not match or match["name"] in kept:
+            if match and match["name"] in kept:
                 continue
-            if path.is_dir():
+            if not (
+                match or path.name == _PARTIAL or atomic_io.is_partial(path)
+            ):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """The figures of the paper, drawn again from the trained rows."""
 
-import os
 import pathlib
 import shutil
 from collections.abc import Collection
@@ -76,13 +75,15 @@ def _draw(
     *,
     data_dir: str | None,
 ) -> None:
+    from vhe_tf._utils import atomic_io
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".partial.{out.name}")
-    if figure.picture:
-        shutil.copyfile(runs[0].pictures / figure.picture, beside)
-    else:
-        draw_side_by_side([run.best for run in runs], beside, data_dir=data_dir)
-    os.replace(beside, out)
+    with atomic_io.beside(out) as partial:
+        if figure.picture:
+            shutil.copyfile(runs[0].pictures / figure.picture, partial)
+        else:
+            models = [run.best for run in runs]
+            draw_side_by_side(models, partial, data_dir=data_dir)
 
 
 def draw_side_by_side(

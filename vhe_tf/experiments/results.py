@@ -1,6 +1,5 @@
 """What was measured of the rows of the tables, kept in docs/results."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -124,7 +123,8 @@ def relative(path: pathlib.Path) -> str:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file, atomically."""
+    from vhe_tf._utils import atomic_io  # imports TensorFlow
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    with atomic_io.beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")

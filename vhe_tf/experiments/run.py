@@ -243,12 +243,15 @@ class Run:
             self._begin(data_dir)
 
     def _begin(self, data_dir: str | None) -> None:
+        from vhe_tf._utils import atomic_io  # imports TensorFlow
+
         earlier = self._record()
         if data_dir is None and earlier:
             data_dir = earlier.data_dir
         for folder in (self.folder, self.pictures):
-            for path in folder.glob(".*.partial*"):
-                path.unlink()
+            if folder.is_dir():
+                for path in filter(atomic_io.is_partial, folder.iterdir()):
+                    path.unlink()
         known = {
             "data_dir": data_dir
             and os.path.abspath(os.path.expanduser(data_dir)),

@@ -18,7 +18,6 @@ import math
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -151,7 +150,7 @@ def versions(folder: pathlib.Path) -> list[int]:
 def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that is renamed to the target at the end."""
     # Not a number, so that a server does not load it as a version.
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = atomic_io.partial_path(target)
     with atomic_io.failures_are_told(target), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -166,7 +165,7 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _remove_abandoned(folder: pathlib.Path) -> None:
     """Removes the partial folders of exports that were killed."""
-    for partial in folder.glob(".*.partial"):
+    for partial in filter(atomic_io.is_partial, folder.iterdir()):
         with contextlib.suppress(OSError), atomic_io.locked(partial):
             shutil.rmtree(partial)
 

@@ -64,8 +64,9 @@ def write_records(
             f"or delete this one first. Received: {str(folder)!r}, which has "
             f"an {record_index.NAME}."
         )
-    for left in folder.glob("images-*.tfrecord"):
-        left.unlink()
+    for left in folder.iterdir():
+        if left.match("images-*.tfrecord") or atomic_io.is_partial(left):
+            left.unlink()
     if isinstance(examples, GroupedImages):
         if group_names is None:
             group_names = examples.group_names
