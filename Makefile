@@ -20,8 +20,8 @@ $(VENV)/.installed: setup.py
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-quickstart: setup  ## train and evaluate a small VHE on the embedded data set
-	$(BIN)/vhe-tf train quickstart
+quickstart: setup  ## see a shipped model at work, then train it further
+	$(BIN)/vhe-tf quickstart
 
 results-check: setup  ## measure the shipped models again (Omniglot: DATA_DIR=...)
 	$(BIN)/vhe-tf reproduce --check $(if $(DATA_DIR),--data_dir=$(DATA_DIR)) $(if $(LAKE_RUNS),--lake_runs=$(LAKE_RUNS))

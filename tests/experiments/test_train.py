@@ -52,7 +52,7 @@ def _read(*words, default=None):
 def test_a_name_chooses_settings_evaluation_and_folder():
     arguments = _read("quickstart")
     assert arguments.experiment == get("quickstart")
-    assert arguments.evaluation.num_test_tasks == 20
+    assert arguments.evaluation.num_test_tasks == 10
     assert arguments.run_dir == "runs/quickstart"
     assert _read("--experiment=quickstart") == arguments
 
@@ -64,7 +64,7 @@ def test_flags_override_what_the_name_chooses():
     assert arguments.experiment.epochs == 2
     assert arguments.experiment.affine_copies == 4
     assert arguments.evaluation.num_test_tasks == 3
-    assert arguments.evaluation.num_test_groups == 20
+    assert arguments.evaluation.num_test_groups == 5
     assert arguments.run_dir == "x"
 
 

@@ -10,6 +10,7 @@ __all__ = ["COMMANDS", "main"]
 
 # What each command is, and the module whose `main` runs it.
 COMMANDS = {
+    "quickstart": ("a model at work, then a short training", "quickstart"),
     "train": ("train an experiment, or resume it", "train"),
     "list": ("list the experiments and the shipped models", "listing"),
     "evaluate": ("measure a model on unseen groups", "evaluate"),

@@ -63,11 +63,16 @@ def _defaults() -> dict[str, Experiment]:
         ),
         "quickstart": Experiment(
             dataset="glyphs",
+            architecture="pixel_cnn",
+            init="omniglot_pixel_cnn_small",
             support_size=(1, 5),
             symmetries=1,
             affine_copies=4,
-            epochs=8,
-            steps_per_epoch=320,
+            batch_size=16,
+            epochs=3,
+            steps_per_epoch=200,
+            learning_rate=5e-4,
+            warmup_steps=50,
             ema=0.99,
             num_validation_groups=40,
         ),
@@ -264,7 +269,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 # How a run is measured at its end, if not by the defaults of `Evaluation`.
 EVALUATIONS: dict[str, Evaluation] = {
-    "quickstart": Evaluation(20, 20),
+    "quickstart": Evaluation(10, 5, 5),
     "own_images": Evaluation(20, 10),
     "omniglot_deconvolutional_small": Evaluation(100, 100),
     **dict.fromkeys(

@@ -475,7 +475,7 @@ Made in {run.folder}:
   pictures/      {margin.join(pictures.description(arguments.experiment))}
   tensorboard/   the run over time
 Next:
-  {bin_dir}/tensorboard --logdir {run.folder}
-  {bin_dir}/vhe-tf evaluate {run.best}
-  sample and classify in ten lines of Python: README.md, "Use"
+  {bin_dir}/vhe-tf serve {run.folder}            a page to draw on
+  {bin_dir}/vhe-tf train --images=DIR            on your own images
+  {bin_dir}/tensorboard --logdir {run.folder}    the run over time
 """)
