@@ -129,7 +129,7 @@ def run(tmp_path_factory):
         [
             before,
             accuracy_callback(shots=(1, 2)),
-            callbacks.Scalars(folder, SETTINGS),
+            callbacks.Scalars(folder, SETTINGS, name="mine"),
             callbacks.ImageGrids(folder, cues().grids, every=2),
             after,
         ],
@@ -164,7 +164,7 @@ def test_every_metric_has_its_tag_at_the_steps_of_the_optimizer(run):
         "few_shot/accuracy_3way_2shot",
     }
     pictures = {"conditional", "reconstruction", "unconditional"}
-    hparams = {"_hparams_/session_start_info"}
+    hparams = {"_hparams_/session_start_info", "_hparams_/experiment"}
     assert set(run["events"]) == tags | pictures | hparams
     for tag in tags:
         steps = [step for step, _ in run["events"][tag]]
@@ -225,7 +225,15 @@ def test_settings_are_shown_as_hyperparameters(run):
         for value in event.summary.value
         if value.metadata.plugin_data.plugin_name == "hparams"
     ]
-    [shown] = [c.session_start_info.hparams for c in contents]
+    named = [i.name for c in contents for i in c.experiment.hparam_infos]
+    assert named == [*SETTINGS]
+    [session] = [
+        c.session_start_info
+        for c in contents
+        if c.HasField("session_start_info")
+    ]
+    assert session.group_name == "mine"
+    shown = session.hparams
     assert shown["learning_rate"].number_value == 0.01
     assert shown["epochs"].number_value == 2
     assert shown["objective"].string_value == "vhe"

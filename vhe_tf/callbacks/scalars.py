@@ -15,6 +15,20 @@ from vhe_tf._utils import atomic_io
 
 __all__ = ["EventFile", "Scalars", "steps_taken"]
 
+# What a tag shows, by the beginning of the name of its metric.
+_DESCRIPTIONS = {
+    "elbo": "Evidence lower bound, nats per image. Higher is better.",
+    "loss": "What training minimises, nats per image.",
+    "log_likelihood": "Reconstruction term of the ELBO, nats per image.",
+    "kl_": "KL divergence of a latent, nats: of the group, or, where the name "
+    "ends in _scaled, its share per image, as in the ELBO.",
+    "group_size": "Mean number of elements per group.",
+    "accuracy": "Few-shot classification of unseen groups, a fraction.",
+    "joint_nll": "Upper bound of -log p(X), nats per image, unseen groups.",
+    "joint_effective": "Effective sample size of the joint NLL.",
+    "conditional_nll": "-log p(x | D), nats per image, unseen groups.",
+    "learning_rate": "Learning rate of the optimizer.",
+}
 # Bytes that the scalars of an epoch do not reach.
 _SCALARS_SIZE = 2**16
 
@@ -77,8 +91,9 @@ class Scalars(keras.callbacks.Callback):
 
     Args:
         folder: Path. Where the event files go.
-        settings: Mapping. What HParams shows as the settings of the run.
-            Defaults to none.
+        settings: Mapping. What HParams shows as the settings of the run, in
+            this order. Defaults to none.
+        name: String. What HParams calls the run. Defaults to a hash.
 
     Raises:
         NotWrittenError: By `fit`, if the disk is full or the folder read-only.
@@ -102,10 +117,13 @@ class Scalars(keras.callbacks.Callback):
         self,
         folder: str | os.PathLike[str],
         settings: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder).expanduser()
         self.settings = dict(settings or {})
+        self.name = name
         self._file: EventFile | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -116,13 +134,18 @@ class Scalars(keras.callbacks.Callback):
 
     def _write_settings(self) -> None:
         if self.settings:
+            hparams.hparams_config(
+                hparams=[hparams.HParam(name) for name in self.settings],
+                metrics=[hparams.Metric("validation/elbo")],
+            )
             hparams.hparams(
                 {
                     name: value
                     if isinstance(value, bool | int | float)
                     else str(value)
                     for name, value in self.settings.items()
-                }
+                },
+                trial_id=self.name,
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -133,10 +156,21 @@ class Scalars(keras.callbacks.Callback):
         # Keras' own callback leaves `record_if` set.
         with writer.as_default(), tf.summary.record_if(True):
             for name, value in (logs or {}).items():
-                tf.summary.scalar(_tag(name), value, step=step)
-            rate = self.model.optimizer.learning_rate
-            tf.summary.scalar("train/learning_rate", rate, step=step)
+                _write(name, value, step)
+            _write("learning_rate", self.model.optimizer.learning_rate, step)
         writer.flush()
+
+
+def _write(name: str, value: Any, step: int) -> None:
+    description = next(
+        (
+            text
+            for beginning, text in _DESCRIPTIONS.items()
+            if name.removeprefix("val_").startswith(beginning)
+        ),
+        None,
+    )
+    tf.summary.scalar(_tag(name), value, step=step, description=description)
 
 
 def _tag(name: str) -> str:

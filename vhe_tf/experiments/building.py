@@ -30,6 +30,18 @@ __all__ = [
     "start",
 ]
 
+_CHANGED_MOST = (
+    "architecture",
+    "size",
+    "objective",
+    "learning_rate",
+    "batch_size",
+    "epochs",
+    "support_size",
+    "symmetries",
+    "affine_copies",
+    "init",
+)
 _PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
 
 
@@ -291,12 +303,23 @@ def monitors(
 
     return [
         *_measuring(experiment, splits),
-        callbacks.Scalars(run.tensorboard, experiment.to_json()),
+        callbacks.Scalars(
+            run.tensorboard,
+            _hyperparameters(experiment),
+            name=run.folder.resolve().name,
+        ),
         # Apart: TensorBoard follows one event file per folder.
         callbacks.ImageGrids(
             pathlib.Path(run.tensorboard, "pictures"), draw, ink=splits.ink
         ),
     ]
+
+
+def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings, those that are changed most first."""
+    settings = experiment.to_json()
+    first = [name for name in _CHANGED_MOST if name in settings]
+    return {name: settings[name] for name in first} | settings
 
 
 def _measuring(
