@@ -24,7 +24,7 @@ _OUT = flags.DEFINE_string(
     "out", "vhe_tf/evaluation/critics", "The folder to write."
 )
 _STEPS = flags.DEFINE_integer(
-    "steps", 2000, "Training steps of each network.", lower_bound=1
+    "steps", 1500, "Training steps of each network.", lower_bound=1
 )
 
 _FILTERS = 48
