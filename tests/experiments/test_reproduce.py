@@ -737,3 +737,9 @@ def test_ctrl_c_lets_a_command_save_its_work(tmp_path, monkeypatch, capsys):
         reproduce.execute([sys.executable, "-c", program], log)
     assert log.read_text().endswith("begun\nsaved\n")
     assert "    saved\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("report", [{}, {"measurements": 3}])
+def test_what_is_no_report_is_told(report):
+    with pytest.raises(results.RowError, match="has another form"):
+        results.measures_of(report)

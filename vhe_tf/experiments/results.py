@@ -42,9 +42,19 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for a single value) and `num_trials`; the draws that it depends on,
         `num_samples` (of c) and `num_element_samples` (of z for each), and the
         `effective_sample_size` of a joint NLL.
+
+    Raises:
+        RowError: If it is no report.
     """
     from vhe_tf.evaluation import Report
 
+    try:
+        measurements = Report.from_json(report).measurements
+    except (KeyError, TypeError) as error:
+        raise RowError(
+            f"A report of `vhe-tf evaluate` has another form ({error!r}). "
+            "Delete it to measure again."
+        ) from error
     optional = (
         "num_samples",
         "num_element_samples",
@@ -62,7 +72,7 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 if (value := getattr(each, name)) is not None
             },
         }
-        for each in Report.from_json(report).measurements
+        for each in measurements
         if each.metric in _MEASURED
     }
 
