@@ -17,6 +17,7 @@ from vhe_tf.experiments import endings
 from vhe_tf.experiments import train
 
 
+@endings.interrupts_end_quietly()
 def main(argv: list[str]) -> None:
     """Loads, trains, evaluates and pictures."""
     arguments = train.read(argv, usage=__doc__ or "", default="omniglot")

@@ -21,6 +21,7 @@ from tests.experiments.conftest import train_folder
 from tests.processes import ROOT
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import tiny_model
+from vhe_tf._utils import atomic_io
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.experiments import Experiment
@@ -28,6 +29,7 @@ from vhe_tf.experiments import Run
 from vhe_tf.experiments import building
 from vhe_tf.experiments import get
 from vhe_tf.experiments import train
+from vhe_tf.experiments.run import Record
 from vhe_tf.models import loading
 
 GLYPHS = (
@@ -286,6 +288,69 @@ def test_the_trainer_to_copy_trains_the_same_weights(
     monkeypatch.setattr("vhe_tf.experiments.cli.main", run_trainer)
     commanded()
     assert_same_models(folder, whole_run[0])
+
+
+def test_a_run_is_locked_to_its_end_and_keeps_its_data_folder(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    folders = {}
+    for dataset in ("omniglot", "glyphs"):
+        arguments = _read(
+            "quickstart", f"--dataset={dataset}", f"--run_dir={tmp_path}"
+        )
+        run = Run(arguments.run_dir, arguments.experiment)
+        lock = run.checkpoints / ".lock"
+        with train.begun(arguments, run, model=tiny_model()):
+            with (
+                pytest.raises(BlockingIOError),
+                atomic_io.locked(lock),  # as another process does
+            ):
+                pass
+            with run.locked():  # as `ExactResume` does
+                pass
+            with pytest.raises(BlockingIOError), atomic_io.locked(lock):
+                pass
+        with atomic_io.locked(lock):
+            pass
+        folders[dataset] = Record.read(run.config).data_dir
+        run.config.unlink()
+    assert folders == {"omniglot": str(tmp_path / "tfds"), "glyphs": None}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("architecture", ["deconvolutional", "pixel_cnn"])
+def test_the_trainer_to_copy_has_the_callbacks_of_the_command(
+    architecture, image_folder, tmp_path, monkeypatch
+):
+    arguments = [
+        "--experiment=own_images",
+        f"--run_dir={tmp_path}",
+        f"--data_dir={image_folder}",
+        f"--architecture={architecture}",
+        *FOLDER,
+    ]
+    found = []
+
+    def fit(self, *_, callbacks, **__):
+        found.append([_described(callback) for callback in callbacks])
+        raise SystemExit
+
+    monkeypatch.setattr(vhe_tf.VHE, "fit", fit)
+    with pytest.raises(SystemExit):
+        commanded("train", *arguments)
+    monkeypatch.setattr(sys, "argv", ["omniglot.py", *arguments])
+    with pytest.raises(SystemExit), tiny_sizes():
+        runpy.run_path(
+            str(ROOT / "trainers" / "omniglot.py"), run_name="__main__"
+        )
+    assert found[0] == found[1]
+
+
+def _described(callback):
+    plain = (bool, int, float, str, tuple, dict)
+    own = {k: v for k, v in vars(callback).items() if isinstance(v, plain)}
+    return type(callback).__name__, own
 
 
 @pytest.mark.integration

@@ -194,11 +194,17 @@ def test_labels_of_several_latents_have_names(episodes):
         fit(model, episodes.data.images, np.arange(40))
 
 
-@pytest.mark.parametrize("name", ["class_weight", "validation_split"])
-def test_options_without_a_meaning_are_rejected(name, model):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_weight", {0: 2.0}),
+        ("sample_weight", np.ones(12)),
+        ("validation_split", 0.25),
+    ],
+)
+def test_options_without_a_meaning_are_rejected(name, value, model):
     images = np.zeros((12, 8, 8, 1), np.float32)
-    value = {0: 2.0} if name == "class_weight" else 0.25
-    with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+    with pytest.raises(ValueError, match=f"Received: {name}="):
         fit(model, images, np.arange(12) // 6, **{name: value})
 
 

@@ -414,9 +414,8 @@ class ExactResume(keras.callbacks.Callback):
                     "keep the best weights. Received: "
                     "restore_best_weights=True."
                 )
-            if hasattr(callback, "get_state") or isinstance(
-                callback, _OF_KERAS
-            ):
+            own = hasattr(callback, "get_state")
+            if own or isinstance(callback, _OF_KERAS):
                 found[self._name(callback)].append(callback)
         alike = [name for name, each in found.items() if len(each) > 1]
         if alike:

@@ -64,9 +64,9 @@ class Record:
             experiment = Experiment.from_json(config["experiment"])
         except (TypeError, ValueError) as error:
             raise RunError(
-                f"{path} is not of a run: {error} It says which settings and "
-                "data the model beside it was trained with, which cannot be "
-                "determined without it. Restore it from a copy."
+                f"{path} is not of a run: {str(error).rstrip('.')}. It says "
+                "with which settings and data the model beside it is trained, "
+                "which cannot be determined without it. Restore it from a copy."
             ) from error
         return cls(experiment, config["provenance"])
 

@@ -46,6 +46,7 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.data import check_options
 from vhe_tf.experiments.endings import failures_end_quietly
+from vhe_tf.experiments.endings import interrupts_end_quietly
 from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.own_images import OwnImages
@@ -268,6 +269,7 @@ def main(argv: Sequence[str]) -> None:
     train(read(argv, usage=__doc__ or ""))
 
 
+@interrupts_end_quietly()
 def train(arguments: Arguments) -> Run:
     """Trains an experiment, or resumes it; then evaluates and pictures it.
 

@@ -8,6 +8,7 @@ from typing import Any
 from typing import Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -442,12 +443,13 @@ def check_dataset(
 def check_fit_options(options: Mapping[str, Any]) -> None:
     """Rejects options of Keras' `fit` that episodes cannot have."""
     for name in ("class_weight", "sample_weight", "validation_split"):
-        if options.get(name):
+        value = options.get(name)
+        if value is not None and not np.array_equal(value, 0):
             raise ValueError(
                 f"`{name}` has no meaning for episodes: training samples "
                 "groups of images, and validation needs groups of its own, "
                 "`validation_data`. Leave it out. Received: "
-                f"{name}={options[name]!r}."
+                f"{name}={value!r}."
             )
 
 
