@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help setup serve-check quickstart results-check test test-integration test-all \
-	check format tensorboard bench clean
+	check format docs tensorboard bench clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,11 @@ format: setup  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: setup  ## build the site into site/; broken links are errors
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m tools.tutorials
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 tensorboard: setup  ## show the runs in TensorBoard
 	$(BIN)/tensorboard --logdir runs
 
@@ -54,4 +59,4 @@ bench: setup  ## measure speed and memory, write docs/benchmarks.md (11 minutes)
 	$(BIN)/python benchmarks/bench.py
 
 clean:  ## delete the virtual environment and the caches, keep runs/
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

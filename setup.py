@@ -82,6 +82,13 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "plots": [_PLOTS],
         "serving": [_SERVING_API],
+        # The site: `make docs`.
+        "docs": [
+            "jupytext>=1.17,<2",
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.7,<10",
+            "mkdocstrings-python>=2,<3",
+        ],
         # The linters are pinned: a new release must not fail `make test`.
         "dev": [
             "hypothesis>=6.150",

@@ -1,0 +1,70 @@
+"""The tutorials run, and their pages and notebooks are made from them."""
+
+import pathlib
+import runpy
+
+import pytest
+
+from tests.conftest import tiny_sizes
+
+FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "tutorials"
+
+# What makes each small.
+SMALL = {
+    "first_steps": {
+        "NUM_CHARACTERS = 20": "NUM_CHARACTERS = 4",
+        "[:6]": "[:1]",
+    },
+    "own_images": {
+        "EPOCHS, STEPS_PER_EPOCH = 4, 100": "EPOCHS, STEPS_PER_EPOCH = 1, 1",
+        "num_tasks=2": "num_tasks=1, ways=(2,)",
+        "batch_size=16": "batch_size=2",
+        "verbose=2,": "verbose=0, validation_steps=1,",
+    },
+    "own_structure": {
+        "FILTERS = (16, 32, 48)": "FILTERS = (8, 8, 8)",
+        "EPOCHS, STEPS_PER_EPOCH = 5, 200": "EPOCHS, STEPS_PER_EPOCH = 1, 1",
+    },
+    "paper_in_an_hour": {
+        "STEPS, NUM_TASKS, NUM_SAMPLES = 2000, 5, 5": (
+            "STEPS, NUM_TASKS, NUM_SAMPLES = 1, 1, 1"
+        ),
+        '"vhe", "neural_statistician", "resample", "rescale"': '"rescale",',
+        "num_tasks=NUM_TASKS": "num_tasks=NUM_TASKS, ways=(2,)",
+        "batch_size=16": "batch_size=2",
+        "[:6, :5]": "[:1, :5]",
+    },
+    "serving": {"NUM_SAMPLES = 20": "NUM_SAMPLES = 1"},
+}
+
+
+def test_every_tutorial_is_tested():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tutorials_run(name, tmp_path, monkeypatch):
+    text = (FOLDER / f"{name}.py").read_text("utf-8")
+    text = text.replace(
+        'load_model("omniglot_pixel_cnn_small")', 'pixel_cnn_vhe("small")'
+    )
+    for large, small in SMALL[name].items():
+        assert large in text
+        text = text.replace(large, small)
+    script = tmp_path / f"{name}.py"
+    script.write_text(text, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    with tiny_sizes():
+        runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pages_and_notebooks_are_those_of_the_scripts(name):
+    """`python -m tools.tutorials` brings them up to date."""
+    pytest.importorskip("jupytext", reason="needs vhe_tf[docs]")
+    from tools import tutorials
+
+    script = FOLDER / f"{name}.py"
+    for ending, content in tutorials.made_of(script).items():
+        kept = script.with_suffix(ending).read_text("utf-8")
+        assert kept == content
