@@ -38,11 +38,20 @@ SMALL = {
 }
 
 
+SLOW = {"own_images", "paper_in_an_hour"}
+
+
 def test_every_tutorial_is_tested():
     assert {path.stem for path in FOLDER.glob("*.py")} == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in SMALL
+    ],
+)
 def test_tutorials_run(name, tmp_path, monkeypatch):
     text = (FOLDER / f"{name}.py").read_text("utf-8")
     text = text.replace(
