@@ -121,3 +121,20 @@ def test_convolutions_survive_a_round_trip():
     assert_survives_round_trip(
         ConvolutionalDecoder((7, 6, 2), (8, 16), convolutions=1), _random(2, 5)
     )
+
+
+def test_the_default_order_of_axes_is_without_effect():
+    expected = [_encoded_and_decoded()]
+    keras.config.set_image_data_format("channels_first")
+    try:
+        expected.append(_encoded_and_decoded())
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_allclose(*expected, rtol=1e-6)
+
+
+def _encoded_and_decoded():
+    keras.utils.set_random_seed(0)
+    encoder = ConvolutionalEncoder((8, 16), convolutions=1)
+    decoder = ConvolutionalDecoder((13, 9, 2), (8, 16), convolutions=1)
+    return decoder(encoder(_random(2, 13, 9, 2)))

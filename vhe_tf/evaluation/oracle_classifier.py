@@ -192,6 +192,7 @@ def _network(
             3,
             strides=2,
             padding="same",
+            data_format="channels_last",
             activation="relu",
             kernel_initializer=initializer(),
         )
@@ -201,7 +202,7 @@ def _network(
         [
             keras.Input(image_shape),
             *layers,
-            keras.layers.Flatten(),
+            keras.layers.Flatten(data_format="channels_last"),
             keras.layers.Dense(embedding, kernel_initializer=initializer()),
             keras.layers.UnitNormalization(),
         ]

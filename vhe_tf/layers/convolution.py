@@ -114,7 +114,11 @@ class ConvolutionalDecoder(base.BaseLayer):
             for size in reversed(self.filters)
         ]
         self.logits = keras.layers.Conv2D(
-            self.image_shape[2], 3, padding="same", dtype=policy
+            self.image_shape[2],
+            3,
+            padding="same",
+            data_format="channels_last",
+            dtype=policy,
         )
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
@@ -150,6 +154,7 @@ def _convolution(
             3,
             strides=stride,
             padding="same",
+            data_format="channels_last",
             use_bias=False,
             dtype=policy,
         ),
@@ -162,7 +167,13 @@ def _transposed_convolution(
 ) -> keras.Sequential:
     return _normalised(
         keras.layers.Conv2DTranspose(
-            filters, 3, strides=2, padding="same", use_bias=False, dtype=policy
+            filters,
+            3,
+            strides=2,
+            padding="same",
+            data_format="channels_last",
+            use_bias=False,
+            dtype=policy,
         ),
         policy,
     )

@@ -128,6 +128,7 @@ class TemplatePosterior(base.BaseLayer):
             self.kernel_size,
             strides=2,
             padding="same",
+            data_format="channels_last",
             dtype=self.dtype_policy,
         )
 

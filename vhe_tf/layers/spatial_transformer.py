@@ -154,10 +154,14 @@ class Localisation(base.BaseLayer):
         super().__init__(**kwargs)
         policy = self.dtype_policy
         self.convolutions = [
-            keras.layers.Conv2D(filters, size, dtype=policy)
+            keras.layers.Conv2D(
+                filters, size, data_format="channels_last", dtype=policy
+            )
             for filters, size in ((8, 7), (10, 5))
         ]
-        self.pool = keras.layers.MaxPooling2D(dtype=policy)
+        self.pool = keras.layers.MaxPooling2D(
+            data_format="channels_last", dtype=policy
+        )
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         features = images
