@@ -1,5 +1,6 @@
 """Keras callbacks for training a VHE, each usable in any `fit` of one."""
 
+from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.callbacks.best_model import BestModel
 from vhe_tf.callbacks.evaluate import Evaluate
 from vhe_tf.callbacks.exact_resume import ExactResume

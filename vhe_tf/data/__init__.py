@@ -1,5 +1,6 @@
 """Grouped images: where they come from and how episodes are sampled."""
 
+from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.datasets import DatasetSpec
 from vhe_tf.data.datasets import DataSplits

@@ -1,5 +1,6 @@
 """Divergences and distributions that TFP lacks."""
 
+from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.distributions.discretized import pixels_of

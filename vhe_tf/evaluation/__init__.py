@@ -1,5 +1,6 @@
 """Few-shot accuracy, likelihoods and factors of a trained model."""
 
+from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
 from vhe_tf.evaluation.drawing_critics import DrawingCritic

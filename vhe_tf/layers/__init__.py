@@ -1,5 +1,6 @@
 """Keras layers; those that end a network return distributions."""
 
+from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.layers.base import BaseLayer
 from vhe_tf.layers.convolution import ConvolutionalDecoder
 from vhe_tf.layers.convolution import ConvolutionalEncoder
