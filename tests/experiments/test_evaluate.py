@@ -1,3 +1,5 @@
+import contextlib
+import io
 import re
 import sys
 
@@ -15,6 +17,7 @@ from tests.processes import output_of
 from tests.tiny_run import tiny_model
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
+from vhe_tf.experiments import cli
 from vhe_tf.experiments import figures
 from vhe_tf.models import loading
 
@@ -203,6 +206,20 @@ def test_mistakes_are_found_before_tensorflow_is_imported(tmp_path):
     for words, line in zip(mistakes, said, strict=True):
         assert line.startswith("error: "), (words, line)
         assert not re.search(r"`\w+`", line), (words, line)
+
+
+def test_help_begins_with_the_flags_that_are_required():
+    text = commanded_help("classify")
+    assert text.index("--support") < text.index("--model")
+    assert text.count("Required.") == 1
+
+
+def commanded_help(command):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        cli.main(["vhe-tf", command, "--help"])
+    assert stop.value.code == 0
+    return out.getvalue()
 
 
 def test_experiments_are_listed():

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_REQUIRED = " Required."
+
+
 class _Kind(NamedTuple):
     """How a type of setting is checked, and read from a flag."""
 
@@ -245,6 +248,7 @@ def add_flags(
         _define(values, field, default, title)
         if required and not overrides:
             flags.mark_flag_as_required(flag_name(field), flag_values=values)
+            values[flag_name(field)].help += _REQUIRED
 
 
 def _define(
@@ -360,6 +364,7 @@ def _help(values: flags.FlagValues) -> str:
         own = [flag for flag in members if flag.help]
         if not own or title == "absl.flags":
             continue
+        own.sort(key=lambda flag: not flag.help.endswith(_REQUIRED))
         lines += ["", f"{title}:"]
         for flag in own:
             lines += ["", f"  --{flag.name}", *_wrapped(_described(flag))]
