@@ -295,8 +295,8 @@ def _accuracy(
 
 
 def _percent(measurement: "Measurement") -> str:
-    half = measurement.half_width or 0.0
-    return f"{measurement.mean:.1%} ± {half:.1%}"
+    low, high = measurement.interval or (measurement.mean, measurement.mean)
+    return f"{measurement.mean:.1%} [{low:.1%}, {high:.1%}]"
 
 
 if __name__ == "__main__":

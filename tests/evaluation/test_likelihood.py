@@ -172,7 +172,7 @@ def test_few_samples_bound_the_nll_from_above_and_more_tighten_it():
         )
         for num_samples, num_element_samples in [(1, 1), (1, 20), (20, 20)]
     ]
-    errors = [result.half_width / 1.96 for result in results]
+    errors = [result.standard_error for result in results]
     gaps = [result.mean - expected for result in results]
     assert gaps[0] > NUM_ERRORS * errors[0]
     assert gaps[0] > gaps[1] > gaps[2]
@@ -207,8 +207,8 @@ def test_the_effective_sample_size_is_that_of_the_weights():
     )
     np.testing.assert_allclose(result.mean, np.mean(means), rtol=1e-5)
     np.testing.assert_allclose(
-        result.half_width,
-        1.96 * np.std(means, ddof=1) / np.sqrt(3),
+        result.standard_error,
+        np.std(means, ddof=1) / np.sqrt(3),
         rtol=1e-4,
     )
 
@@ -295,7 +295,7 @@ def test_the_interval_is_that_of_a_ratio_of_sums():
     error = np.sqrt(59 / 60 * np.square(left_out - left_out.mean()).sum())
     result = joint(world, data, num_samples=1)
     assert result.num_values == 60
-    np.testing.assert_allclose(result.half_width, 1.96 * error, rtol=0.1)
+    np.testing.assert_allclose(result.standard_error, error, rtol=0.1)
 
 
 def test_num_groups_chooses_some_of_them_by_the_seed():
@@ -384,8 +384,8 @@ def test_the_conditional_nll_is_that_of_the_predictive(element_size, num_shots):
     assert abs(result.mean - np.mean(expected)) < NUM_ERRORS * error
     # Beside the spread of the tasks that of the estimates is small.
     np.testing.assert_allclose(
-        result.half_width,
-        1.96 * np.std(expected, ddof=1) / np.sqrt(num_tasks),
+        result.standard_error,
+        np.std(expected, ddof=1) / np.sqrt(num_tasks),
         rtol=0.05,
     )
     assert result.num_values == num_tasks

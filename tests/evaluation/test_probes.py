@@ -34,7 +34,7 @@ def test_a_linear_function_of_the_features_is_read_without_error():
     keep = np.abs(margin) > 0.5
     probe = linear_probe(features[keep], (margin[keep] > 0).astype(int))
     assert probe.mean == 1.0
-    assert probe.half_width == 0.0
+    assert probe.interval[1] == 1.0 > probe.interval[0] > 0.95
 
 
 def test_classes_on_one_line_are_told_apart():
@@ -52,11 +52,10 @@ def test_independent_features_leave_chance():
     probe = linear_probe(rng.normal(size=(2000, 5)), labels)
     assert probe.chance == 0.25
     assert probe.num_values == 600
-    # Of a share p of n: sqrt(p (1 - p) / n), 1.96 of which is the half width.
     error = np.sqrt(0.25 * 0.75 / 600)
     assert abs(probe.mean - 0.25) < NUM_ERRORS * error
     p = probe.mean
-    assert probe.half_width == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 599))
+    assert probe.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 599))
 
 
 def test_chance_is_the_share_of_the_most_frequent_class():
@@ -135,7 +134,7 @@ def test_copies_of_an_example_are_one_trial():
     )
     assert copied.chance == probe.chance
     np.testing.assert_allclose(copied.mean, probe.mean)
-    np.testing.assert_allclose(copied.half_width, probe.half_width)
+    np.testing.assert_allclose(copied.standard_error, probe.standard_error)
 
 
 def test_the_interval_weighs_groups_by_their_size():
@@ -148,8 +147,8 @@ def test_the_interval_weighs_groups_by_their_size():
     # the mean size, 2.
     assert result.mean == pytest.approx(0.5)
     assert result.num_values == 3
-    assert result.half_width == pytest.approx(
-        1.96 * np.std([0.25, -0.25, 0.0], ddof=1) / np.sqrt(3)
+    assert result.standard_error == pytest.approx(
+        np.std([0.25, -0.25, 0.0], ddof=1) / np.sqrt(3)
     )
 
 

@@ -256,7 +256,7 @@ def test_likelihoods_can_be_in_bits_too():
             continue
         assert after == dataclasses.replace(before, num_dimensions=24)
         bits = after.bits_per_dimension
-        for name in ("mean", "half_width"):
+        for name in ("mean", "interval"):
             assert getattr(bits, name) == pytest.approx(
                 getattr(before, name) / 24 / np.log(2), rel=1e-6
             )
@@ -264,7 +264,8 @@ def test_likelihoods_can_be_in_bits_too():
 
 
 def of(metric, mean, half_width=None, **fields):
-    return Measurement(metric, mean, half_width, **fields)
+    interval = half_width and (mean - half_width, mean + half_width)
+    return Measurement(metric, mean, interval, **fields)
 
 
 def test_a_summary_names_nats_and_bits():
@@ -389,11 +390,12 @@ def test_a_summary_is_lines_for_a_person():
         left_out=("a thing: no reason",),
     )
     assert summary_lines(report) == [
-        "20-way 1-shot accuracy on unseen classes: 81.2% ± 1.2% (chance 5.0%)",
+        "20-way 1-shot accuracy on unseen classes: 81.2% [80.0%, 82.5%] "
+        "(chance 5.0%)",
         "5-way 5-shot within alphabet accuracy on unseen classes: "
-        "90.0% ± 10.0% (chance 20.0%)",
+        "90.0% [80.0%, 100.0%] (chance 20.0%)",
         "10-way 5-shot by alphabet accuracy on unseen images: "
-        "70.0% ± 2.0% (chance 10.0%)",
+        "70.0% [68.0%, 72.0%] (chance 10.0%)",
         "20-way 1-shot in Lake's runs accuracy on unseen classes: "
         "50.0% (chance 5.0%)",
         "ELBO: -80.13 ± 0.50 nats per image",
@@ -403,11 +405,11 @@ def test_a_summary_is_lines_for_a_person():
         "linear probe of character, from one image: character 81.2% (chance "
         "1.2%), style 20.0% (chance 10.0%)",
         "linear probe of style, from one image: style 95.0% (chance 10.0%)",
-        "redrawn in another style: right style 90.0% ± 1.0% (true images "
-        "99.0% ± 3.0%), right content 80.0% ± 2.0% (true images 95.0% ± 4.0%), "
-        "by oracle classifiers",
-        "another style keeps the content 70.0% ± 5.0% and changes the style "
-        "50.0%; another content keeps the style 60.0% ± 6.0%",
+        "redrawn in another style: right style 90.0% [89.0%, 91.0%] "
+        "(true images 99.0% [96.0%, 102.0%]), right content 80.0% [78.0%, "
+        "82.0%] (true images 95.0% [91.0%, 99.0%]), by oracle classifiers",
+        "another style keeps the content 70.0% [65.0%, 75.0%] and changes the "
+        "style 50.0%; another content keeps the style 60.0% [54.0%, 66.0%]",
         "left out: a thing: no reason",
     ]
 
@@ -426,7 +428,7 @@ def bound_of(world, num_shots):
     bound = elbo_of(world.model, data, num_shots=num_shots, num_batches=200)
     images = data.images.reshape(8, 4, -1)
     evidence = np.mean([world.log_evidence(x) for x in images]) / 4
-    return bound, NUM_ERRORS / 1.96 * bound.half_width, evidence
+    return bound, NUM_ERRORS * bound.standard_error, evidence
 
 
 def test_the_bound_is_the_evidence_where_the_posterior_is_true():
@@ -773,7 +775,7 @@ def test_each_of_lakes_runs_is_one_task_of_twenty_queries(made_up_runs):
     result = evaluators.lake_run_accuracy(
         scorer, made_up_runs, progress=lines.append
     )
-    assert (result.mean, result.half_width, result.num_values) == (1.0, 0.0, 20)
+    assert (result.mean, result.interval[1], result.num_values) == (1, 1, 20)
     assert result.key == "accuracy.20way_1shot_lake_runs"
     assert scorer.num_scored == 400
     assert len(set(scorer.seeds)) == 20

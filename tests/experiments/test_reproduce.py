@@ -32,7 +32,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROW = "table3_pixel_cnn_vhe"
 NLL = {
     "mean": 65.123,
-    "half_width_95": 1.5,
+    "interval_95": [63.623, 66.623],
+    "standard_error": 0.765,
     "num_trials": 659,
     "num_samples": 20,
     "num_element_samples": 3,
@@ -87,14 +88,16 @@ def test_a_cell_shows_everything_its_number_depends_on():
 def test_accuracies_are_percentages_and_kl_nats():
     accuracy = {
         "mean": 0.9875,
-        "half_width_95": None,
+        "interval_95": None,
+        "standard_error": None,
         "num_trials": 20,
         "num_samples": 20,
         "num_element_samples": 1,
     }
     kl = {
         "mean": 268.4,
-        "half_width_95": 2.0,
+        "interval_95": [266.4, 270.4],
+        "standard_error": 1.0,
         "num_trials": 50,
         "support_sizes": [5, 5],
     }
@@ -107,7 +110,9 @@ def test_accuracies_are_percentages_and_kl_nats():
     [line] = lines_of(text, "Table 1", "PixelCNN, VHE", "5-shot", "| gpu |")
     assert "| 98.8 | 98.8 | - | 20 tasks, 20 of c, 1 of z each |" in line
     [line] = lines_of(text, "Table 1", "PixelCNN, VHE", "KL", "| gpu |")
-    assert "| 268.37 | 268.40 | ± 2.00 | 50 batches, \\|D\\| = 5 |" in line
+    assert (
+        "| 268.37 | 268.40 | 266.40, 270.40 | 50 batches, \\|D\\| = 5 |" in line
+    )
 
 
 def test_what_was_not_run_says_so():
@@ -151,7 +156,7 @@ def test_halves_are_rounded_alike(correct, shown):
     tasks = [20] * (correct // 20) + [correct % 20]
     tasks += [0] * (20 - len(tasks))
     for mean in (correct / 400, sum(task / 20 for task in tasks) / 20):
-        value = {"mean": mean, "half_width_95": None}
+        value = {"mean": mean, "interval_95": None}
         assert render.number("accuracy.20way_1shot", value) == shown
 
 
@@ -171,9 +176,9 @@ def test_the_summary_has_a_line_per_model_with_its_provenance():
     text = render.render_summary(results, ())
     lines = lines_of(text, "Table 3", "PixelCNN, VHE")
     assert lines == [
-        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 ± 1.50 "
+        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 [63.62, 66.62] "
         f"| [cpu](results/provenance.md#{ROW}_cpu) |",
-        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 ± 1.50 "
+        "| PixelCNN, VHE (Eq. 16) | 61.22 | <= 65.12 [63.62, 66.62] "
         r"| [shipped](results/provenance.md#shipped_model): \|X\| = 400 |",
     ]
     [line] = lines_of(text, "Table 3", "PixelCNN, Rescale")
@@ -264,7 +269,8 @@ def test_measurements_of_rows_are_settings_of_evaluate():
 
 
 def _measured(metric, mean, half_width, number, **fields):
-    return Measurement(metric, mean, half_width, (mean,) * number, **fields)
+    interval = (mean - half_width, mean + half_width)
+    return Measurement(metric, mean, interval, (mean,) * number, **fields)
 
 
 DRAWS = {"num_samples": 20, "num_element_samples": 1}
@@ -295,7 +301,9 @@ def test_measures_keep_what_they_depend_on():
     measures = results.measures_of(REPORT)
     assert measures["joint_nll"] == {
         "mean": 65.0,
-        "half_width_95": 1.0,
+        "interval_95": [64.0, 66.0],
+        "standard_error": 0.0,
+        "values": [65.0] * 659,
         "num_trials": 659,
         "num_samples": 500,
         "num_element_samples": 1,
@@ -608,11 +616,13 @@ def test_training_kl_is_of_the_groups_that_were_trained_on(
     assert of_three["character"].support_sizes == (3, 3)
 
 
-def published_measure(mean, half_width=0.01):
+def published_measure(mean, error=0.005):
     return {
         "mean": mean,
-        "half_width_95": half_width,
+        "interval_95": [mean - 0.01, mean + 0.01],
+        "standard_error": error,
         "num_trials": 20,
+        "num_queries": 400,
         "num_samples": 20,
     }
 
@@ -621,29 +631,36 @@ def published_measure(mean, half_width=0.01):
     ("again", "verdict"),
     [
         (published_measure(0.967), "ok"),
-        (published_measure(0.95), "OUT"),
-        # 400 of 400 queries: no interval, but not certainty either.
+        (published_measure(0.91), "OUT"),
+        # 400 of 400 queries: no variance, but not certainty either.
         (published_measure(1.0, 0.0), "ok"),
         ({**published_measure(0.98), "num_samples": 500}, "not measured"),
         (None, "not measured"),
     ],
 )
-def test_agreement_is_that_intervals_overlap(again, verdict):
+def test_agreement_is_no_significant_difference(again, verdict):
     name = "accuracy.20way_1shot"
     published = {name: published_measure(0.985)}
     found = {} if again is None else {name: again}
     [(said, line)] = check.compare("model", published=published, found=found)
     assert said == verdict
-    assert "published 98.5 ± 1.0" in line
+    assert "published 98.5 [97.5, 99.5]" in line
 
 
 def test_a_kl_has_no_draws_to_agree_on():
     name = "training_kl.character"
-    value = {"mean": 150.0, "half_width_95": 3.0, "num_trials": 50}
-    [(said, _)] = check.compare(
-        "model", published={name: value}, found={name: value}
-    )
-    assert said == "ok"
+    value = {
+        "mean": 150.0,
+        "interval_95": [147.0, 153.0],
+        "standard_error": 1.5,
+        "num_trials": 50,
+    }
+    for shift, verdict in ((0.0, "ok"), (6.0, "ok"), (12.0, "OUT")):
+        again = {**value, "mean": 150.0 + shift}
+        [(said, _)] = check.compare(
+            "model", published={name: value}, found={name: again}
+        )
+        assert said == verdict
 
 
 def test_a_check_needs_what_it_compares_with(workshop, capsys):

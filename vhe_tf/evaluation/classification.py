@@ -230,6 +230,7 @@ def few_shot_accuracy(
             that the model was made for.
     """
     correct: list[float] = []
+    num_queries = 0
     by = scorer.group if design.spread else None
     tasks = few_shot_tasks(
         data, design, group=scorer.group, num_tasks=num_tasks, seed=seed
@@ -237,6 +238,7 @@ def few_shot_accuracy(
     name = f"{design.num_ways}-way {design.num_shots}-shot"
     for task, scores in scorer.each(tasks, seed=seed):
         correct.append(float((scores.argmax(axis=1) == task.labels).mean()))
+        num_queries += len(task.labels)
         if progress:
             progress(
                 f"{name}{f' by {by}' if by else ''}: task {len(correct)} of "
@@ -252,6 +254,7 @@ def few_shot_accuracy(
         chance=1 / design.num_ways,
         num_samples=scorer.num_samples,
         num_element_samples=scorer.num_element_samples,
+        num_queries=num_queries,
     )
 
 

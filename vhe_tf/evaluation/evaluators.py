@@ -462,8 +462,10 @@ def lake_run_accuracy(
         for run in omniglot.lake_runs(path)
     )
     correct: list[float] = []
+    num_queries = 0
     for task, scores in scorer.each(each, seed=0):
         correct.append((scores.argmax(axis=1) == task.labels).mean())
+        num_queries += len(task.labels)
         if progress:
             progress(
                 f"Lake's runs: {len(correct)}, {np.mean(correct):.1%} so far"
@@ -477,6 +479,7 @@ def lake_run_accuracy(
         chance=1 / 20,
         num_samples=scorer.num_samples,
         num_element_samples=scorer.num_element_samples,
+        num_queries=num_queries,
     )
 
 

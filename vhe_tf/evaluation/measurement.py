@@ -9,13 +9,14 @@ from typing import Self
 import numpy as np
 
 from vhe_tf.distributions.discretized import bits_per_dimension
+from vhe_tf.evaluation.intervals import fraction_interval
+from vhe_tf.evaluation.intervals import mean_interval
 
 __all__ = ["NATS_PER_IMAGE", "Measurement"]
 
 NATS_PER_IMAGE = "nats per image"
 
-_NORMAL_QUANTILE = 1.96  # two-sided 95%
-_TUPLES = ("values", "support_sizes")
+_TUPLES = ("interval", "values", "support_sizes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +34,8 @@ class Measurement:
             `"conditional_nll"`, `"training_kl"`, `"probe"`, `"transfer"` or
             `"drawings"`.
         mean: Float.
-        half_width: Float or None. Half the width of the 95% confidence
-            interval of the mean, by the normal approximation. None for a
-            single value.
+        interval: Pair of floats or None. The 95% confidence interval of the
+            mean, see `evaluation.intervals`. None for a single value.
         values: Tuple of floats. One value per task, or per image, group or
             batch.
         unit: String. `"fraction"`, `"nats per image"` or `"nats"`.
@@ -58,13 +58,15 @@ class Measurement:
             `num_samples` importance samples.
         support_sizes: Pair of integers or None. The smallest and the largest
             support.
+        num_queries: Integer or None. The number of queries in all tasks. None
+            means one per value.
         num_dimensions: Integer or None. Number of pixel channels per image, if
             likelihoods are also reported in bits per dimension.
     """
 
     metric: str
     mean: float
-    half_width: float | None = None
+    interval: tuple[float, float] | None = None
     values: tuple[float, ...] = ()
     unit: str = "fraction"
     ways: int | None = None
@@ -80,6 +82,7 @@ class Measurement:
     effective_sample_size: float | None = None
     support_sizes: tuple[int, int] | None = None
     num_dimensions: int | None = None
+    num_queries: int | None = None
 
     @classmethod
     def of(
@@ -93,17 +96,39 @@ class Measurement:
             **fields: Other attributes.
         """
         each = np.asarray(values, np.float64)
-        half_width = None
-        if len(each) > 1:
-            error = each.std(ddof=1) / np.sqrt(len(each))
-            half_width = float(_NORMAL_QUANTILE * error)
-        return cls(
-            metric,
-            float(each.mean()),
-            half_width,
-            tuple(each.tolist()),
-            **fields,
-        )
+        values = tuple(each.tolist())
+        found = cls(metric, float(each.mean()), values=values, **fields)
+        error = found.standard_error
+        if error is None:
+            return found
+        if found.unit == "fraction":
+            interval = fraction_interval(
+                found.mean,
+                standard_error=error,
+                num_tasks=len(each),
+                num_queries=found.num_queries or len(each),
+            )
+        else:
+            interval = mean_interval(
+                found.mean, standard_error=error, num_values=len(each)
+            )
+        return dataclasses.replace(found, interval=interval)
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of the mean over values; None for fewer than two."""
+        count = len(self.values)
+        if count < 2:
+            return None
+        return float(np.std(self.values, ddof=1) / np.sqrt(count))
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval, or None."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return (high - low) / 2
 
     @property
     def num_values(self) -> int:
@@ -135,9 +160,11 @@ class Measurement:
         return dataclasses.replace(
             self,
             mean=bits_per_dimension(self.mean, [size]),
-            half_width=None
-            if self.half_width is None
-            else bits_per_dimension(self.half_width, [size]),
+            interval=self.interval
+            and (
+                bits_per_dimension(self.interval[0], [size]),
+                bits_per_dimension(self.interval[1], [size]),
+            ),
             values=tuple(bits_per_dimension(v, [size]) for v in self.values),
             unit="bits per dimension",
         )

@@ -90,6 +90,7 @@ def linear_probe(
         "probe",
         _mean_by_group(answers == classes[test], groups[test]),
         chance=float(np.bincount(classes[test]).max() / test.sum()),
+        num_queries=int(test.sum()),
     )
 
 

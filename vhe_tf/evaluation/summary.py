@@ -384,6 +384,9 @@ def _likelihood(measurement: Measurement) -> str:
 
 def _with_interval(measurement: Measurement, form: str) -> str:
     text = f"{measurement.mean:{form}}"
-    if measurement.half_width is None:
+    if measurement.interval is None:
         return text
+    if measurement.unit == "fraction":
+        low, high = measurement.interval
+        return f"{text} [{low:{form}}, {high:{form}}]"
     return f"{text} ± {measurement.half_width:{form}}"

@@ -163,11 +163,13 @@ def style_transfer_accuracy(
                 f"{style:.1%} in the right style, {content:.1%} of the right "
                 f"{design.groups[0]} so far"
             )
+    true = num_tasks * design.num_ways
+    counts = [true * design.num_styles] * 5 + [true] * 2
     return Transfer(
         *(
-            Measurement.of("transfer", each, factor=factor)
-            for factor, each in zip(
-                Transfer._fields, np.array(values).T, strict=True
+            Measurement.of("transfer", each, factor=factor, num_queries=count)
+            for factor, each, count in zip(
+                Transfer._fields, np.array(values).T, counts, strict=True
             )
         )
     )

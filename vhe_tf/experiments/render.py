@@ -41,12 +41,15 @@ _INTRODUCTION = """\
 
 Written by `vhe-tf reproduce`; do not edit. \
 "Paper" is what Hewitt et al. (UAI 2018) printed; of methods of others, which \
-are not implemented here, what they cite. Intervals are 95%, over tasks, \
-characters, images or batches, whichever "measured on" names; "-" is no \
-interval: a single trial, or none was kept; they say nothing of another \
-training run, of which each model has had one. A joint NLL is an upper bound \
+are not implemented here, what they cite. Intervals are 95%: of accuracies \
+Wilson's score interval over queries, their number divided by the design \
+effect of tasks; of nats Student's t over the tasks, characters, images or \
+batches that "measured on" names. "-" is no interval: a single trial, or none \
+was kept. They say nothing of another training run, of which each model has \
+had one. A joint NLL is an upper bound \
 (<=) with k draws of c; ESS is the effective number of these. Steps are those \
-trained; the weights are of the epoch with the best validation bound.
+trained; the weights are of the epoch with the best validation bound, of \
+Rescale, which is no bound, of the best value of its own objective.
 
 Budgets: `gpu` is the published size and has no number where none was run; \
 `cpu` is the small size for few steps, far below the paper's budget. The other \
@@ -298,11 +301,11 @@ def _columns(
     row: str,
     command: str,
 ) -> list[str]:
-    mean, _, interval = number(measure, value).partition(" ± ")
+    mean, _, interval = number(measure, value).partition(" [")
     departure = result["rows"][row]
     return [
         mean,
-        f"± {interval}" if interval else "-",
+        interval.removesuffix("]") or "-",
         _measured_on(measure, value),
         f"{result['steps']:,}",
         f"{result['budget']}: {departure}" if departure else result["budget"],
@@ -322,10 +325,10 @@ def number(measure: str, value: Mapping[str, Any]) -> str:
 
     bound = "<= " if measure == "joint_nll" else ""
     text = bound + rounded(value["mean"])
-    half_width = value["half_width_95"]
-    if half_width is None:
+    if value["interval_95"] is None:
         return text
-    return f"{text} ± {rounded(half_width)}"
+    low, high = map(rounded, value["interval_95"])
+    return f"{text} [{low}, {high}]"
 
 
 def _measured_on(measure: str, value: Mapping[str, Any]) -> str:

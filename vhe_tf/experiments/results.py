@@ -38,10 +38,11 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the measures of a report of `evaluate`, by flat names.
 
     Returns:
-        By the keys of `paper.MEASURES`: `mean`, `half_width_95` (None
-        for a single value) and `num_trials`; the draws that it depends on,
-        `num_samples` (of c) and `num_element_samples` (of z for each), and the
-        `effective_sample_size` of a joint NLL.
+        By the keys of `paper.MEASURES`: `mean`, `interval_95` and
+        `standard_error` (None for a single value), `num_trials`, and the
+        `values` of the trials; the draws that it depends on, `num_samples` (of
+        c) and `num_element_samples` (of z for each), the `num_queries` of an
+        accuracy, and the `effective_sample_size` of a joint NLL.
 
     Raises:
         RowError: If it is no report.
@@ -60,11 +61,14 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "num_element_samples",
         "effective_sample_size",
         "support_sizes",
+        "num_queries",
+        "values",
     )
     return {
         each.key: {
             "mean": each.mean,
-            "half_width_95": each.half_width,
+            "interval_95": each.interval and list(each.interval),
+            "standard_error": each.standard_error,
             "num_trials": each.num_values,
             **{
                 name: list(value) if isinstance(value, tuple) else value
