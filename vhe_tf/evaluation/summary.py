@@ -386,7 +386,7 @@ def _with_interval(measurement: Measurement, form: str) -> str:
     text = f"{measurement.mean:{form}}"
     if measurement.interval is None:
         return text
-    if measurement.unit == "fraction":
+    if form.endswith("%"):
         low, high = measurement.interval
         return f"{text} [{low:{form}}, {high:{form}}]"
     return f"{text} ± {measurement.half_width:{form}}"
