@@ -258,7 +258,7 @@ def test_likelihoods_can_be_in_bits_too():
         bits = after.bits_per_dimension
         for name in ("mean", "interval"):
             assert getattr(bits, name) == pytest.approx(
-                getattr(before, name) / 24 / np.log(2), rel=1e-6
+                np.array(getattr(before, name)) / 24 / np.log(2), rel=1e-6
             )
     assert strict_round_trip(in_bits) == as_read(in_bits)
 
