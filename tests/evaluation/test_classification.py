@@ -19,6 +19,7 @@ from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.tasks import most_shots
 
@@ -267,6 +268,7 @@ class Table:
             types.SimpleNamespace(name="character", per_element=False)
         ]
         self.image_shape = IMAGE_SHAPE
+        self.domain = Domain()
         self.distribute_strategy = tf.distribute.get_strategy()
 
     def infer(self, support, *, seed, num_samples, sample_unobserved):

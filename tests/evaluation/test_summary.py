@@ -21,6 +21,7 @@ from vhe_tf import evaluation
 from vhe_tf.data.datasets import DataSplits
 from vhe_tf.data.datasets import ready
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import elbo
 from vhe_tf.evaluation import evaluators
 from vhe_tf.evaluation.classification import ClassScorer
@@ -667,6 +668,7 @@ class Stencil:
     """A stand-in for a model that inks one image's strokes as another."""
 
     image_shape = (8, 8, 3)
+    domain = Domain()
 
     def sample(self, support, *, seed):
         del seed

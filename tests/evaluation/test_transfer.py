@@ -5,6 +5,7 @@ import pytest
 
 from tests.conftest import tiny_vhe
 from vhe_tf.data import GroupedImages
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import transfer as transfer_lib
 from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.transfer import TransferDesign
@@ -42,6 +43,7 @@ class Redraw:
     """A stand-in for a model, that keeps what it is asked for."""
 
     image_shape = (2, 2, 1)
+    domain = Domain()
 
     def __init__(self, content_of="character", style_of="style"):
         self.names = content_of, style_of
@@ -242,7 +244,7 @@ def test_intervals_are_over_trials():
         kept.append(transfer_lib._agreement(styles.T))
     assert np.ptp(kept) > 0.0
     assert measures.style_kept == Measurement.of(
-        "transfer", kept, factor="style_kept"
+        "transfer", kept, factor="style_kept", num_queries=6 * 5 * 4
     )
 
 
