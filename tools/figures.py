@@ -381,10 +381,10 @@ def chart() -> None:
         value = json.loads(path.read_text("utf-8"))["measures"][
             f"accuracy.20way_{measure}"
         ]
-        ours, half = 100 * value["mean"], 100 * value["half_width_95"]
+        ours = 100 * value["mean"]
+        least, most = (100 * end for end in value["interval_95"])
         y, end = 44 + 52 * i, left + unit * (ours - 50)
-        low = end - unit * half
-        high = min(end + unit * half, left + unit * 50)
+        low, high = (left + unit * (at - 50) for at in (least, most))
         parts += [
             text(left - 10, y + 25, label, size=13, anchor="end"),
             f'<rect x="{left}" y="{y}" width="{unit * (published - 50):.1f}" '
