@@ -43,7 +43,7 @@ def three_latents(image_shape: tuple[int, ...]) -> vhe_tf.VHE:
             vhe_tf.layers.BernoulliImageHead(),
             exclude=["alphabet"],  # it acts through the characters
         ),
-        image_shape=image_shape,
+        event_shape=image_shape,
     )
 
 

@@ -148,7 +148,7 @@ def tiny_vhe(structure="flat", *, objective="vhe"):
             convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
             heads.BernoulliImageHead(),
         ),
-        image_shape=IMAGE_SHAPE,
+        event_shape=IMAGE_SHAPE,
         objective=objective,
     )
 

@@ -91,7 +91,7 @@ def compiled_model(*, accumulation=1):
         inference.ImageLikelihood(
             keras.Sequential(decoder), heads.BernoulliImageHead()
         ),
-        image_shape=(8, 8, 1),
+        event_shape=(8, 8, 1),
     )
     perturb(model)
     model.compile(

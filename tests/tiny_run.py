@@ -56,7 +56,7 @@ def tiny_model():
             ),
             heads.BernoulliImageHead(),
         ),
-        image_shape=(8, 8, 1),
+        event_shape=(8, 8, 1),
     )
 
 

@@ -70,7 +70,7 @@ model = vhe_tf.VHE(
         BernoulliImageHead(),
         exclude=["alphabet"],
     ),
-    image_shape=data.image_shape,
+    event_shape=data.image_shape,
 )
 model.summary()
 # -

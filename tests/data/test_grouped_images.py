@@ -101,8 +101,7 @@ def _with_pixel(value, dtype=np.float32):
 @pytest.mark.parametrize(
     ("images", "received"),
     [
-        (np.zeros((4, 3, 2)), "[..., None]`). Received: (4, 3, 2)."),
-        (np.zeros((4, 3, 2, 1, 1)), "Received: (4, 3, 2, 1, 1)."),
+        (np.zeros(()), "Received: ()."),
         ([[[[0.0]]]], "Received: list."),
         (np.zeros((0, 3, 2, 1)), "Received: images.shape=(0, 3, 2, 1)."),
         (np.zeros((4, 0, 2, 1)), "Received: images.shape=(4, 0, 2, 1)."),

@@ -150,7 +150,7 @@ class GaussianWorld:
                     per_element=True,
                 )
             )
-        return VHE(latents, GaussianLikelihood(self), image_shape=IMAGE_SHAPE)
+        return VHE(latents, GaussianLikelihood(self), event_shape=IMAGE_SHAPE)
 
     def posterior(self, support):
         """Returns mean and covariance of the model's q(c; D)."""

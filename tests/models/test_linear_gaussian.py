@@ -198,7 +198,7 @@ class World:
                 for role in self.roles.values()
             ],
             likelihood=LinearLikelihood(self.loadings),
-            image_shape=IMAGE_SHAPE,
+            event_shape=IMAGE_SHAPE,
             **kwargs,
         )
 

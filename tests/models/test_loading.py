@@ -59,7 +59,7 @@ def test_a_saved_model_revives_the_same_numbers(structure, objective, tmp_path):
 
 def test_constructor_arguments_are_in_the_config():
     config = tiny_vhe().get_config()
-    assert {"latents", "likelihood", "image_shape", "objective"} <= set(config)
+    assert {"latents", "likelihood", "event_shape", "objective"} <= set(config)
     revived = VHE.from_config(config)
     assert json.dumps(revived.get_config()) == json.dumps(config)
 

@@ -178,7 +178,7 @@ def test_models_are_validated_by_a_bound(objective, episodes, monkeypatch):
 
 def test_episodes_of_other_images_are_rejected(model):
     images = np.zeros((12, 9, 8, 1), np.float32)
-    with pytest.raises(ValueError, match=r"image_shape=\(8, 8, 1\).*\(9, 8, 1"):
+    with pytest.raises(ValueError, match=r"event_shape=\(8, 8, 1\).*\(9, 8, 1"):
         fit(model, images, np.arange(12) // 6)
 
 

@@ -315,7 +315,7 @@ def _model(posterior):
         layers.ConvolutionalDecoder(SHAPE, filters=[8]),
         layers.BernoulliImageHead(),
     )
-    return VHE([latent], likelihood, image_shape=SHAPE)
+    return VHE([latent], likelihood, event_shape=SHAPE)
 
 
 @pytest.mark.parametrize("name", list(NO_GRADIENT))

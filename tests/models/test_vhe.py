@@ -92,12 +92,12 @@ def _dataset(episode, steps=3):
 
 
 @pytest.mark.parametrize(
-    "image_shape", [(), (8, 8), (8, 8, 0), (8, -8, 1), (8.0, 8, 1)]
+    "event_shape", [(0,), (8, 8, 0), (8, -8, 1), (8.0, 8, 1)]
 )
-def test_an_improper_image_shape_is_refused(models, image_shape):
+def test_an_improper_event_shape_is_refused(models, event_shape):
     model = models["flat"]
-    with pytest.raises(ValueError, match="Received: image_shape="):
-        VHE(model.latents, model.likelihood, image_shape=image_shape)
+    with pytest.raises(ValueError, match="Received: event_shape="):
+        VHE(model.latents, model.likelihood, event_shape=event_shape)
 
 
 def test_an_unknown_objective_is_refused():
@@ -111,7 +111,7 @@ def test_an_improper_graph_is_refused_at_construction(models):
         VHE(
             latents,
             models["hierarchical"].likelihood,
-            image_shape=IMAGE_SHAPE,
+            event_shape=IMAGE_SHAPE,
         )
 
 
@@ -220,7 +220,7 @@ def test_parents_arrive_in_the_order_that_a_latent_names_them():
             convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
             heads.BernoulliImageHead(),
         ),
-        image_shape=IMAGE_SHAPE,
+        event_shape=IMAGE_SHAPE,
     )
     episode = tiny_episode(["alphabet", "style", "character"])
     character, element = (v.prior for v in model.latents[2:])
@@ -683,7 +683,7 @@ def test_a_latent_on_which_nothing_depends_is_refused():
         VHE(
             latents=tiny_vhe("factorial").latents,
             likelihood=Restricted(["character"]),
-            image_shape=model.image_shape,
+            event_shape=model.image_shape,
         )
 
 
@@ -701,7 +701,7 @@ def test_a_latent_that_only_a_posterior_sees_is_refused():
         VHE(
             latents=[hierarchical.latents[0], character],
             likelihood=Restricted(["character"]),
-            image_shape=hierarchical.image_shape,
+            event_shape=hierarchical.image_shape,
         )
 
 
@@ -726,7 +726,7 @@ def test_a_likelihood_of_anything_but_images_is_refused():
                 convolution.ConvolutionalDecoder((8, 8, 3), (8,), 0),
                 heads.BernoulliImageHead(),
             ),
-            image_shape=IMAGE_SHAPE,
+            event_shape=IMAGE_SHAPE,
         )
     # Pixels that are not made one event.
     with pytest.raises(ValueError, match=r"event shape \(\), batch shape"):
@@ -735,7 +735,7 @@ def test_a_likelihood_of_anything_but_images_is_refused():
             likelihood=OfDistribution(
                 model.likelihood, lambda image: image.distribution
             ),
-            image_shape=IMAGE_SHAPE,
+            event_shape=IMAGE_SHAPE,
         )
 
 
@@ -754,7 +754,7 @@ def test_a_latent_of_many_kls_is_refused():
         VHE(
             latents=[character],
             likelihood=Restricted(["character"]),
-            image_shape=IMAGE_SHAPE,
+            event_shape=IMAGE_SHAPE,
         )
 
 
@@ -764,7 +764,7 @@ def test_a_parent_of_what_the_likelihood_sees_is_enough():
     VHE(
         latents=[alphabet, character],
         likelihood=Restricted(["character"]),
-        image_shape=hierarchical.image_shape,
+        event_shape=hierarchical.image_shape,
     )
 
 

@@ -51,7 +51,7 @@ def _colour_vhe():
             convolution.ConvolutionalDecoder(image_shape, (8,), 0),
             heads.BernoulliImageHead(),
         ),
-        image_shape=image_shape,
+        event_shape=image_shape,
     )
 
 

@@ -475,7 +475,7 @@ def test_a_latent_must_not_take_the_name_of_a_signature(name):
             convolution.ConvolutionalDecoder(IMAGE_SHAPE, (8,), 0),
             heads.BernoulliImageHead(),
         ),
-        image_shape=IMAGE_SHAPE,
+        event_shape=IMAGE_SHAPE,
     )
     with pytest.raises(
         ValueError, match=f"`sample_{name}`.*latents=.*'{name}'"

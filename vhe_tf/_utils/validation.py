@@ -1,8 +1,18 @@
 """Checks of arguments that count something."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-__all__ = ["is_positive_int", "positive"]
+__all__ = [
+    "image_shape_of",
+    "is_image_shape",
+    "is_positive_int",
+    "positive",
+]
+
+# Height, width, channels.
+_IMAGE_RANK = 3
 
 
 def is_positive_int(value: object) -> bool:
@@ -25,3 +35,27 @@ def positive(name: str, value: int) -> int:
             f"`{name}` must be a positive int. Received: {name}={value!r}."
         )
     return int(value)
+
+
+def is_image_shape(event_shape: Sequence[int]) -> bool:
+    """Tells whether elements of this shape are images, `(H, W, C)`."""
+    return len(event_shape) == _IMAGE_RANK
+
+
+def image_shape_of(event_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Returns the shape of elements that must be images.
+
+    Args:
+        event_shape: Integers. The shape of an element.
+
+    Raises:
+        ValueError: If they are no images.
+    """
+    if not is_image_shape(event_shape):
+        raise ValueError(
+            "Pictures, augmentation and exports are for images, elements of "
+            "shape (H, W, C). "
+            f"Received: elements of shape {tuple(event_shape)}."
+        )
+    height, width, channels = event_shape
+    return height, width, channels

@@ -15,7 +15,13 @@ import tensorflow as tf
 from vhe_tf import random
 from vhe_tf._utils import validation
 
-__all__ = ["Augmentation", "affine_table", "mirrored", "symmetry"]
+__all__ = [
+    "Augmentation",
+    "affine_table",
+    "augmentation_of",
+    "mirrored",
+    "symmetry",
+]
 
 BINARIZATIONS = ("dynamic", "threshold", "none")
 SYMMETRIES = (1, 2, 4, 8)
@@ -97,6 +103,31 @@ class Augmentation:
     def multiplicity(self) -> int:
         """The number of elements that one stored image stands for."""
         return self.symmetries * self.affine_copies
+
+
+def augmentation_of(
+    event_shape: Sequence[int], augmentation: Augmentation | None
+) -> Augmentation:
+    """Returns the augmentation of elements; a `ValueError` if they have none.
+
+    Args:
+        event_shape: Integers. The shape of an element.
+        augmentation: The one that was asked for, or None.
+
+    Example:
+    >>> augmentation_of((8, 8, 1), None).binarization
+    'dynamic'
+    """
+    if validation.is_image_shape(event_shape):
+        return augmentation or Augmentation()
+    none = Augmentation(binarization="none")
+    if augmentation not in (None, none):
+        raise ValueError(
+            "Augmentation is for images, elements of shape (H, W, C). Leave "
+            f"`augmentation` out. Received: {augmentation} with elements of "
+            f"shape {tuple(event_shape)}."
+        )
+    return none
 
 
 def affine_table(

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from vhe_tf import random
 from vhe_tf._utils import validation
+from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data import augmentation as augmentation_lib
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.grouped_images import MISSING
@@ -83,7 +84,8 @@ class Episodes:
             (`Objective.resamples`). If False, D contains x.
         group_latents: Strings. The groupings that have supports. Defaults to
             all groupings of the data.
-        augmentation: `Augmentation`. Defaults to `Augmentation()`.
+        augmentation: `Augmentation`, for images alone. Defaults to
+            `Augmentation()`.
         seed: Integer in 0..2**63-1. The only source of randomness. Defaults
             to 0.
 
@@ -112,34 +114,21 @@ class Episodes:
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        self.augmentation = augmentation or Augmentation()
         self.batch_size = validation.positive("batch_size", batch_size)
         self.support_size = support_size
         self.min_support, self.max_support = _support_range(support_size)
         self.resamples = resamples
         self.seed = _checked_seed(seed)
         self.data = data = data.readable()
+        self.augmentation = augmentation_lib.augmentation_of(
+            data.event_shape, augmentation
+        )
         names = tuple(data.labels if group_latents is None else group_latents)
         # The input path runs on the CPU, wherever the model does.
         with tf.device("CPU:0"):
             self._groups = {name: self._index_groups(name) for name in names}
             self._read = data.reader()
-        height, width, _ = data.image_shape
-        self._size = self.augmentation.image_size or (height, width)
-        if self._size[0] > height or self._size[1] > width:
-            raise ValueError(
-                "`Augmentation.image_size` can only shrink the stored images; "
-                "enlarge these beforehand. "
-                f"Received: image_size={self._size!r} for images of "
-                f"{height}x{width} pixels."
-            )
-        if self.augmentation.symmetries > 2 and self._size[0] != self._size[1]:
-            raise ValueError(
-                "Quarter turns need square images; pass symmetries=2, to "
-                "mirror only, or 1, or make the images square. "
-                f"Received: images of {self._size[0]}x{self._size[1]} pixels "
-                f"with symmetries={self.augmentation.symmetries}."
-            )
+        self._size = self._image_size()
         with tf.device("CPU:0"):
             self._maps = self._affine_maps()
 
@@ -175,7 +164,7 @@ class Episodes:
                 bound. Defaults to False.
         """
         objective = model.objective
-        if augmentation is None:
+        if augmentation is None and is_image_shape(data.event_shape):
             levels = model.num_levels
             augmentation = Augmentation(
                 binarization="threshold" if levels == 2 else "none",
@@ -220,9 +209,16 @@ class Episodes:
         return math.ceil(self.num_elements / self.batch_size)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the images in episodes."""
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an element, `(H, W, C)` of the images in episodes."""
+        if self._size is None:
+            return self.data.event_shape
         return (*self._size, self.data.image_shape[2])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        return validation.image_shape_of(self.event_shape)
 
     def dataset(
         self, first_step: int = 0, *, part: int = 0, num_parts: int = 1
@@ -294,7 +290,7 @@ class Episodes:
             begin = 1 + index * size
             support[name] = images[:, begin : begin + size]
             support[name].set_shape(
-                [len(rows), self._static_support, *self.image_shape]
+                [len(rows), self._static_support, *self.event_shape]
             )
         episode: dict[str, Any] = {
             "query": images[:, 0],
@@ -362,19 +358,40 @@ class Episodes:
             f"({int((elements < needed).sum())} such groups)."
         )
 
-    def _affine_maps(self) -> tf.Tensor | None:
+    def _image_size(self) -> tuple[int, int] | None:
+        """Returns `(H, W)` of images, None of other elements."""
+        if not validation.is_image_shape(self.data.event_shape):
+            return None
         height, width, _ = self.data.image_shape
-        if self.augmentation.affine_copies == 1 and self._size == (
-            height,
-            width,
-        ):
+        size = self.augmentation.image_size or (height, width)
+        if size[0] > height or size[1] > width:
+            raise ValueError(
+                "`Augmentation.image_size` can only shrink the stored images; "
+                "enlarge these beforehand. "
+                f"Received: image_size={size!r} for images of "
+                f"{height}x{width} pixels."
+            )
+        if self.augmentation.symmetries > 2 and size[0] != size[1]:
+            raise ValueError(
+                "Quarter turns need square images; pass symmetries=2, to "
+                "mirror only, or 1, or make the images square. "
+                f"Received: images of {size[0]}x{size[1]} pixels "
+                f"with symmetries={self.augmentation.symmetries}."
+            )
+        return size
+
+    def _affine_maps(self) -> tf.Tensor | None:
+        if self._size is None:
+            return None
+        stored = self.data.image_shape[:2]
+        if self.augmentation.affine_copies == 1 and self._size == stored:
             return None
         copies = self.augmentation.affine_copies
         return tf.constant(
             augmentation_lib.affine_table(
                 min(len(self.data), max(1, _MAX_MAPS // copies)),
                 copies,
-                stored_size=(height, width),
+                stored_size=stored,
                 image_size=self._size,
                 seed=self.seed,
             )
@@ -461,10 +478,14 @@ class Episodes:
 
     def _render(self, elements: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Makes the images of elements `[B, K]`, `[B, K, H, W, C]` float32."""
-        shape = tf.concat([tf.shape(elements), self.image_shape], axis=0)
+        event_shape = tf.constant(self.event_shape, tf.int32)
+        shape = tf.concat([tf.shape(elements), event_shape], axis=0)
         elements = tf.reshape(elements, [-1])
         image, symmetry, copy = self._decompose(elements)
-        pixels = _intensities(self._read(image))
+        stored = self._read(image)
+        if self._size is None:
+            return tf.reshape(tf.cast(stored, tf.float32), shape)
+        pixels = _intensities(stored)
         if self._maps is not None:
             place = image % self._maps.shape[0]
             maps = tf.gather_nd(self._maps, tf.stack([place, copy], axis=1))

@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils import validation
+
 __all__ = ["MISSING", "GroupedData", "GroupedImages", "check_labels"]
 
 MISSING = -1
@@ -32,8 +34,13 @@ class GroupedData(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an element, `(H, W, C)` of the stored images."""
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the stored images."""
+        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        return validation.image_shape_of(self.event_shape)
 
     @abc.abstractmethod
     def where(self, keep: np.ndarray) -> Self:
@@ -44,7 +51,7 @@ class GroupedData(abc.ABC):
         """Returns what reads images, of TensorFlow's own operations.
 
         It takes indices, `[K]` int, and gives `[K, H, W, C]`, uint8 in 0..255
-        or floating point in 0..1.
+        or floating point in 0..1; or other elements, `[K, ...]`.
         """
 
     @abc.abstractmethod
@@ -88,7 +95,8 @@ class GroupedImages(GroupedData):
 
     Attributes:
         images: `[M, H, W, C]`, either uint8 in 0..255 or floating point in
-            0..1. In binary and grey images 1 (or 255) is ink.
+            0..1. In binary and grey images 1 (or 255) is ink. Elements that
+            are no images have any other shape, `[M, ...]`, and any numbers.
         labels: A mapping from the name of a group latent (`"character"`,
             `"alphabet"`) to `[M]` integers: the id of the group of each image,
             or -1 (`MISSING`) where it is not known. Ids are any non-negative
@@ -97,7 +105,7 @@ class GroupedImages(GroupedData):
             for a human reader, by id.
 
     Raises:
-        ValueError: If `images` has a wrong rank, dtype or range or holds NaN,
+        ValueError: If `images` has a wrong dtype or range or holds NaN,
             or if some labels are not one integer of at least -1 an image, or
             -1 throughout.
     """
@@ -121,10 +129,9 @@ class GroupedImages(GroupedData):
         object.__setattr__(self, "labels", labels)  # The class is frozen.
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the stored images."""
-        height, width, channels = self.images.shape[1:]
-        return height, width, channels
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an element, `(H, W, C)` of the stored images."""
+        return self.images.shape[1:]
 
     def where(self, keep: np.ndarray) -> Self:
         """Returns the images for which the boolean mask `keep` holds."""
@@ -145,33 +152,37 @@ class GroupedImages(GroupedData):
 
 
 def _check_images(images: np.ndarray) -> None:
-    if not isinstance(images, np.ndarray) or images.ndim != 4:
+    if not isinstance(images, np.ndarray) or images.ndim == 0:
         shape = getattr(images, "shape", type(images).__name__)
         raise ValueError(
-            "`images` must be an array of shape [M, H, W, C]; grey images of "
-            "shape [M, H, W] take a last axis of size 1 (`images[..., None]`). "
-            f"Received: {shape}."
+            "`images` must be an array, [M, H, W, C] of images or [M, ...] of "
+            f"other elements. Received: {shape}."
         )
     if 0 in images.shape:
         raise ValueError(
             "`images` must hold at least one image of at least one pixel. "
             f"Received: images.shape={images.shape}."
         )
-    if images.dtype == np.uint8:
+    are_images = validation.is_image_shape(images.shape[1:])
+    if are_images and images.dtype == np.uint8:
         return
-    if not np.issubdtype(images.dtype, np.floating):
+    kinds = "f" if are_images else "fiub"
+    if images.dtype.kind not in kinds:
         raise ValueError(
-            "`images` must be uint8 in 0..255 or floating point in 0..1. "
+            "`images` must be uint8 in 0..255 or floating point in 0..1, and "
+            "other elements numbers. "
             f"Received: images.dtype={images.dtype}."
         )
-    finite = np.isfinite(images)
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=(1, 2, 3)))
+        bad = np.flatnonzero(~finite)
         raise ValueError(
             "`images` must be finite; drop or repair the images with NaN or "
             f"infinite pixels. Received: {len(bad)} such images, the first at "
             f"index {bad[0]}."
         )
+    if not are_images:
+        return
     low, high = float(images.min()), float(images.max())
     if low < 0.0 or high > 1.0:
         raise ValueError(

@@ -72,7 +72,7 @@ class ClassScorer:
             "num_element_samples", num_element_samples
         )
         self.max_decoded = validation.positive("max_decoded", max_decoded)
-        images = [None, *model.image_shape]
+        images = [None, *model.event_shape]
         seed = tf.TensorSpec([2], tf.int32)
         self._score = distribute.EachReplica(
             model.distribute_strategy,

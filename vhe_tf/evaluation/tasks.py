@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vhe_tf._utils import validation
+from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
@@ -214,9 +215,9 @@ def check_ready(
                 f"Received: {name!r}."
             )
     if model is not None:
-        check_shape(model, data.image_shape)
+        check_shape(model, data.event_shape)
         check_values(model, "images", values=data.images)
-        if model.domain.is_bounded:
+        if is_image_shape(model.event_shape) and model.domain.is_bounded:
             binary = model.domain.binary
             check_contrast(data.images, "images", binary=binary, constant=True)
     if data.images.dtype != np.float32:
@@ -227,18 +228,18 @@ def check_ready(
         )
 
 
-def check_shape(model: VHE, image_shape: Sequence[int]) -> None:
+def check_shape(model: VHE, event_shape: Sequence[int]) -> None:
     """Raises a ValueError for images of another shape than the model's."""
-    if tuple(image_shape) != model.image_shape:
+    if tuple(event_shape) != model.event_shape:
         raise ValueError(
             "Images must have the shape that the model was made for, "
-            f"{model.image_shape}. Received: {tuple(image_shape)}."
+            f"{model.event_shape}. Received: {tuple(event_shape)}."
         )
 
 
 def check_values(model: VHE, name: str, *, values: np.ndarray) -> None:
     """Raises a ValueError for values that the likelihood does not model."""
-    model.domain.check(name, values, event_rank=len(model.image_shape))
+    model.domain.check(name, values, event_rank=len(model.event_shape))
 
 
 def checked_latent(model: VHE, group: str) -> str:

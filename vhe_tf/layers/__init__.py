@@ -4,6 +4,7 @@ from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.layers.base import BaseLayer
 from vhe_tf.layers.convolution import ConvolutionalDecoder
 from vhe_tf.layers.convolution import ConvolutionalEncoder
+from vhe_tf.layers.dense_likelihood import DenseLikelihood
 from vhe_tf.layers.dropout import SeededDropout
 from vhe_tf.layers.gated_residual import GatedResidualBlock
 from vhe_tf.layers.heads import BernoulliImageHead
@@ -32,6 +33,7 @@ __all__ = [
     "ConditionalNormal",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "DenseLikelihood",
     "DiagonalNormalHead",
     "GatedPixelCNN",
     "GatedResidualBlock",

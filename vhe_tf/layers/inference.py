@@ -1,5 +1,6 @@
 """Priors, posteriors and likelihoods over vector latents (Section 4.1)."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "ImageLikelihood",
     "QueryPosterior",
     "SupportPosterior",
+    "concatenated",
 ]
 
 
@@ -220,16 +222,7 @@ class ImageLikelihood(base.BaseLayer):
         self.exclude = tuple(exclude)
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
-        unknown = set(self.exclude).difference(latents)
-        if unknown:
-            raise ValueError(
-                "`exclude` names latents on which x does not depend directly, "
-                f"some of {sorted(latents)}. Received: {sorted(unknown)}."
-            )
-        # Sorted by name: the order of declaration does not matter.
-        seen = sorted(set(latents).difference(self.exclude))
-        values = [latents[name] for name in seen]
-        return self.head(self.decoder(tf.concat(values, axis=-1)))
+        return self.head(self.decoder(concatenated(latents, self.exclude)))
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -245,3 +238,31 @@ class ImageLikelihood(base.BaseLayer):
         revive = keras.saving.deserialize_keras_object
         layers = {key: revive(config[key]) for key in ("decoder", "head")}
         return cls(**{**config, **layers})
+
+
+def concatenated(
+    latents: Mapping[str, tf.Tensor], exclude: Sequence[str]
+) -> tf.Tensor:
+    """Returns the latents on which x depends as one vector.
+
+    Args:
+        latents: Tensors of shape `[S..., B, L]` by name.
+        exclude: Names of latents that are omitted.
+
+    Raises:
+        ValueError: If `exclude` names an unknown latent.
+
+    Example:
+    >>> z = tf.zeros([2, 3])
+    >>> concatenated({"a": z, "b": z, "c": z}, exclude=["b"]).shape
+    TensorShape([2, 6])
+    """
+    unknown = set(exclude).difference(latents)
+    if unknown:
+        raise ValueError(
+            "`exclude` names latents on which x does not depend directly, "
+            f"some of {sorted(latents)}. Received: {sorted(unknown)}."
+        )
+    # Sorted by name: the order of declaration does not matter.
+    seen = sorted(set(latents).difference(exclude))
+    return tf.concat([latents[name] for name in seen], axis=-1)

@@ -17,23 +17,23 @@ _P = ParamSpec("_P")
 
 
 def batch_axis_optional(
-    support_axes: str = "BNHWC",
+    support_axes: str = "BN",
 ) -> Callable[[Callable[_P, tf.Tensor]], Callable[_P, tf.Tensor]]:
     """Lets a method accept images of one class without the batch axis.
 
     Args:
-        support_axes: String. The axes of a support, starting with B. Defaults
-            to `"BNHWC"`.
+        support_axes: String. The axes of a support before those of an element,
+            starting with B. Defaults to `"BN"`.
 
     Returns:
         Decorator of methods with arguments `support`, `other` or `query`. If
         their tensors lack the axis B, it is added to them and removed from the
         result.
     """
-    ranks = {
+    leading = {
         "support": len(support_axes),
         "other": len(support_axes),
-        "query": 4,
+        "query": 1,
     }
 
     def decorate(method: Callable[_P, tf.Tensor]) -> Callable[_P, tf.Tensor]:
@@ -43,10 +43,11 @@ def batch_axis_optional(
         def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> tf.Tensor:
             bound = signature.bind(*args, **kwargs)
             images = {
-                k: bound.arguments[k] for k in ranks if k in bound.arguments
+                k: bound.arguments[k] for k in leading if k in bound.arguments
             }
+            event_rank = len(bound.arguments["self"].event_shape)
             lacking = [
-                _rank(value) == ranks[key] - 1
+                _rank(value) == leading[key] + event_rank - 1
                 for key, values in images.items()
                 for value in _values(values)
             ]

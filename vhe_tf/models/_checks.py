@@ -13,6 +13,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf import objectives
+from vhe_tf._utils.validation import is_image_shape
+from vhe_tf._utils.validation import is_positive_int
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
@@ -36,7 +38,7 @@ __all__ = [
     "checked_by_latent",
     "checked_dataset",
     "checked_episode",
-    "checked_image_shape",
+    "checked_event_shape",
     "checked_images",
     "checked_objective",
     "checked_query",
@@ -54,7 +56,7 @@ class Model(Protocol):
     """The facts about a model that its inputs are checked against."""
 
     latents: tuple[Latent, ...]
-    image_shape: tuple[int, int, int]
+    event_shape: tuple[int, ...]
     num_levels: int
     domain: Domain
 
@@ -62,12 +64,13 @@ class Model(Protocol):
 # Construction ----------------------------------------------------------------
 
 
-def checked_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    shape = tuple(image_shape)
-    if len(shape) != 3 or not all(isinstance(v, int) and v > 0 for v in shape):
+def checked_event_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
+    shape = tuple(event_shape)
+    if not all(map(is_positive_int, shape)):
         raise ValueError(
-            "`image_shape` must be three positive ints, (H, W, C). "
-            f"Received: image_shape={image_shape!r}."
+            "`event_shape` is the shape of an element, positive integers: "
+            "(H, W, C) of an image. "
+            f"Received: event_shape={event_shape!r}."
         )
     return shape
 
@@ -121,13 +124,14 @@ def check_all_used(
     """
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(samples)
-        image = tf.zeros((1, *model.image_shape))
+        image = tf.zeros((1, *model.event_shape))
         pixels = likelihood(**samples)
-        if not pixels.event_shape.is_compatible_with(model.image_shape):
+        if not pixels.event_shape.is_compatible_with(model.event_shape):
             raise ValueError(
-                "The event of the likelihood is an image, of event shape "
-                f"{model.image_shape}; pixels that are independent of each "
-                "other are made one by `tfd.Independent(pixels, 3)`. "
+                "The event of the likelihood is an element, of event shape "
+                f"{model.event_shape}; values that are independent of each "
+                "other are made one by `tfd.Independent(values, "
+                f"{len(model.event_shape)})`. "
                 f"Received: event shape {pixels.event_shape}, batch "
                 f"shape {pixels.batch_shape}."
             )
@@ -161,10 +165,13 @@ def check_all_used(
 def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
     """Returns float32 images; scales uint8 images from 0..255 to 0..1.
 
-    Pixels of a model of binary pixels become 0 or 1, from 128 on. Values are
+    Elements of other shapes keep their values, of any type of numbers. Pixels
+    of a model of binary pixels become 0 or 1, from 128 on. Values are
     checked where there are any: not in graphs.
     """
     images = tf.convert_to_tensor(images)
+    if not is_image_shape(model.event_shape):
+        images = tf.cast(images, tf.float32)
     eager = tf.executing_eagerly() and tf.size(images) > 0
     if images.dtype == tf.uint8:
         if eager and model.domain.is_bounded:
@@ -183,10 +190,11 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
         )
     images = tf.cast(images, tf.float32)
     if eager:
-        rank = len(model.image_shape)
+        rank = len(model.event_shape)
         model.domain.check(name, images.numpy(), event_rank=rank)
         largest = float(tf.reduce_max(images))
-        if not model.domain.is_bounded and largest > _LARGEST_PIXEL:
+        unbounded = rank == 3 and not model.domain.is_bounded
+        if unbounded and largest > _LARGEST_PIXEL:
             raise ValueError(
                 "Images of floating point are from 0 to 1. Divide pixels from "
                 "0 to 255 by 255. "
@@ -227,21 +235,21 @@ def checked_support(
         for name, value in support.items()
     }
     shapes = [
-        (value, (*axes, f"N of {name}", *model.image_shape))
+        (value, (*axes, f"N of {name}", *model.event_shape))
         for name, value in checked.items()
         if not isinstance(value, tfd.Distribution)
     ]
     for value, expected in shapes:
         if value.shape.rank is not None and value.shape.rank < len(expected):
-            letters = ", ".join((*axes, "N", "H", "W", "C"))
+            letters = ", ".join((*axes, "N", *map(str, model.event_shape)))
             raise ValueError(
-                f"A support has the axes [{letters}], with N images of each "
+                f"A support has the axes [{letters}], with N elements of each "
                 "group. Add those that are missing by `images[None]`. "
                 f"Received: a support of shape {value.shape}."
             )
     if query is not None:
         # An extra batch axis of size 1 would broadcast without an error.
-        shapes.append((query, ("B", *model.image_shape)))
+        shapes.append((query, ("B", *model.event_shape)))
         for value in checked.values():
             if isinstance(value, tfd.Distribution):
                 tf.debugging.assert_equal(
@@ -281,7 +289,7 @@ def checked_query(
     """Returns the query of samples, with the same B."""
     query = checked_images(model, "query", images=query)
     tf.debugging.assert_shapes(
-        [(query, ("B", *model.image_shape))],
+        [(query, ("B", *model.event_shape))],
         message="The query has a wrong shape.",
     )
     tf.debugging.assert_equal(
@@ -336,9 +344,9 @@ def checked_episode(
             f"Received: a seed of shape {seed.shape}."
         )
     # An extra batch axis of size 1 would broadcast into a wrong ELBO.
-    shapes = [(query, ("B", *model.image_shape)), (seed, ("B", 2))]
+    shapes = [(query, ("B", *model.event_shape)), (seed, ("B", 2))]
     for name, images in support.items():
-        shapes.append((images, ("B", f"N of {name}", *model.image_shape)))
+        shapes.append((images, ("B", f"N of {name}", *model.event_shape)))
         if rescales:
             shapes.append((episode["group_size"][name], ("B",)))
     tf.debugging.assert_shapes(shapes)
@@ -416,10 +424,11 @@ def check_episodes(
             f"validation={validation})` makes them. Received: episodes with "
             f"resamples={episodes.resamples}."
         )
-    if tuple(episodes.image_shape) != tuple(model.image_shape):
+    if episodes.event_shape != model.event_shape:
         raise ValueError(
-            f"The model has image_shape={tuple(model.image_shape)}. "
-            f"Received: episodes of images {tuple(episodes.image_shape)}."
+            f"The model has event_shape={model.event_shape}; grey images of "
+            "shape (H, W) take a last axis of size 1 (`images[..., None]`). "
+            f"Received: episodes of elements {episodes.event_shape}."
         )
     for latent in model.latents:
         if not latent.per_element:

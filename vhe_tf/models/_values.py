@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedImages
@@ -24,13 +25,14 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
     else:
         step = -(-len(data) // _MAX_CHECKED)
         images = data.reader()(tf.range(0, len(data), step)).numpy()
-    if model.domain.is_bounded:
+    are_images = is_image_shape(model.event_shape)
+    if are_images and model.domain.is_bounded:
         check_contrast(
             images, "images", binary=model.domain.binary, constant=True
         )
     if not model.domain.integer or how.binarization != "none":
         return
-    if how.affine_copies > 1 and data.image_shape == episodes.image_shape:
+    if how.affine_copies > 1 and data.event_shape == episodes.event_shape:
         raise ValueError(
             "Affine copies of images of the same size have grey pixels; this "
             "model has binary ones. Pass "
@@ -39,8 +41,12 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
         )
     for start in range(0, len(images), _MAX_CHECKED):
         some = images[start : start + _MAX_CHECKED]
-        scale = 255 if some.dtype == np.uint8 else 1
-        model.domain.check("images", some / np.float32(scale), event_rank=3)
+        scale = 255 if are_images and some.dtype == np.uint8 else 1
+        model.domain.check(
+            "images",
+            some / np.float32(scale),
+            event_rank=len(model.event_shape),
+        )
 
 
 def with_checked_values(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf._utils import validation
 from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _checks
@@ -28,9 +29,9 @@ class GraphModel(EpisodeTrainer):
     Args:
         latents: Sequence of `Latent`s, in any order. Sorted parents first.
         likelihood: Keras layer. `likelihood(**latents)` returns the
-            `tfd.Distribution` `p(x | latents)` with event shape `[H, W, C]`
+            `tfd.Distribution` `p(x | latents)` with event shape `event_shape`
             and batch shape `[S..., B]`.
-        image_shape: Three positive integers, `(H, W, C)`.
+        event_shape: Positive integers. The shape of an element.
         **kwargs: Passed on to `keras.Model`.
 
     Attributes:
@@ -41,7 +42,7 @@ class GraphModel(EpisodeTrainer):
 
     Raises:
         ValueError: If the latents do not form a proper graph (see
-            `parents_first`), or `image_shape` is not three positive integers.
+            `parents_first`), or `event_shape` is not positive integers.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class GraphModel(EpisodeTrainer):
         latents: Sequence[Latent],
         likelihood: keras.layers.Layer,
         *,
-        image_shape: Sequence[int],
+        event_shape: Sequence[int],
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.latents = parents_first(latents)
         self.likelihood = likelihood
-        self.image_shape = _checks.checked_image_shape(image_shape)
+        self.event_shape = _checks.checked_event_shape(event_shape)
         self._nodes: dict[str, _summary.Node] = {}
         likelihood = self._build_on_zeros()
         self.domain = Domain.of(likelihood)
@@ -65,6 +66,11 @@ class GraphModel(EpisodeTrainer):
             for name in _graph.group_names(self.latents)
         }
         self.built = True
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        return validation.image_shape_of(self.event_shape)
 
     def encode(self, support: Support | tf.Tensor) -> dict[str, Any]:
         """Returns the posteriors of group latents, for repeated use.
@@ -244,7 +250,7 @@ class GraphModel(EpisodeTrainer):
 
     def _build_on_zeros(self) -> tfd.Distribution:
         """Builds every layer; returns p(x | latents)."""
-        image = tf.zeros((1, *self.image_shape))
+        image = tf.zeros((1, *self.event_shape))
         samples: Samples = {}
         for latent in self.latents:
             observed = image if latent.per_element else image[:, tf.newaxis]
@@ -263,6 +269,6 @@ class GraphModel(EpisodeTrainer):
             self, self.likelihood, samples=samples
         )
         self._nodes["x"] = _summary.Node(
-            self.image_shape, _summary.family_of(likelihood), "-"
+            self.event_shape, _summary.family_of(likelihood), "-"
         )
         return likelihood

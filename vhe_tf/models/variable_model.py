@@ -359,7 +359,7 @@ class LatentVariableModel(GraphModel):
             )
         )
 
-    @batch_axis_optional("BKNHWC")
+    @batch_axis_optional("BKN")
     def classify(
         self,
         support: Support | tf.Tensor,

@@ -38,7 +38,11 @@ __all__ = ["VHE"]
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class VHE(LatentVariableModel):
-    """A hierarchical Bayesian model of grouped images (Section 3).
+    """A hierarchical Bayesian model of grouped elements (Section 3).
+
+    Elements are arrays of one shape: images, vectors, sequences, numbers. Where
+    the documentation has images of shape `[H, W, C]`, other elements have their
+    own `event_shape`; pictures and augmentation are for images alone.
 
     To save a model with layers of your own, define their `get_config` and
     register their classes by `@keras.saving.register_keras_serializable()`.
@@ -46,9 +50,10 @@ class VHE(LatentVariableModel):
     Args:
         latents: Sequence of `Latent`s, in any order. Sorted parents first.
         likelihood: Keras layer. `likelihood(**latents)` returns the
-            `tfd.Distribution` `p(x | latents)` with event shape `[H, W, C]`
+            `tfd.Distribution` `p(x | latents)` with event shape `event_shape`
             and batch shape `[S..., B]`.
-        image_shape: Three positive integers, `(H, W, C)`.
+        event_shape: Positive integers. The shape of an element, `(H, W, C)` of
+            an image, `()` of a number.
         objective: `Objective` or its name. The objective to train. Defaults
             to `"vhe"`.
         **kwargs: Passed on to `keras.Model`.
@@ -76,23 +81,19 @@ class VHE(LatentVariableModel):
 
     Raises:
         ValueError: If the latents do not form a valid graph (see
-            `parents_first`), `objective` is unknown, or `image_shape` is not
-            three positive integers. `call` raises it if the shapes of an
-            episode do not agree with each other or with `image_shape`.
+            `parents_first`), `objective` is unknown, or `event_shape` is not
+            positive integers. `call` raises it if the shapes of an episode do
+            not agree with each other or with `event_shape`.
 
     Example:
     >>> from vhe_tf import layers
     >>> encoder = keras.layers.Flatten()
-    >>> character = Latent(
-    ...     "character",
-    ...     prior=layers.StandardNormal(3),
-    ...     posterior=layers.SupportPosterior(encoder, 3, units=8),
-    ... )
+    >>> character = Latent.vector("character", 3, encoder=encoder)
     >>> likelihood = layers.ImageLikelihood(
     ...     layers.ConvolutionalDecoder((8, 8, 1), filters=[8]),
     ...     layers.BernoulliImageHead(),
     ... )
-    >>> model = VHE([character], likelihood, image_shape=(8, 8, 1))
+    >>> model = VHE([character], likelihood, event_shape=(8, 8, 1))
     >>> model.sample(tf.zeros([5, 8, 8, 1]), seed=(0, 1)).shape
     TensorShape([8, 8, 1])
     """
@@ -102,11 +103,11 @@ class VHE(LatentVariableModel):
         latents: Sequence[Latent],
         likelihood: keras.layers.Layer,
         *,
-        image_shape: Sequence[int],
+        event_shape: Sequence[int],
         objective: objectives.Objective | str = objectives.Objective.VHE,
         **kwargs: Any,
     ) -> None:
-        super().__init__(latents, likelihood, image_shape=image_shape, **kwargs)
+        super().__init__(latents, likelihood, event_shape=event_shape, **kwargs)
         self.objective = _checks.checked_objective(objective)
         self.kl_warmup_steps: dict[str, int] = {}
         self.accumulation = 1
@@ -357,13 +358,16 @@ class VHE(LatentVariableModel):
             "name": self.name,
             "latents": [serialize(latent) for latent in self.latents],
             "likelihood": serialize(self.likelihood),
-            "image_shape": list(self.image_shape),
+            "event_shape": list(self.event_shape),
             "objective": str(self.objective),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VHE":
         revive = keras.saving.deserialize_keras_object
+        config = dict(config)
+        if "image_shape" in config:  # saved by version 0.2.0
+            config["event_shape"] = config.pop("image_shape")
         return cls(
             **{
                 **config,

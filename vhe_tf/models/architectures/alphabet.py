@@ -62,6 +62,6 @@ def alphabet_vhe(
         likelihood=deconvolutional.image_likelihood(
             s, image_shape, exclude=[outer] if size == "small" else []
         ),
-        image_shape=image_shape,
+        event_shape=image_shape,
         objective=objective,
     )

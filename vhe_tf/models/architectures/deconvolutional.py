@@ -100,7 +100,7 @@ def deconvolutional_vhe(
             element_latent(s, parents=[group]),
         ],
         likelihood=image_likelihood(s, image_shape, num_levels=num_levels),
-        image_shape=image_shape,
+        event_shape=image_shape,
         objective=objective,
     )
 

@@ -192,7 +192,7 @@ def pixel_cnn_vhe(
             num_levels=num_levels,
             num_components=s.num_components,
         ),
-        image_shape=image_shape,
+        event_shape=image_shape,
         objective=objective,
     )
 

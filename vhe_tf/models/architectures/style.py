@@ -104,6 +104,6 @@ def style_vhe(
             num_levels=num_levels,
             num_components=c.num_components,
         ),
-        image_shape=image_shape,
+        event_shape=image_shape,
         objective=objective,
     )

@@ -94,7 +94,7 @@ class RecordedImages(GroupedData):
             self._check_sizes()
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def event_shape(self) -> tuple[int, ...]:
         """`(H, W, C)` of the stored images."""
         return self._index.image_shape
 
