@@ -70,7 +70,7 @@ def split(
     """Gives each replica its rows of every batch of episodes.
 
     Args:
-        strategy: Of R replicas.
+        strategy: Strategy of R replicas.
         episodes: Makes episodes as `Episodes.dataset` does, B of them a
             multiple of R; called with `part` and `num_parts`.
 
@@ -116,7 +116,7 @@ def accumulated(
 
     Args:
         gradients: Returns the gradients on a microbatch.
-        batch: Of this replica, b rows; b a multiple of `count`.
+        batch: Batch of this replica, b rows; b a multiple of `count`.
         count: The number of microbatches.
         variables: What the gradients are of.
     """
@@ -169,7 +169,7 @@ def summed_once(
     even a number, if it is not finite: then all must see that.
 
     Args:
-        gradients: Of the mean loss over this replica's rows; None of a
+        gradients: Those of the mean loss over this replica's rows; None of a
             variable on which it does not depend.
     """
     context = _shared_context()
@@ -267,7 +267,7 @@ def _shared_context() -> tf.distribute.ReplicaContext | None:
 
 def _check_tf_config(text: str | None) -> None:
     wanted = (
-        "Several machines are told from each other by the environment variable "
+        "Several machines are distinguished by the environment variable "
         'TF_CONFIG, such as {"cluster": {"worker": ["host0:9000", '
         '"host1:9000"]}, "task": {"type": "worker", "index": 0}}, with an '
         "index of its own on each. "

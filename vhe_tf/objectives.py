@@ -40,22 +40,22 @@ class Objective(enum.StrEnum):
 
     @property
     def resamples(self) -> bool:
-        """Whether x is sampled from the whole group X, not from D."""
+        """True if x is sampled from the whole group X, not from D."""
         return self in (Objective.RESAMPLE, Objective.VHE)
 
     @property
     def rescales(self) -> bool:
-        """Whether the KL of a group latent is divided by |X|, not by |D|."""
+        """True if the KL of a group latent is divided by |X|, not by |D|."""
         return self in (Objective.RESCALE, Objective.VHE)
 
     @property
     def is_bound(self) -> bool:
-        """Whether its expectation is a lower bound on a log-likelihood."""
+        """True if its expectation is a lower bound on a log-likelihood."""
         return self != Objective.RESCALE
 
     @property
     def validates_resampled(self) -> bool:
-        """Whether x is sampled from X in validation.
+        """True if x is sampled from X in validation.
 
         Where the objective is no bound, this makes the VHE bound of it.
         """

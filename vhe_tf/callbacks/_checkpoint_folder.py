@@ -62,7 +62,7 @@ class CheckpointFolder:
                 self.remove_leftovers()
 
     def forget_later(self, step: int) -> None:
-        """Keeps no checkpoint of a later step, since a run goes on from this.
+        """Keeps no checkpoint of a later step, since a run resumes from this.
 
         Their files are removed with the leftovers, the next time.
 

@@ -52,7 +52,7 @@ _STATE_OF_KERAS = (
 
 
 class _EpochEnd(tf.train.experimental.PythonState):
-    """What the end of an epoch leaves, beside the model.
+    """The state that the end of an epoch leaves, beside the model.
 
     Attributes:
         values: `step`, after which it was; `callbacks`, their state by name;
@@ -86,7 +86,7 @@ class ExactResume(keras.callbacks.Callback):
 
     The state of other callbacks is kept too: of `EarlyStopping`,
     `ModelCheckpoint` and `ReduceLROnPlateau`, and of those that have
-    `get_state` and `set_state`. They are told from each other by their class
+    `get_state` and `set_state`. They are distinguished by their class
     and their attributes `name`, `monitor`, `path` and `filepath`. A run that a
     callback ended stays ended when it is started again with as many epochs.
 

@@ -34,7 +34,7 @@ _MAX_SHIFT = 0.06  # of the width and height; 1.7 of 28 pixels
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to an image each time that it is drawn.
+    """Random changes of an image each time that it is used.
 
     Attributes:
         symmetries: 1 for none, 2 for the image and its mirror image, 4 for
@@ -47,7 +47,7 @@ class Augmentation:
             value, `"threshold"` compares it with one half, `"none"` keeps it.
         image_size: `(H, W)` to make of larger stored images, by taking the
             stored pixel at `floor(k * stored / wanted)`; None keeps the size.
-        repeat_edges: Whether affine copies go on beyond the border of an image
+        repeat_edges: Whether affine copies extend beyond the border of an image
             with its last pixels, as photographs had better, instead of zeros,
             which are paper.
         num_levels: Rounds each channel to the nearest of so many levels, even

@@ -47,7 +47,7 @@ _MAX_MAPS = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class _Groups:
-    """Where the members of each group of one grouping are.
+    """The places of the members of each group of one grouping.
 
     Images without a label are members of no group; `start`, `size` and `rank`
     are 0 for them.
@@ -241,7 +241,7 @@ class Episodes:
         Args:
             first_step: The step to begin at.
             part: Which part of every batch to make, from 0.
-            num_parts: Of how many parts of as many rows each.
+            num_parts: Integer. Number of parts of equal size.
 
         Raises:
             ValueError: If a batch has no such part.

@@ -1,4 +1,4 @@
-"""Whether drawings are dark ink on a light page, or light ink on a dark one."""
+"""The polarity of drawings: dark ink on light pages, or light on dark."""
 
 import logging
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Polarity(NamedTuple):
 
     @property
     def page_is_dark(self) -> bool:
-        """Whether more pages are dark than light."""
+        """Returns whether more pages are dark than light."""
         return self.dark > self.light
 
     def __str__(self) -> str:

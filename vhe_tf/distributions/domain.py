@@ -75,12 +75,12 @@ class Domain:
 
     @property
     def binary(self) -> bool:
-        """Whether the values are 0 and 1."""
+        """True if the values are 0 and 1."""
         return self == Domain(0.0, 1.0, integer=True)
 
     @property
     def is_bounded(self) -> bool:
-        """Whether there are a smallest and a largest value."""
+        """True if there are a smallest and a largest value."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def check(self, name: str, values: np.ndarray, *, event_rank: int) -> None:

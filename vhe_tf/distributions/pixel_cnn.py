@@ -208,7 +208,7 @@ class NormalPixels(Pixels):
 
 
 class AutoregressiveNetwork(Protocol):
-    """What `PixelCNN` asks of a network (`vhe_tf.layers.pixel_cnn` has one)."""
+    """The network of a `PixelCNN` (`vhe_tf.layers.pixel_cnn` has one)."""
 
     def __call__(
         self, images: tf.Tensor, conditioning: tf.Tensor | None

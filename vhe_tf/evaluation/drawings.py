@@ -1,4 +1,4 @@
-"""How people and models draw: measures of drawings of characters.
+"""Measures of drawings of characters, by people and by models.
 
 Diversity, recognizability and the originality curve are those of Boutin et al.
 (2022), "Diversity vs. Recognizability" (arXiv 2205.10370); precision and recall
@@ -291,7 +291,7 @@ def diversity(features: np.ndarray) -> np.ndarray:
 def recognizability(
     features: np.ndarray, exemplars: np.ndarray, *, ways: int = _WAYS
 ) -> np.ndarray:
-    """Returns how surely each drawing is told from random other characters.
+    """Returns how surely each drawing differs from random other characters.
 
     A drawing is recognised if the exemplar of its character is nearest among
     `ways`, the others of which are a random choice. The result is exact, not

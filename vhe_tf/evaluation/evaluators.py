@@ -42,7 +42,7 @@ Progress = Callable[[str], None] | None
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How an evaluator samples from a model.
+    """Settings by which an evaluator samples from a model.
 
     Args:
         num_samples: Integer. Number of samples of the group latent. Defaults
@@ -375,7 +375,7 @@ class LakeRuns(Evaluator):
 
 
 class Probes(Evaluator):
-    """Which known factors a linear map reads off each group latent.
+    """Accuracy of a linear map from each group latent to known factors.
 
     A latent is inferred from one image, all of whose labels are then known.
     The right latent should predict its factor, and the wrong one not.

@@ -43,7 +43,7 @@ class Measurement:
         shots: Integer or None. Support images per class.
         within: String or None. The grouping of which one group holds all
             classes of a task.
-        by: String or None. The grouping whose groups are told apart, if it is
+        by: String or None. The grouping whose groups are classified, if it is
             not the one that the model is evaluated by.
         tasks: String or None. The name of a fixed set of tasks,
             `"lake_runs"`; or who draws, see `Drawings`.

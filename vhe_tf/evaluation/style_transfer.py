@@ -22,7 +22,7 @@ _STYLE_EPOCHS = 2
 
 
 class StyleTransfer(Evaluator):
-    """How often redrawn images have the right content and the right style.
+    """The share of redrawn images of the right content and the right style.
 
     Oracle classifiers tell; they are trained on the true training images at
     the first call.

@@ -76,7 +76,7 @@ class EvaluationSettings:
 
     @property
     def sampling(self) -> Sampling:
-        """How classification and conditional likelihoods sample."""
+        """The sampling of classification and conditional likelihoods."""
         return Sampling(
             self.num_samples,
             self.num_element_samples,
@@ -86,7 +86,7 @@ class EvaluationSettings:
 
     @property
     def joint_sampling(self) -> Sampling:
-        """How the joint likelihood samples."""
+        """The sampling of the joint likelihood."""
         num_samples = self.joint_num_samples
         if num_samples is None:
             return self.sampling

@@ -204,7 +204,7 @@ def check_ready(
     """Raises a ValueError for data that cannot be evaluated.
 
     Args:
-        data: Stored images are refused: they are not ready for a model.
+        data: Stored images are rejected: they are not ready for a model.
         model: The images must have its shape.
         groupings: What the data must have labels of; None is passed over.
     """

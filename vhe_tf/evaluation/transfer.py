@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Transfer(NamedTuple):
-    """How often redrawn images are what they should be, between 0 and 1.
+    """The shares of redrawn images that are as they should be, 0 to 1.
 
     Attributes:
         style: The style found is that of the style support.

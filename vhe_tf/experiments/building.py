@@ -1,4 +1,4 @@
-"""What `VHE.fit` needs to train an experiment: model, episodes, callbacks."""
+"""The model, episodes and callbacks with which an experiment trains."""
 
 import pathlib
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classify(Reading):
-    """What to classify by."""
+    """The arguments of `vhe-tf classify`."""
 
     support: str = setting(
         dataclasses.MISSING,

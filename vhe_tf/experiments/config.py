@@ -118,7 +118,7 @@ class Experiment(Settings):
         None,
         "For a folder of drawings: swap light and dark, or, by --noinvert, do "
         "not. By default the borders of the images decide whether the page is "
-        "light or dark, and a warning says so unless all pages are light.",
+        "light or dark, with a warning unless all pages are light.",
         kind="boolean",
     )
     groupings: tuple[str, ...] | None = setting(
@@ -418,7 +418,7 @@ class Experiment(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Settings):
-    """How the model of a run is measured at its end."""
+    """The measurement of a run's model at its end."""
 
     num_test_tasks: int = setting(
         50,
@@ -479,7 +479,7 @@ def override(experiment: Experiment, **settings: Any) -> Experiment:
 
 
 def _applies(name: str, experiment: Experiment, settings: Any) -> bool:
-    """Whether a setting of the data has a meaning for other data, too."""
+    """Returns whether a setting of the data applies to other data too."""
     dataset = settings.get("dataset", experiment.dataset)
     architecture = settings.get("architecture", experiment.architecture)
     if name == "split":

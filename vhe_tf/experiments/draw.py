@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 @dataclasses.dataclass(frozen=True)
 class Draw(Reading):
-    """What to sample."""
+    """The arguments of `vhe-tf draw`."""
 
     out: str = setting("samples.png", "The PNG to write.", path="new file")
     num_samples: int = setting(

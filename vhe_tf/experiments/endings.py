@@ -1,4 +1,4 @@
-"""How a command ends if something is wrong: with a message, not a traceback."""
+"""Ends of commands on an error: a message, no traceback."""
 
 import contextlib
 import dataclasses

@@ -52,7 +52,7 @@ _NUM_UNCONDITIONAL = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Measuring(settings.Settings):
-    """What to measure of a model, and where."""
+    """The arguments of `vhe-tf evaluate`."""
 
     model: str | None = setting(
         None,

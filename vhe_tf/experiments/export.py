@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 @dataclasses.dataclass(frozen=True)
 class Exporting(settings.Settings):
-    """What to export, and where to."""
+    """The arguments of `vhe-tf export`."""
 
     out: str = setting(
         dataclasses.MISSING,

@@ -1,4 +1,4 @@
-"""What a run prints before it trains."""
+"""The header that a run prints before it trains."""
 
 from typing import TYPE_CHECKING
 

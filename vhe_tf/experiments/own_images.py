@@ -15,7 +15,7 @@ __all__ = ["OwnImages"]
 
 @dataclasses.dataclass(frozen=True)
 class OwnImages(settings.Settings):
-    """Where the user's own images are, and that they are to be used."""
+    """The arguments for the user's own images."""
 
     images: str | None = setting(
         None,

@@ -1,4 +1,4 @@
-"""What the paper published, and which experiment stands beside each number.
+"""The numbers of the paper, and the experiment beside each of them.
 
 A cell is a number of the paper. A row is a model that is trained and measured
 for one or more cells, at either of two budgets:
@@ -89,7 +89,7 @@ class Figure(NamedTuple):
 
 
 class Check(NamedTuple):
-    """How a shipped model is measured again.
+    """The settings by which a shipped model is measured again.
 
     Attributes:
         results: Its files in docs/results, without ".json".

@@ -1,4 +1,4 @@
-"""Where the numbers of a run come from: its code, its machine, its data."""
+"""The provenance of a run: its code, its machine, its data."""
 
 import functools
 import importlib.metadata

@@ -69,7 +69,7 @@ _LOG_LINES_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Inputs(settings.Settings):
-    """Where the data are."""
+    """The places of the data."""
 
     data_dir: str | None = setting(
         None,
@@ -227,7 +227,7 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
     """Returns the rows that tables and figures need, in their order.
 
     Args:
-        tables: Of `paper.TABLES`, or `"figures"`.
+        tables: Names in `paper.TABLES`, or `"figures"`.
         names: Parts of names, one of which a row must contain; or none.
 
     Raises:
@@ -263,8 +263,8 @@ def make(
 
     Args:
         rows: Their names.
-        budget: Of `paper.BUDGETS`.
-        inputs: Where the data are.
+        budget: String. A key of `paper.BUDGETS`.
+        inputs: The places of the data.
         drawn: Rows whose models are wanted, not their numbers alone.
         dry_run: Whether to show the commands and run nothing.
     """
@@ -296,9 +296,9 @@ def missing_commands(
     """Returns the commands that a row still needs: train, measure, or none.
 
     Args:
-        name: Of the row.
-        budget: Of `paper.BUDGETS`.
-        inputs: Where the data are.
+        name: String. Name of the row.
+        budget: String. A key of `paper.BUDGETS`.
+        inputs: The places of the data.
         drawn: Whether its model is wanted, also where its numbers are there.
 
     Raises:
@@ -317,7 +317,7 @@ def missing_commands(
 
 
 def measured(name: str, budget: str, *, inputs: Inputs) -> bool:
-    """Whether a row has all that can be measured of it."""
+    """Returns whether a row has all that can be measured of it."""
     path = results.result_path(name, budget)
     if not path.exists():
         return False

@@ -1,4 +1,4 @@
-"""What was measured of the rows of the tables, kept in docs/results."""
+"""Measurements of the rows of the tables, kept in docs/results."""
 
 import pathlib
 from collections.abc import Mapping

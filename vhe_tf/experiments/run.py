@@ -23,7 +23,7 @@ _FORM = {"experiment", "provenance"}
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What the `config.json` of a run says.
+    """The contents of the `config.json` of a run.
 
     Attributes:
         experiment: The settings of the run.
@@ -173,12 +173,12 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there are checkpoints."""
+        """True if there are checkpoints."""
         return self._step() > 0
 
     @property
     def is_complete(self) -> bool:
-        """Whether all epochs of the experiment are trained and measured."""
+        """True if all epochs of the experiment are trained and measured."""
         if not self.metrics.exists():
             return False
         earlier = self._record()
@@ -231,7 +231,7 @@ class Run:
         Files that a killed run left half written are removed first.
 
         Args:
-            data_dir: Path. Where the data are. Defaults to where the run that
+            data_dir: Path. Folder of the data. Defaults to where the run that
                 is resumed had them, or else to the default folder of the data
                 set.
 

@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 @dataclasses.dataclass(frozen=True)
 class Serve(settings.Settings):
-    """Where to serve."""
+    """The arguments of `vhe-tf serve`."""
 
     port: int = setting(
         8501, "Port to listen on; 0: any free port.", kind="integer", least=0

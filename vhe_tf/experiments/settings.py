@@ -34,7 +34,7 @@ _REQUIRED = " Required."
 
 
 class _Kind(NamedTuple):
-    """How a type of setting is checked, and read from a flag."""
+    """A type of setting: its check, and its form as a flag."""
 
     name: str
     accepts: Callable[[Any], bool]

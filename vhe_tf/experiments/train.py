@@ -80,7 +80,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Machine(settings.Settings):
-    """Where a run is trained, and how. Its outcome does not depend on this."""
+    """The machine settings of a run, which do not affect its outcome."""
 
     run_dir: str | None = setting(
         None, "Folder of the run, made if missing.", path="new folder"
@@ -121,7 +121,7 @@ class Machine(settings.Settings):
 
 
 class Arguments(NamedTuple):
-    """What a command line asks for.
+    """The arguments of `vhe-tf train`.
 
     Attributes:
         experiment: What to train.

@@ -1,4 +1,4 @@
-"""What `vhe-tf draw` and `vhe-tf classify` share: a model, and image files."""
+"""The model and image files of `vhe-tf draw` and `vhe-tf classify`."""
 
 import dataclasses
 import pathlib

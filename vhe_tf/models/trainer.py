@@ -251,7 +251,7 @@ class EpisodeTrainer(keras.Model):
 
     @property
     def preempted(self) -> bool:
-        """Whether the run is to stop; the same on all workers."""
+        """True if the run is to stop; the same on all workers."""
         if distribute.has_several_machines(self.distribute_strategy):
             return self._all_preempted
         return self._preempts is not None and self._preempts.requested

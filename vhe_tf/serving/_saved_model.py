@@ -48,7 +48,7 @@ class Signature(NamedTuple):
 
 
 class Model(Protocol):
-    """What the server needs of a model."""
+    """The parts of a model that the server needs."""
 
     name: str
     version: int

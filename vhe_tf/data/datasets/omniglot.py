@@ -349,7 +349,7 @@ def _data_directory(data_dir: str | os.PathLike[str] | None) -> str:
 
 
 def _network_answers() -> bool:
-    """Whether Omniglot's server answers at all, within a few seconds."""
+    """Returns whether Omniglot's server answers within a few seconds."""
     request = urllib.request.Request("https://github.com", method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=5):
@@ -380,7 +380,7 @@ def _prepared_builder(directory: str) -> Any:
             "omniglot` on a machine that is connected, copy the folder "
             "`omniglot/3.0.0` that it makes, and give the folder around "
             "`omniglot` by `data_dir` or the environment variable "
-            "TFDS_DATA_DIR. To go on without Omniglot, use the embedded data "
+            "TFDS_DATA_DIR. To work without Omniglot, use the embedded data "
             "set: `--dataset=glyphs` in the trainers, "
             "`vhe_tf.data.generate_glyphs()` in Python."
         )

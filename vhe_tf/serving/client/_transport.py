@@ -1,4 +1,4 @@
-"""What the transports of the client share: signatures and errors."""
+"""Signatures and errors of the client's transports."""
 
 from collections.abc import Mapping
 from typing import Any

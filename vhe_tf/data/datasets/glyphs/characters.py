@@ -66,7 +66,7 @@ class Script:
 
 @dataclasses.dataclass(frozen=True)
 class Joint:
-    """Where a stroke is attached: a point of its own to one of a parent."""
+    """The point of a stroke that is attached to a point of a parent."""
 
     parent: int
     parent_point: int

@@ -1,4 +1,4 @@
-"""What a folder of records holds: the file that makes it a data set.
+"""The index of a folder of records, which makes it a data set.
 
 It is written last and whole, so that a folder without it is none.
 """
@@ -28,7 +28,7 @@ _VERSION = 1
 
 
 class RecordIndex(NamedTuple):
-    """Where each image is, and which groups it is in.
+    """The place of each image, and its groups.
 
     Images are numbered as they were written, shard after shard.
 

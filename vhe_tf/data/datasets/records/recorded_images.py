@@ -68,7 +68,7 @@ class RecordedImages(GroupedData):
 
     Args:
         folder: As `write_records` wrote it.
-        skip_corrupt: Whether to go on without the records that cannot be
+        skip_corrupt: Whether to skip the records that cannot be
             read. Episodes and `load` then read each record once beforehand.
             Labels and groups are those of all records, so that which groups
             are held out does not depend on the damage.
@@ -249,7 +249,7 @@ class RecordedImages(GroupedData):
 
 
 class _Places(NamedTuple):
-    """Where the records of images are, as TensorFlow reads them.
+    """The places of the records of images, as TensorFlow reads them.
 
     Attributes:
         paths: `[S]` string, the files.

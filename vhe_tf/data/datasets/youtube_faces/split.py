@@ -1,4 +1,4 @@
-"""Which frames of YouTube Faces are for training and which for testing."""
+"""The split of YouTube Faces into frames for training and for testing."""
 
 import hashlib
 from collections.abc import Collection

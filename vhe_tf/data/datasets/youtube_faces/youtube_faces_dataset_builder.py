@@ -40,7 +40,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(eq=False)
 class YouTubeFacesConfig(tfds.core.BuilderConfig):
-    """How large the prepared images are.
+    """The size of the prepared images.
 
     Attributes:
         image_size: `(H, W)`, both positive.
