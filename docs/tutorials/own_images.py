@@ -7,7 +7,7 @@
 #     DIR/aleph/02.png
 #     DIR/beth/01.png
 #
-# From a shell, `vhe-tf train own_images --run_dir=runs/mine --data_dir=DIR`
+# From a shell, `vhe-tf train --images=DIR --run_dir=runs/mine`
 # does everything: it splits the classes, starts from the weights of a shipped
 # model, trains, evaluates, and draws. This page does the same in Python.
 
@@ -81,6 +81,8 @@ for measurement in evaluator(model):
 # `vhe-tf draw DRAWING.png --model=runs/tutorial/model.keras`.
 #
 # ## Advice
+#
+# Measured on real sets: [train on your own images](../own_images.md).
 #
 # | you have | do |
 # | --- | --- |
