@@ -71,7 +71,7 @@ def test_a_cell_shows_everything_its_number_depends_on():
         "joint NLL (nats per image)",
         "61.22",
         "<= 65.12",
-        "± 1.50",
+        "63.62, 66.62",
         "659 characters, k = 20, 3 of z each, ESS 1.5",
         "9,000",
         "cpu",
