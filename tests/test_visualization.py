@@ -403,8 +403,9 @@ def test_models_side_by_side_share_cues_and_keep_their_own_samples():
     models = [tiny_vhe(), tiny_pixel_cnn_vhe()]
     support = np.zeros([3, 2, 8, 8, 1], np.float32)
     grid = visualization.comparison_grid(
-        dict(zip("ab", models, strict=True)),
+        models,
         support,
+        names="ab",
         group="character",
         num_samples=4,
     )

@@ -145,9 +145,10 @@ def sample_grid(
 
 
 def comparison_grid(
-    models: Mapping[str, VHE],
+    models: Sequence[VHE],
     support: np.ndarray,
     *,
+    names: Sequence[str],
     group: str,
     num_samples: int = 5,
     seed: tuple[int, int] = (0, 0),
@@ -155,8 +156,9 @@ def comparison_grid(
     """Draws the same cues, and what each of several models makes of them.
 
     Args:
-        models: The models by name, of images of one shape.
+        models: The models, of images of one shape.
         support: `[G, N, H, W, C]`, the cues.
+        names: Strings. The headings of the models' samples.
         group: The group latent that they are the support of.
         num_samples: Samples of each model for each row.
         seed: Two ints.
@@ -174,7 +176,7 @@ def comparison_grid(
             seed=seed,
             heading=name,
         )
-        for name, model in models.items()
+        for name, model in zip(names, models, strict=True)
     ]
     width = support.shape[1] * (support.shape[3] + _GAP)
     pieces = [grids[0][:, :width], *(grid[:, width:] for grid in grids)]

@@ -26,7 +26,9 @@ STYLES = Experiment(
         ),
         (Experiment(dataset="glyphs"), datasets.Glyphs("binary", 0)),
         (
-            Experiment(dataset="folder", image_size=(20, 16), seed=5),
+            Experiment(
+                dataset="folder", image_size=(20, 16), seed=5, symmetries=1
+            ),
             datasets.Folder("binary", (20, 16), ("character",), 256, 5),
         ),
         (

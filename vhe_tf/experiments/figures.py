@@ -132,8 +132,9 @@ def draw_side_by_side(
     splits = data.load_data(experiment, data_dir=data_dir or record.data_dir)
     preview = callbacks.preview_batch(splits.test, group=group, seed=seed)
     grid = visualization.comparison_grid(
-        {path.parent.name: m for path, m in zip(models, loaded, strict=True)},
+        loaded,
         preview.support,
+        names=[path.parent.name for path in models],
         group=group,
         num_samples=num_samples,
         seed=(seed, 0),
