@@ -39,8 +39,10 @@ __all__ = ["export", "signatures"]
 # Images that are decoded at once, over samples and classes. Bounds the memory.
 _MAX_DECODED = 160
 
-# Images that are encoded at once.
+# Images that are encoded at once, and rows that are encoded or sampled at once.
+# A sample under guidance decodes seven images.
 _MAX_ENCODED = 1280
+_MAX_ROWS = 64
 
 
 _SEED = tf.TensorSpec([None], tf.int64, name="seed")
@@ -450,11 +452,11 @@ class _Signatures:
             for name in map(self._support_name, self._names)
             if name in inputs
         ]
-        most = _MAX_ENCODED // tf.reduce_max(shots) if shots else _MAX_DECODED
+        most = _MAX_ENCODED // tf.reduce_max(shots) if shots else _MAX_ROWS
         return _rows.in_pieces(
             function,
             tf.shape(value)[0],
-            most=tf.clip_by_value(most, 1, _MAX_DECODED),
+            most=tf.clip_by_value(most, 1, _MAX_ROWS),
             shapes=shapes,
         )
 
