@@ -1,6 +1,6 @@
 """Draws the map of drawings: diversity and recognizability.
 
-    python tools/drawing_map.py --reports=a.json,b.json --out=map.png
+    python tools/drawing_map.py --reports=a.json,b.json --map=map.png
 
 The reports are those of `vhe-tf evaluate MODEL --drawings --critics=DIR`. With
 the published critics, published systems are shown too (`--published`, the
@@ -17,7 +17,7 @@ from absl import app
 from absl import flags
 
 _REPORTS = flags.DEFINE_list("reports", None, "JSON reports.", required=True)
-_OUT = flags.DEFINE_string("out", None, "The PNG to write.", required=True)
+_MAP = flags.DEFINE_string("map", None, "The PNG to write.", required=True)
 _LABELS = flags.DEFINE_list(
     "labels", None, "Names of the reports. Default: those of the files."
 )
@@ -55,9 +55,9 @@ def main(argv: Sequence[str]) -> None:
         for label, path in zip(labels, paths, strict=True)
     }
     figure = draw(places, published=_SYSTEMS if _PUBLISHED.value else {})
-    with atomic_io.beside(pathlib.Path(_OUT.value)) as partial:
+    with atomic_io.beside(pathlib.Path(_MAP.value)) as partial:
         figure.savefig(partial, dpi=100, format="png")
-    print(f"Made {_OUT.value}")
+    print(f"Made {_MAP.value}")
 
 
 def read_places(path: pathlib.Path) -> dict[str, tuple[Any, Any]]:

@@ -711,7 +711,7 @@ def test_versions_count_up_and_none_is_overwritten(
 ):
     model = tiny_vhe()
 
-    def save(module, folder, signatures):
+    def save(module, folder, signatures, options):
         (pathlib.Path(folder) / "saved_model.pb").write_bytes(b"saved")
 
     monkeypatch.setattr(tf.saved_model, "save", save)
