@@ -55,7 +55,8 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
         return faces(6), faces(4), is_complete
 
     def faces(num_people):
-        pixels = np.arange(num_people, dtype=np.uint8)[:, None, None, None]
+        pixels = 40 * np.arange(num_people, dtype=np.uint8)
+        pixels = pixels[:, None, None, None]
         return data_of(
             np.broadcast_to(pixels, (num_people, 4, 3, 3)),
             person=np.arange(num_people) // 2,
@@ -91,9 +92,9 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
     assert source.validation is None
     assert source.test.images.dtype == np.float32
     assert ("not comparable" in (source.caveat or "")) is not is_complete
-    # 85 of 255: the nearest of 0 and 3, twice each.
+    # The nearest of the multiples of 3.
     np.testing.assert_allclose(
-        source.test.images[:, 0, 0, 0], np.float32([0, 0, 3, 3]) / 255
+        source.test.images[:, 0, 0, 0], np.float32([0, 39, 81, 120]) / 255
     )
     assert "pixels of 86 levels, not 256" in (source.caveat or "")
 

@@ -46,7 +46,9 @@ def test_a_grey_pixel_is_ink_as_often_as_it_is_dark():
 
 
 def test_grey_pixels_are_drawn_once_by_the_seed():
-    data = data_of(np.full((2, 20, 20, 1), 0.5, np.float32))
+    grey = np.full((2, 20, 20, 1), 0.5, np.float32)
+    grey[0, 0, :2, 0] = 0.0, 1.0
+    data = data_of(grey)
 
     def drawn(seed):
         return datasets.ready(data, "grey", seed=seed).images
@@ -71,10 +73,11 @@ def test_colours_stay_as_they_are(dtype):
 def test_ready_images_keep_their_labels_and_leave_the_stored_ones_alone():
     labels = {"character": np.array([4, 9]), "alphabet": np.array([1, 1])}
     stored = np.full((2, 3, 3, 1), 100, np.uint8)
+    stored[0, 0, 0] = 200
     stored.setflags(write=False)
     data = GroupedImages(stored, labels, {"alphabet": {1: "Greek"}})
     ready = datasets.ready(data, "grey")
     for name, ids in labels.items():
         np.testing.assert_array_equal(ready.labels[name], ids)
     assert ready.group_names == {"alphabet": {1: "Greek"}}
-    assert np.all(data.images == 100)
+    np.testing.assert_array_equal(data.images, stored)

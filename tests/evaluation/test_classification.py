@@ -267,7 +267,7 @@ class Table:
         self.latents = [
             types.SimpleNamespace(name="character", per_element=False)
         ]
-        self.image_shape = IMAGE_SHAPE
+        self.image_shape = self.event_shape = IMAGE_SHAPE
         self.domain = Domain()
         self.distribute_strategy = tf.distribute.get_strategy()
 

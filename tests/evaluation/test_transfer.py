@@ -42,7 +42,7 @@ def telling_data(num_contents=12, num_styles=4, num_images=12):
 class Redraw:
     """A stand-in for a model, that keeps what it is asked for."""
 
-    image_shape = (2, 2, 1)
+    image_shape = event_shape = (2, 2, 1)
     domain = Domain()
 
     def __init__(self, content_of="character", style_of="style"):

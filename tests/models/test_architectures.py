@@ -111,7 +111,7 @@ def test_the_group_and_the_objective_are_the_callers():
     model = deconvolutional_vhe(
         "small", image_shape=(9, 7, 2), group="person", objective="rescale"
     )
-    assert model.get_config()["image_shape"] == [9, 7, 2]
+    assert model.get_config()["event_shape"] == [9, 7, 2]
     assert model.latents[0].name == "person"
     assert model.objective == "rescale"
     episode = tiny_episode(["person"], image_shape=(9, 7, 2))
@@ -662,7 +662,7 @@ def episode_of(model, *, group_sizes=(5, 7), batch_size=3):
     rng = np.random.default_rng(0)
 
     def levels(images):
-        last = model.num_levels - 1
+        last = (model.num_levels or 256) - 1
         pixels = rng.integers(0, last + 1, images.shape) / last
         return tf.constant(pixels, tf.float32)
 

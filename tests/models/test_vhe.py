@@ -807,7 +807,7 @@ def test_inference_checks_supports_as_generation_does(models):
     model = models["flat"]
     support = tiny_episode()["support"]["character"]
     for wrong, message in (
-        (support[:, 0], r"support has the axes \[B, N, H, W, C\]"),
+        (support[:, 0], r"support has the axes \[B, N, 8, 8, 1\]"),
         (support[..., :7, :], "wrong shape"),
         (tf.cast(support, tf.int32), "dtype int32"),
     ):
