@@ -40,7 +40,12 @@ def instances():
             vhe_tf.pixel_cnn_vhe("published"),
             vhe_tf.style_vhe("small"),
         ]
-    made = [*models, optimizers.AveragingAdam(), layers.Pointwise(1)]
+    made = [
+        *models,
+        optimizers.AveragingAdam(),
+        layers.DenseLikelihood((1,)),
+        layers.Pointwise(1),
+    ]
     for model in models:
         made += model._flatten_layers()
     return {type(instance).__name__: instance for instance in made}

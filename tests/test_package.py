@@ -153,7 +153,8 @@ def _defined_names(tree):
 
 def _reexported_names(tree):
     for node in ast.walk(tree):  # also those for type checkers alone
-        if isinstance(node, ast.ImportFrom):
+        # A part of `_utils` is imported for what it checks.
+        if isinstance(node, ast.ImportFrom) and "._" not in f"{node.module}":
             yield from (alias.asname or alias.name for alias in node.names)
 
 
