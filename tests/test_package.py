@@ -154,7 +154,7 @@ def _defined_names(tree):
 def _reexported_names(tree):
     for node in ast.walk(tree):  # also those for type checkers alone
         # A part of `_utils` is imported for what it checks.
-        if isinstance(node, ast.ImportFrom) and "._" not in f"{node.module}":
+        if isinstance(node, ast.ImportFrom) and node.module != "vhe_tf._utils":
             yield from (alias.asname or alias.name for alias in node.names)
 
 

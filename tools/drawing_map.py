@@ -1,6 +1,6 @@
 """Draws the map of drawings: diversity and recognizability.
 
-    python tools/drawing_map.py --reports=a.json,b.json --map=map.png
+    python tools/drawing_map.py --reports=a.json,b.json --out=map.png
 
 The reports are those of `vhe-tf evaluate MODEL --drawings --critics=DIR`. With
 the published critics, published systems are shown too (`--published`, the
@@ -15,15 +15,6 @@ from typing import Any
 
 from absl import app
 from absl import flags
-
-_REPORTS = flags.DEFINE_list("reports", None, "JSON reports.", required=True)
-_MAP = flags.DEFINE_string("map", None, "The PNG to write.", required=True)
-_LABELS = flags.DEFINE_list(
-    "labels", None, "Names of the reports. Default: those of the files."
-)
-_PUBLISHED = flags.DEFINE_boolean(
-    "published", True, "Whether to show published systems."
-)
 
 # Boutin et al. 2022, 2023, 2024: diversity, recognizability in percent.
 _SYSTEMS = {
@@ -43,8 +34,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     from vhe_tf._utils import atomic_io
 
-    paths = [pathlib.Path(path) for path in _REPORTS.value]
-    labels = _LABELS.value or [path.stem for path in paths]
+    paths = [pathlib.Path(path) for path in flags.FLAGS.reports]
+    labels = flags.FLAGS.labels or [path.stem for path in paths]
     if len(labels) != len(paths):
         raise app.UsageError(
             "--labels must name each of the reports. "
@@ -54,10 +45,10 @@ def main(argv: Sequence[str]) -> None:
         label: read_places(path)
         for label, path in zip(labels, paths, strict=True)
     }
-    figure = draw(places, published=_SYSTEMS if _PUBLISHED.value else {})
-    with atomic_io.beside(pathlib.Path(_MAP.value)) as partial:
+    figure = draw(places, published=_SYSTEMS if flags.FLAGS.published else {})
+    with atomic_io.beside(pathlib.Path(flags.FLAGS.out)) as partial:
         figure.savefig(partial, dpi=100, format="png")
-    print(f"Made {_MAP.value}")
+    print(f"Made {flags.FLAGS.out}")
 
 
 def read_places(path: pathlib.Path) -> dict[str, tuple[Any, Any]]:
@@ -130,4 +121,12 @@ _BESIDE: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("reports", None, "JSON reports.", required=True)
+    flags.DEFINE_string("out", None, "The PNG to write.", required=True)
+    flags.DEFINE_list(
+        "labels", None, "Names of the reports. Default: those of the files."
+    )
+    flags.DEFINE_boolean(
+        "published", True, "Whether to show published systems."
+    )
     app.run(main)
