@@ -68,8 +68,8 @@ def _size(name: str, size: int, shape: tuple[int, ...]) -> int:
 def main(arguments: list[str]) -> None:
     """Prints a table, or one measurement as JSON."""
     if len(arguments) == 3:
-        folder, name, num_rows = arguments
-        print(json.dumps(measure(folder, name, int(num_rows))))
+        path, signature, rows = arguments
+        print(json.dumps(measure(path, signature, int(rows))))
         return
     (folder,) = arguments
     from vhe_tf.serving import _saved_model

@@ -487,6 +487,9 @@ def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
     data = tmp_path / "data"
     shutil.copytree(image_folder, data)
     shutil.copytree(data / "class03", data / "class99")
+    for path in (data / "class99").iterdir():  # another class, not a copy
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(path)
     said = failure_of(
         "train",
         "own_images",

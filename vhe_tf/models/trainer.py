@@ -361,8 +361,7 @@ class EpisodeTrainer(keras.Model):
                     "Leave `batch_size` out: `Episodes` have their own, "
                     f"{x.batch_size}. Received: batch_size={batch_size}."
                 )
-            with damage_is_told():  # some records are read
-                _checks.check_episodes(self, x, validation=validation)
+            _checks.check_episodes(self, x, validation=validation)
             return x
         if isinstance(x, tf.data.Dataset):
             x = _checks.checked_dataset(self, x, validation=validation)
