@@ -39,8 +39,8 @@ def measure(folder: str, name: str, num_rows: int) -> dict[str, float]:
     inputs = {
         key: np.zeros(
             [
-                num_rows if axis == 0 else _size(key, size, tensor.shape)
-                for axis, size in enumerate(tensor.shape)
+                num_rows if axis == 0 else _size(key, size, tensor.shape or ())
+                for axis, size in enumerate(tensor.shape or ())
             ],
             tensor.dtype,
         )
