@@ -5,13 +5,13 @@
 Each class is a distribution on the line: exponential, Gaussian, uniform or
 Laplace, with a mean and a standard deviation of its own (Edwards and Storkey
 2016, Section 5.1). An element is a number that was sampled from it. From a
-support of 100 numbers the latent tells the parameters of distributions that
-were not trained on, and half of the families. After 8,000 steps, some three
+support of 200 numbers the latent tells the parameters of distributions that
+were not trained on, and the family of six in ten. After 16,000 steps, some five
 minutes on one CPU core, the command prints:
 
-    family: 53.0% +- 5.2% of held-out distributions (chance 25%)
-    mean: a linear regression explains 97.3% of variance
-    standard deviation: a linear regression explains 86.6% of variance
+    family: 59.3% +- 5.6% of held-out distributions (chance 25%)
+    mean: a linear regression explains 98.5% of variance
+    standard deviation: a linear regression explains 88.1% of variance
 """
 
 import keras
@@ -20,8 +20,8 @@ import numpy as np
 import vhe_tf
 
 NUM_CLASSES, NUM_TEST_CLASSES, CLASS_SIZE = 4000, 1000, 200
-SUPPORT_SIZE, BATCH_SIZE = 100, 32
-EPOCHS, STEPS_PER_EPOCH = 20, 400
+SUPPORT_SIZE, BATCH_SIZE = 50, 32
+EPOCHS, STEPS_PER_EPOCH = 16, 1000
 
 # Each has mean 0 and standard deviation 1.
 FAMILIES = {
@@ -107,7 +107,7 @@ def main() -> None:
         model,
         test,
         latent="distribution",
-        num_shots=SUPPORT_SIZE,
+        num_shots=CLASS_SIZE,
         max_images=len(test),
     )
     first = indices[:, 0]
