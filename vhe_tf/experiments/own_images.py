@@ -80,6 +80,6 @@ class OwnImages(settings.Settings):
 
     def _only_column(self) -> tuple[str, ...] | None:
         columns = self._columns()
-        files = "image" if "image" in columns else columns[:1]
+        files = ["image"] if "image" in columns else columns[:1]
         groupings = [name for name in columns if name not in files]
         return tuple(groupings) if len(groupings) == 1 else None
