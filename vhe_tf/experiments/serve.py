@@ -10,7 +10,9 @@ first, which takes half a minute. Use TensorFlow Serving in production.
 """
 
 import dataclasses
+import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -91,6 +93,9 @@ def main(argv: Sequence[str]) -> None:
             **dataclasses.asdict(given),
             limits=Limits(**limits),
         )
+    # Threads that still answer would abort the end of the interpreter.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _exported(name: str, scratch: pathlib.Path) -> pathlib.Path:
