@@ -26,16 +26,6 @@ def sampler():
     return tiny_run.sampler()
 
 
-class _Die(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations.numpy()) == self.step:
-            raise KeyboardInterrupt
-
-
 class _Logs(keras.callbacks.Callback):
     """Keeps the logs of each epoch, and counts how often it ended."""
 
@@ -70,7 +60,7 @@ def test_a_run_cut_short_ends_with_the_same_weights(
     step, tmp_path, sampler, whole_run
 ):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, sampler, callbacks=[_Die(step)])
+        train(tmp_path, sampler, callbacks=[tiny_run.Die(step)])
     resume(tmp_path, sampler)
     assert_same_models(tmp_path, whole_run)
 

@@ -34,16 +34,6 @@ class _Bounds(keras.callbacks.Callback):
         logs["elbo"] = float(epoch)
 
 
-class _Kill(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.optimizer.iterations.numpy()) == self.step:
-            raise KeyboardInterrupt
-
-
 class _Run:
     """A training in a folder with callbacks of Keras and two best models."""
 
@@ -116,7 +106,7 @@ def test_callbacks_are_as_in_a_run_that_was_not_interrupted(
     run = _Run(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         # After an end at which the learning rate was lowered.
-        run.fit(sampler, _Kill(4 * STEPS + 1))
+        run.fit(sampler, tiny_run.Die(4 * STEPS + 1))
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     resumed = _Run(moved).fit(sampler, backwards=True)
     assert resumed.bounds.epochs == [4, 5, 6]
@@ -172,7 +162,7 @@ def test_any_folder_is_resumed_without_warnings(tmp_path, sampler, capsys):
     """`epochs` must not be fewer than those that it has begun."""
     folder = tmp_path / r"a[1]\b]*?{c,d}"
     with pytest.raises(KeyboardInterrupt):
-        _fit(sampler, _Kill(STEPS + 2), folder=folder, epochs=2)
+        _fit(sampler, tiny_run.Die(STEPS + 2), folder=folder, epochs=2)
     warned = logging.Handler(logging.WARNING)
     records = []
     warned.emit = records.append
