@@ -17,6 +17,7 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import alphabet_pixel_cnn_vhe
 from vhe_tf import alphabet_vhe
 from vhe_tf import pixel_cnn_vhe
 from vhe_tf import random
@@ -25,6 +26,7 @@ from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
 from vhe_tf.models import architectures
+from vhe_tf.models.architectures import alphabet
 
 IMAGE_SHAPE = (8, 8, 1)
 
@@ -230,6 +232,25 @@ def tiny_alphabet_vhe(size="small", *, seed=0, **kwargs):
     keras.utils.set_random_seed(seed)
     with tiny_deconvolutional_sizes():
         return alphabet_vhe(size, **{"image_shape": IMAGE_SHAPE, **kwargs})
+
+
+def tiny_alphabet_pixel_cnn_vhe(size="small", *, seed=0, **kwargs):
+    """Makes an `alphabet_pixel_cnn_vhe` of few features, off its start."""
+    keras.utils.set_random_seed(seed)
+    fewer = mock.patch.multiple(
+        alphabet,
+        _ALPHABET_SIZE=3,
+        _ALPHABET_FILTERS=(8,),
+        _ALPHABET_UNITS=5,
+        _PRIOR_FILTERS=4,
+        _PRIOR_BLOCKS=1,
+    )
+    with tiny_pixel_cnn_sizes(), fewer:
+        model = alphabet_pixel_cnn_vhe(
+            size, **{"image_shape": IMAGE_SHAPE, **kwargs}
+        )
+    perturb(model, seed=seed)
+    return model
 
 
 def tiny_style_vhe(size="small", *, seed=0, **kwargs):

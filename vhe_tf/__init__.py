@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vhe_tf import random
     from vhe_tf import serving
     from vhe_tf import visualization
+    from vhe_tf.models.architectures import alphabet_pixel_cnn_vhe
     from vhe_tf.models.architectures import alphabet_vhe
     from vhe_tf.models.architectures import deconvolutional_vhe
     from vhe_tf.models.architectures import pixel_cnn_vhe
@@ -45,6 +46,7 @@ __all__ = [
     "ElboTerms",
     "Latent",
     "Objective",
+    "alphabet_pixel_cnn_vhe",
     "alphabet_vhe",
     "callbacks",
     "data",
@@ -73,6 +75,7 @@ _HOMES = {
     "Latent": "vhe_tf.models.latents",
     "Objective": "vhe_tf.objectives",
     "VHE": "vhe_tf.models.vhe",
+    "alphabet_pixel_cnn_vhe": "vhe_tf.models.architectures",
     "alphabet_vhe": "vhe_tf.models.architectures",
     "deconvolutional_vhe": "vhe_tf.models.architectures",
     "load_model": "vhe_tf.models.loading",

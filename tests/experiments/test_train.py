@@ -10,6 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 import vhe_tf
+from tests.conftest import tiny_alphabet_pixel_cnn_vhe
+from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_sizes
 from tests.experiments.conftest import FOLDER
 from tests.experiments.conftest import SHORT
@@ -172,6 +174,37 @@ def test_weights_of_another_architecture_are_rejected(tmp_path):
         other = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
     with pytest.raises(ValueError, match="architecture and size that this run"):
         building._initialize(other, Experiment(init=str(path)))
+
+
+def test_a_model_of_alphabets_begins_with_a_model_of_characters(
+    tmp_path, capsys
+):
+    source = tiny_pixel_cnn_vhe(image_shape=(8, 8, 1), seed=1)
+    path = tmp_path / "best.keras"
+    loading.save_model(source, path)
+    model = tiny_alphabet_pixel_cnn_vhe(image_shape=(8, 8, 1))
+    building._initialize(model, Experiment(init=str(path)))
+    images = np.zeros([2, 1, 8, 8, 1], np.float32)
+    images[:, :, 2:5, 3] = 1.0
+    character, above = source.latents[0], model.latents[1]
+    above.posterior.shift.kernel.assign(
+        tf.zeros_like(above.posterior.shift.kernel)
+    )
+    above.posterior.shift.bias.assign(tf.zeros_like(above.posterior.shift.bias))
+    np.testing.assert_allclose(
+        above.posterior(images, tf.ones([2, 3])).mean(),
+        character.posterior(images).mean(),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    for a, b in zip(
+        source.likelihood.variables, model.likelihood.variables, strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    said = capsys.readouterr().out
+    count = len(model.variables) - len(source.variables)
+    count += len(character.prior.variables)
+    assert f"{count} of {len(model.variables)} random" in said
 
 
 @pytest.mark.parametrize(

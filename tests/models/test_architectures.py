@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import assert_distribution_shape
 from tests.conftest import perturb
+from tests.conftest import tiny_alphabet_pixel_cnn_vhe
 from tests.conftest import tiny_alphabet_vhe
 from tests.conftest import tiny_deconvolutional_sizes
 from tests.conftest import tiny_episode
@@ -636,14 +637,23 @@ def test_images_of_one_level_are_refused(architecture):
 
 GROUPS = {
     "alphabet": ("alphabet", "character"),
+    "alphabet_pixel_cnn": ("alphabet", "character"),
     "style": ("character", "style"),
 }
-ELEMENT = {"alphabet": "element", "style": "pose"}
+ELEMENT = {
+    "alphabet": "element",
+    "alphabet_pixel_cnn": "pose",
+    "style": "pose",
+}
 KINDS = [(kind, size) for kind in GROUPS for size in ("small", "published")]
 
 
 def tiny_of(kind, size, **kwargs):
-    make = {"alphabet": tiny_alphabet_vhe, "style": tiny_style_vhe}[kind]
+    make = {
+        "alphabet": tiny_alphabet_vhe,
+        "alphabet_pixel_cnn": tiny_alphabet_pixel_cnn_vhe,
+        "style": tiny_style_vhe,
+    }[kind]
     return make(size, **kwargs)
 
 
@@ -689,6 +699,39 @@ def test_an_alphabet_is_above_its_characters(size, parents):
         ("sign", ("script",), False),
         ("element", parents, True),
     ]
+
+
+def test_a_template_is_conditioned_on_its_alphabet():
+    model = tiny_alphabet_pixel_cnn_vhe(groups=("script", "sign"))
+    assert structure(model) == [
+        ("script", (), False),
+        ("sign", ("script",), False),
+        ("pose", ("sign",), True),
+    ]
+    sign = model.latents[1]
+    support = tiny_episode()["support"]["character"]
+    # With sample axes: each row of q and p is that of its own parent.
+    scripts = tf.random.stateless_normal([2, 3, 3], SEED)
+    posterior, prior = sign(support, scripts)
+    assert posterior.batch_shape == prior.batch_shape == (2, 3)
+    sample = posterior.sample(seed=SEED)
+    for i in range(2):
+        q, p = sign(support, scripts[i])
+        np.testing.assert_allclose(
+            posterior.mean()[i], q.mean(), rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_allclose(
+            prior.log_prob(sample)[i],
+            p.log_prob(sample[i]),
+            rtol=1e-4,
+            atol=1e-3,
+        )
+    assert not np.allclose(posterior.mean()[0], posterior.mean()[1], atol=1e-3)
+    assert not np.allclose(
+        prior.log_prob(sample[:1])[0],
+        sign.prior(scripts[1]).log_prob(sample[0]),
+        atol=1e-2,
+    )
 
 
 @pytest.mark.parametrize("size", ["small", "published"])
@@ -767,13 +810,18 @@ def test_an_image_depends_on_its_latents(kinds, kind, size):
     model = kinds[kind, size]
     episode = episode_of(model)
     samples = model.infer(episode["support"], seed=SEED)
-    element = model.latents[-1].prior().event_shape[0] if kind == "style" else 2
+    element = 2
+    if kind != "alphabet":
+        element = model.latents[-1].prior().event_shape[0]
     samples[ELEMENT[kind]] = tf.ones([1, 3, element])
     values = model.likelihood(**samples).log_prob(episode["query"])
     for name in samples:
         moved = {**samples, name: samples[name] + 1.0}
         others = model.likelihood(**moved).log_prob(episode["query"])
-        if (name, size) == ("alphabet", "small"):
+        if (name, size) == ("alphabet", "small") or (name, kind) == (
+            "alphabet",
+            "alphabet_pixel_cnn",
+        ):
             # On the alphabet through the character alone.
             assert_equal(others, values)
         else:

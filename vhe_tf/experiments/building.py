@@ -85,10 +85,13 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
         "image_shape": image_shape,
         "objective": experiment.objective,
     }
-    if experiment.architecture == "alphabet":
-        above, below = experiment.groups
-        model = vhe_tf.alphabet_vhe(
-            experiment.size, groups=(above, below), **settings
+    if experiment.has_alphabets:
+        make_alphabets = {
+            "alphabet": vhe_tf.alphabet_vhe,
+            "alphabet_pixel_cnn": vhe_tf.alphabet_pixel_cnn_vhe,
+        }[experiment.architecture]
+        model = make_alphabets(
+            experiment.size, groups=experiment.groups, **settings
         )
     elif experiment.architecture == "style":
         content, style = experiment.groups
@@ -142,18 +145,52 @@ def _initialize(model: "VHE", experiment: Experiment) -> None:
             "been trained on the validation groups of this run.",
             flush=True,
         )
-    weights = vhe_tf.load_model(path).get_weights()
-    shapes = [weight.shape for weight in weights]
-    if shapes != [tuple(v.shape) for v in model.variables]:
+    num_copied = _copy_weights(vhe_tf.load_model(path), model)
+    if not num_copied:
         raise ValueError(
             "`init` must be a model of the architecture and size that this run "
             f"trains. Received: init={init!r}."
         )
-    model.set_weights(weights)
+    num_random = len(model.variables) - num_copied
     print(
-        f"Initial weights: {init}. --init=none starts from random ones.",
+        f"Initial weights: {init}"
+        + (
+            f" ({num_random} of {len(model.variables)} random)"
+            * bool(num_random)
+        )
+        + ". --init=none starts from random ones.",
         flush=True,
     )
+
+
+def _copy_weights(source: "VHE", model: "VHE") -> int:
+    """Copies what two models have in common, and returns how many weights.
+
+    That is nothing, unless all weights of the source but those of priors have a
+    place in the model: priors of other parents are other networks.
+    """
+    parts = {latent.name: latent for latent in source.latents}
+    targets = {latent.name: latent for latent in model.latents}
+    pairs = [(source.likelihood, model.likelihood, True)]
+    for name, latent in parts.items():
+        if name not in targets:
+            return 0
+        other = targets[name]
+        pairs.append((latent.posterior, other.posterior, True))
+        pairs.append((latent.prior, other.prior, False))
+    copied = []
+    for layer, other, needed in pairs:
+        both = list(zip(layer.variables, other.variables, strict=False))
+        fits = len(both) == len(layer.variables) and all(
+            a.shape == b.shape for a, b in both
+        )
+        if fits:
+            copied += both
+        elif needed:
+            return 0
+    for a, b in copied:
+        b.assign(a)
+    return len(copied)
 
 
 def nearest_preset(
@@ -329,7 +366,7 @@ def _measuring(
 
     group = experiment.class_group
     few: dict[str, Any] = {}
-    if experiment.architecture == "pixel_cnn":
+    if experiment.architecture in ("pixel_cnn", "alphabet_pixel_cnn"):
         # It takes far longer to score an image.
         few = {"num_tasks": 4, "num_samples": 3}
         if splits.num_levels:
@@ -339,7 +376,7 @@ def _measuring(
     found: list[Any] = [
         callbacks.FewShotAccuracy(splits.test, group=group, **few)
     ]
-    if experiment.architecture == "alphabet":
+    if experiment.has_alphabets:
         alphabet, character = experiment.groups
         found.append(
             callbacks.FewShotAccuracy(
@@ -347,7 +384,7 @@ def _measuring(
                 group=alphabet,
                 spread=character,
                 num_ways=10,
-                shots=[5],
+                **(few | {"shots": [5]}),
             )
         )
     elif splits.binarization != "none":

@@ -183,9 +183,16 @@ class Experiment(Settings):
     )
     architecture: str = setting(
         "deconvolutional",
-        "The architecture. alphabet has a latent for alphabets above that of "
-        "characters (Eq. 21), style one for styles beside it (Eq. 18).",
-        choices=("deconvolutional", "pixel_cnn", "alphabet", "style"),
+        "The architecture. alphabet (deconvolutional) and alphabet_pixel_cnn "
+        "have a latent for alphabets above that of characters (Eq. 21), style "
+        "one for styles beside it (Eq. 18).",
+        choices=(
+            "deconvolutional",
+            "pixel_cnn",
+            "alphabet",
+            "alphabet_pixel_cnn",
+            "style",
+        ),
     )
     size: str = setting(
         "small",
@@ -330,7 +337,7 @@ class Experiment(Settings):
             )
 
     def _check_own_images(self) -> None:
-        levels = 2 if self.architecture == "alphabet" else 1
+        levels = 2 if self.has_alphabets else 1
         if self.groupings and len(self.groupings) != levels:
             raise ValueError(
                 f"`groupings` must name {levels} grouping(s) for "
@@ -371,7 +378,7 @@ class Experiment(Settings):
         known = _DRAWINGS
         if self.architecture == "style":
             known = _STYLED
-        elif self.architecture == "alphabet":
+        elif self.has_alphabets:
             known = {k: v for k, v in _DRAWINGS.items() if k != "records"}
         elif self.dataset == "youtube_faces" or self.images == "colour":
             known = _PHOTOGRAPHS
@@ -393,6 +400,11 @@ class Experiment(Settings):
         return own
 
     @property
+    def has_alphabets(self) -> bool:
+        """Whether the model has a latent above that of the classes."""
+        return self.architecture in ("alphabet", "alphabet_pixel_cnn")
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The groupings with a latent, the latents in the model's order.
 
@@ -400,7 +412,7 @@ class Experiment(Settings):
         """
         if self.groupings:
             return self.groupings
-        if self.architecture == "alphabet":
+        if self.has_alphabets:
             return ("alphabet", "character")
         if self.architecture == "style":
             return ("character", "style")

@@ -50,7 +50,7 @@ def painter(experiment: Experiment, splits: "DataSplits") -> "Draw":
     preview = callbacks.preview_batch(
         splits.test, group=experiment.class_group, seed=seed
     )
-    if experiment.architecture == "alphabet":
+    if experiment.has_alphabets:
         extra = _levels(experiment, splits)
     elif experiment.architecture == "style":
         extra = _transfer(experiment, splits)

@@ -211,6 +211,15 @@ def _structures(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
             epochs=18,
         ),
         "omniglot_alphabets_small": alphabets,
+        # Starts from the weights of the model without alphabets.
+        "omniglot_alphabets_pixel_cnn_small": _with(
+            alphabets,
+            architecture="alphabet_pixel_cnn",
+            init="omniglot_pixel_cnn_small",
+            batch_size=16,
+            ema=0.999,
+            learning_rate=5e-4,
+        ),
         "omniglot_alphabets_published": _with(
             alphabets, size="published", epochs=100
         ),

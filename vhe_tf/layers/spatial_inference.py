@@ -52,14 +52,18 @@ class TemplatePosterior(base.BaseLayer):
             blank images at initialisation, approximately that of all images.
             The mean is then near zero, so that a template is mostly noise
             unless this is small. Defaults to None, log 2 from zero biases.
+        conditional: Boolean. Whether the posterior depends on vector parents,
+            q(c; D, a), as it does after training: at initialisation it does
+            not. Defaults to False.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
         support: `[B, N, H, W, C]`.
+        *parents: `[S..., B, P]` each, if `conditional`.
 
     Returns:
-        A `tfd.Independent` Normal, batch shape `[B]`, event shape
-        `[H, W, L]`.
+        A `tfd.Independent` Normal, batch shape `[B]`, or given parents
+        `[S..., B]`, event shape `[H, W, L]`.
 
     Raises:
         ValueError: If `initial_scale` is not above the smallest scale, 0.001.
@@ -76,6 +80,7 @@ class TemplatePosterior(base.BaseLayer):
         kernel_size: int = 5,
         units: int = 32,
         initial_scale: float | None = None,
+        conditional: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,6 +94,7 @@ class TemplatePosterior(base.BaseLayer):
         self.kernel_size = kernel_size
         self.units = units
         self.initial_scale = initial_scale
+        self.conditional = conditional
         self.localisation = spatial_transformer.Localisation(
             dtype=self.dtype_policy
         )
@@ -113,6 +119,13 @@ class TemplatePosterior(base.BaseLayer):
                 [0.0] * channels + [raw_scale] * channels
             ),
         )
+        # Last, so that the other weights are those of q(c; D), in order.
+        if conditional:
+            self.shift = keras.layers.Dense(
+                self.filters[-1],
+                kernel_initializer="zeros",
+                dtype=self.dtype_policy,
+            )
 
     def _convolution(
         self, filters: int, kernel_size: int | None = None, **options: Any
@@ -132,7 +145,7 @@ class TemplatePosterior(base.BaseLayer):
             dtype=self.dtype_policy,
         )
 
-    def call(self, support: tf.Tensor) -> tfd.Distribution:
+    def call(self, support: tf.Tensor, *parents: tf.Tensor) -> tfd.Distribution:
         shape = tf.shape(support)
         images = tf.reshape(support, [-1, *support.shape[2:]])
         theta = self.pose(self.localisation(images))
@@ -145,12 +158,22 @@ class TemplatePosterior(base.BaseLayer):
                 features, [shape[0], shape[1], *features.shape[1:]]
             )
             scales.append(self.average(by_group, scale=len(scales)))
+        leading = shape[:1]
+        if self.conditional:
+            shift = self.shift(tf.concat(parents, axis=-1))
+            leading = tf.shape(shift)[:-1]
+            scales = [_repeated(features, leading) for features in scales]
+            shift = tf.reshape(shift, [-1, 1, 1, self.filters[-1]])
+            scales[-1] += tf.cast(shift, scales[-1].dtype)
         features = scales.pop()
         for project, convolution in self.up:
             finer = scales.pop()
             coarse = _doubled(project(features), finer.shape[1:3])
             features = tf.nn.elu(convolution(tf.nn.elu(finer + coarse)))
         parameters = tf.cast(self.parameters(features), tf.float32)
+        parameters = tf.reshape(
+            parameters, tf.concat([leading, parameters.shape[1:]], axis=0)
+        )
         loc, raw_scale = tf.split(parameters, 2, axis=-1)
         scale = tf.nn.softplus(raw_scale) + _MIN_SCALE
         return tfd.Independent(
@@ -179,7 +202,14 @@ class TemplatePosterior(base.BaseLayer):
             "kernel_size": self.kernel_size,
             "units": self.units,
             "initial_scale": self.initial_scale,
+            "conditional": self.conditional,
         }
+
+
+def _repeated(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:
+    """Repeats `[B, ...]` for sample axes, `leading` `[S..., B]`; folded."""
+    shape = tf.concat([leading, images.shape[1:]], axis=0)
+    return tf.reshape(tf.broadcast_to(images, shape), [-1, *images.shape[1:]])
 
 
 def _doubled(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
@@ -190,18 +220,25 @@ def _doubled(images: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class PixelCNNPrior(base.BaseLayer):
-    """Prior p(c): a PixelCNN with Gaussian pixels.
+    """Prior p(c), or p(c | a) given vectors: a PixelCNN with Gaussian pixels.
 
-    It is autoregressive over space only, not over channels.
+    It is autoregressive over space only, not over channels. Parents condition
+    every location alike.
 
     Args:
         image_shape: `(H, W, L)` of the template.
         filters: Integer. Filters of the gated PixelCNN.
         num_blocks: Integer. Number of its blocks.
+        conditional: Boolean. Whether the prior depends on vector parents.
+            Defaults to False.
         **kwargs: Passed on to `keras.layers.Layer`.
 
+    Call arguments:
+        *parents: `[S..., B, P]` each, if `conditional`.
+
     Returns:
-        A `PixelCNN` distribution, batch shape `[]`, event shape `[H, W, L]`.
+        A `PixelCNN` distribution, batch shape `[]`, or given parents
+        `[S..., B]`, event shape `[H, W, L]`.
 
     Example:
     >>> PixelCNNPrior((8, 8, 3), filters=4, num_blocks=1)().event_shape
@@ -213,12 +250,14 @@ class PixelCNNPrior(base.BaseLayer):
         image_shape: Sequence[int],
         filters: int,
         num_blocks: int,
+        conditional: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.image_shape = tuple(image_shape)
         self.filters = filters
         self.num_blocks = num_blocks
+        self.conditional = conditional
         self.pixels = distributions.NormalPixels()
         self.network = pixel_cnn.GatedPixelCNN(
             self.pixels.num_parameters(self.image_shape[2]),
@@ -226,10 +265,27 @@ class PixelCNNPrior(base.BaseLayer):
             num_blocks=num_blocks,
             dtype=self.dtype_policy,
         )
+        if conditional:
+            self.embedding = keras.layers.Dense(
+                filters, activation="elu", dtype=self.dtype_policy
+            )
 
     def call(self, *parents: tf.Tensor) -> tfd.Distribution:
+        conditioning = None
+        if self.conditional:
+            embedded = self.embedding(tf.concat(parents, axis=-1))
+            shape = tf.shape(embedded)
+            conditioning = tf.broadcast_to(
+                embedded[..., tf.newaxis, tf.newaxis, :],
+                tf.concat(
+                    [shape[:-1], self.image_shape[:2], shape[-1:]], axis=0
+                ),
+            )
         return distributions.PixelCNN(
-            self.network, self.pixels, self.image_shape
+            self.network,
+            self.pixels,
+            self.image_shape,
+            conditioning=conditioning,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -238,6 +294,7 @@ class PixelCNNPrior(base.BaseLayer):
             "image_shape": list(self.image_shape),
             "filters": self.filters,
             "num_blocks": self.num_blocks,
+            "conditional": self.conditional,
         }
 
 

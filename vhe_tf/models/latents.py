@@ -159,6 +159,7 @@ class Latent(base.BaseLayer):
         prior_filters: int = 16,
         prior_blocks: int = 2,
         initial_scale: float | None = None,
+        parents: Sequence[str] = (),
     ) -> "Latent":
         """Declares a template, an image with a PixelCNN prior (Figure 3).
 
@@ -173,6 +174,7 @@ class Latent(base.BaseLayer):
             prior_filters: Integer. Filters of the prior. Defaults to 16.
             prior_blocks: Integer. Number of its blocks. Defaults to 2.
             initial_scale: Float or None. As in `layers.TemplatePosterior`.
+            parents: As in `Latent`; vectors.
 
         Example:
         >>> latent = Latent.template("character", (8, 8, 3), prior_blocks=1)
@@ -182,14 +184,19 @@ class Latent(base.BaseLayer):
         return cls(
             name,
             prior=spatial_inference.PixelCNNPrior(
-                template_shape, prior_filters, prior_blocks
+                template_shape,
+                prior_filters,
+                prior_blocks,
+                conditional=bool(parents),
             ),
             posterior=spatial_inference.TemplatePosterior(
                 template_shape[2],
                 filters,
                 kernel_size,
                 initial_scale=initial_scale,
+                conditional=bool(parents),
             ),
+            parents=parents,
             divergence="one_sample",
         )
 
