@@ -401,7 +401,7 @@ class Experiment(Settings):
 
     @property
     def has_alphabets(self) -> bool:
-        """Whether the model has a latent above that of the classes."""
+        """True if a latent of alphabets is above that of the classes."""
         return self.architecture in ("alphabet", "alphabet_pixel_cnn")
 
     @property

@@ -219,6 +219,7 @@ def _structures(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
             batch_size=16,
             ema=0.999,
             learning_rate=5e-4,
+            epochs=6,
         ),
         "omniglot_alphabets_published": _with(
             alphabets, size="published", epochs=100
@@ -281,6 +282,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "quickstart": Evaluation(10, 5, 5),
     "own_images": Evaluation(20, 10),
     "omniglot_deconvolutional_small": Evaluation(100, 100),
+    "omniglot_alphabets_pixel_cnn_small": Evaluation(15, 10),
     **dict.fromkeys(
         (
             "omniglot_pixel_cnn_large",
