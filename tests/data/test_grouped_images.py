@@ -141,3 +141,14 @@ def test_bad_labels_are_refused_by_name(ids, received):
 def test_images_without_any_grouping_are_refused():
     with pytest.raises(ValueError, match=re.escape("Received: labels={}.")):
         GroupedImages(np.zeros((4, 3, 2, 1)), {})
+
+
+def test_the_members_of_a_group_are_its_images_in_order():
+    data = small(character=[9, MISSING, 9, 4, MISSING, 70])
+    members = data.members("character")
+    assert list(members) == [4, 9, 70]
+    assert [indices.tolist() for indices in members.values()] == [
+        [3],
+        [0, 2],
+        [5],
+    ]

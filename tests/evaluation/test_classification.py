@@ -20,7 +20,9 @@ from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
 from vhe_tf.distributions.domain import Domain
+from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import most_shots
 
 SEED = (1, 2)
@@ -701,3 +703,45 @@ def test_more_shots_and_fewer_ways_are_easier():
     easy = accuracy(scorer, data, num_ways=2, num_shots=5, **settings)
     hard = accuracy(scorer, data, num_ways=10, num_shots=1, **settings)
     assert easy.mean - easy.half_width > hard.mean + hard.half_width
+
+
+class CountedLabels(np.ndarray):
+    """Labels that count how many entries the functions on them go through."""
+
+    entries = 0
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        plain = [np.asarray(value) for value in inputs]
+        CountedLabels.entries += max(value.size for value in plain)
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        CountedLabels.entries += self.size
+        return super().__array_function__(function, types, args, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("within", "spread"), [(None, None), ("alphabet", "drawer")]
+)
+def test_the_labels_are_not_scanned_once_a_class(within, spread):
+    num_classes, size = 500, 4
+    count = num_classes * size
+    data = GroupedImages(
+        np.zeros((count, 1, 1, 1), np.float32),
+        {
+            "character": np.repeat(np.arange(num_classes), size),
+            "alphabet": np.repeat(np.arange(num_classes // 5), size * 5),
+            "drawer": np.tile(np.arange(size), num_classes),
+        },
+    )
+    counted = {k: v.view(CountedLabels) for k, v in data.labels.items()}
+    object.__setattr__(data, "labels", counted)
+    CountedLabels.entries = 0
+    design = TaskDesign(5, 1, within=within, spread=spread)
+    next(tasks.few_shot_tasks(data, design, group="character", num_tasks=1))
+    assert tasks.most_shots(data, "character", spread=spread) == size - 1
+    assert tasks.most_classes(data, "character", within=within) == (
+        5 if within else num_classes
+    )
+    # A few passes over all labels, and one over those of each class.
+    assert 0 < CountedLabels.entries < 50 * count

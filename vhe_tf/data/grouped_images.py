@@ -13,7 +13,13 @@ import tensorflow as tf
 
 from vhe_tf._utils import validation
 
-__all__ = ["MISSING", "GroupedData", "GroupedImages", "check_labels"]
+__all__ = [
+    "MISSING",
+    "GroupedData",
+    "GroupedImages",
+    "check_labels",
+    "group_members",
+]
 
 MISSING = -1
 """The id of an image that has no label in a grouping."""
@@ -69,6 +75,18 @@ class GroupedData(abc.ABC):
         """Returns the sorted ids of the groups of one grouping."""
         ids = np.unique(self.labels[name])
         return ids[ids != MISSING]
+
+    def members(self, name: str) -> dict[int, np.ndarray]:
+        """Returns the indices of the images of each group, by its id.
+
+        Args:
+            name: String. The grouping. Images without a label are left out.
+
+        Returns:
+            Mapping from the ids, in order, to indices, in order. One sort
+            finds them all, however many groups there are.
+        """
+        return group_members(self.labels[name])
 
     def describe_group(self, name: str, group_id: int) -> str:
         """Returns the id of a group, and its name where it has one."""
@@ -189,6 +207,22 @@ def _check_images(images: np.ndarray) -> None:
             "Floating point `images` must lie in 0..1; divide pixels in "
             f"0..255 by 255. Received: pixels in {low:g}..{high:g}."
         )
+
+
+def group_members(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns the indices of the members of each group; see `GroupedData`.
+
+    Args:
+        labels: Integer array of shape `[M]`. Negative ids are left out.
+
+    Example:
+    >>> group_members(np.array([7, -1, 2, 7]))[7]
+    array([0, 3])
+    """
+    order = np.argsort(labels, kind="stable")
+    ids, starts = np.unique(labels[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    return {int(i): part for i, part in zip(ids, parts, strict=True) if i >= 0}
 
 
 def check_labels(ids: np.ndarray, num_images: int, *, name: str) -> None:

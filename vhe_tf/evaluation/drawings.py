@@ -95,6 +95,7 @@ class Drawings(evaluators.Evaluator):
         self.critics = critics or DrawingCritics.load()
         self.options = dict(options or {})
         self.seed = seed
+        members = data.members(group)
         ids, counts = np.unique(data.labels[group], return_counts=True)
         ids, counts = ids[ids >= 0], counts[ids >= 0]
         self._most_shots = int(counts.min()) - 1
@@ -106,7 +107,7 @@ class Drawings(evaluators.Evaluator):
                 f"a class of {counts.min()} images."
             )
         true = np.stack(
-            [data.images[data.labels[group] == i][: counts.min()] for i in ids]
+            [data.images[members[int(i)][: counts.min()]] for i in ids]
         )  # [K, M, H, W, 1]
         features = self._features(self.critics.recognition, true)
         distance = np.linalg.norm(

@@ -251,12 +251,13 @@ def joint_nll(
         if num_groups < len(ids):
             generator = np.random.default_rng(seed)
             ids = generator.choice(ids, num_groups, replace=False)
-    sizes = np.array([np.sum(data.labels[group] == i) for i in ids])
+    members = data.members(group)
+    sizes = np.array([len(members[int(i)]) for i in ids])
     nll, effective = np.zeros(len(ids)), np.zeros(len(ids))
     done: list[int] = []
     for at_once in _of_equal_size(sizes, scorer.num_at_once):
         log_weights = scorer.each(
-            [data.images[data.labels[group] == ids[i]] for i in at_once],
+            [data.images[members[int(ids[i])]] for i in at_once],
             num_samples,
             seeds=[(seed, int(ids[i])) for i in at_once],
         )  # [R, k]

@@ -305,8 +305,9 @@ def _supports(
     rng = np.random.default_rng(seed)
     ids = data.labels[grouping]
     supports = []
-    for group in rng.permutation(np.unique(ids[ids >= 0])):
-        members = rng.permutation(np.flatnonzero(ids == group))
+    by_group = data.members(grouping)
+    for group in rng.permutation(list(by_group)):
+        members = rng.permutation(by_group[group])
         whole = len(members) // num_shots * num_shots
         supports += list(enumerate(members[:whole].reshape(-1, num_shots)))
     supports.sort(key=lambda turn_and_support: turn_and_support[0])

@@ -12,6 +12,7 @@ from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import group_members
 from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -173,8 +174,10 @@ def most_shots(
     if spread:
         pairs = np.stack([labels, data.labels[spread]], axis=1)
         labels = np.unique(pairs[pairs[:, 1] != MISSING], axis=0)[:, 0]
-    counts = [np.sum(labels == class_id) for class_id in data.group_ids(group)]
-    return int(min(counts)) - 1
+    ids = data.group_ids(group)
+    labels = labels[labels != MISSING]
+    counts = np.bincount(np.searchsorted(ids, labels), minlength=len(ids))
+    return int(counts.min()) - 1
 
 
 def most_classes(
@@ -187,12 +190,7 @@ def most_classes(
         group: String. The grouping whose groups are the classes.
         within: String or None. As in `TaskDesign`.
     """
-    if within is None:
-        return len(data.group_ids(group))
-    return max(
-        len(data.with_groups(within, [int(i)]).group_ids(group))
-        for i in data.group_ids(within)
-    )
+    return max(map(len, _classes_within(data, group, within)))
 
 
 def check_ready(
@@ -257,11 +255,26 @@ def _members(
     data: GroupedImages, group: str, spread: str | None
 ) -> dict[int, np.ndarray]:
     """Returns the indices of the usable images of each class."""
-    usable = data.labels[spread] != MISSING if spread else np.True_
-    return {
-        int(i): np.flatnonzero((data.labels[group] == i) & usable)
-        for i in data.group_ids(group)
-    }
+    members = data.members(group)
+    if not spread:
+        return members
+    usable = data.labels[spread] != MISSING
+    return {i: indices[usable[indices]] for i, indices in members.items()}
+
+
+def _classes_within(
+    data: GroupedImages, group: str, within: str | None
+) -> list[np.ndarray]:
+    """Returns the classes of each coarser group, or one set of all."""
+    if within is None:
+        return [data.group_ids(group)]
+    pairs = np.stack([data.labels[within], data.labels[group]], axis=1)
+    pairs = np.unique(pairs[(pairs != MISSING).all(axis=1)], axis=0)
+    of_group = group_members(pairs[:, 0])
+    none = np.zeros(0, np.int64)
+    return [
+        pairs[of_group.get(i, none), 1] for i in data.group_ids(within).tolist()
+    ]
 
 
 def _check_sizes(
@@ -308,13 +321,7 @@ def _pools(
     data: GroupedImages, group: str, within: str | None, num_ways: int
 ) -> list[np.ndarray]:
     """Returns the sets of classes from which a task may be drawn."""
-    if within is None:
-        pools = [data.group_ids(group)]
-    else:
-        pools = [
-            data.with_groups(within, [int(i)]).group_ids(group)
-            for i in data.group_ids(within)
-        ]
+    pools = _classes_within(data, group, within)
     large = [pool for pool in pools if len(pool) >= num_ways]
     if not large:
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from vhe_tf.data.datasets.image_file import listing
 from vhe_tf.data.datasets.image_file import open_image
 from vhe_tf.data.grouped_images import MISSING
+from vhe_tf.data.grouped_images import group_members
 
 __all__ = ["Copies"]
 
@@ -103,10 +104,13 @@ class Copies:
         clashes = np.flatnonzero(known & (ids != ids[originals])).tolist()
         same = {}
         two_labels = {}
+        members = group_members(ids) if clashes else {}
         for index in clashes:
             pair = (int(ids[index]), int(ids[originals[index]]))
             if pair not in same:
-                mine, others = (set(originals[ids == group]) for group in pair)
+                mine, others = (
+                    set(originals[members[group]]) for group in pair
+                )
                 same[pair] = merge and mine == others
             if not same[pair]:
                 first = int(originals[index])
@@ -123,7 +127,7 @@ class Copies:
             )
         merged = ids.copy()
         for group, into in sorted(same):
-            merged[ids == group] = into
+            merged[members[group]] = into
             _logger.warning(
                 "%s: %r has the same images as %r and is read as one with it.",
                 grouping.capitalize(),
