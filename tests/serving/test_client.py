@@ -178,6 +178,25 @@ def test_what_encode_returned_stands_for_the_support(client, inputs):
     )
 
 
+def test_supports_are_padded_to_one_number_of_images(server, monkeypatch):
+    sent = {}
+
+    def predict(signature, inputs, **kwargs):
+        sent.update(inputs)
+        return {"images": np.zeros([2, 2, 2, 1])}
+
+    with Client(server.address, model="tiny", num_shots=3) as client:
+        client.sample(np.ones([2, 4, 2, 2, 1]))
+        monkeypatch.setattr(client._transport, "predict", predict)
+        images = np.full([2, 2, 2, 2, 1], 51, np.uint8)
+        client.sample(images, seed=7)
+    np.testing.assert_allclose(sent["support"][:, :2], 0.2)
+    np.testing.assert_array_equal(
+        sent["support"][:, 2:], -np.ones([2, 1, 2, 2, 1])
+    )
+    assert sent["seed"].shape == (2,)
+
+
 def test_supports_may_be_named(client, inputs):
     named = {"support": inputs["support"]}
     _assert_same(

@@ -25,6 +25,7 @@ from vhe_tf.layers import heads
 from vhe_tf.layers import inference
 from vhe_tf.serving import _rows
 from vhe_tf.serving import _saved_model
+from vhe_tf.serving import _signatures
 from vhe_tf.serving import exporting
 from vhe_tf.serving.exporting import export
 
@@ -275,12 +276,15 @@ def test_any_number_of_ways_shots_and_rows_will_do_none_too(served):
 def test_pieces_are_even_bounded_and_in_order(count, most):
     sizes = []
 
-    def triples(indices):
-        sizes.append(len(indices))
-        return {"triples": 3.0 * tf.cast(indices, tf.float32)}
+    def triples(rows):
+        sizes.append(len(rows["index"]))
+        return {"triples": 3.0 * rows["index"]}
 
     values = _rows.in_pieces(
-        triples, tf.constant(count), most=most, shapes={"triples": ()}
+        triples,
+        {"index": tf.range(count, dtype=tf.float32)},
+        most=most,
+        shapes={"triples": ()},
     )["triples"]
     np.testing.assert_array_equal(values, 3 * np.arange(count))
     assert len(sizes) == -(-count // most)  # no more of them than needed
@@ -295,8 +299,8 @@ def test_scores_do_not_depend_on_the_pieces(name, exports, monkeypatch):
     counts = {"num_samples": NUM_SAMPLES, "num_element_samples": 2}
 
     def scores(most):
-        monkeypatch.setattr(exporting, "_MAX_DECODED", most)
-        signatures = exporting._Signatures(
+        monkeypatch.setattr(_signatures, "_MAX_DECODED", most)
+        signatures = _signatures._Signatures(
             model, ["character"], counts, 256, {}
         )
         return [
@@ -329,9 +333,107 @@ def test_images_decoded_at_once_are_bounded_not_one_class(exports):
         rows = functions["log_likelihood"](
             _images(5, 1), _images(5), _seeds(5)
         )["log_likelihood"]
-    most = exporting._MAX_DECODED // 30
+    most = _signatures._MAX_DECODED // 30
     assert most - 1 <= np.min(classes) <= np.max(classes) <= most
     assert np.max(rows) <= most
+
+
+# Supports of several sizes ----------------------------------------------------
+
+
+def _padded(support, shots):
+    """Appends absent images, whose pixels are -1, to the images of each row."""
+    support = np.array(support)
+    missing = shots - support.shape[-4]
+    pads = [(0, 0)] * support.ndim
+    pads[-4] = (0, missing)
+    return np.pad(support, pads, constant_values=-1.0)
+
+
+@pytest.mark.parametrize("name", ["deconvolutional", "pixel_cnn", "factorial"])
+def test_requests_of_different_shots_share_a_batch(name, exports):
+    _, path = exports(name)
+    signatures = tf.saved_model.load(str(path)).signatures
+    query, seeds = _images(3, seed=9), _seeds(3)
+    by_signature = {"encode": {}, "sample": {"seed": seeds}}
+    by_signature["log_likelihood"] = {"query": query, "seed": seeds}
+    by_signature["classify"] = by_signature["log_likelihood"]
+    shots = (3, 1, 2)  # of the rows
+    for signature, others in by_signature.items():
+        ways = [4] if signature == "classify" else []
+        names = signatures[signature].structured_input_signature[1]
+        supports = {
+            key: [_images(1, *ways, n, seed=n + len(key)) for n in shots]
+            for key in names
+            if key.startswith("support")
+        }
+        merged = {
+            key: tf.constant(np.concatenate([_padded(v, 4) for v in values]))
+            for key, values in supports.items()
+        }
+        together = signatures[signature](**merged, **others)
+        for row in range(3):
+            alone = signatures[signature](
+                **{key: values[row] for key, values in supports.items()},
+                **{key: v[row : row + 1] for key, v in others.items()},
+            )
+            for key, value in together.items():
+                if key == "status":
+                    assert value[row].numpy() == alone[key][0].numpy() == b""
+                else:
+                    np.testing.assert_allclose(
+                        value[row], alone[key][0], rtol=1e-5, atol=1e-6
+                    )
+
+
+def test_absent_images_are_left_out_wherever_they_stand(flat):
+    support = np.array(_images(2, 3))
+    expected = flat["encode"](support=tf.constant(support[:, ::2]))
+    support[:, 1] = -1.0
+    encoded = flat["encode"](support=tf.constant(support))
+    for name in ("mean", "stddev"):
+        np.testing.assert_allclose(encoded[name], expected[name], rtol=1e-5)
+    assert not any(encoded["status"].numpy())
+
+
+def test_a_class_without_images_fails_its_row_alone(flat):
+    support = np.array(_images(3, 4, 2))
+    support[1, 2] = -1.0
+    query, seed = _images(3, seed=9), _seeds(3)
+    outputs = flat["classify"](
+        support=tf.constant(support), query=query, seed=seed
+    )
+    expected = flat["classify"](
+        support=tf.constant(np.abs(support)), query=query, seed=seed
+    )
+    _assert_one_row_is_invalid(outputs, expected, 1, "support")
+    assert b"at least one image per class" in outputs["status"][1].numpy()
+
+
+def test_a_support_is_encoded_once_even_if_it_is_of_many_rows(monkeypatch):
+    model = tiny_vhe()
+    counts = []
+
+    def encode(self, support):
+        (images,) = support.values()
+        tf.py_function(
+            lambda n: counts.append(int(n)), [tf.shape(images)[0]], []
+        )
+        return original(self, support)
+
+    original = VHE.encode
+    support = tf.repeat(_images(1, 4, 2), 3, axis=0)
+    query, seed = _images(3, seed=9), _seeds(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(VHE, "encode", encode)
+        classify = exporting.signatures(model, num_samples=2)["classify"]
+        counts.clear()
+        scores = classify(support, query, seed)["log_likelihood"]
+    assert sum(counts) == 4
+    expected = model.classify(
+        {"character": support}, query, seed=_by_row(seed), num_samples=2
+    )
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
 # What is refused --------------------------------------------------------------

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Function", "checked", "gathered", "in_pieces"]
+__all__ = ["Function", "checked", "distinct", "gathered", "in_pieces"]
 
 Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 # Support images per row, over classes.
 _MAX_SUPPORT = 1024
+
+# The value of all pixels of an image that is absent.
+_ABSENT = -1.0
 
 
 def checked(
@@ -88,7 +91,7 @@ def _shape_checks(
             mean = name.removesuffix("stddev") + "mean"
             same = tf.reduce_all(tf.equal(shape, tf.shape(inputs[mean])))
             rules.append((same, f"and `{mean}` must have the same shape."))
-        if name.startswith("support"):
+        if _is_support(name):
             images = tf.reduce_prod(shape[1:-3])
             rules.append(
                 (
@@ -120,9 +123,27 @@ def _status(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         else:
             valid = (value >= 0.0) & (value <= 1.0)
             rule = "hold pixels from 0 to 1, ink 1; no NaN"
-        rows = tf.reduce_all(valid, list(range(1, value.shape.rank)))
-        status = tf.where(rows, status, f"`{name}` must {rule}.")
+            if _is_support(name):
+                present = _present(value)
+                valid |= ~present[..., tf.newaxis, tf.newaxis, tf.newaxis]
+                status = _stated(
+                    status,
+                    tf.reduce_any(present, axis=-1),
+                    f"`{name}` must have at least one image per class.",
+                )
+        status = _stated(status, valid, f"`{name}` must {rule}.")
     return status
+
+
+def _stated(status: tf.Tensor, valid: tf.Tensor, rule: str) -> tf.Tensor:
+    """Returns the status of rows, `rule` where not all of a row is valid."""
+    rows = tf.reduce_all(valid, list(range(1, valid.shape.rank)))
+    return tf.where(rows, status, rule)
+
+
+def _present(support: tf.Tensor) -> tf.Tensor:
+    """Returns the support mask: which images `[..., H, W, C]` are there."""
+    return tf.reduce_any(tf.not_equal(support, _ABSENT), axis=[-3, -2, -1])
 
 
 def _where(rows: tf.Tensor, value: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -138,52 +159,92 @@ def gathered(
     return {name: tf.gather(value, rows) for name, value in inputs.items()}
 
 
+def distinct(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the rows that differ, and for each row which of them it is."""
+    shape = tf.shape(values)
+    with tf.device("CPU:0"):  # the only kernel
+        rows, index = tf.raw_ops.UniqueV2(
+            x=tf.reshape(values, [shape[0], -1]), axis=[0]
+        )
+    rows = tf.reshape(rows, tf.concat([[-1], shape[1:]], axis=0))
+    return tf.ensure_shape(rows, values.shape), index
+
+
 def in_pieces(
-    function: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
-    count: tf.Tensor,
+    function: Callable[[dict[str, tf.Tensor]], Mapping[str, tf.Tensor]],
+    inputs: Mapping[str, tf.Tensor],
     *,
     most: int | tf.Tensor,
     shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, tf.Tensor]:
-    """Computes values of all rows in even pieces.
+    """Computes values of all rows in pieces.
+
+    The rows of a piece have supports of the same sizes, so that absent images
+    are left out. Pieces of the same sizes are even.
 
     Args:
-        function: Callable. Maps indices of rows, `[N]` int32, to float32 values
+        function: Callable. Maps the inputs of N rows to float32 values
             `[N, ...]` by name.
-        count: Scalar int32. Number of rows.
+        inputs: Tensors `[B, ...]` by name; supports are `[B, N, H, W, C]`.
         most: Integer, or scalar int32. Largest number of rows of a piece.
         shapes: Mapping. Shapes of the values of one row by name.
 
     Returns:
-        Mapping from names to values `[count, ...]`.
+        Mapping from names to values `[B, ...]`.
     """
-    num_pieces = (count + most - 1) // most
-    size, num_longer = count // num_pieces, count % num_pieces  # by one
+    count = tf.shape(next(iter(inputs.values())))[0]
+    sizes = tf.zeros([count], tf.int64)
+    for name in filter(_is_support, inputs):
+        present = tf.cast(_present(inputs[name]), tf.int64)
+        sizes = (_MAX_SUPPORT + 1) * sizes + tf.reduce_sum(present, axis=1)
+    order = tf.argsort(sizes, stable=True)
+    sizes = tf.gather(sizes, order)
+    ends = tf.searchsorted(sizes, sizes, side="right")  # of equal sizes
 
-    def add_piece(piece: tf.Tensor, results: Any) -> tuple[tf.Tensor, Any]:
-        start = piece * size + tf.minimum(piece, num_longer)
-        end = start + size + tf.cast(piece < num_longer, tf.int32)
-        values = function(tf.range(start, end))
-        return piece + 1, {
-            name: result.write(piece, values[name])
-            for name, result in results.items()
-        }
-
-    _, results = tf.while_loop(
-        lambda piece, _: piece < num_pieces,
-        add_piece,
-        (
-            0,
+    def add_piece(piece: tf.Tensor, start: tf.Tensor, results: Any) -> Any:
+        left = ends[start] - start
+        num_pieces = (left + most - 1) // most
+        end = start + (left + num_pieces - 1) // num_pieces
+        some = gathered(inputs, order[start:end])
+        for name in filter(_is_support, inputs):
+            some[name] = _without_absent(some[name])
+        values = function(some)
+        return (
+            piece + 1,
+            end,
             {
-                name: tf.TensorArray(
-                    tf.float32,
-                    num_pieces,
-                    element_shape=[None, *shape],
-                    infer_shape=False,
-                )
-                for name, shape in shapes.items()
+                name: result.write(piece, values[name])
+                for name, result in results.items()
             },
-        ),
+        )
+
+    arrays = {
+        name: tf.TensorArray(
+            tf.float32,
+            0,
+            dynamic_size=True,
+            element_shape=[None, *shape],
+            infer_shape=False,
+        )
+        for name, shape in shapes.items()
+    }
+    _, _, results = tf.while_loop(
+        lambda piece, start, _: start < count,
+        add_piece,
+        (0, 0, arrays),
         parallel_iterations=1,
     )
-    return {name: result.concat() for name, result in results.items()}
+    rows = tf.math.invert_permutation(order)
+    return gathered({k: v.concat() for k, v in results.items()}, rows)
+
+
+def _is_support(name: str) -> bool:
+    return name.startswith("support")
+
+
+def _without_absent(support: tf.Tensor) -> tf.Tensor:
+    """Returns supports of one size, `[N, shot, H, W, C]`, without the rest."""
+    present = _present(support)
+    size = tf.math.count_nonzero(present[0], dtype=tf.int32)
+    first = tf.argsort(tf.cast(~present, tf.int32), stable=True)[:, :size]
+    return tf.gather(support, first, batch_dims=1)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from vhe_tf.serving.client._transport import ServingError
 from vhe_tf.serving.client._transport import Tensor
 
-__all__ = ["as_array", "broadcast_rows", "cast", "checked_output"]
+__all__ = ["as_array", "broadcast_rows", "cast", "checked_output", "padded"]
 
 _DTYPES: dict[str, Any] = {
     "DT_BOOL": np.bool_,
@@ -121,6 +121,22 @@ def cast(value: npt.ArrayLike, dtype: str, *, name: str) -> np.ndarray:
             f"{array.min()} to {array.max()}."
         )
     return result
+
+
+def padded(support: np.ndarray, num_shots: int) -> np.ndarray:
+    """Appends absent images, whose pixels are -1, to supports of fewer.
+
+    Args:
+        support: float32 array `[..., N, H, W, C]`.
+        num_shots: Integer. Number of images of the result, if above N.
+
+    Example:
+    >>> padded(np.zeros([2, 1, 28, 28, 1], np.float32), 5).shape
+    (2, 5, 28, 28, 1)
+    """
+    missing = max(0, num_shots - support.shape[-4])
+    widths = [(0, 0)] * (support.ndim - 4) + [(0, missing)] + [(0, 0)] * 3
+    return np.pad(support, widths, constant_values=-1)
 
 
 def checked_output(value: Any, tensor: Tensor, *, name: str) -> np.ndarray:

@@ -93,6 +93,9 @@ class Client:
         timeout: Float. Seconds within which a request must be answered, with
             its repetitions: a request that failed is sent up to three times.
             Defaults to 30.
+        num_shots: Integer. Number of images to which supports with fewer are
+            padded. A server with batching then merges requests of different
+            shots, and the answers are the same. Defaults to no padding.
         session: `requests.Session` for REST, for example with a token or
             certificates. It is left open. Defaults to one of the client's.
         channel: `grpc.Channel` for gRPC, for example with TLS. It is left open.
@@ -117,6 +120,7 @@ class Client:
         model: str,
         version: int | str | None = None,
         timeout: float = 30.0,
+        num_shots: int | None = None,
         session: requests.Session | None = None,
         channel: Any = None,
     ) -> None:
@@ -131,6 +135,7 @@ class Client:
         self.model = model
         self.version = version
         self.timeout = timeout
+        self.num_shots = num_shots
         self.session = session
         self.channel = channel
         self._transport: Transport
@@ -348,6 +353,9 @@ class Client:
             name: _arrays.cast(inputs[name], tensor.dtype, name=name)
             for name, tensor in declared.inputs.items()
         }
+        if self.num_shots is not None:
+            for name in filter(_is_support, columns):
+                columns[name] = _arrays.padded(columns[name], self.num_shots)
         outputs = self._transport.predict(
             signature, columns, outputs=declared.outputs
         )
@@ -430,6 +438,10 @@ def _check_status(status: np.ndarray) -> None:
         shown = "; ".join(f"row {k}: {v}" for k, v in list(rows.items())[:5])
         more = f"; and {len(rows) - 5} more rows" if len(rows) > 5 else ""
         raise ServingError(f"Invalid inputs. {shown}{more}", status=400)
+
+
+def _is_support(name: str) -> bool:
+    return name.startswith("support")
 
 
 def _signature_name(task: str, latent: str | None) -> str:
