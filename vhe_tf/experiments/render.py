@@ -1,7 +1,6 @@
 """The document of results: the paper's numbers, and ours beside them."""
 
 import pathlib
-import posixpath
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from typing import Any
 
 from vhe_tf.experiments import paper
 from vhe_tf.experiments.paper import Cell
-from vhe_tf.experiments.paper import Figure
 
 __all__ = ["number", "render", "render_summary"]
 
@@ -40,10 +38,9 @@ _INTRODUCTION = """\
 # Where each result comes from
 
 Written by `vhe-tf reproduce`; do not edit. \
-"Paper" is what Hewitt et al. (UAI 2018) printed; of methods of others, which \
-are not implemented here, what they cite. Intervals are 95%: of accuracies \
-Wilson's score interval over queries, their number divided by the design \
-effect of tasks; of nats Student's t over the tasks, characters, images or \
+"Paper" is what Hewitt et al. (UAI 2018) printed. Intervals are 95%: of \
+accuracies Wilson's score interval over queries, their number divided by the \
+design effect of tasks; of nats Student's t over the tasks, characters, images or \
 batches that "measured on" names. "-" is no interval: a single trial, or none \
 was kept. They say nothing of another training run, of which each model has \
 had one. A joint NLL is an upper bound \
@@ -52,9 +49,10 @@ trained; the weights are of the epoch with the best validation bound, of \
 Rescale, which is no bound, of the best value of its own objective.
 
 Budgets: `gpu` is the published size and has no number where none was run; \
-`cpu` is the small size for few steps, far below the paper's budget. The other \
-lines are of models that were not made by the command of their row and depart \
-from its protocol as they say: `gpu, short`, the published size, trained for \
+`cpu` is the small size for few steps, far below the paper's budget. `vhe-tf \
+reproduce --rows=ROW --budget=BUDGET` makes the models of these two. The \
+others were not made by that command and depart from the protocol of their \
+rows as they say: `gpu, short`, the published size, trained for \
 some minutes of a GPU by tools/jax_offload in tf32; `shipped`, the \
 others in `saved_models/`; `two cores`, a small model that once was there; \
 `from scratch`, a model for likelihood that began with random weights; \
@@ -66,8 +64,7 @@ log of training; those of the deconvolutional `shipped` model, of `mechanism` \
 and of `from scratch` were measured before classes shared their draws, so that \
 their commands draw otherwise now. DIR is a TensorFlow Datasets folder with \
 `omniglot/3.0.0`; `--data_dir=DIR` goes with each command of `vhe-tf \
-reproduce`. A link in the column of commands leads to those of a model \
-that must be trained first."""
+reproduce`."""
 
 _TABLE_NOTES = {
     "2": (
@@ -90,24 +87,11 @@ _TABLE_NOTES = {
     ),
 }
 
-_HEADINGS = (
-    "model",
-    "measure",
-    "paper",
-    "ours",
-    "interval",
-    "measured on",
-    "steps",
-    "budget",
-    "machine",
-    "command",
-)
+_HEADINGS = ("measure", "paper", "ours", "interval", "measured on")
 
 
-def render(
-    results: Mapping[str, Mapping[str, Any]], pictures: Collection[str]
-) -> str:
-    """Returns the document of results.
+def render(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the page of provenance: a section per model.
 
     Args:
         results: By name, what was measured of a model:
@@ -122,21 +106,50 @@ def render(
                 commands    that train and measure it
                 measures    as `measures_of` returns them
 
-        pictures: The pictures that there are, from the root.
-
     Returns:
-        Markdown.
+        String. Markdown.
     """
-    parts = [_INTRODUCTION]
-    for table, title in paper.TABLES.items():
-        cells = [cell for cell in paper.CELLS if cell.table == table]
-        parts += [f"## {title}", *_notes(table, cells), _table(cells, results)]
-    parts += [
-        "## Figures",
-        *(_figure(f, pictures) for f in paper.FIGURES),
+    sections = [_section(name, result) for name, result in results.items()]
+    return "\n\n".join([_INTRODUCTION, *sections]) + "\n"
+
+
+def _section(name: str, result: Mapping[str, Any]) -> str:
+    """Returns what was measured of a model, and how it was made."""
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    rows = [
+        f"- {row}, {departure or 'by its protocol'}"
+        for row, departure in result["rows"].items()
     ]
-    parts += ["## How each was made", *_provenance(results)]
-    return "\n\n".join(parts) + "\n"
+    table = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
+    for measure, value in result["measures"].items():
+        published = [
+            cell.paper
+            for cell in paper.CELLS
+            if cell.measure == measure and cell.row in result["rows"]
+        ]
+        if not published:
+            continue
+        mean, _, interval = number(measure, value).partition(" [")
+        table.append(
+            _line(
+                [
+                    paper.MEASURES[measure],
+                    published[0] or "-",
+                    mean,
+                    interval.removesuffix("]") or "-",
+                    _measured_on(measure, value),
+                ]
+            )
+        )
+    commands = [f"    {command}" for command in result["commands"]]
+    return "\n\n".join(
+        [
+            f"## {name}",
+            f"Budget: {result['budget']}, {result['steps']:,} steps; "
+            f"{result['machine']}; {versions}.",
+            *("\n".join(lines) for lines in (rows, table, commands)),
+        ]
+    )
 
 
 def render_summary(
@@ -166,7 +179,7 @@ def render_summary(
             for budget in paper.BUDGETS
         ]
         parts += [
-            f"{figure.caption} ({of}):\n\n{_image(path, 'docs/')}"
+            f"{figure.caption} ({of}):\n\n{_image(path)}"
             for path, of in (*paths, *figure.others)
             if path in pictures
         ]
@@ -237,83 +250,6 @@ def _notes(table: str, cells: Sequence[Cell]) -> list[str]:
     return [*protocols, *([note] if note else [])]
 
 
-def _table(
-    cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Returns a table: for each cell a line a budget, and others there are."""
-    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
-    for cell in cells:
-        start = [
-            cell.method,
-            paper.MEASURES[cell.measure],
-            cell.paper or "-",
-        ]
-        if cell.row is None:
-            empty = len(_HEADINGS) - len(start) - 1
-            lines.append(_line([*start, "not implemented here", *[""] * empty]))
-            continue
-        for ours in _ours(cell, cell.row, results):
-            lines.append(_line([*start, *ours]))
-    return "\n".join(lines)
-
-
-def _ours(
-    cell: Cell, row: str, results: Mapping[str, Mapping[str, Any]]
-) -> list[list[str]]:
-    """Returns, for each number of ours in a cell, the columns after `paper`."""
-    columns = []
-    for budget in paper.BUDGETS:
-        result = results.get(f"{row}_{budget}", {})
-        value = result.get("measures", {}).get(cell.measure)
-        command = (
-            f"vhe-tf reproduce --table={cell.table} "
-            f"--budget={budget} --rows={row}"
-        )
-        if cell.measure == paper.LAKE_MEASURE:
-            command += " --lake_runs=all_runs.zip"
-        command = _code(command)
-        if value is None:
-            columns.append(["not run", "", "", "", budget, "", command])
-        else:
-            columns.append(_columns(cell.measure, value, result, row, command))
-    for name, result in results.items():
-        value = result["measures"].get(cell.measure)
-        if (
-            value is None
-            or row not in result["rows"]
-            or result["budget"] in paper.BUDGETS
-        ):
-            continue
-        command = result["commands"][-1]
-        command = (
-            _code(command)
-            if " evaluate saved_models/" in command
-            else f"[{name}](#{name})"  # a model to be made first
-        )
-        columns.append(_columns(cell.measure, value, result, row, command))
-    return columns
-
-
-def _columns(
-    measure: str,
-    value: Mapping[str, Any],
-    result: Mapping[str, Any],
-    row: str,
-    command: str,
-) -> list[str]:
-    mean, _, interval = number(measure, value).partition(" [")
-    departure = result["rows"][row]
-    return [
-        mean,
-        interval.removesuffix("]") or "-",
-        _measured_on(measure, value),
-        f"{result['steps']:,}",
-        f"{result['budget']}: {departure}" if departure else result["budget"],
-        result["machine"],
-        command,
-    ]
-
-
 def number(measure: str, value: Mapping[str, Any]) -> str:
     """Returns a number with its interval, in the units of the tables."""
     percent = measure.startswith("accuracy")
@@ -359,52 +295,11 @@ def _measured_on(measure: str, value: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _figure(figure: Figure, pictures: Collection[str]) -> str:
-    """Returns the pictures of a figure, one for each budget."""
-    lines = [f"**{figure.caption}.**"]
-    for budget, meaning in paper.BUDGETS.items():
-        path = f"docs/results/{figure.name}_{budget}.png"
-        command = (
-            f"vhe-tf reproduce --table=figures --budget={budget} "
-            f"--rows={','.join(figure.rows)}"
-        )
-        if path in pictures:
-            lines.append(
-                f"{budget}, {meaning}: {_image(path)} {_code(command)}"
-            )
-        else:
-            lines.append(f"{budget}, {meaning}: not drawn. {_code(command)}")
-    lines += [
-        f"{of}: {_image(path)}"
-        for path, of in figure.others
-        if path in pictures
-    ]
-    return "\n\n".join(lines)
-
-
-def _image(path: str, page: str = "docs/results/") -> str:
-    """Returns a picture as Markdown of a page in the folder `page`."""
-    stem = pathlib.PurePosixPath(path).stem
-    return f"![{stem}]({posixpath.relpath(path, page)})"
-
-
-def _provenance(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns, for each result, its commands, machine and versions."""
-    if not results:
-        return ["Nothing was run yet."]
-    return [
-        f"### {name}\n\n({result['budget']}, {result['steps']:,} steps; "
-        f"{result['machine']}; "
-        + ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        + ")\n\n"
-        + "\n".join(f"    {command}" for command in result["commands"])
-        for name, result in results.items()
-    ]
+def _image(path: str) -> str:
+    """Returns a picture as Markdown of a page in docs."""
+    picture = pathlib.PurePosixPath(path)
+    return f"![{picture.stem}]({picture.relative_to('docs')})"
 
 
 def _line(columns: Sequence[str]) -> str:
     return "| " + " | ".join(c.replace("|", "\\|") for c in columns) + " |"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"

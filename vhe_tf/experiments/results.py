@@ -93,7 +93,7 @@ def write_document() -> None:
     )
     write_text(
         ROOT / "docs" / "results" / "provenance.md",
-        render.render(results, pictures),
+        render.render(results),
     )
 
 
