@@ -20,6 +20,7 @@ seen, as a table in Markdown and as a picture.
 import dataclasses
 import io
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -113,9 +114,14 @@ def make_hiragana(folder: pathlib.Path) -> None:
 
 
 def make_icons(folder: pathlib.Path, assets: pathlib.Path) -> None:
-    """Writes a folder of images per icon, one per weight."""
+    """Writes a folder of images per icon, one per weight.
+
+    An icon that looks like one before it, in some weight, is left out.
+    """
     import resvg_py
 
+    icons: dict[bytes, str] = {}
+    left_out = set()
     for path in sorted(assets.glob("*/*.svg")):
         weight = path.parent.name
         icon = path.stem.removesuffix(f"-{weight}")
@@ -125,8 +131,12 @@ def make_icons(folder: pathlib.Path, assets: pathlib.Path) -> None:
             background="#ffffff",
             skip_system_fonts=True,
         )
+        if icons.setdefault(bytes(png), icon) != icon:
+            left_out.add(icon)
         with Image.open(io.BytesIO(bytes(png))) as image:
             _write(image.convert("L"), folder / icon / f"{weight}.png")
+    for icon in left_out:
+        shutil.rmtree(folder / icon)
 
 
 def _write(page: Image.Image, path: pathlib.Path) -> None:
