@@ -49,7 +49,7 @@ def three_latents(image_shape: tuple[int, ...]) -> vhe_tf.VHE:
 
 def main() -> None:
     """Trains and probes."""
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         data = (
             vhe_tf.data.read_label_table(sys.argv[1])
             if sys.argv[1:]

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from vhe_tf.experiments import endings
 
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         folders = [pathlib.Path(run) for run in _RUNS.value]
         labels = _LABELS.value or [folder.name for folder in folders]
         if len(labels) != len(folders):

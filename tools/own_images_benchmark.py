@@ -35,7 +35,7 @@ from PIL import ImageFont
 from vhe_tf.experiments import get
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import override
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.settings import setting
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
     settings.add_flags(values, Benchmark, title="Benchmark")
     words = settings.parse(argv, values, usage=__doc__ or "")
     quiet()
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         given = Benchmark(**settings.read_flags(values, Benchmark))
         root = pathlib.Path(given.dir)
         if words == ["make"]:

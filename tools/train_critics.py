@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     from vhe_tf.experiments import endings
     from vhe_tf.experiments.data import load_data
 
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         splits = load_data(Experiment(), data_dir=_DATA_DIR.value)
         data = splits.train.load()
         pathlib.Path(_OUT.value).mkdir(parents=True, exist_ok=True)

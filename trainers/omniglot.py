@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     arguments = train.read(argv, usage=__doc__ or "", default="omniglot")
     experiment, _, machine = arguments
     group = experiment.class_group  # "character"
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         run = Run(arguments.run_dir, experiment)
     # TensorFlow is imported after the flags are read: --help answers at once.
     endings.quiet()
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     from vhe_tf.experiments import pictures
 
     callbacks.stop_at_once()  # outside of `fit`
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         strategy = building.start(experiment, distribution=machine.distribution)
         splits = train.load(arguments, run)
         with strategy.scope():
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         episodes = building.make_episodes(model, experiment, splits=splits)
         draw = pictures.painter(experiment, splits)
     with (
-        endings.failures_end_quietly(),
+        endings.exit_on_run_error(),
         train.begun(
             arguments, run, model=model, splits=splits, episodes=episodes
         ),

@@ -136,7 +136,7 @@ def test_another_reason_of_the_system_is_told(tmp_path):
 def test_whoever_finds_a_disk_full_is_understood(error, told):
     with (
         pytest.raises(atomic_io.NotWrittenError, match=told),
-        atomic_io.full_disks_are_told(),
+        atomic_io.translate_disk_full(),
     ):
         raise error
 
@@ -151,7 +151,7 @@ def test_whoever_finds_a_disk_full_is_understood(error, told):
     ],
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as raised, atomic_io.full_disks_are_told():
+    with pytest.raises(type(error)) as raised, atomic_io.translate_disk_full():
         raise error
     assert raised.value is error
 
@@ -184,6 +184,6 @@ def test_tensorflow_s_own_words_are_understood(small_disk):
         pytest.raises(
             atomic_io.NotWrittenError, match=f"^{path} .* disk is full"
         ),
-        atomic_io.full_disks_are_told(),
+        atomic_io.translate_disk_full(),
     ):
         tf.io.write_file(str(path), "much")

@@ -47,7 +47,7 @@ def test_a_folder_becomes_the_records_of_its_images(
     )
 
 
-def test_mistakes_end_quietly(pages, tmp_path):
+def test_exit_on_user_error(pages, tmp_path):
     arguments = [f"--from_folder={pages}", f"--to={tmp_path / 'written'}"]
     (pages / "beta" / "2.png").write_bytes(b"no image")
     for mistake, words in [

@@ -32,13 +32,13 @@ def copied(data_dir, tmp_path):  # noqa: F811
 def test_a_damaged_description_of_omniglot_is_named(copied, name, damage):
     path = copied / "omniglot" / "3.0.0" / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(ValueError, match=f"{name}' is damaged.*Received: "):
+    with pytest.raises(ValueError, match=f"{name}' is corrupt.*Received: "):
         load_omniglot("lake_small1", data_dir=copied)
 
 
 def test_a_missing_description_of_omniglot_is_named(copied):
     (copied / "omniglot" / "3.0.0" / "dataset_info.json").unlink()
-    with pytest.raises(ValueError, match=r"dataset_info\.json' is damaged"):
+    with pytest.raises(ValueError, match=r"dataset_info\.json' is corrupt"):
         load_omniglot("lake_small1", data_dir=copied)
 
 
@@ -70,5 +70,5 @@ def test_faces_have_the_same_rules(tmp_path):
         assert len(found.train) == len(expected.train)
     path = data_dir / "youtube_faces/40x40/1.0.0/dataset_info.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"dataset_info\.json' is damaged"):
+    with pytest.raises(ValueError, match=r"dataset_info\.json' is corrupt"):
         load_youtube_faces(data_dir=data_dir)

@@ -7,7 +7,7 @@ from vhe_tf.data import RecordedImages
 from vhe_tf.data import Records
 from vhe_tf.data import write_records
 from vhe_tf.data.datasets.records import spec as records_spec
-from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
+from vhe_tf.data.datasets.records.recorded_images import CorruptRecordsError
 from vhe_tf.data.grouped_images import GroupedImages
 
 
@@ -85,7 +85,7 @@ def test_damaged_records_are_left_out_on_request(tmp_path, capsys):
     )[0]
     with np.load(tmp_path / "index.npz") as index:
         os.truncate(path, index["offsets"][first + 1])
-    with pytest.raises(DamagedRecordsError, match=path.name):
+    with pytest.raises(CorruptRecordsError, match=path.name):
         Records().load(str(tmp_path))
     source = Records(skip_corrupt=True).load(str(tmp_path))
     np.testing.assert_array_equal(source.test.images, intact.test.images[:1])

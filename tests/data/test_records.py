@@ -22,7 +22,7 @@ from vhe_tf.data import RecordedImages
 from vhe_tf.data import datasets
 from vhe_tf.data import write_records
 from vhe_tf.data.datasets.records import recorded_images
-from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
+from vhe_tf.data.datasets.records.recorded_images import CorruptRecordsError
 
 FRAME_BYTES = 16  # of a record, around its data
 NUM_IMAGES = 60
@@ -469,7 +469,7 @@ def test_a_flipped_bit_is_told_by_file_and_record(folder, what):
     path = flip_record(folder, 2, 3, what)
     told = f"Record 3 of {path} cannot be read: "
     data = RecordedImages(folder)
-    with pytest.raises(DamagedRecordsError, match=f"^{re.escape(told)}"):
+    with pytest.raises(CorruptRecordsError, match=f"^{re.escape(told)}"):
         data.load()
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(told)):
         for _ in sampler_of(data).dataset().take(40):
@@ -500,7 +500,7 @@ def test_a_file_with_any_name_is_told(tmp_path):
     folder = tmp_path / "Bücher's [1] \\303"
     write_records(folder, in_memory())
     path = flip_record(folder, 0, 7)
-    with pytest.raises(DamagedRecordsError) as told:
+    with pytest.raises(CorruptRecordsError) as told:
         RecordedImages(folder).load()
     assert str(told.value).startswith(f"Record 7 of {path} cannot be read: ")
 
@@ -510,14 +510,14 @@ def test_a_file_of_another_size_is_told_at_once(folder):
     size = path.stat().st_size
     for other in (size - 1, size + 5, 0):
         os.truncate(path, other)
-        with pytest.raises(DamagedRecordsError) as told:
+        with pytest.raises(CorruptRecordsError) as told:
             RecordedImages(folder)
         assert str(told.value).startswith(
             f"{str(path)!r} must be a file of {size:,} bytes; restore"
         )
         assert str(told.value).endswith(f"Received: {other:,} bytes.")
     path.unlink()
-    with pytest.raises(DamagedRecordsError, match="Received: no file"):
+    with pytest.raises(CorruptRecordsError, match="Received: no file"):
         RecordedImages(folder)
 
 
@@ -629,14 +629,14 @@ def test_training_stops_at_damage_or_goes_without(tmp_path, skip_corrupt):
         assert len(fit().history["elbo"]) == 2
     else:
         told = f"^Record 31 of {re.escape(str(path))} cannot be read: restore"
-        with pytest.raises(DamagedRecordsError, match=told):
+        with pytest.raises(CorruptRecordsError, match=told):
             fit()
 
 
 def test_other_errors_are_not_taken_for_damage():
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
-        recorded_images.damage_is_told(),
+        recorded_images.translate_corrupt_records(),
     ):
         tf.debugging.Assert(False, ["of another kind"])
 
@@ -704,7 +704,7 @@ def test_a_flipped_bit_in_the_index_never_passes(folder):
         flip(index, byte)
         try:
             data = RecordedImages(folder)
-        except (ValueError, DamagedRecordsError):
+        except (ValueError, CorruptRecordsError):
             pass
         else:  # in what nobody reads, such as the time of day
             assert_same_images(data.load(), expected)
@@ -753,8 +753,8 @@ def test_damage_of_what_others_wrote_is_told(spoil, what, tmp_path):
     if spoil == "gone":
         path.unlink()
     with pytest.raises(
-        DamagedRecordsError,
-        match=f"A file in {re.escape(str(tmp_path))} is damaged or missing "
+        CorruptRecordsError,
+        match=f"A file in {re.escape(str(tmp_path))} is corrupt or missing "
         rf"\({what}\)\. Delete",
     ):
         read()

@@ -107,15 +107,15 @@ def test_a_model_without_settings_may_have_seen_anything(tmp_path, capsys):
 def test_folders_with_other_classes_are_told_of(tmp_path, capsys):
     model = _model_of(tmp_path, dataset="folder")
     folder = Experiment(dataset="folder")
-    data.tell_of_other_classes(model, folder, classes="0123abcd")
-    data.tell_of_other_classes(
+    data.warn_if_classes_changed(model, folder, classes="0123abcd")
+    data.warn_if_classes_changed(
         model, Experiment(dataset="records"), classes="x"
     )
-    data.tell_of_other_classes(
+    data.warn_if_classes_changed(
         tmp_path / "no" / "best.keras", folder, classes="x"
     )
     assert not capsys.readouterr().out
-    data.tell_of_other_classes(model, folder, classes="4567cdef")
+    data.warn_if_classes_changed(model, folder, classes="4567cdef")
     assert "cannot determine whether" in capsys.readouterr().out
 
 

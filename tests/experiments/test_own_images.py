@@ -114,7 +114,7 @@ def test_what_was_found_is_printed(
 ):
     experiment = Experiment(dataset="folder", **settings)
     splits = data.load_data(experiment, data_dir=str(image_folder))
-    data.tell_what_was_found(experiment, splits)
+    data.report_what_was_found(experiment, splits)
     parts = (splits.train, splits.validation, splits.test)
     assert tuple(len(part.group_ids("character")) for part in parts) == sizes
     line = capsys.readouterr().out

@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     settings.add_flags(values, Lowering, title="Export")
     train.add_experiment_flags(values)
     words = settings.parse(argv, values, usage=__doc__ or "")
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         lowering = Lowering(**settings.read_flags(values, Lowering))
         _, experiment = train.chosen_experiment(values, words)
     export(experiment, lowering)
@@ -102,7 +102,7 @@ def export(experiment: Experiment, given: Lowering) -> None:
     from vhe_tf.models import loading
 
     out = pathlib.Path(given.out)
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         _check(experiment)
         out.mkdir(parents=True, exist_ok=True)
         building.start(experiment)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     exported = pathlib.Path(_EXPORTED.value)
     trained = pathlib.Path(_TRAINED.value)
-    with endings.mistakes_end_quietly():
+    with endings.exit_on_user_error():
         settings = json.loads((exported / "export.json").read_text("utf-8"))
         best, of_best = weight_files.read(trained, "best")
         state, of_state = weight_files.read(trained, "state")

@@ -17,12 +17,12 @@ __all__ = [
     "beside",
     "check_room",
     "failures_are_told",
-    "full_disks_are_told",
     "is_partial",
     "locked",
     "partial_path",
     "plainly_named",
     "settle",
+    "translate_disk_full",
 ]
 
 # Names that `partial_path` gives.
@@ -181,7 +181,7 @@ def failures_are_told(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disks_are_told() -> Iterator[None]:
+def translate_disk_full() -> Iterator[None]:
     """Raises a NotWrittenError where anything within finds the disk full.
 
     For what others write, such as TensorBoard's event files.

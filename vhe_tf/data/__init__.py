@@ -18,7 +18,7 @@ from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import from_columns
 from vhe_tf.data.datasets.label_table import read_label_table
 from vhe_tf.data.datasets.omniglot import load_omniglot
-from vhe_tf.data.datasets.records import DamagedRecordsError
+from vhe_tf.data.datasets.records import CorruptRecordsError
 from vhe_tf.data.datasets.records import RecordedImages
 from vhe_tf.data.datasets.records import write_records
 from vhe_tf.data.episodes import Episodes
@@ -29,7 +29,7 @@ from vhe_tf.data.grouped_images import GroupedImages
 __all__ = [
     "MISSING",
     "Augmentation",
-    "DamagedRecordsError",
+    "CorruptRecordsError",
     "DataSplits",
     "DatasetSpec",
     "Episodes",

@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
 from vhe_tf.experiments.user_images import read_command
@@ -37,7 +37,7 @@ class Classify(Reading):
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf classify`."""
     given, paths = read_command(argv, Classify, usage=__doc__ or "")
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         import tensorflow as tf
 
         import vhe_tf

@@ -17,9 +17,9 @@ __all__ = [
     "check_options",
     "check_unseen",
     "load_data",
+    "report_what_was_found",
     "sees_test_classes",
-    "tell_of_other_classes",
-    "tell_what_was_found",
+    "warn_if_classes_changed",
 ]
 
 
@@ -54,7 +54,7 @@ def load_data(
     return spec.load(data_dir)
 
 
-def tell_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
+def report_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
     """Prints how many images and classes there are of a user's own.
 
     Args:
@@ -195,7 +195,7 @@ def sees_test_classes(trained: Experiment, tested: Experiment) -> bool:
     return _spec(trained).trains_on_test_classes_of(_spec(tested))
 
 
-def tell_of_other_classes(
+def warn_if_classes_changed(
     model: str | os.PathLike[str], experiment: Experiment, *, classes: str
 ) -> None:
     """Prints a line if data have other classes than those of a model's run.

@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
 from vhe_tf.experiments.user_images import read_command
@@ -34,7 +34,7 @@ class Draw(Reading):
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf draw`."""
     given, paths = read_command(argv, Draw, usage=__doc__ or "")
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         import vhe_tf
         from vhe_tf import visualization
 

@@ -14,9 +14,9 @@ from vhe_tf.experiments.settings import Settings
 from vhe_tf.experiments.settings import flag_name
 
 __all__ = [
-    "failures_end_quietly",
+    "exit_on_run_error",
+    "exit_on_user_error",
     "interrupts_end_quietly",
-    "mistakes_end_quietly",
     "quiet",
 ]
 
@@ -27,7 +27,7 @@ _QUOTED = re.compile(r"`(\w+)`")
 
 
 @contextlib.contextmanager
-def mistakes_end_quietly() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Ends the program with the message alone if a setting is wrong.
 
     For the setup of a command: settings, files and data. A setting that a
@@ -56,7 +56,7 @@ def _in_flags(message: str) -> str:
 
 
 @contextlib.contextmanager
-def failures_end_quietly() -> Iterator[None]:
+def exit_on_run_error() -> Iterator[None]:
     """Ends the program with the message alone if a run cannot continue.
 
     For the work of a command. Any other error keeps its traceback.
@@ -66,10 +66,10 @@ def failures_end_quietly() -> Iterator[None]:
     from vhe_tf.data.datasets.records import recorded_images as records
 
     try:
-        with records.damage_is_told():
+        with records.translate_corrupt_records():
             yield
     except (
-        records.DamagedRecordsError,
+        records.CorruptRecordsError,
         errors.NonFiniteLossError,
         errors.RunError,
         errors.WorkerLostError,

@@ -23,8 +23,8 @@ from vhe_tf._utils.json_files import write_json
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
-from vhe_tf.experiments.endings import failures_end_quietly
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_run_error
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
@@ -192,7 +192,7 @@ def main(argv: Sequence[str]) -> None:
         values, Experiment, title="Data", names=_DATA, overrides=True
     )
     words = settings.parse(argv, values, usage=__doc__ or "")
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         named = settings.read_flags(values, Measuring)
         model = one_model(words, named.get("model"))
         measuring = Measuring(**named | {"model": model})
@@ -222,11 +222,11 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     from vhe_tf.evaluation import summary_lines
     from vhe_tf.evaluation import tasks
     from vhe_tf.experiments.data import load_data
-    from vhe_tf.experiments.data import tell_of_other_classes
+    from vhe_tf.experiments.data import warn_if_classes_changed
     from vhe_tf.models.presets import model_path
 
     # Everything that may be wrong comes first: measuring takes long.
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         path = model_path(measuring.model or "")
         out = pathlib.Path(measuring.out or path.with_name("evaluation.json"))
         experiment, data_dir = _data_of(measuring, path, data)
@@ -237,7 +237,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         splits = load_data(
             experiment, data_dir=data_dir, skip_corrupt=measuring.skip_corrupt
         )
-        tell_of_other_classes(
+        warn_if_classes_changed(
             path, experiment, classes=splits.groups_checksum()
         )
         tasks.check_shape(model, splits.test.image_shape)
@@ -248,7 +248,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         )
         more = _drawings(measuring, splits, group=experiment.class_group)
         atomic_io.check_room(out.parent)
-    with failures_end_quietly():
+    with exit_on_run_error():
         report = _measure(
             measuring,
             model,

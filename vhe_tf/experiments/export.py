@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from vhe_tf.experiments import settings
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     settings.add_flags(values, Exporting, title="Export")
     words = settings.parse(argv, values, usage=__doc__ or "")
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         given = Exporting(**settings.read_flags(values, Exporting))
         name = one_model(words, given.model)
         quiet()

@@ -15,7 +15,7 @@ from absl import flags
 
 from vhe_tf.experiments import settings
 from vhe_tf.experiments import train
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.registry import get
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     if words:
         raise SystemExit(f"error: expected no arguments. Received: {words}.")
     quiet()
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         _show_preset()
     train.main([argv[0], _NAME])
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from vhe_tf.experiments import settings
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     settings.add_flags(values, RequestLimits, title="Limits on requests")
     words = settings.parse(argv, values, usage=__doc__ or "")
     with (
-        mistakes_end_quietly(),
+        exit_on_user_error(),
         tempfile.TemporaryDirectory() as scratch,
     ):
         given = Serve(**settings.read_flags(values, Serve))

@@ -45,9 +45,9 @@ from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.data import check_options
-from vhe_tf.experiments.endings import failures_end_quietly
+from vhe_tf.experiments.endings import exit_on_run_error
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import interrupts_end_quietly
-from vhe_tf.experiments.endings import mistakes_end_quietly
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.own_images import OwnImages
 from vhe_tf.experiments.paths import check_path
@@ -161,7 +161,7 @@ def read(
         values, Evaluation, title="Final evaluation", overrides=True
     )
     words = settings.parse(argv, values, usage=usage)
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         own = OwnImages(**settings.read_flags(values, OwnImages))
         name, experiment = chosen_experiment(
             values,
@@ -280,7 +280,7 @@ def train(arguments: Arguments) -> Run:
         SystemExit: If it cannot be done; the message says why.
     """
     experiment, _, machine = arguments
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         run = Run(arguments.run_dir, experiment)
     quiet()
     from vhe_tf import callbacks
@@ -288,7 +288,7 @@ def train(arguments: Arguments) -> Run:
     from vhe_tf.experiments import pictures
 
     callbacks.stop_at_once()  # outside of `fit`
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         strategy = building.start(experiment, distribution=machine.distribution)
         splits = load(arguments, run)
         with strategy.scope():
@@ -299,7 +299,7 @@ def train(arguments: Arguments) -> Run:
         episodes = building.make_episodes(model, experiment, splits=splits)
         draw = pictures.painter(experiment, splits)
     with (
-        failures_end_quietly(),
+        exit_on_run_error(),
         begun(arguments, run, model=model, splits=splits, episodes=episodes),
     ):
         model.fit(
@@ -331,7 +331,7 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
         skip_corrupt=arguments.machine.skip_corrupt,
     )
     run.check_classes(splits.groups_checksum())
-    data.tell_what_was_found(arguments.experiment, splits)
+    data.report_what_was_found(arguments.experiment, splits)
     return splits
 
 
@@ -397,15 +397,15 @@ def finish(
     strategy = model.distribute_strategy
     if not distribute.is_chief(strategy):
         return
-    with failures_end_quietly(), optimizers.ema_weights(model):
+    with exit_on_run_error(), optimizers.ema_weights(model):
         loading.save_model(model, run.last)
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         if distribute.has_several_machines(strategy):
             model = vhe_tf.load_model(run.best)  # the others are done
         else:
             with strategy.scope():
                 model = vhe_tf.load_model(run.best)
-    with failures_end_quietly():
+    with exit_on_run_error():
         with status_line() as progress:
             progress("pictures of the best model")
             for name, grid in draw(model).items():

@@ -9,7 +9,7 @@ from typing import TypeVar
 from absl import flags
 
 from vhe_tf.experiments import settings
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.settings import setting
@@ -63,7 +63,7 @@ def read_command(
     values = flags.FlagValues()
     settings.add_flags(values, command, title=command.__name__)
     paths = settings.parse(argv, values, usage=usage)
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         given = command(**settings.read_flags(values, command))
         if not paths:
             raise ValueError(

@@ -52,7 +52,7 @@ def load_model(path: str | pathlib.Path) -> VHE:
     try:
         _check_sizes(path)
         model = keras.saving.load_model(path, safe_mode=True)
-    # Keras lets through all kinds of errors from damaged and hostile files.
+    # Keras lets through all kinds of errors from corrupt and hostile files.
     except Exception as error:
         raise ValueError(_not_loaded(path, error)) from error
     if not isinstance(model, VHE):

@@ -17,7 +17,9 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
-from vhe_tf.data.datasets.records.recorded_images import damage_is_told
+from vhe_tf.data.datasets.records.recorded_images import (
+    translate_corrupt_records,
+)
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
@@ -464,7 +466,7 @@ class EpisodeTrainer(keras.Model):
         self._all_preempted = False
         several = distribute.has_several_machines(self.distribute_strategy)
         try:
-            with atomic_io.full_disks_are_told(), damage_is_told():
+            with atomic_io.translate_disk_full(), translate_corrupt_records():
                 try:
                     if self._preempts:
                         self._preempts.open()

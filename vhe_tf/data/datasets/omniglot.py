@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vhe_tf.data.datasets.prepared import damage_is_named
 from vhe_tf.data.datasets.prepared import folder_around
+from vhe_tf.data.datasets.prepared import name_corrupt_files
 from vhe_tf.data.datasets.records.recorded_images import read_whole
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
@@ -206,7 +206,7 @@ def load_omniglot(
 
     Raises:
         ValueError: If `split` or `recipe` is unknown, or a file that describes
-            the data is damaged.
+            the data is corrupt.
         FileNotFoundError: If the data are neither prepared in `data_dir` nor
             can be downloaded.
     """
@@ -366,7 +366,7 @@ def _network_answers() -> bool:
 def _prepared_builder(directory: str) -> Any:
     import tensorflow_datasets as tfds
 
-    with damage_is_named(os.path.join(directory, _PREPARED)):
+    with name_corrupt_files(os.path.join(directory, _PREPARED)):
         builder = tfds.builder(_TFDS_NAME, data_dir=directory)
     if builder.is_prepared():
         return builder

@@ -6,15 +6,15 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-__all__ = ["damage_is_named", "folder_around"]
+__all__ = ["folder_around", "name_corrupt_files"]
 
 # The files that describe the data, and what each of them must hold.
 _KEYS = {"dataset_info.json": "version", "features.json": "pythonClassName"}
 
 
 @contextlib.contextmanager
-def damage_is_named(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Raises a `ValueError` that names a damaged file, if there is one.
+def name_corrupt_files(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises a `ValueError` that names a corrupt file, if there is one.
 
     Args:
         folder: The innermost folder of the prepared data.
@@ -24,17 +24,17 @@ def damage_is_named(folder: str | os.PathLike[str]) -> Iterator[None]:
     except Exception as error:
         for name, key in _KEYS.items():
             path = pathlib.Path(folder, name)
-            reason = _damage(path, key)
+            reason = _fault_of(path, key)
             if path.parent.is_dir() and reason:
                 raise ValueError(
-                    f"{str(path)!r} is damaged. Delete the folder that it is "
+                    f"{str(path)!r} is corrupt. Delete the folder that it is "
                     "in, and the data are prepared again; or put back a copy. "
                     f"Received: {reason}."
                 ) from error
         raise
 
 
-def _damage(path: pathlib.Path, key: str) -> str | None:
+def _fault_of(path: pathlib.Path, key: str) -> str | None:
     """Returns what is wrong with a JSON file, or None."""
     try:
         content = json.loads(path.read_bytes())

@@ -1,8 +1,8 @@
 """Images on disk that are read as episodes need them."""
 
-from vhe_tf.data.datasets.records.recorded_images import DamagedRecordsError
+from vhe_tf.data.datasets.records.recorded_images import CorruptRecordsError
 from vhe_tf.data.datasets.records.recorded_images import RecordedImages
 from vhe_tf.data.datasets.records.spec import Records
 from vhe_tf.data.datasets.records.writer import write_records
 
-__all__ = ["DamagedRecordsError", "RecordedImages", "Records", "write_records"]
+__all__ = ["CorruptRecordsError", "RecordedImages", "Records", "write_records"]

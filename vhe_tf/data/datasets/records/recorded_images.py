@@ -37,10 +37,10 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
 
 __all__ = [
-    "DamagedRecordsError",
+    "CorruptRecordsError",
     "RecordedImages",
-    "damage_is_told",
     "read_whole",
+    "translate_corrupt_records",
 ]
 
 _Batch = TypeVar("_Batch")
@@ -55,11 +55,11 @@ _MAX_FILES_NAMED = 5
 
 _WAY_OUT = (
     "restore its file from a copy, write the records again, or leave out what "
-    "is damaged with skip_corrupt (--skip_corrupt in the trainers)."
+    "is corrupt with skip_corrupt (--skip_corrupt in the trainers)."
 )
 
 
-class DamagedRecordsError(OSError):
+class CorruptRecordsError(OSError):
     """Records cannot be read as they were written."""
 
 
@@ -71,12 +71,12 @@ class RecordedImages(GroupedData):
         skip_corrupt: Whether to skip the records that cannot be
             read. Episodes and `load` then read each record once beforehand.
             Labels and groups are those of all records, so that which groups
-            are held out does not depend on the damage.
+            are held out does not depend on which files are corrupt.
 
     Raises:
         FileNotFoundError: If the folder has no index.
         ValueError: If its index is broken or of another version.
-        DamagedRecordsError: If a file is missing or of another size, unless
+        CorruptRecordsError: If a file is missing or of another size, unless
             `skip_corrupt`.
     """
 
@@ -119,8 +119,8 @@ class RecordedImages(GroupedData):
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns what reads images; see `GroupedData.reader`.
 
-        Where a record cannot be read it fails with an `InvalidArgumentError`
-        that names its file and its number there; see `damage_is_told`.
+        A record that cannot be read raises an `InvalidArgumentError` with its
+        file and number; see `translate_corrupt_records`.
         """
         places = self._places()
 
@@ -161,7 +161,7 @@ class RecordedImages(GroupedData):
         """Returns the images in memory.
 
         Raises:
-            DamagedRecordsError: If a record cannot be read, unless
+            CorruptRecordsError: If a record cannot be read, unless
                 `skip_corrupt`.
             MemoryError: If there is not enough of it.
         """
@@ -171,7 +171,7 @@ class RecordedImages(GroupedData):
             data.reader(), num_parallel_calls=tf.data.AUTOTUNE
         )
         done = 0
-        with damage_is_told():
+        with translate_corrupt_records():
             for chunk in chunks:
                 images[done : done + len(chunk)] = chunk
                 done += len(chunk)
@@ -214,7 +214,7 @@ class RecordedImages(GroupedData):
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 received = "no file" if found is None else f"{found:,} bytes"
-                raise DamagedRecordsError(
+                raise CorruptRecordsError(
                     f"{str(path)!r} must be a file of {size:,} bytes; "
                     f"{_WAY_OUT} Received: {received}."
                 )
@@ -322,19 +322,19 @@ def _read(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def damage_is_told() -> Iterator[None]:
-    """Raises a DamagedRecordsError where a record could not be read."""
+def translate_corrupt_records() -> Iterator[None]:
+    """Raises a CorruptRecordsError where a record could not be read."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        told = re.search(
+        found = re.search(
             f"Record .* cannot be read: {re.escape(_WAY_OUT)}", error.message
         )
-        if not told:
+        if not found:
             raise
         # Assertions put backslashes before quotes and backslashes.
-        text = re.sub(r"\\(.)", r"\1", told[0])
-        raise DamagedRecordsError(text) from error
+        text = re.sub(r"\\(.)", r"\1", found[0])
+        raise CorruptRecordsError(text) from error
 
 
 def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
@@ -345,7 +345,7 @@ def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
         place: The folder of the data set.
 
     Raises:
-        DamagedRecordsError: If a file there is damaged or missing.
+        CorruptRecordsError: If a file there is corrupt or missing.
     """
     try:
         yield from batches
@@ -356,8 +356,8 @@ def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
             raise  # another thing that was not found
         # Without the names of the operations that found it.
         what = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
-        raise DamagedRecordsError(
-            f"A file in {place} is damaged or missing ({what}). "
+        raise CorruptRecordsError(
+            f"A file in {place} is corrupt or missing ({what}). "
             "Delete that folder, and the data set is prepared again; or put "
             "back a copy."
         ) from error

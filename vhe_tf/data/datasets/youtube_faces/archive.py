@@ -114,11 +114,11 @@ def list_frames(source: pathlib.Path) -> dict[Video, set[int]]:
         source: What `find_source` returns.
 
     Raises:
-        ValueError: If there are no frames, or if the archive is damaged.
+        ValueError: If there are no frames, or if the archive is corrupt.
     """
     frames: dict[Video, set[int]] = {}
     others = []
-    with _damage_named(source):
+    with _name_corrupt_archive(source):
         for name, _ in tfds.core.utils.tqdm(
             _visible_files(source),
             desc=f"Listing the frames of {source.name}...",
@@ -157,10 +157,10 @@ def read_frames(
         wanted: The numbers of the frames of each video to read.
 
     Raises:
-        ValueError: If the archive is damaged.
+        ValueError: If the archive is corrupt.
     """
     missing = {video: set(numbers) for video, numbers in wanted.items()}
-    with _damage_named(source):
+    with _name_corrupt_archive(source):
         for name, opener in _visible_files(source):
             frame = _frame(name)
             if frame is None:
@@ -185,13 +185,13 @@ def _examples(names: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _damage_named(source: pathlib.Path) -> Iterator[None]:
+def _name_corrupt_archive(source: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
             f"{str(source)!r} cannot be read to its end; download it anew "
-            f"from {HOMEPAGE} if it is damaged, or see whether you may read "
+            f"from {HOMEPAGE} if it is corrupt, or see whether you may read "
             f"it. Received: {type(error).__name__}: {error}"
         ) from error
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from vhe_tf.data.datasets.image_file import check_image_size
-from vhe_tf.data.datasets.prepared import damage_is_named
 from vhe_tf.data.datasets.prepared import folder_around
+from vhe_tf.data.datasets.prepared import name_corrupt_files
 from vhe_tf.data.datasets.records.recorded_images import read_whole
 from vhe_tf.data.datasets.youtube_faces.archive import Video
 from vhe_tf.data.datasets.youtube_faces.archive import find_source
@@ -100,7 +100,7 @@ def load_youtube_faces(
         in the order of their names, `"<person>"` and `"<person>/<video>"`.
 
     Raises:
-        ValueError: If `image_size` is not valid, if the archive is damaged or
+        ValueError: If `image_size` is not valid, if the archive is corrupt or
             laid out otherwise, if a frame cannot be read, or if another
             archive was prepared before.
         FileNotFoundError: If the images are neither prepared in `data_dir` nor
@@ -112,7 +112,7 @@ def load_youtube_faces(
     root = data_dir or os.environ.get("TFDS_DATA_DIR")
     root = root or tfds.core.constants.DATA_DIR
     root = folder_around(os.path.expanduser(root), prepared)
-    with damage_is_named(os.path.join(root, prepared)):
+    with name_corrupt_files(os.path.join(root, prepared)):
         builder = Builder(
             data_dir=root, config=config, skip_unreadable=skip_unreadable
         )
