@@ -80,13 +80,13 @@ class StyleTransfer(Evaluator):
             design=TransferDesign(
                 self.groups,
                 num_ways=min(20, num_contents // 2),
-                num_styles=min(10, num_styles),
+                num_styles=min(30, num_styles),
             ),
             num_tasks=self.num_tasks,
             seed=self.seed,
             progress=progress,
         )
-        return list(found)
+        return [*found[:-1], *found.by_style]
 
     def _trained(
         self, progress: Callable[[str], None] | None

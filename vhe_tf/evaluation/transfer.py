@@ -39,6 +39,8 @@ class Transfer(NamedTuple):
         style_changed: One content in two styles: different styles are found.
         style_of_true: Accuracy of the classifier of styles on true images.
         content_of_true: Accuracy of the classifier of contents on true images.
+        by_style: For each style that occurs, `style` and `content` of the
+            images redrawn in it. `tasks` is the name of the style.
     """
 
     style: Measurement
@@ -48,6 +50,7 @@ class Transfer(NamedTuple):
     style_changed: Measurement
     style_of_true: Measurement
     content_of_true: Measurement
+    by_style: tuple[Measurement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,17 +148,19 @@ def style_transfer_accuracy(
     check_ready(data, model, groupings=design.groups)
     rng = np.random.default_rng(seed)
     values: list[list[float]] = []
+    by_style: dict[int, list[np.ndarray]] = {}
     for task in range(num_tasks):
-        values.append(
-            _of_one_task(
-                model,
-                data,
-                oracles=oracles,
-                design=design,
-                rng=rng,
-                seed=(seed, task),
-            )
+        found, of_styles = _of_one_task(
+            model,
+            data,
+            oracles=oracles,
+            design=design,
+            rng=rng,
+            seed=(seed, task),
         )
+        values.append(found)
+        for style_id, both in of_styles.items():
+            by_style.setdefault(style_id, []).append(both)
         if progress:
             style, content = np.mean(values, axis=0)[:2]
             progress(
@@ -163,15 +168,31 @@ def style_transfer_accuracy(
                 f"{style:.1%} in the right style, {content:.1%} of the right "
                 f"{design.groups[0]} so far"
             )
+    names = data.group_names.get(design.groups[1], {})
     true = num_tasks * design.num_ways
     counts = [true * design.num_styles] * 5 + [true] * 2
     return Transfer(
         *(
             Measurement.of("transfer", each, factor=factor, num_queries=count)
             for factor, each, count in zip(
-                Transfer._fields, np.array(values).T, counts, strict=True
+                Transfer._fields[:-1], np.array(values).T, counts, strict=True
             )
-        )
+        ),
+        by_style=tuple(
+            Measurement.of(
+                "transfer",
+                each,
+                factor=factor,
+                tasks=names.get(style_id, f"{design.groups[1]} {style_id}"),
+                num_queries=len(each) * design.num_ways,
+            )
+            for style_id in sorted(by_style)
+            for factor, each in zip(
+                ("style", "content"),
+                np.array(by_style[style_id]).T,
+                strict=True,
+            )
+        ),
     )
 
 
@@ -183,8 +204,8 @@ def _of_one_task(
     design: TransferDesign,
     rng: np.random.Generator,
     seed: tuple[int, int],
-) -> list[float]:
-    """Returns the values of `Transfer` for one task."""
+) -> tuple[list[float], dict[int, np.ndarray]]:
+    """Returns the values of `Transfer` for one task, and those of styles."""
     groups, num_shots = design.groups, design.num_shots
     contents, styles = (data.labels[name] for name in groups)
     chosen = _choose(
@@ -209,18 +230,19 @@ def _of_one_task(
     exemplars = data.images[chosen[:, num_shots:-1]]
     true = data.images[chosen[:, -1]]
     of_content, of_style = oracles
-    found = _measures(
-        of_content.nearest(flat, exemplars).reshape(redrawn.shape[:2]),
-        of_style.classify(flat).reshape(redrawn.shape[:2]),
-        styles[style_chosen[:, 0]],
-    )
+    by_content = of_content.nearest(flat, exemplars).reshape(redrawn.shape[:2])
+    by_style = of_style.classify(flat).reshape(redrawn.shape[:2])
+    wanted = styles[style_chosen[:, 0]]
+    rows = np.arange(design.num_ways)[:, np.newaxis]
+    right = np.stack([by_style == wanted, by_content == rows]).mean(axis=1).T
     true_contents = of_content.nearest(true, exemplars)
     true_styles = of_style.classify(true)
-    return [
-        *found,
+    measures = [
+        *_measures(by_content, by_style, wanted),
         float(np.mean(true_styles == styles[chosen[:, -1]])),
         float(np.mean(true_contents == np.arange(design.num_ways))),
     ]
+    return measures, dict(zip(wanted.tolist(), right, strict=True))
 
 
 def _measures(
