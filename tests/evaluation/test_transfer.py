@@ -108,7 +108,11 @@ def redrawn(
 
 
 def means(measures):
-    return {name: value.mean for name, value in measures._asdict().items()}
+    return {
+        name: value.mean
+        for name, value in measures._asdict().items()
+        if name != "by_style"
+    }
 
 
 # What is redrawn --------------------------------------------------------------
@@ -135,7 +139,7 @@ def test_each_content_is_redrawn_in_each_style():
     assert model.seeds == [(3, 4)]
 
 
-def test_a_model_redraws_with_chance_of_its_own_for_each_image():
+def test_each_image_is_redrawn_with_its_own_noise():
     model = tiny_vhe("factorial")
     rng = np.random.default_rng(0)
     content, style = (
@@ -216,6 +220,43 @@ def test_a_model_that_ignores_the_style_is_at_chance_in_style_alone():
     assert measures["style_kept"] < 1.0
 
 
+def test_a_style_that_fails_is_seen_in_its_own_measurements():
+    class Smudge(Redraw):
+        """Redraws style 52 as style 50, and loses the content of some."""
+
+        def sample(self, support, *, seed):
+            images = super().sample(support, seed=seed).numpy()
+            style = read(images, STYLE)
+            images[(..., *STYLE)] = np.where(style == 52, 50, style) / 1000
+            last = np.arange(len(images)) == 3
+            images[(..., *CONTENT)] *= ~last
+
+            class Tensor:
+                numpy = staticmethod(lambda: images)
+
+            return Tensor
+
+    measures = redrawn(Smudge(), num_ways=4)
+    of_style = {
+        each.tasks: each for each in measures.by_style if each.factor == "style"
+    }
+    assert {name: each.mean for name, each in of_style.items()} == {
+        "style 50": 1.0,
+        "style 51": 1.0,
+        "style 52": 0.0,
+        "style 53": 1.0,
+    }
+    assert measures.style.mean == 0.75
+    low, high = of_style["style 52"].interval
+    z2 = 1.959964**2
+    assert (low, high) == pytest.approx((0.0, z2 / (12 + z2)))  # Wilson
+    of_content = [
+        each.mean for each in measures.by_style if each.factor == "content"
+    ]
+    assert np.mean(of_content) == pytest.approx(measures.content.mean)
+    assert len({each.key for each in measures.by_style}) == 8
+
+
 def test_a_model_that_ignores_the_content_is_at_chance_in_content_alone():
     # Of none of the 5: the oracle takes the first.
     measures = means(redrawn(Redraw(content_of="style")))
@@ -235,7 +276,7 @@ def test_oracles_are_measured_on_true_images():
     assert set(measures.values()) == {1.0}
 
 
-def test_intervals_are_over_trials():
+def test_intervals_are_over_tasks():
     model = Redraw(style_of="character")
     measures = redrawn(model, num_tasks=6)
     kept = []
@@ -271,7 +312,7 @@ def test_supports_share_neither_image_nor_content():
         assert len(np.unique(read(used, NUMBER))) == 5 * (2 + 3 + 1)
 
 
-def test_trials_differ_and_repeat_with_their_seed():
+def test_tasks_differ_and_repeat_with_their_seed():
     models = [Redraw() for _ in range(3)]
     for model, seed in zip(models, [7, 7, 8], strict=True):
         redrawn(model, seed=seed)
@@ -285,7 +326,7 @@ def test_trials_differ_and_repeat_with_their_seed():
     assert models[0].seeds == [(7, 0), (7, 1), (7, 2)]
 
 
-def test_transfer_says_how_far_it_is():
+def test_transfer_reports_progress():
     lines = []
     redrawn(Redraw(style_of="character"), progress=lines.append)
     assert lines[-1] == (
@@ -311,7 +352,7 @@ def test_too_few_contents_styles_or_images_are_an_error(settings, words):
         redrawn(Redraw(), **settings)
 
 
-def test_images_that_are_not_ready_are_refused():
+def test_images_that_are_not_ready_are_rejected():
     data = telling_data()
     stored = GroupedImages(
         np.round(255 * data.images).astype(np.uint8), data.labels

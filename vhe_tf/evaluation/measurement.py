@@ -46,7 +46,8 @@ class Measurement:
         by: String or None. The grouping whose groups are classified, if it is
             not the one that the model is evaluated by.
         tasks: String or None. The name of a fixed set of tasks,
-            `"lake_runs"`; or who draws, see `Drawings`.
+            `"lake_runs"`; or who draws, see `Drawings`; or the style in
+            which images are redrawn, see `StyleTransfer`.
         latent: String or None. The group latent that is measured.
         factor: String or None. What a probe reads, or an oracle classifier
             finds in redrawn images.

@@ -24,8 +24,8 @@ _STYLE_EPOCHS = 2
 class StyleTransfer(Evaluator):
     """The share of redrawn images of the right content and the right style.
 
-    Oracle classifiers tell; they are trained on the true training images at
-    the first call.
+    Oracle classifiers judge. They are trained on the true training images at
+    the first call. Shares are also measured for each style on its own.
 
     Args:
         splits: Images in styles.

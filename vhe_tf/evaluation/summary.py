@@ -342,7 +342,22 @@ def _probe_lines(measurements: Sequence[Measurement]) -> list[str]:
 def _transfer_lines(measurements: Sequence[Measurement]) -> list[str]:
     if not measurements:
         return []
-    form = {each.factor: _with_interval(each, ".1%") for each in measurements}
+    form = {
+        each.factor: _with_interval(each, ".1%")
+        for each in measurements
+        if each.tasks is None
+    }
+    lowest = [
+        min(of_factor, key=lambda each: each.mean)
+        for factor in ("style", "content")
+        if (
+            of_factor := [
+                each
+                for each in measurements
+                if each.factor == factor and each.tasks is not None
+            ]
+        )
+    ]
     return [
         f"redrawn in another style: right style {form['style']} (true images "
         f"{form['style_of_true']}), right content {form['content']} (true "
@@ -350,6 +365,11 @@ def _transfer_lines(measurements: Sequence[Measurement]) -> list[str]:
         f"another style keeps the content {form['content_kept']} and changes "
         f"the style {form['style_changed']}; another content keeps the style "
         f"{form['style_kept']}",
+        *(
+            f"the style with the lowest share of the right {each.factor}: "
+            f"{each.tasks}, {_with_interval(each, '.1%')}"
+            for each in lowest
+        ),
     ]
 
 
