@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         for count, (mebibytes, seconds) in zip(counts, measured, strict=True):
             memory = Figure(f"memory, accumulation {count}", mebibytes, "MiB")
             rate = Figure(
-                f"speed, accumulation {count}", 1 / seconds, "steps a second"
+                f"speed, accumulation {count}", 1 / seconds, "steps per second"
             )
             if figures:
                 yardstick = f"accumulation {counts[0]}"

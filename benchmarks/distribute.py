@@ -2,9 +2,9 @@
 
     python benchmarks/distribute.py
 
-Two logical devices of one CPU share its cores, so that the best that a second
+Two logical devices of one CPU share its cores, so that the best that per second
 replica can do here is to cost nothing: what is measured is the price of the
-distribution itself, its copies, reductions and the draws of the whole batch.
+distribution itself, its copies, reductions and the noise of the whole batch.
 """
 
 import time
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    # One of each: reductions of a second one would meet those of the first.
+    # One of each: reductions of per second one would meet those of the first.
     strategies = {
         name: distribute.make_strategy(name) for name in ("none", "mirrored")
     }
@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
         measure.report(
             f"The small {architecture} model, batches of {_BATCH_SIZE}",
             [
-                Figure("one replica", 1 / seconds["none"], "steps a second"),
+                Figure("one replica", 1 / seconds["none"], "steps per second"),
                 Figure(
                     "two replicas on the same cores",
                     1 / seconds["mirrored"],
-                    "steps a second",
+                    "steps per second",
                     "one replica",
                     seconds["none"] / seconds["mirrored"],
                 ),

@@ -1,4 +1,4 @@
-"""Episodes a second from the input pipeline, at the recipe of Section 4.1.
+"""Episodes per second from the input pipeline, at the recipe of Section 4.1.
 
     python benchmarks/episodes.py
 

@@ -1,10 +1,10 @@
-"""How costs grow: each size doubled in turn, the others held.
+"""Growth of costs: one size is doubled at a time, the others are fixed.
 
     python benchmarks/ladders.py
 
-Of the small models: a training step by image size, support size and batch
-size; classification by classes and draws. Each figure stands beside the one
-before it on its ladder: 2 is linear growth, 4 that of an area.
+Measures the small models: a training step by image size, support size and
+batch size; classification by classes and samples. Each figure is compared with
+the one before it: a ratio of 2 is linear growth, 4 is that of an area.
 """
 
 import functools
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
             ("support size", _by_support_size(make)),
             ("batch size", _by_batch_size(make)),
             ("classes", _by_num_ways(make())),
-            ("draws", _by_num_samples(make())),
+            ("samples", _by_num_samples(make())),
         ):
             _report(f"{architecture}, by {what}", calls)
 
@@ -100,7 +100,7 @@ def _by_batch_size(make: Callable[..., VHE]) -> dict[str, Callable[[], Any]]:
 
 def _by_num_ways(model: VHE) -> dict[str, Callable[[], Any]]:
     return {
-        f"classifying a query, {ways}-way 5-shot, 5 draws": _classification(
+        f"classifying a query, {ways}-way 5-shot, 5 samples": _classification(
             model, ways, 5
         )
         for ways in _NUM_WAYS
@@ -109,7 +109,7 @@ def _by_num_ways(model: VHE) -> dict[str, Callable[[], Any]]:
 
 def _by_num_samples(model: VHE) -> dict[str, Callable[[], Any]]:
     return {
-        f"classifying a query, 5-way 5-shot, {count} draws": _classification(
+        f"classifying a query, 5-way 5-shot, {count} samples": _classification(
             model, 5, count
         )
         for count in _NUM_SAMPLES

@@ -1,7 +1,7 @@
-"""What the benchmarks share: timing, arithmetic, and a table of figures.
+"""Shared parts of the benchmarks: timing, arithmetic, a table of figures.
 
-A figure stands beside its yardstick, timed in turn with it in one run, since
-ratios hold on a noisy machine and seconds do not. With `--json` the figures
+A figure is compared with a baseline that is timed in turn with it in one run:
+ratios hold on a noisy machine, seconds do not. With `--json` the figures
 are written to a file as well; bench.py collects these files.
 """
 
@@ -29,11 +29,11 @@ class Figure(NamedTuple):
     """A measurement.
 
     Attributes:
-        what: What was measured.
-        value: How much.
-        unit: Of what.
-        yardstick: What `ratio` compares it with, or nothing.
-        ratio: How many times as fast as the yardstick, or as large.
+        what: String. Name of the measurement.
+        value: Float.
+        unit: String. Unit of `value`.
+        yardstick: String. Name of the baseline. Defaults to none.
+        ratio: Float or None. Speed or size relative to the baseline.
     """
 
     what: str

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     scorer = ClassScorer(model, group=GROUP, num_samples=_NUM_SAMPLES)
     joint = JointScorer(model, group=GROUP)
     sample = tf.function(model.sample)
-    cues = {GROUP: tf.constant(np.repeat(support[:1], 64, axis=0))}
+    supports = {GROUP: tf.constant(np.repeat(support[:1], 64, axis=0))}
     seconds = measure.best_seconds(
         {
             "product": product,
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
                 _NUM_SAMPLES,
                 seed=(0, 0),
             ),
-            "sample": functools.partial(sample, cues, seed=seed),
+            "sample": functools.partial(sample, supports, seed=seed),
         }
     )
     product_rate = product_operations / seconds["product"]
@@ -100,12 +100,12 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 "a large matrix product",
                 product_rate / 1e9,
-                "billion operations a second",
+                "billion operations per second",
             ),
             Figure(
                 f"training, batches of {_BATCH_SIZE}, |D| = {_SUPPORT_SIZE}",
                 _BATCH_SIZE / seconds["train"],
-                "episodes a second",
+                "episodes per second",
                 **of_arithmetic("train", train),
             ),
             Figure(
@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 "scoring, p(x | c)",
                 score_rate,
-                "images a second",
+                "images per second",
                 **of_arithmetic("score", score),
             ),
             Figure(
@@ -126,9 +126,9 @@ def main(argv: Sequence[str]) -> None:
             ),
             Figure(
                 f"classification, {_NUM_WAYS}-way {_NUM_SHOTS}-shot, "
-                f"{_NUM_SAMPLES} draws",
+                f"{_NUM_SAMPLES} samples",
                 _NUM_QUERIES / seconds["classify"],
-                "queries a second",
+                "queries per second",
                 **of_scoring(
                     "classify", _NUM_QUERIES * _NUM_WAYS * _NUM_SAMPLES
                 ),
@@ -136,13 +136,13 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 f"joint NLL of {_GROUP_SIZE} images, k = {_NUM_SAMPLES}",
                 1 / seconds["joint"],
-                "groups a second",
+                "groups per second",
                 **of_scoring("joint", _GROUP_SIZE * _NUM_SAMPLES),
             ),
             Figure(
-                "conditional drawing, 64 at once",
+                "conditional sampling, 64 at once",
                 64 / seconds["sample"],
-                "images a second",
+                "images per second",
             ),
         ],
     )

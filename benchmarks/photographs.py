@@ -5,7 +5,7 @@
 
 YouTube Faces at 40x40: a generated archive of 3,462 JPEGs of 347 people, or
 the one in DIR. Prints seconds to prepare it, to load what was prepared, and
-episodes a second from memory (batches of 16, support 5, mirror images).
+episodes per second from memory (batches of 16, support 5, mirror images).
 """
 
 import io

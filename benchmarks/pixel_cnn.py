@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure_network() -> None:
-    """Reports images trained and scored a second, plain and ours."""
+    """Reports images trained and scored per second, plain and ours."""
     images = _images(_BATCH_SIZE)
     calls: dict[str, Callable[[], Any]] = {}
     for name, network, jit_compile in (
@@ -170,7 +170,7 @@ def measure_network() -> None:
                 Figure(
                     f"{task}, {name}",
                     _BATCH_SIZE / value,
-                    "images a second",
+                    "images per second",
                     "the better plain stack",
                     plain / value,
                 )
@@ -202,7 +202,7 @@ def _training_step(
 
 
 def measure_sampling() -> None:
-    """Reports images sampled a second, ours, naive and by TFP."""
+    """Reports images sampled per second, ours, naive and by TFP."""
     network = _gated()
     distribution = PixelCNN(network, _pixels(), _image_shape())
     seed = tf.constant([1, 2])
@@ -224,7 +224,7 @@ def measure_sampling() -> None:
             Figure(
                 f"sample, {name}",
                 count / value,
-                "images a second",
+                "images per second",
                 "the naive sampler",
                 naive_seconds / value,
             )
@@ -266,7 +266,7 @@ def _seconds_of_tfp() -> float:
 
 
 def measure_classification() -> None:
-    """Reports queries classified a second, 20-way 5-shot, 20 draws of c."""
+    """Reports queries classified per second, 20-way 5-shot, 20 samples of c."""
     num_ways, num_shots, num_samples = 20, 5, 20
     model = vhe_tf.pixel_cnn_vhe("small")
     support = _images(num_ways * num_shots).numpy()
@@ -296,14 +296,17 @@ def measure_classification() -> None:
     seconds = measure.best_seconds({**calls, "loop": loop})
     plain = 1 / seconds["loop"]
     measure.report(
-        f"Classification, {num_ways}-way {num_shots}-shot, {num_samples} draws",
+        f"Classification, {num_ways}-way {num_shots}-shot, "
+        f"{num_samples} samples",
         [
-            Figure("a loop over classes and draws", plain, "queries a second"),
+            Figure(
+                "a loop over classes and samples", plain, "queries per second"
+            ),
             *(
                 Figure(
                     name,
                     count / seconds[name],
-                    "queries a second",
+                    "queries per second",
                     "the loop",
                     count / seconds[name] / plain,
                 )

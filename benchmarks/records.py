@@ -4,7 +4,7 @@
     python benchmarks/records.py --num_images=50000    # in seconds
 
 Writes 28x28 grey images in groups of twenty, a million by default (0.9 GB), to
-a folder of records, and draws episodes of them at the recipe of Section 4.1.
+a folder of records, and samples their episodes at the recipe of Section 4.1.
 Peaks of resident memory are those of processes of their own.
 """
 
@@ -95,7 +95,7 @@ def _written(folder: pathlib.Path) -> list[Figure]:
     size = sum(path.stat().st_size for path in folder.iterdir())
     return [
         Figure("on disk", size / 2**20, "MiB"),
-        Figure("written", count / seconds, "images a second"),
+        Figure("written", count / seconds, "images per second"),
     ]
 
 

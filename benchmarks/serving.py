@@ -47,13 +47,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure_all(model: Any, served: Any, client: Client) -> None:
-    """Reports rows a second, by task and by way of asking."""
+    """Reports rows per second, by task and by way of asking."""
     shape = model.image_shape
     generator = np.random.default_rng(0)
     support = (generator.random((1, _WAYS, _SHOTS, *shape)) < 0.1).astype("f4")
     query = support[:, 0, 0]
     names = [latent.name for latent in model.latents if not latent.per_element]
-    # Of several group latents, the one that `classify` tells.
+    # Of several group latents, the one that `classify` returns.
     latent = names[-1] if len(names) > 1 else None
     sampler = served["sample" if latent is None else f"sample_{latent}"]
     tasks: dict[str, tuple[int, dict[str, Callable[[], Any]]]] = {}
@@ -84,22 +84,22 @@ def measure_all(model: Any, served: Any, client: Client) -> None:
     )
     for count in (1, 64):
         seed = np.arange(count, dtype=np.int64)
-        cues = np.repeat(support[:, 0], count, axis=0)
+        supports = np.repeat(support[:, 0], count, axis=0)
         tasks[f"sample {count}"] = (
             count,
             {
                 "method": functools.partial(
                     methods["sample"],
-                    {names[-1]: tf.constant(cues)},
+                    {names[-1]: tf.constant(supports)},
                     seed=_by_row(seed),
                 ),
                 "signature": functools.partial(
                     sampler,
-                    support=tf.constant(cues),
+                    support=tf.constant(supports),
                     seed=tf.constant(seed),
                 ),
                 "local server": functools.partial(
-                    client.sample, cues, latent=latent, seed=seed
+                    client.sample, supports, latent=latent, seed=seed
                 ),
             },
         )

@@ -1,4 +1,4 @@
-"""What the benchmarks do with the small models: train, score."""
+"""Training and scoring of the small models, for the benchmarks."""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,7 +5,7 @@
 Each class is a distribution on the line: exponential, Gaussian, uniform or
 Laplace, with a mean and a standard deviation of its own (Edwards and Storkey
 2016, Section 5.1). An element is a number that was sampled from it. From a
-support of 200 numbers the latent tells the parameters of distributions that
+support of 200 numbers the latent predicts the parameters of distributions that
 were not trained on, and the family of six in ten. After 16,000 steps, some five
 minutes on one CPU core, the command prints:
 

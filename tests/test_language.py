@@ -1,24 +1,53 @@
-"""Docstrings and messages hold none of the forms that CONTRIBUTING.md bans."""
+"""Texts and names hold none of the forms that CONTRIBUTING.md bans."""
 
 import ast
+import io
 import pathlib
 import re
+import tokenize
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
+ROOMS = ("vhe_tf", "trainers", "tools", "examples", "benchmarks")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(
+        path
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+        if path.parent != ROOT / "docs/lab"
+    ),
+]
 
 BANNED = {
     "an inanimate subject or an elliptic passive": (
         r"\b(is|are) refused\b|\brefuses\b|\b(is|are) told\b|\bsays so\b"
     ),
     "goes on, for resumes or continues": r"\b(goes|go|went) on\b",
-    "a, for per": r"\b(nats|bits|images?|samples?|draws?) an? (image|class)\b",
+    "a, for per": (
+        r"\b(nats|bits|images?|samples?|steps?|quer(y|ies)|rows?) "
+        r"an? (image|class|second|query|group|step)\b"
+        r"|\ba row a\b|\bone row an?\b"
+    ),
+    "told and tells, of things": r"\btold\b|\b(can ?not|could not|to) tell\b",
+    "draws, for samples": (
+        r"\b(\d+|of|few|more|other|these|independent|the) draws\b|\bdraws of\b"
+        r"|\bat each draw\b|\bdraws? (a|the) batch"
+    ),
+    "chance, for randomness": (
+        r"\b(all the|same|its|own) chance\b|\bchance of its own\b"
+    ),
     "by N shots, for N-shot": r"\bby (one|two|five|ten) shots?\b",
     "in words": r"\bin words\b",
     "a posterior that lives": r"\b(comes?|came) alive\b|\bout of use\b",
     "an argument described by Of": r"(?m)^\s*\w+: Of\b",
+}
+# Also in names.
+WORDS = {
+    "cue, for support image": r"(?i)(?<![a-z])cues?(?![a-z])",
+    "damage, for corrupt": r"(?i)damag",
+    "trial, for task": r"(?i)(?<![a-z])trials?(?![a-z])(?!_id)",
 }
 FIRST_LINE = re.compile(r"(Of|What|Where|Whether|How|Which)\b")
 
@@ -31,23 +60,38 @@ def _docstrings(tree):
                 yield node, docstring
 
 
-def found(source):
-    """Returns the banned forms in the strings of a module."""
-    tree = ast.parse(source)
-    texts = {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    forms = [
+def _tokens(source):
+    """Yields the strings, comments and names of a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value, BANNED | WORDS
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string, BANNED | WORDS
+        elif token.type == tokenize.NAME:
+            yield token.string, WORDS
+
+
+def _forms(text, banned):
+    return [
         f"{form}: {text[max(0, match.start() - 30) : match.end() + 30]!r}"
-        for text in texts
-        for form, pattern in BANNED.items()
+        for form, pattern in banned.items()
         for match in re.finditer(pattern, text)
+    ]
+
+
+def found(source):
+    """Returns the banned forms in the texts and names of a module."""
+    forms = [
+        form
+        for text, banned in dict.fromkeys(
+            (text, tuple(banned.items())) for text, banned in _tokens(source)
+        )
+        for form in _forms(text, dict(banned))
     ]
     forms += [
         f"first line: {docstring.splitlines()[0]!r}"
-        for node, docstring in _docstrings(tree)
+        for node, docstring in _docstrings(ast.parse(source))
         if FIRST_LINE.match(docstring)
     ]
     return forms
@@ -61,6 +105,13 @@ def test_texts_have_no_banned_form(path):
 
 
 @pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_documents_have_no_banned_form(path):
+    assert not _forms(path.read_text("utf-8"), BANNED | WORDS)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "A graph is refused.",
@@ -69,7 +120,24 @@ def test_texts_have_no_banned_form(path):
         "Accuracy by one shot.",
         "x: Of the same.",
         "Of what is measured.",
+        "Given five cues.",
+        "The file is damaged.",
+        "Accuracy over 20 trials.",
+        "What is kept is told.",
+        "A mean over 20 draws of c.",
+        "The seed is all the chance that is used.",
+        "In images a second.",
     ],
 )
 def test_banned_forms_are_found(text):
     assert found(f'"""{text}"""')
+    assert found(f"# {text}") or text.startswith(("x: Of", "Of what"))
+    assert _forms(text, BANNED | WORDS) or text.startswith("Of what")
+
+
+@pytest.mark.parametrize(
+    "name", ["cues", "_NUM_CUE_SAMPLES", "DamagedError", "num_trials"]
+)
+def test_banned_names_are_found(name):
+    assert found(f"{name} = 1")
+    assert not found("rescue = industrial = 1")

@@ -74,7 +74,7 @@ _CRITIC_EPOCHS = 40
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark(settings.Settings):
-    """What to make, to train or to measure."""
+    """The arguments of the benchmark."""
 
     dir: str = setting("runs/own_images", "Folder of data and models.")
     data: str = setting(

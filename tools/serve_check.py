@@ -44,7 +44,7 @@ def check_contract(client: Client) -> list[str]:
         client: `Client`. Connection to a model with one group latent.
     """
     images = client.sample_prior(seed=[1, 2, 1])
-    cues = np.round(images[:2, np.newaxis])
+    supports = np.round(images[:2, np.newaxis])
     faults = []
 
     def check(is_right: bool, rule: str) -> None:
@@ -62,19 +62,19 @@ def check_contract(client: Client) -> list[str]:
         np.array_equal(images[0], images[2]),
         "Equal seeds give equal images.",
     )
-    both = client.sample(cues, seed=[3, 4])
-    alone = client.sample(cues[1:], seed=[4])
+    both = client.sample(supports, seed=[3, 4])
+    alone = client.sample(supports[1:], seed=[4])
     check(
         np.array_equal(both[1:], alone),
         "A sample does not depend on the other rows of its batch.",
     )
-    scores = client.classify(cues[np.newaxis], cues[:1, 0], seed=5)
+    scores = client.classify(supports[np.newaxis], supports[:1, 0], seed=5)
     check(
         bool(np.isfinite(scores.log_likelihood).all())
         and abs(float(scores.probabilities.sum()) - 1.0) < 1e-4,
         "Log-likelihoods are finite and probabilities sum to 1.",
     )
-    invalid = cues.copy()
+    invalid = supports.copy()
     invalid[1] = 2.0
     check(
         rejected(lambda: client.sample(invalid, seed=[3, 4]), "row 1"),

@@ -1,4 +1,4 @@
-"""What the site needs of mkdocs: links out of docs/, and examples.
+"""Hooks of mkdocs: links out of docs/, and examples.
 
 On a code host a link to a file outside docs/ opens the file. The site has no
 such page, so that it shows the file's path. Examples in docstrings are written

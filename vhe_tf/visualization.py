@@ -80,23 +80,23 @@ def conditional_grid(
     seed: tuple[int, int] = (0, 0),
     heading: str = "samples",
 ) -> ImageGrid:
-    """Draws cue images beside new images of the same groups (Figures 4, 5, 7).
+    """Shows support images beside samples of their groups (Figures 4, 5, 7).
 
     Args:
         model: The model.
-        supports: Cue images, one block of columns each, `[G, N, H, W, C]` with
-            N of its own (`[G, 1, ...]` for one-shot).
+        supports: Sequence of arrays `[G, N, H, W, C]`, one block of columns
+            each. N may differ; it is 1 for 1-shot.
         group: The group latent that they are the support of; one for all
             blocks or one for each.
-        num_samples: Samples for each cue.
+        num_samples: Integer. Number of samples per group. Defaults to 8.
         seed: Two ints.
         heading: String. Above the samples. Defaults to `"samples"`.
 
     Returns:
-        `[height, width, C]`, a row a group; for each block its cues, then
-        images of one draw of c given these. Latents of which the cues say
-        nothing are drawn anew for each image: z, the characters of an
-        alphabet, the styles of a character.
+        `[height, width, C]`, one row per group. Each block has the support
+        images, then images of one sample of c. Latents without a support are
+        sampled for each image: z, the characters of an alphabet, the styles
+        of a character.
     """
     groups = [group] * len(supports) if isinstance(group, str) else group
     blocks: dict[tuple[int, str], np.ndarray] = {}
@@ -120,20 +120,20 @@ def sample_grid(
     num_samples: int = 5,
     seed: tuple[int, int] = (0, 0),
 ) -> ImageGrid:
-    """Draws cue images beside draws of p(x | D), noise and all (Figure 6).
+    """Shows support images beside samples of p(x | D) (Figure 6).
 
-    Unlike `conditional_grid`, where pixels are independent this draws each of
-    them; and c anew for each image.
+    Unlike `conditional_grid`, independent pixels are sampled too, and each
+    image has its own sample of c.
 
     Args:
         model: The model.
-        support: `[G, N, H, W, C]`, the cues.
+        support: Array `[G, N, H, W, C]`. The support images.
         group: The group latent that they are the support of.
         num_samples: Samples for each row.
         seed: Two ints.
 
     Returns:
-        `[height, width, C]`, a row a group: its cues, then samples.
+        `[height, width, C]`, one row per group: its support, then samples.
     """
     repeated = np.repeat(support, num_samples, axis=0)
     images = model.sample({group: tf.constant(repeated)}, seed=seed).numpy()
@@ -153,19 +153,19 @@ def comparison_grid(
     num_samples: int = 5,
     seed: tuple[int, int] = (0, 0),
 ) -> ImageGrid:
-    """Draws the same cues, and what each of several models makes of them.
+    """Shows samples of several models given the same support images.
 
     Args:
         models: The models, of images of one shape.
-        support: `[G, N, H, W, C]`, the cues.
+        support: Array `[G, N, H, W, C]`. The support images.
         names: Strings. The headings of the models' samples.
         group: The group latent that they are the support of.
         num_samples: Samples of each model for each row.
         seed: Two ints.
 
     Returns:
-        `[height, width, C]`, a row a group: its cues, then for each model a
-        block of images of one draw of c given these.
+        `[height, width, C]`, one row per group: its support, then for each
+        model a block of images of one sample of c.
     """
     grids = [
         conditional_grid(
@@ -264,7 +264,7 @@ def prior_grid(
     num_samples: int = 10,
     seed: tuple[int, int] = (0, 0),
 ) -> ImageGrid:
-    """Draws elements of groups that do not exist (unconditional generation).
+    """Shows samples of new groups (unconditional generation).
 
     Args:
         model: The model.
@@ -293,7 +293,7 @@ def _draw(
     num_images: int,
     seed: tuple[int, int],
 ) -> np.ndarray:
-    """Draws images of each group, `[G, num_images, H, W, C]`."""
+    """Samples images of each group, `[G, num_images, H, W, C]`."""
     repeated = {
         name: tf.repeat(value, num_images, axis=1)
         for name, value in samples.items()
@@ -378,7 +378,7 @@ def _wrapped(text: str, width: int, font: Any) -> str:
 def _tile(
     blocks: Sequence[np.ndarray], headings: Sequence[str] = ()
 ) -> ImageGrid:
-    """Sets blocks of `[G, K, H, W, C]` side by side, a row a group."""
+    """Sets blocks of `[G, K, H, W, C]` side by side, one row per group."""
     columns = []
     for block in blocks:
         padded = np.pad(

@@ -34,7 +34,7 @@ NLL = {
     "mean": 65.123,
     "interval_95": [63.623, 66.623],
     "standard_error": 0.765,
-    "num_trials": 659,
+    "num_values": 659,
     "num_samples": 20,
     "num_element_samples": 3,
     "effective_sample_size": 1.46,
@@ -90,7 +90,7 @@ def test_accuracies_are_percentages_and_kl_nats():
         "mean": 0.9875,
         "interval_95": None,
         "standard_error": None,
-        "num_trials": 20,
+        "num_values": 20,
         "num_samples": 20,
         "num_element_samples": 1,
     }
@@ -98,7 +98,7 @@ def test_accuracies_are_percentages_and_kl_nats():
         "mean": 268.4,
         "interval_95": [266.4, 270.4],
         "standard_error": 1.0,
-        "num_trials": 50,
+        "num_values": 50,
         "support_sizes": [5, 5],
     }
     result = a_result(
@@ -270,7 +270,7 @@ def test_measures_keep_what_they_depend_on():
         "interval_95": [64.0, 66.0],
         "standard_error": 0.0,
         "values": [65.0] * 659,
-        "num_trials": 659,
+        "num_values": 659,
         "num_samples": 500,
         "num_element_samples": 1,
         "effective_sample_size": 2.5,
@@ -587,7 +587,7 @@ def published_measure(mean, error=0.005):
         "mean": mean,
         "interval_95": [mean - 0.01, mean + 0.01],
         "standard_error": error,
-        "num_trials": 20,
+        "num_values": 20,
         "num_queries": 400,
         "num_samples": 20,
     }
@@ -619,7 +619,7 @@ def test_a_kl_has_no_draws_to_agree_on():
         "mean": 150.0,
         "interval_95": [147.0, 153.0],
         "standard_error": 1.5,
-        "num_trials": 50,
+        "num_values": 50,
     }
     for shift, verdict in ((0.0, "ok"), (6.0, "ok"), (12.0, "OUT")):
         again = {**value, "mean": 150.0 + shift}

@@ -15,7 +15,7 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-7  # as in Keras
 
 
 class State(NamedTuple):
-    """What a step changes.
+    """The state that a step changes.
 
     Attributes:
         weights: `[P]`.
@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How many steps, and how large they are; settings of an `Experiment`.
+    """The number of steps and their sizes; settings of an `Experiment`.
 
     Numbers, or arrays of no axes: a compiled program takes any schedule.
     """

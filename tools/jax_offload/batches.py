@@ -33,7 +33,7 @@ class Images(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How episodes are made; see `Episodes` and `Augmentation`.
+    """The recipe of episodes; see `Episodes` and `Augmentation`.
 
     Attributes:
         batch_size: B.
@@ -55,7 +55,7 @@ class Recipe:
 def episodes(
     images: Images, key: jax.Array, *, recipe: Recipe, support_size: int
 ) -> dict[str, jax.Array]:
-    """Draws a batch of episodes.
+    """Samples a batch of episodes.
 
     Args:
         images: The images.
@@ -103,7 +103,7 @@ def support_elements(
     recipe: Recipe,
     support_size: int,
 ) -> jax.Array:
-    """Draws D from the group of each query, `[B, N]`.
+    """Samples D from the group of each query, `[B, N]`.
 
     Where the objective does not resample, x comes first.
     """
@@ -128,7 +128,7 @@ def support_elements(
 def sample_without_replacement(
     key: jax.Array, population: jax.Array, num_samples: int
 ) -> jax.Array:
-    """Draws distinct integers uniformly, from a range of its own each row.
+    """Samples distinct integers uniformly, from one range per row.
 
     Floyd's algorithm (Bentley and Floyd, 1987), then a random order.
 

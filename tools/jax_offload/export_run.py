@@ -43,7 +43,7 @@ _PRECISIONS = {"float32", "tf32", "bf16"}
 
 @dataclasses.dataclass(frozen=True)
 class Lowering(settings.Settings):
-    """What to write, and where the data are."""
+    """The arguments of export_run.py."""
 
     out: str = setting(dataclasses.MISSING, "The folder to write.")
     data_dir: str | None = setting(None, "As of `vhe-tf train`.")
@@ -221,7 +221,7 @@ def _write_check(
 
     from tools.jax_offload import lowering
 
-    # Each step draws one of a few sizes.
+    # Each step samples one of a few sizes.
     episodes = map(validation.episode, map(tf.constant, itertools.count()))
     episode = next(
         e for e in episodes if e["support"][_GROUP].shape[1] in sizes

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found"
-"""What export_run.py wrote, compiled for the device of this machine."""
+"""Programs of export_run.py, compiled for the device of this machine."""
 
 import concurrent.futures
 import itertools
@@ -20,7 +20,7 @@ _VALIDATION_BATCHES = 20  # as in `VHE.fit`
 
 
 class Exported:
-    """What export_run.py wrote.
+    """The files that export_run.py wrote.
 
     Args:
         folder: The folder.
@@ -74,7 +74,7 @@ class Exported:
 
 
 class Programs:
-    """The compiled programs of a run, one a support size, and its chance.
+    """Compiled programs of a run, one per support size, and its probability.
 
     Args:
         exported: What to train.

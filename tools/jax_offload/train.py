@@ -6,7 +6,7 @@
 
 The schedule, optimizer, averages and validation are those of
 trainers/omniglot.py. A step is a function of the seed and its number, so that
-a run that is resumed goes on as if it had not stopped. OUT then holds
+a resumed run gives the same result as an uninterrupted one. OUT then holds
 
     state-*.npz      weights, averages, Adam's moments: to resume from
     best-*.npz       the averaged weights with the best validation bound
@@ -39,12 +39,12 @@ _MEASURED_STEPS = 100
 
 @dataclasses.dataclass
 class Run:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        step: How many steps it has taken.
+        step: Integer. Number of steps so far.
         state: The state after them.
-        rows: Of metrics.csv.
+        rows: Rows of metrics.csv.
         best: The averaged weights with the best validation bound, or None.
         best_elbo: That bound.
         best_step: The step after which it was.
@@ -218,7 +218,7 @@ def train(
             raise SystemExit(
                 f"error: the loss or a weight is not finite after step "
                 f"{run.step}, where {out} now is; the best weights are kept. "
-                "Go on from there with --precision=float32, or export anew "
+                "Resume from there with --precision=float32, or export again "
                 "with a lower --learning_rate."
             )
         run.rows[-1]["seconds"] = round(earlier + time.monotonic() - begin, 1)
@@ -232,7 +232,7 @@ def train(
 def _take_chunk(
     run: Run, programs: Programs, chunk: int, *, schedule: adam.Schedule
 ) -> bool:
-    """Goes on to the next report; changes nothing if the loss is spoiled."""
+    """Trains to the next report; changes nothing if the loss is not finite."""
     of_epoch = schedule.steps_per_epoch
     last = min((run.step // size + 1) * size for size in (chunk, of_epoch))
     state, means = programs.advance(
@@ -267,7 +267,7 @@ def epochs_in(
         begin = time.monotonic()
         programs.advance(run.state, 0, num_steps, schedule=schedule)
         a_step = (time.monotonic() - begin) / num_steps
-    print(f"{1 / a_step:.1f} steps a second", flush=True)
+    print(f"{1 / a_step:.1f} steps per second", flush=True)
     return max(1, int(seconds / a_step / schedule.steps_per_epoch))
 
 

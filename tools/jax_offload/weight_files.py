@@ -32,7 +32,7 @@ def write(
     ):
         with (folder / f".{part}.partial").open("wb") as file:
             np.savez(file, values=values, num_parts=num_parts, **scalars)
-    # All at once, as near as can be: a kill between them is told by `read`.
+    # As close together as possible: `read` detects a kill between them.
     for part in names:
         os.replace(folder / f".{part}.partial", folder / part)
 
@@ -65,7 +65,7 @@ def read(folder: pathlib.Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
     ):
         raise ValueError(
             f"The files {name}-*.npz of {folder} do not belong together: one "
-            "is missing, or of another step. Go on from an earlier folder."
+            "is missing, or of another step. Resume from an earlier folder."
         )
     del scalars[0]["num_parts"]
     return np.concatenate(parts), scalars[0]

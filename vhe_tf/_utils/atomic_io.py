@@ -86,16 +86,16 @@ def partial_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def is_partial(path: pathlib.Path) -> bool:
-    """Tells whether `partial_path` gave a name, which is not that of a link."""
+    """Returns whether `partial_path` made this name; links are excluded."""
     return bool(_PARTIAL.fullmatch(path.name)) and not path.is_symlink()
 
 
 def settle(path: pathlib.Path) -> None:
-    """Waits until a file, or which files a folder has, is on the disk.
+    """Flushes a file, or the list of files of a folder, to the disk.
 
-    Before a file takes its name: else a machine that loses its power may keep
-    the name and not what it stands for. Where a file system cannot tell,
-    nothing is waited for.
+    Called before a file takes its name: a machine that loses its power could
+    otherwise keep the name without the content. A file system that cannot
+    flush is ignored.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

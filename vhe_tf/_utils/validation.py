@@ -16,7 +16,7 @@ _IMAGE_RANK = 3
 
 
 def is_positive_int(value: object) -> bool:
-    """Tells whether `value` is a positive integer, NumPy's included."""
+    """Returns whether `value` is a positive integer, NumPy's included."""
     return isinstance(value, (int, np.integer)) and bool(value > 0)
 
 
@@ -38,7 +38,7 @@ def positive(name: str, value: int) -> int:
 
 
 def is_image_shape(event_shape: Sequence[int]) -> bool:
-    """Tells whether elements of this shape are images, `(H, W, C)`."""
+    """Returns whether elements of this shape are images, `(H, W, C)`."""
     return len(event_shape) == _IMAGE_RANK
 
 

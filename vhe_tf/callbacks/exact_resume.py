@@ -106,7 +106,7 @@ class ExactResume(keras.callbacks.Callback):
         RunError: By `fit`, if another process trains in the folder, none of
             its checkpoints can be read, or it has begun more epochs than are
             asked for.
-        ValueError: By `fit`, if callbacks cannot be told from each other, or
+        ValueError: By `fit`, if callbacks cannot be distinguished, or
             `EarlyStopping` restores weights that a resumed run would lack.
 
     Example:
@@ -421,8 +421,8 @@ class ExactResume(keras.callbacks.Callback):
         if alike:
             raise ValueError(
                 "Callbacks whose state is kept must not be alike in class, "
-                "`name`, `monitor` and path: a resumed run could not tell "
-                "them apart. Set their attribute `name`. Received: several "
+                "`name`, `monitor` and path: a resumed run cannot distinguish "
+                "them. Set their attribute `name`. Received: several "
                 f"{alike[0]}."
             )
         return {name: each for name, [each] in found.items()}

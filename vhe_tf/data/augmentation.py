@@ -43,7 +43,7 @@ class Augmentation:
         affine_copies: The number of elements made of one image, itself
             included; the others are small random affine maps of it, the same
             ones throughout a run. They multiply the size of every group.
-        binarization: `"dynamic"` draws each pixel from a Bernoulli of its
+        binarization: `"dynamic"` samples each pixel from a Bernoulli of its
             value, `"threshold"` compares it with one half, `"none"` keeps it.
         image_size: `(H, W)` to make of larger stored images, by taking the
             stored pixel at `floor(k * stored / wanted)`; None keeps the size.
@@ -138,7 +138,7 @@ def affine_table(
     image_size: tuple[int, int],
     seed: int,
 ) -> np.ndarray:
-    """Draws the affine maps of every copy of every image.
+    """Samples the affine maps of every copy of every image.
 
     Args:
         num_images: The number of images.

@@ -6,8 +6,8 @@ Resampling lives here (Eq. 14): an episode is an element x and, for each group
 latent, a support D drawn without replacement from the group of x. Where the
 objective resamples, D is independent of x, so now and then it holds x: that
 independence is what makes Eq. 14 a bound on log p(X). Where it does not, x is
-a member of D, its first. A grey element is binarised at each draw, so that x
-and the same element in D differ in the noise.
+a member of D, its first. A grey element is binarised each time that it is
+sampled, so that x and the same element in D differ in the noise.
 
 Row r of step t is a pure function of (seed, t, r): nothing has hidden state, so
 a run that resumes at step t sees exactly what it would have seen, on any number
@@ -69,7 +69,7 @@ class _Groups:
 
 
 class Episodes:
-    """Draws batches of episodes, each a pure function of seed and step.
+    """Samples batches of episodes, each a pure function of seed and step.
 
     An *element* is a stored image under one symmetry and one affine map; it
     belongs to the group (group of the image, symmetry). Groupings may cross

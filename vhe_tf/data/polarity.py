@@ -41,7 +41,7 @@ class Polarity(NamedTuple):
 
 
 def found_polarity(images: np.ndarray) -> Polarity:
-    """Returns what the border and the mean of drawings tell of their pages.
+    """Returns the polarity of drawings, from their borders and mean.
 
     Args:
         images: `[M, H, W, C]`, uint8 in 0..255 or floating point in 0..1.

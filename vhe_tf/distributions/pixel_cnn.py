@@ -223,7 +223,7 @@ class AutoregressiveNetwork(Protocol):
         pixels: Pixels,
         temperature: tf.Tensor,
     ) -> tf.Tensor:
-        """Draws images by the noise, `[N, H, W, C]`, that decides them."""
+        """Samples images from noise `[N, H, W, C]`."""
 
 
 class PixelCNN(tfd.Distribution):
@@ -341,7 +341,7 @@ class PixelCNN(tfd.Distribution):
         return self.sample_from(tf.reshape(noise, shape))
 
     def sample_from(self, noise: tf.Tensor) -> tf.Tensor:
-        """Draws images by given noise.
+        """Samples images from given noise.
 
         Args:
             noise: `[S..., B..., H, W, C]`, from `pixels.noise`.

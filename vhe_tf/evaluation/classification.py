@@ -35,7 +35,7 @@ __all__ = ["ClassScorer", "few_shot_accuracy"]
 class ClassScorer:
     """Scores queries under classes, in pieces of bounded memory.
 
-    A query is scored with the same chance under every class (common random
+    A query is scored with the same noise under every class (common random
     numbers): each score is an estimate as good as any, and much of their
     errors is the same and cancels between classes.
 
@@ -44,9 +44,10 @@ class ClassScorer:
             at a time. Latents above `group` are inferred from the same
             supports, any other is integrated out for each query (see
             `VHE.log_likelihood_given`).
-        group: The group latent that tells the classes apart.
-        num_samples: S, draws from q(c; D).
-        num_element_samples: T, draws of the per-element latents for each.
+        group: String. The group latent whose groups are the classes.
+        num_samples: Integer. S, the number of samples of q(c; D).
+        num_element_samples: Integer. T, the number of samples of the
+            per-element latents for each.
         max_decoded: The largest number of images that a device decodes at
             once, whatever S and Q: what bounds the memory. (T images are
             decoded at once even if that is more.)
@@ -94,7 +95,7 @@ class ClassScorer:
         Args:
             support: `[K, N, H, W, C]`.
             queries: `[Q, H, W, C]`.
-            seed: Two ints, all the chance that is used.
+            seed: Two integers. The only source of randomness.
         """
         [scores] = self._scores([support], [queries], [seed])
         return scores

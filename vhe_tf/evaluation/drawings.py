@@ -43,10 +43,10 @@ _MOST_COMPARED = 3000
 class Drawings(evaluators.Evaluator):
     """Drawings by a model beside those by people, as critics judge them.
 
-    Of each character, the cue is the drawing nearest to the mean of all in the
-    features of `DrawingCritics.recognition`; for N shots, the N nearest. The
-    model draws the character from its cues alone. People's drawings are all
-    others. The measurements have `tasks` `"people"`, `"1shot"` and so on, and
+    The support of a character are the N drawings nearest to the mean of all in
+    the features of `DrawingCritics.recognition`. The model samples the
+    character from its support alone. People's drawings are all but the nearest
+    one. The measurements have `tasks` `"people"`, `"1shot"` and so on, and
     `"unconditional"` for characters that do not exist. Their factors:
 
     - `recognizability`, `diversity`, and `originality1` to `originality5`;
@@ -124,8 +124,10 @@ class Drawings(evaluators.Evaluator):
         for shots in self.shots:
             if shots > self._most_shots:
                 continue
-            cues = np.repeat(self._true[:, :shots], self.num_drawings, axis=0)
-            made = self._made(model, cues, len(cues), progress)
+            supports = np.repeat(
+                self._true[:, :shots], self.num_drawings, axis=0
+            )
+            made = self._made(model, supports, len(supports), progress)
             shape = (len(self._true), self.num_drawings, *made.shape[1:])
             found += self._judged(made.reshape(shape), f"{shots}shot")
         if self.num_unconditional:
@@ -145,20 +147,20 @@ class Drawings(evaluators.Evaluator):
     def _made(
         self,
         model: VHE,
-        cues: np.ndarray | None,
+        supports: np.ndarray | None,
         count: int,
         progress: evaluators.Progress,
     ) -> np.ndarray:
-        """Returns `[count, H, W, 1]`, of cues `[count, N, H, W, 1]` or new."""
+        """Returns `[count, H, W, 1]` for supports `[count, N, H, W, 1]`."""
         pieces = []
         for start in range(0, count, _SAMPLED_AT_ONCE):
             rows = range(start, min(start + _SAMPLED_AT_ONCE, count))
             seeds = random.fold_in(self.seed, tf.range(rows.start, rows.stop))
-            if cues is None:
+            if supports is None:
                 made = model.sample_prior(len(rows), seed=seeds)
             else:
                 made = model.sample(
-                    {self.group: tf.constant(cues[rows.start : rows.stop])},
+                    {self.group: tf.constant(supports[rows.start : rows.stop])},
                     seed=seeds,
                     **self.options,
                 )

@@ -343,7 +343,7 @@ class LakeRuns(Evaluator):
 
     Args:
         path: String. `all_runs.zip`, or the unpacked folder.
-        group: String. The group latent that tells characters apart. Defaults
+        group: String. The group latent of characters. Defaults
             to `"character"`.
         sampling: How to sample; its `seed` is not used. Defaults to
             `Sampling()`.
@@ -384,7 +384,7 @@ class Probes(Evaluator):
         data: Images of unseen groups, ready for the model.
         group: String. The innermost grouping (`"character"`). Any factor but
             this is learned from some of its groups and tested on others: an
-            alphabet could otherwise be told by recognising its characters.
+            alphabet could otherwise be recognised by its characters.
         max_images: Integer. The largest number of images to encode. Defaults
             to 2,000.
         seed: Integer. Seed of the selection of images and of the test part.

@@ -48,14 +48,15 @@ def joint_log_weights(
     max_decoded: int = 2000,
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
-    """Draws importance weights whose mean is p(X), for elements X of a group.
+    """Samples importance weights whose mean is p(X), for elements X of a group.
 
     Args:
         model: The model.
         images: `[n, H, W, C]`, X, also the support.
         group: The grouping of which X is a group; see `JointScorer`.
         num_samples: k.
-        num_element_samples: T, draws of the per-element latents for each.
+        num_element_samples: Integer. T, the number of samples of the
+            per-element latents for each.
         max_decoded: The largest number of images to decode at once.
         seed: Two ints.
 
@@ -72,7 +73,7 @@ def joint_log_weights(
 
 
 class JointScorer:
-    """Draws the weights of `joint_log_weights`, traced once for many groups.
+    """Samples the weights of `joint_log_weights`, traced once for many groups.
 
     Args:
         model: The model; on each replica of its strategy, one group is scored
@@ -187,7 +188,7 @@ class JointScorer:
     def _draw_piece(
         self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Returns draws `[S, 1, E...]` and log p(c) - log q(c; X), `[S]`."""
+        """Returns samples `[S, 1, E...]` and log p(c) - log q(c; X), `[S]`."""
         samples, log_weight = self.model.importance_sample(
             {self.group: images[tf.newaxis]},
             seed=seed,

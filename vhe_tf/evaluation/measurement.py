@@ -46,7 +46,7 @@ class Measurement:
         by: String or None. The grouping whose groups are classified, if it is
             not the one that the model is evaluated by.
         tasks: String or None. The name of a fixed set of tasks,
-            `"lake_runs"`; or who draws, see `Drawings`; or the style in
+            `"lake_runs"`; or whose drawings, see `Drawings`; or the style in
             which images are redrawn, see `StyleTransfer`.
         latent: String or None. The group latent that is measured.
         factor: String or None. What a probe reads, or an oracle classifier
@@ -138,7 +138,7 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """A name that tells the measurements of one model apart."""
+        """A name that is unique among the measurements of one model."""
         if self.metric == "accuracy":
             name = f"accuracy.{self.ways}way_{self.shots}shot"
             name += f"_within_{self.within}" if self.within else ""

@@ -10,11 +10,11 @@ mean of the class and S the covariance within classes plus the ridge. For two
 classes that is ridge regression on indicators. For more it is better than a
 regression of each class against the rest, which hides classes that lie between
 others (Hastie, Tibshirani and Friedman, 2009, Section 4.2): six features that
-tell thirty classes apart seem to know two thirds of them.
+separate thirty classes seem to know two thirds of them.
 
 A probe asks what can be read off the means of the posteriors, however small
 they are: a latent that has gone back to its prior may still be read. Its KL
-tells.
+shows this.
 """
 
 from collections.abc import Sequence
@@ -164,7 +164,7 @@ def _predictions(
         ridges: For each answer, what to add to the variances within classes.
 
     Returns:
-        `[R, m]`, a row a ridge, for the m examples of `on`.
+        `[R, m]`, one row per ridge, for the m examples of `on`.
     """
     own, others = _standardised(features[train], features[on])
     classes = classes[train]
@@ -291,7 +291,7 @@ def _supports(
     max_images: int,
     seed: int,
 ) -> np.ndarray:
-    """Draws disjoint supports, `[M, N]` indices, in turn from every group."""
+    """Samples disjoint supports, `[M, N]` indices, in turn from every group."""
     if grouping not in data.labels:
         raise ValueError(
             "`latent` must be a grouping of the data, one of "

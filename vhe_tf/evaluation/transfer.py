@@ -102,7 +102,7 @@ def transfer(
         seed: Two ints.
 
     Returns:
-        `[R, S, H, W, C]`, each with chance of its own.
+        `[R, S, H, W, C]`, each with its own noise.
     """
     num_contents, num_styles = len(content), len(style)
     support = {

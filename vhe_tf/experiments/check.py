@@ -98,14 +98,14 @@ def compare(
 
     Returns:
         For each that is published, `"ok"`, `"OUT"` or, where it was not found
-        with as many draws, `"not measured"`; and a line for a person.
+        with as many samples, `"not measured"`; and a line for a person.
     """
     lines = []
     for measure, value in published.items():
         text = f"published {render.number(measure, value)}"
         again = found.get(measure)
-        draws = value.get("num_samples")  # of a KL there are none
-        if again is None or again.get("num_samples") != draws:
+        num_samples = value.get("num_samples")  # of a KL there are none
+        if again is None or again.get("num_samples") != num_samples:
             lines.append(("not measured", f"{name} {measure}: {text}"))
             continue
         p = _p_of_difference(value, again)
@@ -131,6 +131,6 @@ def _p_of_difference(
     return p_of_difference(
         means,
         standard_errors=[each["standard_error"] for each in both],
-        sizes=[each["num_trials"] for each in both],
+        sizes=[each["num_values"] for each in both],
         queries=queries,
     )

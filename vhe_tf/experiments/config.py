@@ -290,7 +290,7 @@ class Experiment(Settings):
     num_validation_groups: int = setting(
         50,
         "Training groups (characters, alphabets, people) held out to select "
-        "the best checkpoint. Of a folder and a table, --shares tells.",
+        "the best checkpoint. For a folder and a table, see --shares.",
         kind="integer",
         least=1,
     )

@@ -181,7 +181,7 @@ def check_unseen(
 
 
 def sees_test_classes(trained: Experiment, tested: Experiment) -> bool:
-    """Tells whether a run trains on classes that another one is tested on.
+    """Returns whether a run trains on classes that another one is tested on.
 
     Args:
         trained: The experiment of the run.

@@ -94,7 +94,7 @@ def draw_side_by_side(
     num_samples: int = 5,
     seed: int = 0,
 ) -> None:
-    """Draws samples of several models, given the same images, side by side.
+    """Shows samples of several models, given the same images, side by side.
 
     Five images of each of ten unseen classes, then a block of samples for each
     model. The data are those of the first model's run.

@@ -295,29 +295,31 @@ _LIKELIHOOD: dict[str, dict[str, Any]] = {
 }
 
 _CLASSIFICATION_PROTOCOL = (
-    "A random 1,200 characters train (50 of them choose the epoch), the other "
-    "423 test; grey 28x28 images, binarised at each draw in training and once "
-    "for the test; 8 rotations and reflections as classes, 20 affine copies, "
-    "|X| = 400; {support}. Tasks from all test characters; the class of "
-    "largest log mean p(x | c) over draws of q(c; D), z by importance "
-    "weighting. KL of c on the characters that were trained on, before any "
-    "division."
+    "Training uses 1,200 random characters, of which 50 select the epoch; the "
+    "test uses the other 423. Images are grey, 28x28, binarised each time that "
+    "they are sampled in training and once for the test. 8 rotations and "
+    "reflections are classes of their own, with 20 affine copies: |X| = 400; "
+    "{support}. Tasks are sampled from all test characters. The predicted "
+    "class has the largest log mean p(x | c) over samples of q(c; D), z by "
+    "importance weighting. The KL of c is measured on the training characters, "
+    "before any division."
 )
 _ALPHABETS_PROTOCOL = (
-    "Lake's background set trains (50 of its characters choose the epoch), its "
-    "evaluation set tests: alphabets, and characters of the twenty runs, that "
-    "no training has seen. Fixed binary images, 8 rotations and reflections as "
-    "classes, 20 affine copies, |X| = 400; |D| from 1 to 5. 20 characters of "
-    "one alphabet; in Lake's runs support and query by different drawers, 400 "
-    "queries, a run a trial."
+    "Training uses Lake's background set, of which 50 characters select the "
+    "epoch; the test uses the evaluation set, so that its alphabets and the "
+    "characters of the twenty runs are unseen. Images are fixed and binary, "
+    "with 8 rotations and reflections as classes and 20 affine copies: |X| = "
+    "400; |D| is 1 to 5. A task has 20 characters of one alphabet. In Lake's "
+    "runs support and query are by different drawers: 400 queries, one task "
+    "per run."
 )
 _LIKELIHOOD_PROTOCOL = (
-    "Lake's background set trains (50 of its characters choose the epoch), its "
-    "evaluation set tests (659 characters, 13,180 images): the split of "
-    "Generative Matching Networks. Fixed binary 28x28 images, no augmentation, "
-    "|X| = 20; |D| = 5. Joint NLL by importance weighting with q(c; X), X a "
-    "whole character, an upper bound at any k; z by an inner importance "
-    "weighting."
+    "Training uses Lake's background set, of which 50 characters select the "
+    "epoch; the test uses the evaluation set (659 characters, 13,180 images), "
+    "the split of Generative Matching Networks. Images are fixed, binary and "
+    "28x28, without augmentation: |X| = 20; |D| = 5. The joint NLL is "
+    "estimated by importance weighting with q(c; X), X a whole character, and "
+    "z by an inner importance weighting. It is an upper bound at any k."
 )
 
 
@@ -378,8 +380,8 @@ FIGURES = (
     *(
         Figure(
             f"figure4_{architecture}",
-            f"Figure 4, {label}: five cues of a character that no training "
-            "has seen, then 5-shot samples of each objective: "
+            f"Figure 4, {label}: five support images of an unseen "
+            "character, then 5-shot samples of each objective: "
             + ", ".join(
                 name.partition(" (")[0] for name in OBJECTIVES.values()
             ),
@@ -408,7 +410,7 @@ FIGURES = (
     ),
     Figure(
         "figure5",
-        "Figure 5: one cue, then one-shot samples; five cues, then samples",
+        "Figure 5: 1-shot support and samples, then 5-shot support and samples",
         ("table2_pixel_cnn_vhe_1shot",),
         "conditional.png",
         (
@@ -420,8 +422,8 @@ FIGURES = (
     ),
     Figure(
         "figure7",
-        "Figure 7: a cue and samples of the character; five characters and "
-        "new ones of their alphabet",
+        "Figure 7: a support image and samples of the character; five "
+        "characters and new ones of their alphabet",
         ("figure7_alphabets",),
         "levels.png",
         (

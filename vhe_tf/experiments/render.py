@@ -37,53 +37,52 @@ _NOT_IN_SUMMARY = ("mechanism", "binarised together")
 _INTRODUCTION = """\
 # Where each result comes from
 
-Written by `vhe-tf reproduce`; do not edit. \
-"Paper" is what Hewitt et al. (UAI 2018) printed. Intervals are 95%: of \
-accuracies Wilson's score interval over queries, their number divided by the \
-design effect of tasks; of nats Student's t over the tasks, characters, images or \
-batches that "measured on" names. "-" is no interval: a single trial, or none \
-was kept. They say nothing of another training run, of which each model has \
-had one. A joint NLL is an upper bound \
-(<=) with k draws of c; ESS is the effective number of these. Steps are those \
-trained; the weights are of the epoch with the best validation bound, of \
-Rescale, which is no bound, of the best value of its own objective.
+`vhe-tf reproduce` writes this page; do not edit it. "Paper" is the number of \
+Hewitt et al. (UAI 2018). Intervals are 95%. Accuracies have Wilson's score \
+interval over queries, whose number is divided by the design effect of tasks. \
+Nats have Student's t over the tasks, characters, images or batches in the \
+column "measured on". "-" means that there is no interval: there is a single \
+value, or none was kept. Each model was trained once, so intervals do not \
+cover other training runs. A joint NLL is an upper bound (<=) with k samples \
+of c; ESS is their effective number. Steps are those of training. The weights \
+are from the epoch with the best validation ELBO; for Rescale, whose objective \
+is no bound, from that with its best value.
 
-Budgets: `gpu` is the published size and has no number where none was run; \
-`cpu` is the small size for few steps, far below the paper's budget. `vhe-tf \
-reproduce --rows=ROW --budget=BUDGET` makes the models of these two. The \
-others were not made by that command and depart from the protocol of their \
-rows as they say: `gpu, short`, the published size, trained for \
-some minutes of a GPU by tools/jax_offload in tf32; `shipped`, the \
-others in `saved_models/`; `two cores`, a small model that once was there; \
-`from scratch`, a model for likelihood that began with random weights; \
-`mechanism`, four that differ in the objective alone, trained for a few \
-minutes; and `binarised together`, made as `cpu` by the code up to commit \
-8223b43, which binarised x once where x is in D. Their numbers were entered \
-from the reports of `vhe-tf evaluate` and, for the KL of `mechanism`, from the \
-log of training; those of the deconvolutional `shipped` model, of `mechanism` \
-and of `from scratch` were measured before classes shared their draws, so that \
-their commands draw otherwise now. DIR is a TensorFlow Datasets folder with \
-`omniglot/3.0.0`; `--data_dir=DIR` goes with each command of `vhe-tf \
-reproduce`."""
+Budgets: `gpu` is the published size; where it was not trained, no number is \
+given. `cpu` is the small size with far fewer steps than the paper. `vhe-tf \
+reproduce --rows=ROW --budget=BUDGET` makes the models of these two. All other \
+models were made otherwise, and depart from the protocol of their rows. `gpu, \
+short` is the published size, trained for some minutes on a GPU by \
+tools/jax_offload in tf32. `shipped` are the others in `saved_models/`. `two \
+cores` is a small model that is no longer shipped. `from scratch` is a \
+likelihood model with random initial weights. `mechanism` are four models that \
+differ in the objective alone, trained for a few minutes. `binarised together` \
+was trained like `cpu` by the code up to commit 8223b43, which binarised x \
+once if x was in D. Their numbers come from the reports of `vhe-tf evaluate`, \
+and the KL of `mechanism` from the training log. The deconvolutional `shipped` \
+model, `mechanism` and `from scratch` were measured before classes shared \
+their noise, so that their commands now give other samples. DIR is a \
+TensorFlow Datasets folder with `omniglot/3.0.0`; pass `--data_dir=DIR` to \
+each `vhe-tf reproduce`."""
 
 _TABLE_NOTES = {
     "2": (
-        "The paper has VHEs with |D| = 1 and with |D| = 5, here read as: for "
-        "the 1-shot and for the 5-shot column. The published numbers of the "
-        "Neural Statistician are by a classifier of its own; ours is the "
-        "deconvolutional one of Table 1, classified as the others. Unlike the "
-        "paper, models of tasks within an alphabet train on Lake's background "
-        "set: of the random 423 an alphabet has 8 on average, and the tasks "
-        "have 20."
+        "The paper has VHEs with |D| = 1 and with |D| = 5. We take the first "
+        "for the 1-shot column and the second for the 5-shot column. The "
+        "published Neural Statistician has a classifier of its own; ours is "
+        "the deconvolutional one of Table 1, with the same classifier as the "
+        "others. Unlike the paper, models for tasks within an alphabet are "
+        "trained on Lake's background set: the random 423 test characters "
+        "have 8 per alphabet on average, and a task needs 20."
     ),
     "lake": (
-        "What is published is of others, by methods and training sets of "
-        "their own; the VHE paper has no number."
+        "The published numbers are those of other methods, with other "
+        "training sets; the VHE paper has no number."
     ),
     "shots": (
-        "-log of the mean p(x | c) over draws of q(c; D), D and x of the same "
-        "character; the draws have equal weights, so that there is no ESS of "
-        "c. The paper has no numbers."
+        "-log of the mean p(x | c) over samples of q(c; D), D and x of the "
+        "same character; the samples have equal weights, so that there is no "
+        "ESS of c. The paper has no numbers."
     ),
 }
 
@@ -231,7 +230,7 @@ def _models(
             value = result["measures"].get(measure)
             if value is None or cell.row not in result["rows"]:
                 continue
-            if measure == "joint_nll" and value["num_trials"] < _CHARACTERS:
+            if measure == "joint_nll" and value["num_values"] < _CHARACTERS:
                 continue  # characters differ by more than models
             numbers[measure] = number(measure, value)
             departure = result["rows"][cell.row]
@@ -268,7 +267,7 @@ def number(measure: str, value: Mapping[str, Any]) -> str:
 
 
 def _measured_on(measure: str, value: Mapping[str, Any]) -> str:
-    """Returns the trials and the settings of the estimator."""
+    """Returns the number of values and the settings of the estimator."""
     kinds = {
         "accuracy": "tasks",
         "joint_nll": "characters",
@@ -278,9 +277,9 @@ def _measured_on(measure: str, value: Mapping[str, Any]) -> str:
     kind = kinds[measure.partition(".")[0]]
     if measure == paper.LAKE_MEASURE:
         kind = "runs"
-    if "num_trials" not in value:
+    if "num_values" not in value:
         return str(value["measured_on"])
-    parts = [f"{value['num_trials']} {kind}"]
+    parts = [f"{value['num_values']} {kind}"]
     if measure == "joint_nll":
         parts.append(f"k = {value['num_samples']}")
     elif "num_samples" in value:

@@ -39,8 +39,8 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Returns:
         By the keys of `paper.MEASURES`: `mean`, `interval_95` and
-        `standard_error` (None for a single value), `num_trials`, and the
-        `values` of the trials; the draws that it depends on, `num_samples` (of
+        `standard_error` (None for a single value), `num_values`, and the
+        `values`; the numbers of samples, `num_samples` (of
         c) and `num_element_samples` (of z for each), the `num_queries` of an
         accuracy, and the `effective_sample_size` of a joint NLL.
 
@@ -69,7 +69,7 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "mean": each.mean,
             "interval_95": each.interval and list(each.interval),
             "standard_error": each.standard_error,
-            "num_trials": each.num_values,
+            "num_values": each.num_values,
             **{
                 name: list(value) if isinstance(value, tuple) else value
                 for name in optional

@@ -40,9 +40,9 @@ def seed_scope(
     Args:
         seeds: int32 tensor of shape `[B, 2]`, one seed per row. Each call of a
             layer folds its number into them.
-        training: Boolean. Replaces what Keras tells each layer; it tells
-            layers of layers nothing in `model.stateless_call(...)`. Defaults
-            to None, which replaces nothing.
+        training: Boolean. Replaces the `training` that Keras passes to each
+            layer: `model.stateless_call(...)` passes it to no nested layer.
+            Defaults to None, which replaces nothing.
     """
     token = _SEEDS.set(_Seeds(seeds, training))
     try:

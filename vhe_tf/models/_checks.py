@@ -47,7 +47,7 @@ __all__ = [
     "settings_checksum",
 ]
 
-# Gaussian pixels may be somewhat beyond 0 to 1; a larger one tells an image of
+# Gaussian pixels may be somewhat beyond 0 to 1; a larger one shows an image of
 # 0 to 255.
 _LARGEST_PIXEL = 16.0
 
@@ -475,7 +475,7 @@ def checked_validation_data(data: Any) -> tuple[Any, Any]:
 
 
 def settings_checksum(model: Any, episodes: Episodes) -> int:
-    """Returns what tells a run from those of other settings and labels."""
+    """Returns what identifies a run among other settings and labels."""
     settings = {
         "model": model.get_config(),
         "training": model.get_compile_config(),

@@ -21,8 +21,8 @@ __all__ = ["LatentVariableModel"]
 _GUIDANCE = 0.6
 _NUM_CONTRASTS = 6
 _CONTRAST_SEED = 0
-# Samples of c with which a drawing explains its cues.
-_NUM_CUE_SAMPLES = 4
+# Samples of c with which a sample is scored given its support.
+_NUM_SCORE_SAMPLES = 4
 
 
 class LatentVariableModel(GraphModel):
@@ -135,15 +135,15 @@ class LatentVariableModel(GraphModel):
         # Pixels with a density can lie outside.
         shown = tf.clip_by_value(images, 0.0, 1.0)[:, tf.newaxis]
         scores = tf.zeros(tf.shape(images)[:1])
-        for name, cues in repeated.items():
+        for name, images_of in repeated.items():
             by_shot = tf.map_fn(
-                lambda cue, name=name: self.log_likelihood(
+                lambda query, name=name: self.log_likelihood(
                     {name: shown},
-                    cue,
+                    query,
                     seed=random.fold_in(seeds, 3),
-                    num_samples=_NUM_CUE_SAMPLES,
+                    num_samples=_NUM_SCORE_SAMPLES,
                 ),
-                tf.einsum("bn...->nb...", cues),
+                tf.einsum("bn...->nb...", images_of),
                 fn_output_signature=tf.float32,
                 parallel_iterations=1,
             )

@@ -35,7 +35,7 @@ class Copies:
         self._count = 0
 
     def watch(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the images of the files, and keeps what tells them apart.
+        """Yields the images of the files, and keeps what distinguishes them.
 
         Args:
             images: `[H, W, C]` each, in the order of the files.

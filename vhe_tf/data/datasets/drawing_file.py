@@ -14,7 +14,7 @@ from vhe_tf.data.polarity import found_polarity
 __all__ = ["read_drawing"]
 
 _SIDE = 256  # of the page on which ink is looked for
-_SMALL_SIDE = 64  # of the page that tells dark ink from light ink
+_SMALL_SIDE = 64  # of the page by which dark and light ink are distinguished
 _INK_SIDE = 20 / 28  # of the image: as large as characters of Omniglot are
 _LEAST_INK_SIDE = 0.4  # of an image that is not cropped
 _LEAST_DARKNESS = 0.1

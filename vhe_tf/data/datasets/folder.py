@@ -63,7 +63,7 @@ def read_image_folder(
     axis that shrinks and linearly along one that grows; its proportions are
     not kept.
 
-    Hidden files and folders are skipped. A warning tells of other files, of
+    Hidden files and folders are skipped. A warning names other files, of
     folders of the operating system, of folders with a name that stands for a
     missing value (`nan`), of names that look alike (`1` and `1.0`) and of
     classes with the same images, which are read as one class.

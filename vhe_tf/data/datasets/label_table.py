@@ -45,7 +45,7 @@ def read_label_table(
 ) -> GroupedImages:
     """Reads the images that a CSV file lists, with their labels.
 
-    One row an image, cells separated by commas, in UTF-8:
+    One row per image, cells separated by commas, in UTF-8:
 
         image,alphabet,character,drawer
         scans/0001.png,Greek,alpha,Ann

@@ -149,7 +149,7 @@ class OwnImages(DatasetSpec):
                 f"Received: {total} in {path!r}."
             )
         _, share, test_share = self.shares
-        # One class alone could not be told from another.
+        # One class alone cannot be distinguished from another.
         num_test = max(2, total * test_share // 100)
         num_validation = max(1, total * share // 100)
         num_test = min(num_test, total - num_validation - 1)

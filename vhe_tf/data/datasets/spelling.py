@@ -52,7 +52,7 @@ def spelling_key(name: str) -> str:
 
 
 def is_missing(name: str) -> bool:
-    """Tells whether a name is one of the usual spellings of a missing value.
+    """Returns whether a name is one of the usual spellings of a missing value.
 
     Args:
         name: String. The name of a group.

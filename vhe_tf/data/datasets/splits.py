@@ -151,12 +151,12 @@ class DatasetSpec(abc.ABC):
         return self
 
     def trains_on_test_classes_of(self, tested: "DatasetSpec") -> bool:
-        """Tells whether training on these splits sees classes of a test set.
+        """Returns whether training on these splits sees classes of a test set.
 
         Data sets of different kinds are assumed to have no class in common,
         and two folders, or two folders of records, to be the same one
-        (`DataSplits.groups_checksum` tells them apart). Different archives of
-        YouTube Faces cannot be told apart.
+        (`DataSplits.groups_checksum` distinguishes them). Different archives of
+        YouTube Faces cannot be distinguished.
 
         Args:
             tested: The spec whose test set is used.
@@ -351,7 +351,7 @@ def split_classes(
             f"validation and testing. Received: {num_classes} in {data_dir}."
         )
     if SPLIT not in data.labels:
-        # One class alone could not be told from another.
+        # One class alone cannot be distinguished from another.
         num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
         train, test = hold_out_groups(
             data, group, num_groups=min(num_test, most or num_test), seed=seed

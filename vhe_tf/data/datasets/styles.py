@@ -4,8 +4,8 @@ Section 4.3 extends Omniglot "by assigning each image to one of 30 randomly
 generated styles (independent of its character class), modifying both the
 colour and pen stroke characteristics of each image". A style here is an ink
 and an elliptical nib. The centre line of each stroke is found by thinning [1]
-and drawn anew with the nib, so that the width of a stroke tells the style and
-nothing about whose hand drew it.
+and drawn anew with the nib, so that the width of a stroke depends on the style
+and not on whose hand drew it.
 
 References:
     [1] Guo and Hall. Parallel Thinning with Two-Subiteration Algorithms.
@@ -155,7 +155,7 @@ class PenStyle:
 
 
 def pen_styles(num_styles: int = 30, seed: int = 0) -> tuple[PenStyle, ...]:
-    """Returns random styles that are easy to tell apart.
+    """Returns random styles that are easy to distinguish.
 
     Inks and nibs are spread out over what is possible, each on their own, and
     then paired at random.
@@ -196,7 +196,7 @@ def styled(
     elsewhere: `255 - images` is what a person would see. Each pixel is either
     paper or exactly the ink. Blends of the two would be a colour of their own
     in each style and at each edge: with them no likelihood could be sharp and
-    no colour could be told exactly.
+    no colour could be recognised exactly.
 
     Args:
         data: Grey or binary drawings, `[M, H0, W0, 1]`, ink 255 or 1. Finer
@@ -221,8 +221,10 @@ def styled(
     _check_styled(data, num_styles, copies, image_size)
     styles = pen_styles(num_styles, seed)
     # A stream of its own: that of `pen_styles` depends on how many they are.
-    chance = np.random.default_rng([seed, 1])
-    style = chance.random((len(data), num_styles)).argsort(axis=1)[:, :copies]
+    generator = np.random.default_rng([seed, 1])
+    style = generator.random((len(data), num_styles)).argsort(axis=1)[
+        :, :copies
+    ]
     height, width = image_size
     fine_size = (_OVERSAMPLING * height, _OVERSAMPLING * width)
     maps = affine_table(
@@ -367,7 +369,7 @@ def _thinned(ink: np.ndarray) -> np.ndarray:
 
 
 def _removable() -> np.ndarray:
-    """Tells for each neighbourhood whether its centre goes, `[2, 256]`.
+    """Returns whether the centre of each neighbourhood goes, `[2, 256]`.
 
     The two tables of [1] are for alternating steps: one takes from the south
     and the west, the other from the north and the east.

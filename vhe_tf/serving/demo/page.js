@@ -193,7 +193,7 @@ function addClass(name) {
         <button class="add main" disabled>Add</button>
       </div>
       <div>
-        <div class="label">your drawings</div><div class="images cues"></div>
+        <div class="label">your drawings</div><div class="images supports"></div>
         <div class="label">by other hands <button class="more" disabled>again</button></div>
         <div class="images samples"></div>
       </div>
@@ -216,7 +216,7 @@ function addClass(name) {
   one.clearButton.onclick = () => one.pad.clear();
   one.addButton.onclick = async () => {
     one.images.push(one.pad.image());
-    show(find(".cues"), one.images, `your drawing of the ${name.toLowerCase()} character`);
+    show(find(".supports"), one.images, `your drawing of the ${name.toLowerCase()} character`);
     one.pad.clear();
     await draw();
   };
@@ -247,7 +247,7 @@ async function classify() {
 }
 
 // Of a model with several group latents, `classify` is about the last one,
-// like one of the `classify_NAME`. Which, only their answers tell.
+// like one of the `classify_NAME`. Only their answers show which.
 async function lastLatent(names) {
   const blank = [Array(height).fill(Array(width).fill(Array(channels).fill(0)))];
   const inputs = {support: [[blank]], query: blank, seed: [0]};

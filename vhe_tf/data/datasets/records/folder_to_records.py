@@ -32,7 +32,7 @@ from vhe_tf.data.polarity import with_ink_high
 __all__ = ["main"]
 
 _GROUPINGS = {1: "character", 3: "person"}
-_MAX_SAMPLE = 200  # images by which to tell light pages from dark ones
+_MAX_SAMPLE = 200  # images by which to distinguish light pages from dark ones
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,10 +76,10 @@ def _examples(
 def _ink_is_dark(
     paths: Sequence[pathlib.Path], flags: argparse.Namespace
 ) -> bool:
-    """Tells by some images whether drawings are dark ink on a light page."""
+    """Returns whether some drawings are dark ink on a light page."""
     some = []
     for path in paths[:: -(-len(paths) // _MAX_SAMPLE)]:
-        with contextlib.suppress(ValueError):  # told with all others
+        with contextlib.suppress(ValueError):  # reported with all others
             image = resized(open_image(path).convert("L"), flags.image_size)
             some.append(np.asarray(image)[..., np.newaxis])
     if not some:
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--invert",
         action=argparse.BooleanOptionalAction,
         help="replace each pixel by 255 minus it: ink is 255 in this package; "
-        "by default as the borders of drawings tell, photographs never",
+        "by default detected by the borders of drawings; never for photographs",
     )
     add(
         "--grouping",

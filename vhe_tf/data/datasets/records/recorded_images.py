@@ -3,7 +3,7 @@ r"""Grouped images on disk, in TFRecord files, read as episodes need them.
     write_records("DIR", examples)      # streams: (pixels, group ids) each
     data = RecordedImages("DIR")        # in place of GroupedImages
 
-Labels are in memory; pixels are read at each draw, and their checksums
+Labels are in memory; pixels are read when sampled, and their checksums
 verified. Episodes are those of the same images in memory, bit for bit.
 
 A folder of images becomes a folder of records by

@@ -235,7 +235,7 @@ def _folder_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
 
 
 def _file(path: pathlib.Path) -> pathlib.Path:
-    with contextlib.suppress(OSError):  # told when it is read
+    with contextlib.suppress(OSError):  # reported when it is read
         _check_size(path.stat().st_size, str(path))
     return path
 
@@ -268,7 +268,7 @@ def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
             archive.members = []  # type: ignore[attr-defined]
             if member.isfile():
                 yield member.name, functools.partial(_content, archive, member)
-        # Only the end of the gzip stream tells whether all of it is here.
+        # Only at its end is it known whether the gzip stream is complete.
         while stream.read(_CHUNK_SIZE):
             pass
 

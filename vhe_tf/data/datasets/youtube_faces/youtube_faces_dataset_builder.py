@@ -177,7 +177,7 @@ def _face(
 
 @contextlib.contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Refuses truncated files even where Pillow was told to accept them."""
+    """Rejects truncated files even if Pillow is set to accept them."""
     accepts = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
