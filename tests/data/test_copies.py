@@ -11,9 +11,12 @@ from tests.data.test_class_folders import messages
 from tests.data.test_class_folders import names_of
 from tests.data.test_class_folders import trained_names
 from vhe_tf.data import Folder
+from vhe_tf.data import RecordedImages
+from vhe_tf.data import Records
 from vhe_tf.data import read_image_folder
 from vhe_tf.data import read_label_table
 from vhe_tf.data.datasets.records import folder_to_records
+from vhe_tf.data.datasets.records.writer import write_settled_records
 
 
 def linked(one, other):
@@ -64,6 +67,56 @@ def test_a_class_on_both_sides_of_a_given_split_is_for_testing(
     assert "'b'. Models must be tested" in messages(caplog)
 
 
+@pytest.mark.parametrize("double", DOUBLES)
+def test_records_of_a_folder_keep_copied_classes_on_one_side(
+    tmp_path, caplog, capsys, double
+):
+    pages = tmp_path / "pages"
+    draw(pages, *"abcdef")
+    double(pages / "a", pages / "z")
+    to_records(pages)
+    assert "'z' has the same images as 'a'" in messages(caplog)
+    assert capsys.readouterr().out.startswith("12 images of 6 classes")
+    records = RecordedImages(tmp_path / "records")
+    folder = read_image_folder(pages, image_size=(28, 28))
+    np.testing.assert_array_equal(records.load().images, folder.images)
+    for name, ids in folder.labels.items():
+        np.testing.assert_array_equal(records.labels[name], ids)
+    for seed in range(8):
+        splits = Records(seed=seed).load(str(tmp_path / "records"))
+        sides = names_of(splits.train) + names_of(splits.test)
+        assert sorted(sides) == list("abcdef")
+
+
+def test_records_of_a_class_on_both_sides_are_for_testing(tmp_path):
+    pages = tmp_path / "pages"
+    draw(pages, *(f"train/{name}" for name in "abcd"), "test/e", "test/f")
+    shutil.copytree(pages / "train" / "b", pages / "test" / "z")
+    to_records(pages)
+    splits = Records().load(str(tmp_path / "records"))
+    assert names_of(splits.train) == ["a", "c", "d"]
+    assert names_of(splits.test) == ["b", "e", "f"]
+
+
+def test_records_are_read_from_their_place_in_any_file(tmp_path):
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None]
+    labels = np.repeat(np.arange(4), 3)
+    keep = labels != 1  # The second file of four keeps none.
+    write_settled_records(
+        tmp_path,
+        [
+            (image, {"kind": ids})
+            for image, ids in zip(images, labels, strict=True)
+        ],
+        settle=lambda index: index.where(keep),
+        max_shard_bytes=170,
+    )
+    assert len(list(tmp_path.glob("*.tfrecord"))) == 4
+    records = RecordedImages(tmp_path)
+    np.testing.assert_array_equal(records.load().images, images[keep])
+    np.testing.assert_array_equal(records.labels["kind"], labels[keep])
+
+
 def test_two_names_of_an_alphabet_are_one(tmp_path):
     draw(tmp_path, "Greek/a", "Greek/b", "Latin/a")
     shutil.copytree(tmp_path / "Greek", tmp_path / "Greek copy")
@@ -75,7 +128,9 @@ def test_two_names_of_an_alphabet_are_one(tmp_path):
 
 def to_records(pages):
     to = pages.with_name("records")
-    folder_to_records.main([f"--from_folder={pages}", f"--to={to}"])
+    folder_to_records.main(
+        [f"--from_folder={pages}", f"--to={to}", "--no-invert"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,8 +143,8 @@ def test_an_image_in_two_classes_is_named_with_both(tmp_path, read, kind):
     shutil.copy(pages / "a" / "1.png", pages / "c" / "other.png")
     with pytest.raises(kind, match="Received: 1 images") as error:
         read(pages)
-    told = f"c/other.png ('c', but 'a' as {pages / 'a' / '1.png'})"
-    assert told in str(error.value)
+    named = f"c/other.png ('c', but 'a' as {pages / 'a' / '1.png'})"
+    assert named in str(error.value)
     assert not (tmp_path / "records" / "index.npz").exists()
 
 

@@ -636,7 +636,7 @@ def test_training_stops_at_damage_or_goes_without(tmp_path, skip_corrupt):
 def test_other_errors_are_not_taken_for_damage():
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
-        recorded_images.translate_corrupt_records(),
+        recorded_images.name_corrupt_records(),
     ):
         tf.debugging.Assert(False, ["of another kind"])
 

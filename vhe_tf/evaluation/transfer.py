@@ -150,7 +150,7 @@ def style_transfer_accuracy(
     values: list[list[float]] = []
     by_style: dict[int, list[np.ndarray]] = {}
     for task in range(num_tasks):
-        found, of_styles = _of_one_task(
+        found, shares = _of_one_task(
             model,
             data,
             oracles=oracles,
@@ -159,7 +159,7 @@ def style_transfer_accuracy(
             seed=(seed, task),
         )
         values.append(found)
-        for style_id, both in of_styles.items():
+        for style_id, both in shares.items():
             by_style.setdefault(style_id, []).append(both)
         if progress:
             style, content = np.mean(values, axis=0)[:2]
@@ -171,29 +171,28 @@ def style_transfer_accuracy(
     names = data.group_names.get(design.groups[1], {})
     true = num_tasks * design.num_ways
     counts = [true * design.num_styles] * 5 + [true] * 2
-    return Transfer(
-        *(
-            Measurement.of("transfer", each, factor=factor, num_queries=count)
-            for factor, each, count in zip(
-                Transfer._fields[:-1], np.array(values).T, counts, strict=True
-            )
-        ),
-        by_style=tuple(
-            Measurement.of(
-                "transfer",
-                each,
-                factor=factor,
-                tasks=names.get(style_id, f"{design.groups[1]} {style_id}"),
-                num_queries=len(each) * design.num_ways,
-            )
-            for style_id in sorted(by_style)
-            for factor, each in zip(
-                ("style", "content"),
-                np.array(by_style[style_id]).T,
-                strict=True,
-            )
-        ),
+    overall = {
+        factor: Measurement.of(
+            "transfer", each, factor=factor, num_queries=count
+        )
+        for factor, each, count in zip(
+            Transfer._fields, np.array(values).T, counts, strict=False
+        )
+    }
+    of_styles = tuple(
+        Measurement.of(
+            "transfer",
+            each,
+            factor=factor,
+            tasks=names.get(style_id, f"{design.groups[1]} {style_id}"),
+            num_queries=len(each) * design.num_ways,
+        )
+        for style_id, pairs in sorted(by_style.items())
+        for factor, each in zip(
+            ("style", "content"), np.array(pairs).T, strict=True
+        )
     )
+    return Transfer(**overall, by_style=of_styles)
 
 
 def _of_one_task(

@@ -66,7 +66,7 @@ def exit_on_run_error() -> Iterator[None]:
     from vhe_tf.data.datasets.records import recorded_images as records
 
     try:
-        with records.translate_corrupt_records():
+        with records.name_corrupt_records():
             yield
     except (
         records.CorruptRecordsError,

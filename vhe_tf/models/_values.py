@@ -8,9 +8,7 @@ import tensorflow as tf
 
 from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data.contrast import check_contrast
-from vhe_tf.data.datasets.records.recorded_images import (
-    translate_corrupt_records,
-)
+from vhe_tf.data.datasets.records.recorded_images import name_corrupt_records
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedImages
 
@@ -27,7 +25,7 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
         images = data.images
     else:
         step = -(-len(data) // _MAX_CHECKED)
-        with translate_corrupt_records():
+        with name_corrupt_records():
             images = data.reader()(tf.range(0, len(data), step)).numpy()
     are_images = is_image_shape(model.event_shape)
     if are_images and model.domain.is_bounded:

@@ -17,9 +17,7 @@ import tensorflow as tf
 
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
-from vhe_tf.data.datasets.records.recorded_images import (
-    translate_corrupt_records,
-)
+from vhe_tf.data.datasets.records.recorded_images import name_corrupt_records
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
@@ -466,7 +464,7 @@ class EpisodeTrainer(keras.Model):
         self._all_preempted = False
         several = distribute.has_several_machines(self.distribute_strategy)
         try:
-            with atomic_io.translate_disk_full(), translate_corrupt_records():
+            with atomic_io.translate_disk_full(), name_corrupt_records():
                 try:
                     if self._preempts:
                         self._preempts.open()

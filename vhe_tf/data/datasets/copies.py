@@ -59,15 +59,12 @@ class Copies:
         self,
         labels: Mapping[str, np.ndarray],
         names: Mapping[str, Mapping[int, str]],
-        *,
-        merge: bool = True,
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns labels with one group for groups of the same images.
 
         Args:
             labels: By grouping, the group ids of the images.
             names: By grouping, the names of the groups.
-            merge: Boolean. Whether groups may be merged. Defaults to True.
 
         Returns:
             The labels, and which images to keep: all but the copies in a group
@@ -85,7 +82,7 @@ class Copies:
         if copies.any():
             for grouping, ids in labels.items():
                 resolved[grouping] = self._merged(
-                    originals, ids, grouping, names.get(grouping, {}), merge
+                    originals, ids, grouping, names.get(grouping, {})
                 )
                 merged |= copies & (resolved[grouping] != ids)
         self._tell_of_repeats(originals, copies & ~merged)
@@ -97,7 +94,6 @@ class Copies:
         ids: np.ndarray,
         grouping: str,
         names: Mapping[int, str],
-        merge: bool,
     ) -> np.ndarray:
         """Returns the ids of one grouping."""
         known = (ids != MISSING) & (ids[originals] != MISSING)
@@ -111,7 +107,7 @@ class Copies:
                 mine, others = (
                     set(originals[members[group]]) for group in pair
                 )
-                same[pair] = merge and mine == others
+                same[pair] = mine == others
             if not same[pair]:
                 first = int(originals[index])
                 two_labels[os.fspath(self.paths[index])] = (

@@ -25,8 +25,10 @@ from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import open_image
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.image_file import resized
+from vhe_tf.data.datasets.records.index import RecordIndex
+from vhe_tf.data.datasets.records.index import read_index
 from vhe_tf.data.datasets.records.writer import Example
-from vhe_tf.data.datasets.records.writer import write_records
+from vhe_tf.data.datasets.records.writer import write_settled_records
 from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["main"]
@@ -42,35 +44,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         check_image_size(flags.image_size)
         folders = class_folders(flags.from_folder, label_name=grouping)
-        folders = folders.split_by_class(folders.labels, grouping)
-        write_records(
-            flags.to,
-            _examples(folders, flags),
-            group_names=folders.group_names,
+        copies = Copies(folders.paths)
+
+        def settle(index: RecordIndex) -> RecordIndex:
+            labels, keep = copies.resolve(folders.labels, folders.group_names)
+            merged = folders.split_by_class(labels, grouping)
+            return index._replace(
+                labels=merged.labels, group_names=merged.group_names
+            ).where(keep)
+
+        write_settled_records(
+            flags.to, _examples(folders, flags, copies), settle=settle
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
+    written = read_index(flags.to).labels[grouping]
     print(
-        f"{len(folders.paths):,} images of "
-        f"{len(folders.group_names[grouping]):,} classes written to {flags.to}"
+        f"{len(written):,} images of {len(np.unique(written)):,} classes "
+        f"written to {flags.to}"
     )
 
 
 def _examples(
-    folders: ClassFolders, flags: argparse.Namespace
+    folders: ClassFolders, flags: argparse.Namespace, copies: Copies
 ) -> Iterator[Example]:
     inverts = flags.invert
     if inverts is None and flags.channels == 1:
         inverts = _ink_is_dark(folders.paths, flags)
-    copies = Copies(folders.paths)
     images = read_images(
         folders.paths, image_size=flags.image_size, channels=flags.channels
     )
     for index, image in enumerate(copies.watch(images)):
         ids = {name: int(ids[index]) for name, ids in folders.labels.items()}
         yield 255 - image if inverts else image, ids
-    # Before there is an index of what was written.
-    copies.resolve(folders.labels, folders.group_names, merge=False)
 
 
 def _ink_is_dark(

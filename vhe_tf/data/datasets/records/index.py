@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
+from typing import Self
 
 import numpy as np
 
@@ -47,6 +48,15 @@ class RecordIndex(NamedTuple):
     shard_sizes: np.ndarray
     labels: Mapping[str, np.ndarray]
     group_names: Mapping[str, Mapping[int, str]]
+
+    def where(self, keep: np.ndarray) -> Self:
+        """Returns the index without some images, whose records stay."""
+        before = np.concatenate([[0], np.cumsum(keep)])
+        return self._replace(
+            offsets=self.offsets[keep],
+            shard_starts=before[self.shard_starts],
+            labels={name: ids[keep] for name, ids in self.labels.items()},
+        )
 
 
 def shard_name(shard: int) -> str:

@@ -39,8 +39,8 @@ from vhe_tf.data.grouped_images import check_labels
 __all__ = [
     "CorruptRecordsError",
     "RecordedImages",
+    "name_corrupt_records",
     "read_whole",
-    "translate_corrupt_records",
 ]
 
 _Batch = TypeVar("_Batch")
@@ -120,7 +120,7 @@ class RecordedImages(GroupedData):
         """Returns what reads images; see `GroupedData.reader`.
 
         A record that cannot be read raises an `InvalidArgumentError` with its
-        file and number; see `translate_corrupt_records`.
+        file and number; see `name_corrupt_records`.
         """
         places = self._places()
 
@@ -171,7 +171,7 @@ class RecordedImages(GroupedData):
             data.reader(), num_parallel_calls=tf.data.AUTOTUNE
         )
         done = 0
-        with translate_corrupt_records():
+        with name_corrupt_records():
             for chunk in chunks:
                 images[done : done + len(chunk)] = chunk
                 done += len(chunk)
@@ -322,7 +322,7 @@ def _read(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def translate_corrupt_records() -> Iterator[None]:
+def name_corrupt_records() -> Iterator[None]:
     """Raises a CorruptRecordsError where a record could not be read."""
     try:
         yield

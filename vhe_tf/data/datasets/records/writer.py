@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from array import array
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.grouped_images import check_labels
 
-__all__ = ["write_records"]
+__all__ = ["write_records", "write_settled_records"]
 
 Example = tuple[np.ndarray, Mapping[str, int]]
 """`[H, W, C]` uint8, and by grouping the id of a group or `MISSING`."""
@@ -56,6 +57,36 @@ def write_records(
             grouping has no label at all.
         NotWrittenError: If something cannot be written, as on a full disk.
     """
+    if isinstance(examples, GroupedImages):
+        if group_names is None:
+            group_names = examples.group_names
+        examples = _examples_of(examples)
+    write_settled_records(
+        folder,
+        examples,
+        settle=lambda index: index._replace(group_names=group_names or {}),
+        max_shard_bytes=max_shard_bytes,
+    )
+
+
+def write_settled_records(
+    folder: str | PathLike[str],
+    examples: Iterable[Example],
+    *,
+    settle: Callable[[RecordIndex], RecordIndex],
+    max_shard_bytes: int = 2**28,
+) -> None:
+    """Writes grouped images whose groups are known once all are read.
+
+    Args:
+        folder: As in `write_records`.
+        examples: As in `write_records`.
+        settle: Returns the index to write, given that of all examples.
+        max_shard_bytes: As in `write_records`.
+
+    Raises:
+        FileExistsError, ValueError, NotWrittenError: As `write_records`.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / record_index.NAME).exists():
@@ -67,17 +98,13 @@ def write_records(
     for left in folder.iterdir():
         if left.match("images-*.tfrecord") or atomic_io.is_partial(left):
             left.unlink()
-    if isinstance(examples, GroupedImages):
-        if group_names is None:
-            group_names = examples.group_names
-        examples = _examples_of(examples)
     writer = _ShardWriter(folder, max_shard_bytes)
     with status_line() as show, contextlib.closing(writer):
         for number, (image, ids) in enumerate(examples, 1):
             writer.write(image, ids)
             if not number % 1000:
                 show(f"{number:,} images written to {folder}")
-    record_index.write_index(folder, writer.index(group_names or {}))
+    record_index.write_index(folder, settle(writer.index()))
 
 
 def _examples_of(data: GroupedImages) -> Iterator[Example]:
@@ -131,9 +158,7 @@ class _ShardWriter:
                 f"Received: {size:,} bytes."
             )
 
-    def index(
-        self, group_names: Mapping[str, Mapping[int, str]]
-    ) -> RecordIndex:
+    def index(self) -> RecordIndex:
         """Returns where all is that was written, once it is closed."""
         if self._shape is None:
             raise ValueError(
@@ -149,7 +174,7 @@ class _ShardWriter:
             shard_starts=np.asarray(self._shard_starts),
             shard_sizes=np.asarray(self._shard_sizes),
             labels=labels,
-            group_names=group_names,
+            group_names={},
         )
 
     def _file_for(self, size: int) -> tf.io.TFRecordWriter:
