@@ -1,4 +1,4 @@
-"""How the cost of finding groups grows with their number.
+"""Growth of the cost of finding groups with their number.
 
     python benchmarks/groups.py
 
