@@ -1,5 +1,6 @@
 """Checks of the paths that flags name, before anything slow is imported."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -17,7 +18,8 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
             `"new file"`, `"new folder"`, which may exist.
 
     Raises:
-        ValueError: If it is not there, or is of another kind.
+        ValueError: If it is not there, is of another kind, or is new and
+            cannot be written.
     """
     expected = {
         "file": "an existing file",
@@ -30,6 +32,25 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
     }[kind]
     if not _is(kind, path):
         raise ValueError(f"{flag} must be {expected}. Received: {path!r}.")
+    if kind.startswith("new "):
+        _check_writable(flag, pathlib.Path(path).expanduser(), kind=kind)
+
+
+def _check_writable(flag: str, path: pathlib.Path, *, kind: str) -> None:
+    """Checks that a file can be made in its folder, or in a new folder."""
+    place = path.absolute() if kind == "new folder" else path.absolute().parent
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        reason = "it is no folder"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        reason = "it may not be written to"
+    else:
+        return
+    raise ValueError(
+        f"{flag} must be where files can be written; name another place. "
+        f"Received: {str(path)!r}, but {str(place)!r}: {reason}."
+    )
 
 
 def _is(kind: str, path: str) -> bool:

@@ -1,0 +1,55 @@
+"""Paths that flags name are checked before anything slow is imported."""
+
+import importlib
+import os
+
+import pytest
+
+from vhe_tf.experiments.paths import check_path
+
+
+@pytest.mark.parametrize("kind", ["new file", "new folder"])
+def test_new_paths_need_a_place_that_can_be_written(tmp_path, kind):
+    check_path("--out", str(tmp_path / "new" / "deeper" / "it"), kind=kind)
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to(tmp_path / "missing")
+    for name in ("file", "broken"):
+        path = tmp_path / name / "it"
+        with pytest.raises(ValueError, match=f"--out .*{name}': it is no fol"):
+            check_path("--out", str(path), kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["new file", "new folder"])
+def test_new_paths_need_a_writable_folder(tmp_path, monkeypatch, kind):
+    # Root may write anywhere but on a file system that is read only.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ValueError, match="may not be written to"):
+        check_path("--out", str(tmp_path / "it"), kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("draw", ["{image}", "--out={file}/it.png"]),
+        ("evaluate", ["{model}", "--out={file}/it.json"]),
+        ("export", ["{model}", "--out={file}/it"]),
+        ("train", ["quickstart", "--run_dir={file}/it"]),
+    ],
+)
+def test_commands_check_their_output_first(
+    tmp_path, monkeypatch, command, words
+):
+    monkeypatch.setattr("vhe_tf.load_model", None)  # It would take long.
+    places = {
+        name: tmp_path / path
+        for name, path in [
+            ("image", "image.png"),
+            ("model", "best.keras"),
+            ("file", "file"),
+        ]
+    }
+    for path in places.values():
+        path.touch()
+    main = importlib.import_module(f"vhe_tf.experiments.{command}").main
+    with pytest.raises(SystemExit, match="it is no folder"):
+        main(["vhe-tf", *(word.format(**places) for word in words)])
