@@ -7,6 +7,7 @@ from tests.conftest import assert_survives_round_trip
 from vhe_tf import random
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
+from vhe_tf.layers import incremental_pixel_cnn
 from vhe_tf.layers.dropout import seed_scope
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 
@@ -287,6 +288,28 @@ def test_draws_equal_those_of_the_naive_sampler(
         draws,
         _draw_naively(network, noise, conditioning, pixels, temperature),
         pixels,
+    )
+
+
+@pytest.mark.parametrize("most", [0, 2, 3])
+def test_rows_are_guessed_or_sampled_by_pixel_to_the_same(most, monkeypatch):
+    monkeypatch.setattr(incremental_pixel_cnn, "_MAX_GUESSED", most)
+    pixels = BernoulliPixels()
+    network, noise, conditioning = _drawing(
+        (5, 6, 2), 3, 2, pixels, kernel_size=5, num_blocks=2
+    )
+    draw = tf.function(
+        lambda *inputs: network.generate(
+            *inputs, pixels=pixels, temperature=tf.constant(1.0)
+        ),
+        input_signature=[
+            tf.TensorSpec([None, 5, 6, 2]),
+            tf.TensorSpec([None, 5, 6, 2]),
+        ],
+    )
+    np.testing.assert_array_equal(
+        draw(noise, conditioning),
+        _draw_naively(network, noise, conditioning, pixels, 1.0),
     )
 
 

@@ -204,6 +204,18 @@ def test_an_export_samples_with_its_own_options():
     assert np.any(images != model.sample(support, seed=seeds))
 
 
+def test_an_export_holds_the_contrasts_of_guided_samples():
+    model = tiny_pixel_cnn_vhe()
+    with mock.patch.object(
+        VHE, "_contrasts", autospec=True, side_effect=VHE._contrasts
+    ) as contrasts:
+        exporting.signatures(model, num_samples=1)
+    assert contrasts.call_count == 1
+    with model.contrasts_fixed():
+        fixed = model.sample(_images(2, 2), seed=1)
+    np.testing.assert_array_equal(model.sample(_images(2, 2), seed=1), fixed)
+
+
 def test_encoded_classes_are_scored_like_their_supports():
     model = tiny_pixel_cnn_vhe()
     signatures = _signatures_of(model)

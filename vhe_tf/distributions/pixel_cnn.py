@@ -38,7 +38,13 @@ class Pixels(abc.ABC):
 
     Instances are equal if they are the same family, so that a compiled sampler
     can be used again.
+
+    Attributes:
+        binary: Boolean. Whether a channel has two values, so that most of a row
+            can be guessed.
     """
+
+    binary = False
 
     @abc.abstractmethod
     def num_parameters(self, channels: int) -> int:
@@ -87,6 +93,8 @@ class Pixels(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class BernoulliPixels(Pixels):
     """Binary channels, independent given the pixels before; P = C logits."""
+
+    binary = True
 
     def num_parameters(self, channels: int) -> int:
         """Returns P."""
@@ -165,7 +173,8 @@ class GuidedPixels(BernoulliPixels):
         logits = self.logits(parameters)
         noise = noise[: tf.shape(logits)[0]]
         drawn = super().draw(logits, noise, temperature=temperature)
-        return tf.tile(drawn, [1 + self.num_contrasts, 1])
+        axes = [1] * (drawn.shape.rank - 1)
+        return tf.tile(drawn, [1 + self.num_contrasts, *axes])
 
 
 @dataclasses.dataclass(frozen=True)

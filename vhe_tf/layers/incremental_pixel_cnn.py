@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IncrementalPixelCNN"]
 
+# Images of which a whole row is guessed at once. More of them cost more
+# arithmetic than operations that are saved.
+_MAX_GUESSED = 14
+
 
 class IncrementalPixelCNN:
     """The sums of a `GatedPixelCNN`, each computed at its last term.
@@ -46,8 +50,9 @@ class IncrementalPixelCNN:
             self._added = tf.transpose(tf.stack(added), [2, 0, 1, 3, 4])
         cast = network.cast
         kernels = [cast(block.from_left.kernel)[0] for block in network.blocks]
+        self._taps = [tf.reshape(k, [-1, 2 * network.filters]) for k in kernels]
         self._before = tf.stack(
-            [tf.reshape(k[:-1], [-1, 2 * network.filters]) for k in kernels]
+            [taps[: -network.filters] for taps in self._taps]
         )
         self._present = [kernel[-1] for kernel in kernels]
         self._residual = [
@@ -88,10 +93,23 @@ class IncrementalPixelCNN:
         def next_row(
             i: tf.Tensor, rows: Any, row_above: tf.Tensor, image: Any
         ) -> Any:
-            rows, row = self.next_row(
+            rows, gates = self.next_row(
                 rows, tf.transpose(row_above, [1, 0, 2]), index=i
             )
-            sampled = self._sample_row(row, noise[i], draw=draw)
+
+            def by_pixel() -> tf.Tensor:
+                return self._sample_row(gates, noise[i], draw=draw)
+
+            def by_guess() -> tf.Tensor:
+                return self._guess_row(
+                    gates, noise[i], guess=row_above, draw=draw
+                )
+
+            few = pixels.binary and batch <= _MAX_GUESSED
+            if tf.is_tensor(few):
+                sampled = tf.cond(few, by_guess, by_pixel)
+            else:
+                sampled = by_guess() if few else by_pixel()
             return i + 1, rows, sampled, image.write(i, sampled)
 
         _, _, _, image = tf.while_loop(
@@ -108,15 +126,91 @@ class IncrementalPixelCNN:
         )
         return tf.transpose(image.stack(), [2, 0, 1, 3])
 
+    def _guess_row(
+        self,
+        gates: tf.Tensor,
+        noise: tf.Tensor,
+        *,
+        guess: tf.Tensor,
+        draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
+        """Samples a row, `[W, N, C]`, all pixels at once and again.
+
+        A pixel is right if those before it are, so that guesses repeat only
+        when the row is right, after W guesses at the latest. Binary rows take
+        few guesses (Wiggers and Hoogeboom 2020, "Predictive Sampling with
+        Forecasting Autoregressive Models").
+        """
+        batch, _, width, _ = self.image_shape
+        gates = tf.reshape(
+            tf.transpose(gates, [0, 2, 1, 3]),  # [K, W, N, 2F]
+            [self.network.num_blocks, -1, 2 * self.network.filters],
+        )
+        noise = tf.transpose(noise, [1, 0, 2])
+
+        def next_guess(_: tf.Tensor, guess: tf.Tensor) -> Any:
+            parameters = tf.reshape(
+                self.parameters_of_row(guess, gates=gates),
+                [width, batch, self.network.num_parameters],
+            )
+            pixels = draw(tf.transpose(parameters, [1, 0, 2]), noise)
+            pixels = tf.transpose(pixels, [1, 0, 2])
+            return tf.reduce_any(tf.not_equal(pixels, guess)), pixels
+
+        _, row = tf.while_loop(
+            lambda wrong, _: wrong,
+            next_guess,
+            (tf.constant(True), guess),
+            parallel_iterations=1,
+            maximum_iterations=width,
+        )
+        return tf.ensure_shape(row, guess.shape)
+
+    def parameters_of_row(
+        self, pixels: tf.Tensor, *, gates: tf.Tensor
+    ) -> tf.Tensor:
+        """Evaluates the horizontal stack for all pixels of a row.
+
+        Args:
+            pixels: `[W, N, C]`, the row.
+            gates: `[K, W * N, 2F]`, of `next_row`.
+
+        Returns:
+            Parameters of the pixels, `[W * N, P]`, each given those before.
+        """
+        network = self.network
+        first_reach = network.first_kernel_size // 2
+        images = tf.reshape(network.cast(pixels), [-1, self.image_shape[3]])
+        windows = self._windows(images, first_reach)[:-1]
+        left = tf.matmul(tf.concat(windows, axis=1), self._first)
+        left += self._first_bias
+        for k, gates_of_block in enumerate(tf.unstack(gates)):
+            windows = self._windows(left, network.kernel_size // 2)
+            left_in = tf.matmul(tf.concat(windows, axis=1), self._taps[k])
+            gated = gate(gates_of_block + left_in)
+            left += tf.matmul(gated, self._residual[k])
+        return self._last(left)
+
+    def _windows(self, values: tf.Tensor, reach: int) -> list[tf.Tensor]:
+        """Shifts a row, `[W * N, F]`, by `reach` pixels, ..., 1 and 0."""
+        batch = self.image_shape[0]
+        padded = tf.pad(values, [(reach * batch, 0), (0, 0)])
+        size = tf.shape(values)[0]
+        shifted = [padded[k * batch : k * batch + size] for k in range(reach)]
+        return [*shifted, values]
+
     def _sample_row(
         self,
-        row: tf.Tensor,
+        gates: tf.Tensor,
         noise: tf.Tensor,
         *,
         draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> tf.Tensor:
         """Samples a row, `[W, N, C]`, from its gates and its noise."""
         batch, _, width, channels = self.image_shape
+        row = tf.transpose(
+            gates, [2, 0, 1, 3]
+        )  # what a step reads is one piece
 
         def next_pixel(
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
@@ -165,7 +259,7 @@ class IncrementalPixelCNN:
             index: `[]` int32, which row.
 
         Returns:
-            The state of rows, and `[W, K, N, 2F]`, all that the gates of the
+            The state of rows, and `[K, N, W, 2F]`, all that the gates of the
             horizontal stack add to what comes from the left.
         """
         network = self.network
@@ -185,8 +279,7 @@ class IncrementalPixelCNN:
             gates.append(across + network.cast(block.from_left.bias))
             above += gate(above_in)
             windows.append(window[:, 1:])
-        row = tf.transpose(tf.stack(gates), [2, 0, 1, 3])
-        return (images, tf.stack(windows)), row
+        return (images, tf.stack(windows)), tf.stack(gates)
 
     def _row(self, convolution: ShiftConvolution, rows: tf.Tensor) -> tf.Tensor:
         """Convolves as many rows as the kernel has: `[N, W, F]`."""
@@ -226,7 +319,7 @@ class IncrementalPixelCNN:
         Args:
             pixels: The state of pixels.
             pixel_before: `[N, C]`.
-            row: What `next_row` returned.
+            row: What `next_row` returned, as `[W, K, N, 2F]`.
             index: `[]` int32, which pixel of the row.
 
         Returns:
@@ -249,11 +342,15 @@ class IncrementalPixelCNN:
         features = tf.concat(
             [features[:, :, network.filters :], tf.stack(entered)], axis=2
         )
+        return (images, features), self._last(left)
+
+    def _last(self, left: tf.Tensor) -> tf.Tensor:
+        """Returns the parameters of pixels, from the horizontal stack."""
         hidden = tf.nn.elu(
             tf.matmul(tf.nn.elu(left), self._hidden) + self._hidden_bias
         )
         parameters = tf.matmul(hidden, self._parameters) + self._parameters_bias
-        return (images, features), tf.cast(parameters, tf.float32)
+        return tf.cast(parameters, tf.float32)
 
 
 def _array(size: int, element_shape: tuple[Any, ...]) -> tf.TensorArray:

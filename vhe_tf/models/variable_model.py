@@ -1,5 +1,7 @@
 """Generation and scores by models of declared latent variables."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +33,8 @@ class LatentVariableModel(GraphModel):
     It generates, reconstructs, scores and classifies images. `VHE` adds the
     objective.
     """
+
+    _fixed_contrasts: Samples | None = None
 
     def render(
         self,
@@ -436,12 +440,7 @@ class LatentVariableModel(GraphModel):
             guidance = _GUIDANCE if binary else 0.0
         if guidance == 0.0:
             return likelihood
-        contrasts = self.infer(
-            {},
-            seed=_CONTRAST_SEED,
-            num_samples=_NUM_CONTRASTS,
-            batch_size=1,
-        )  # [K, 1, E...]
+        contrasts = self._fixed_contrasts or self._contrasts()
         # Of each element in its own pose, and whatever else is its own.
         shown = {
             name: tf.broadcast_to(
@@ -455,3 +454,24 @@ class LatentVariableModel(GraphModel):
         return pixel_cnn.guided(
             likelihood, self.likelihood(**shown), guidance=guidance
         )
+
+    def _contrasts(self) -> Samples:
+        """Returns classes to guide away from, `[K, 1, E...]`."""
+        return self.infer(
+            {},
+            seed=_CONTRAST_SEED,
+            num_samples=_NUM_CONTRASTS,
+            batch_size=1,
+        )
+
+    @contextlib.contextmanager
+    def contrasts_fixed(self) -> Iterator[None]:
+        """Computes the contrasts of guided samples once, for constant weights.
+
+        Graphs that are traced meanwhile hold them as constants.
+        """
+        self._fixed_contrasts = self._contrasts()
+        try:
+            yield
+        finally:
+            self._fixed_contrasts = None

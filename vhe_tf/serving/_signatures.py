@@ -89,7 +89,19 @@ def signatures(
             "latents, so a latent cannot be named 'encoded' or 'prior'. Rename "
             f"the latent. Received: latents={names}."
         )
-    joint = _Signatures(model, names, draws, max_rows, options)
+    with model.contrasts_fixed():  # as the weights are
+        return _functions(
+            names,
+            lambda some: _Signatures(model, some, draws, max_rows, options),
+        )
+
+
+def _functions(
+    names: Sequence[str],
+    signatures_of: Callable[[Sequence[str]], "_Signatures"],
+) -> dict[str, Any]:
+    """Returns the functions of all group latents and of each."""
+    joint = signatures_of(names)
     functions = {
         "encode": joint.encode(),
         "log_likelihood": joint.log_likelihood(),
@@ -102,7 +114,7 @@ def signatures(
         functions["classify_encoded"] = joint.classify_encoded()
         return functions
     for name in names:
-        alone = _Signatures(model, [name], draws, max_rows, options)
+        alone = signatures_of([name])
         functions[f"classify_{name}"] = alone.classify()
         functions[f"encode_{name}"] = alone.encode()
         functions[f"sample_{name}"] = alone.sample()
