@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 import vhe_tf
@@ -29,7 +28,10 @@ def training_step(
     model: VHE, batch_size: int, support_size: int, *, accumulation: int = 1
 ) -> Callable[[], Any]:
     """Returns a training step of a fixed batch, traced."""
-    model.compile(keras.optimizers.Adam(), accumulation=accumulation)
+    optimizer = vhe_tf.optimizers.AveragingAdam(
+        1e-3, global_clipnorm=1.0, use_ema=True, ema_momentum=0.999
+    )  # as the trainers do
+    model.compile(optimizer, accumulation=accumulation)
     model.optimizer.build(model.trainable_variables)
     support = images(batch_size * support_size, model)
     episode = {
