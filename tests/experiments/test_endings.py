@@ -1,5 +1,6 @@
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -35,3 +36,13 @@ def test_errors_that_end_the_import_are_shown(capfd):
     with pytest.raises(ImportError, match="no library"):
         fail()
     assert capfd.readouterr().err == LINES[3]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_onednn_is_on_unless_the_user_has_chosen(before, after, monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    endings.quiet()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == after

@@ -92,9 +92,12 @@ def quiet() -> None:
     """Imports TensorFlow without the lines that need nobody's attention.
 
     These are its information, and, on a machine without an NVIDIA driver, that
-    there is no GPU. Its warnings and errors are shown.
+    there is no GPU. Its warnings and errors are shown. oneDNN, which
+    TensorFlow uses by itself on some processors alone, is on unless
+    `TF_ENABLE_ONEDNN_OPTS` is set.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:
         return
     with status_line() as show:
