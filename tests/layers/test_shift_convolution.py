@@ -7,6 +7,7 @@ from tests.conftest import assert_survives_round_trip
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 from vhe_tf.layers.shift_convolution import convolve
+from vhe_tf.layers.shift_convolution import library_gradients
 
 # Kernel (kh, kw), padding, and the output's size for images of 5x7.
 GEOMETRIES = [
@@ -206,3 +207,28 @@ def test_a_bias_begins_where_it_is_told_to():
         keras.saving.serialize_keras_object(layer)
     )
     np.testing.assert_array_equal(revived(tf.zeros([1, 1, 1, 2])), [[[bias]]])
+
+
+def _kinds_of_operations(size, channels):
+    kernel = _random(*size, channels, 4)
+
+    @tf.function
+    def gradient(images):
+        padding = (((size[0] - 1), 0), ((size[1] - 1), 0))
+        output = convolve(images, kernel, padding=padding)
+        return tf.gradients(output, [images, kernel])
+
+    graph = gradient.get_concrete_function(_random(2, 5, 7, channels)).graph
+    return [o.type for o in graph.get_operations()]
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "by_taps"),
+    [((2, 3), 8, True), ((2, 5), 8, False), ((2, 3), 7, False)],
+)
+def test_small_kernels_have_gradients_of_their_own(size, channels, by_taps):
+    kinds = _kinds_of_operations(size, channels)
+    assert ("Conv2DBackpropFilter" not in kinds) == by_taps
+    with library_gradients():
+        assert "Conv2DBackpropFilter" in _kinds_of_operations(size, channels)
+    assert _kinds_of_operations(size, channels) == kinds

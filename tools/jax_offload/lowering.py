@@ -22,6 +22,7 @@ from vhe_tf.data import MISSING
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import affine_table
+from vhe_tf.layers import shift_convolution
 
 _MAX_ELEMENTS = 2**31 - 1
 
@@ -115,9 +116,10 @@ def lowered(
         tf.function(function, autograph=False), has_side_effects=False
     )
     # One platform a file: TensorFlow lowers to one at a time.
-    exported = jax.export.export(jax.jit(call), platforms=[platform])(
-        *arguments
-    )
+    with shift_convolution.library_gradients():
+        exported = jax.export.export(jax.jit(call), platforms=[platform])(
+            *arguments
+        )
     # Marks what came from TensorFlow, and cannot be read without that.
     exported = dataclasses.replace(exported, unordered_effects=())
     return bytes(exported.serialize())

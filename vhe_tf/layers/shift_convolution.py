@@ -1,18 +1,53 @@
 """Stride-1 convolutions with a fast gradient."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-__all__ = ["Padding", "Pointwise", "ShiftConvolution", "convolve"]
+__all__ = [
+    "Padding",
+    "Pointwise",
+    "ShiftConvolution",
+    "convolve",
+    "library_gradients",
+]
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Number of zeros added: `((above, below), (left, right))`."""
 
-# Below this number, the matrix product per tap is slow: thin and not aligned.
-_FEW_CHANNELS = 8
+# Where matrix products per tap beat TensorFlow's gradient on CPU, see
+# benchmarks/convolution.py. Products of fewer channels are thin.
+_MIN_CHANNELS = 8
+_MAX_TAPS = 9
+
+_library_gradients = contextvars.ContextVar("library_gradients", default=False)
+
+
+@contextlib.contextmanager
+def library_gradients() -> Iterator[None]:
+    """Traces convolutions with TensorFlow's own gradients, as for a GPU.
+
+    For programs that are lowered here and run elsewhere.
+
+    Example:
+    >>> with library_gradients():
+    ...     convolve(
+    ...         tf.zeros([1, 8, 8, 8]),
+    ...         tf.zeros([3, 3, 8, 4]),
+    ...         padding=((1, 1), (1, 1)),
+    ...     ).shape
+    TensorShape([1, 8, 8, 4])
+    """
+    token = _library_gradients.set(True)
+    try:
+        yield
+    finally:
+        _library_gradients.reset(token)
 
 
 def convolve(
@@ -20,10 +55,11 @@ def convolve(
 ) -> tf.Tensor:
     """Convolves with stride 1, as `tf.nn.conv2d` does.
 
-    The gradients are explicit, since TensorFlow's own take half of the time of
-    a training step on CPU. The gradient of the images is another forward
-    convolution. That of the kernel is one matrix product per tap, between
-    slices of the padded images that are contiguous in memory.
+    A 1x1 kernel is a matrix product. For other small kernels the gradients are
+    explicit on CPU, where they take two thirds of the time of TensorFlow's. The
+    gradient of the images is another forward convolution. That of the kernel is
+    one matrix product per tap, between slices of the padded images that are
+    contiguous in memory.
 
     Args:
         images: `[N, H, W, C]`.
@@ -50,6 +86,8 @@ def convolve(
         return tf.ensure_shape(
             tf.reshape(product, shape), [*images.shape[:3], filters]
         )
+    if kh * kw > _MAX_TAPS or channels < _MIN_CHANNELS or not _by_taps():
+        return _forward(images, kernel, padding)
     (above, below), (left, right) = padding
 
     @tf.custom_gradient
@@ -70,6 +108,12 @@ def convolve(
     return with_gradient(images, kernel)
 
 
+def _by_taps() -> bool:
+    if _library_gradients.get():
+        return False
+    return not tf.config.list_physical_devices("GPU")
+
+
 def _forward(
     images: tf.Tensor, kernel: tf.Tensor, padding: Padding
 ) -> tf.Tensor:
@@ -83,15 +127,6 @@ def _kernel_gradient(
     padding: Padding,
 ) -> tf.Tensor:
     kh, kw, channels, filters = kernel_shape
-    if channels < _FEW_CHANNELS:
-        return tf.raw_ops.Conv2DBackpropFilter(
-            input=images,
-            filter_sizes=kernel_shape,
-            out_backprop=upstream,
-            strides=[1, 1, 1, 1],
-            padding="EXPLICIT",
-            explicit_paddings=[0, 0, *padding[0], *padding[1], 0, 0],
-        )
     padded = tf.pad(images, [(0, 0), *padding, (0, 0)])
     width = tf.shape(padded)[2]
     # Aligned to the padded images, a tap is a constant offset in memory.
