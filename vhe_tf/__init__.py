@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vhe_tf.models.loading import load_model
     from vhe_tf.models.loading import save_model
     from vhe_tf.models.presets import presets
+    from vhe_tf.models.prior_fitting import fit_prior
     from vhe_tf.models.vhe import VHE
     from vhe_tf.objectives import ElboTerms
     from vhe_tf.objectives import Objective
@@ -56,6 +57,7 @@ __all__ = [
     "errors",
     "evaluation",
     "experiments",
+    "fit_prior",
     "layers",
     "load_model",
     "models",
@@ -78,6 +80,7 @@ _HOMES = {
     "alphabet_pixel_cnn_vhe": "vhe_tf.models.architectures",
     "alphabet_vhe": "vhe_tf.models.architectures",
     "deconvolutional_vhe": "vhe_tf.models.architectures",
+    "fit_prior": "vhe_tf.models.prior_fitting",
     "load_model": "vhe_tf.models.loading",
     "pixel_cnn_vhe": "vhe_tf.models.architectures",
     "presets": "vhe_tf.models.presets",

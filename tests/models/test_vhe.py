@@ -994,6 +994,7 @@ def test_reconstructions_are_rendered_from_the_query(pixel_cnn, models):
                 seed=random.fold_in(SEED, 1),
                 query=episode["query"],
                 temperature=0.5,
+                guidance=0.0,
             )[0],
         )
 
@@ -1087,6 +1088,13 @@ def test_guidance_is_the_default_of_binary_pixel_cnns(models, pixel_cnn):
     guided = pixel_cnn.sample(support, seed=SEED)
     _assert_equal(guided, pixel_cnn.sample(support, seed=SEED, guidance=0.6))
     assert np.any(guided != pixel_cnn.sample(support, seed=SEED, guidance=0.0))
+    new = pixel_cnn.sample_prior(3, seed=SEED)
+    _assert_equal(new, pixel_cnn.sample_prior(3, seed=SEED, guidance=0.6))
+    assert np.any(new != pixel_cnn.sample_prior(3, seed=SEED, guidance=0.0))
+    latents = pixel_cnn.infer(support, seed=SEED, num_samples=2)
+    shown = pixel_cnn.render(latents, seed=SEED)
+    _assert_equal(shown, pixel_cnn.render(latents, seed=SEED, guidance=0.6))
+    assert np.any(shown != pixel_cnn.render(latents, seed=SEED, guidance=0.0))
     model = models["flat"]
     _assert_equal(
         model.sample(support, seed=SEED),

@@ -5,6 +5,7 @@ from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.distributions.discretized import pixels_of
 from vhe_tf.distributions.divergences import kl_from_sample
+from vhe_tf.distributions.gaussian_mixture import GaussianMixture
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
@@ -14,6 +15,7 @@ from vhe_tf.distributions.tempering import tempered
 __all__ = [
     "BernoulliPixels",
     "DiscretizedLogisticPixels",
+    "GaussianMixture",
     "NormalPixels",
     "PixelCNN",
     "Pixels",

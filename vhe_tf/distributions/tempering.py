@@ -5,6 +5,7 @@ import numbers
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.distributions.gaussian_mixture import GaussianMixture
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 
 __all__ = ["tempered"]
@@ -15,11 +16,13 @@ def tempered(
 ) -> tfd.Distribution:
     """Returns the distribution whose density is p to the power 1 / temperature.
 
-    For an autoregressive distribution this holds for each conditional.
+    For an autoregressive distribution this holds for each conditional, and for
+    a mixture for p(component) and each Gaussian.
 
     Args:
-        distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN, or
-            an Independent of these. Any distribution if the temperature is 1.
+        distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN,
+            GaussianMixture, or an Independent of these. Any distribution if
+            the temperature is 1.
         temperature: Positive float or scalar tensor. Samples are more typical
             below 1, except binary images of a `PixelCNN`: most pixels are
             paper, so that ink and whole strokes disappear; see `guided`.
@@ -60,12 +63,14 @@ def tempered(
             loc=distribution.loc,
             scale_diag=distribution.stddev() * tf.sqrt(temperature),
         )
+    if isinstance(distribution, GaussianMixture):
+        return distribution.tempered(temperature)
     if isinstance(distribution, PixelCNN):
         return distribution.copy(
             temperature=distribution.temperature * temperature
         )
     raise TypeError(
         "Temperatures other than 1 are implemented for Bernoulli, Normal, "
-        "MultivariateNormalDiag, PixelCNN and Independent. "
+        "MultivariateNormalDiag, PixelCNN, GaussianMixture and Independent. "
         f"Received: {type(distribution).__name__}."
     )

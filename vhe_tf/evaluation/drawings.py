@@ -65,7 +65,8 @@ class Drawings(evaluators.Evaluator):
         num_unconditional: Integer. Drawings of new characters; 0 for none.
             Defaults to 0.
         critics: `DrawingCritics` or None. Defaults to those of the package.
-        options: Mapping. Arguments of `VHE.sample`, such as `guidance`.
+        options: Mapping. Arguments of `VHE.sample`, such as `guidance`, which
+            is also that of unconditional drawings.
         seed: Integer. Seed of the drawings. Defaults to 0.
 
     Raises:
@@ -157,7 +158,9 @@ class Drawings(evaluators.Evaluator):
             rows = range(start, min(start + _SAMPLED_AT_ONCE, count))
             seeds = random.fold_in(self.seed, tf.range(rows.start, rows.stop))
             if supports is None:
-                made = model.sample_prior(len(rows), seed=seeds)
+                made = model.sample_prior(
+                    len(rows), seed=seeds, guidance=self.options.get("guidance")
+                )
             else:
                 made = model.sample(
                     {self.group: tf.constant(supports[rows.start : rows.stop])},

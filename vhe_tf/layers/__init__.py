@@ -7,6 +7,7 @@ from vhe_tf.layers.convolution import ConvolutionalEncoder
 from vhe_tf.layers.dense_likelihood import DenseLikelihood
 from vhe_tf.layers.dropout import SeededDropout
 from vhe_tf.layers.gated_residual import GatedResidualBlock
+from vhe_tf.layers.gaussian_mixture import GaussianMixturePrior
 from vhe_tf.layers.heads import BernoulliImageHead
 from vhe_tf.layers.heads import DiagonalNormalHead
 from vhe_tf.layers.heads import NormalImageHead
@@ -37,6 +38,7 @@ __all__ = [
     "DiagonalNormalHead",
     "GatedPixelCNN",
     "GatedResidualBlock",
+    "GaussianMixturePrior",
     "ImageLikelihood",
     "Localisation",
     "NormalImageHead",

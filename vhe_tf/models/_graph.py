@@ -108,8 +108,12 @@ def sample_groups(
     seed: int | tf.Tensor,
     temperature: float | tf.Tensor,
     sample_unobserved: bool,
+    fitted: bool = True,
 ) -> tuple[Samples, dict[str, tfd.Distribution]]:
     """Samples the group latents, each given its parents.
+
+    Those without a support are sampled from their fitted priors if they have
+    one and `fitted` is True, else from their priors.
 
     Returns:
         The samples, and the posteriors of those that have a support.
@@ -124,8 +128,10 @@ def sample_groups(
             distribution = posterior_of(latent, support[name], samples=samples)
             posteriors[name] = distribution
         else:
-            prior = latent.prior(*parents_of(latent, samples))
-            distribution = tempering.tempered(prior, temperature)
+            prior = latent.generator if fitted else latent.prior
+            distribution = tempering.tempered(
+                prior(*parents_of(latent, samples)), temperature
+            )
         samples[name] = sample(
             distribution, batch_shape, seed=random.fold_in(seed, index)
         )

@@ -122,7 +122,8 @@ class GraphModel(EpisodeTrainer):
                 of shape `[B, N, H, W, C]`. A latent with a support is sampled
                 from its posterior. So are its ancestors: the elements of a
                 group are elements of the groups that contain it. Any other
-                latent is sampled from its prior.
+                latent is sampled from its fitted prior, see
+                `vhe_tf.fit_prior`, or else from its prior.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of joint samples per batch element.
@@ -227,11 +228,18 @@ class GraphModel(EpisodeTrainer):
                 a latent without its parents, or if `query` is not a batch of
                 images of this model.
         """
+        return self.likelihood(
+            **self._completed(samples, seed=seed, query=query)
+        )
+
+    def _completed(
+        self, samples: Samples, *, seed: int | tf.Tensor, query: Any
+    ) -> Samples:
+        """Returns all latents, those that are missing as in `decode`."""
         _checks.check_given(self, "samples", given=samples)
         if query is not None:
             query = self._as_query(query, samples)
-        samples, _ = self._complete(samples, query=query, seed=seed)
-        return self.likelihood(**samples)
+        return self._complete(samples, query=query, seed=seed)[0]
 
     def _as_query(self, query: Any, samples: Samples) -> tf.Tensor:
         batch_shape = _graph.batch_shape_of(samples, self._event_ranks)
@@ -259,6 +267,8 @@ class GraphModel(EpisodeTrainer):
             _checks.check_reparameterized(latent, posterior)
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
             _checks.check_kl(latent, latent.kl(posterior, prior, sample=value))
+            if latent.fitted_prior is not None:
+                latent.fitted_prior().log_prob(value)
             samples[latent.name] = value
             self._nodes[latent.name] = _summary.Node(
                 tuple(value.shape[1:]),

@@ -47,6 +47,10 @@ class Latent(base.BaseLayer):
         divergence: String. `"closed_form"`, or `"one_sample"` if the KL of
             posterior and prior has no closed form. Defaults to
             `"closed_form"`.
+        fitted_prior: Keras layer or None. `fitted_prior()` returns the
+            distribution from which new groups are sampled instead of the
+            prior; see `vhe_tf.fit_prior`. It is not trained by `fit`, and no
+            likelihood uses it. Defaults to None.
 
     Call arguments:
         observed: The support or the query, see `posterior`.
@@ -57,7 +61,8 @@ class Latent(base.BaseLayer):
         The posterior and the prior, two `tfd.Distribution`s.
 
     Raises:
-        ValueError: If `divergence` is unknown or a latent is its own parent.
+        ValueError: If `divergence` is unknown, a latent is its own parent, or
+            a latent with parents has a fitted prior.
 
     Example:
     >>> from vhe_tf import layers
@@ -80,6 +85,7 @@ class Latent(base.BaseLayer):
         parents: Sequence[str] = (),
         per_element: bool = False,
         divergence: str = "closed_form",
+        fitted_prior: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, autocast=False, **kwargs)
@@ -93,6 +99,12 @@ class Latent(base.BaseLayer):
                 f"Latent {name!r} cannot be its own parent. "
                 f"Received: parents={tuple(parents)}."
             )
+        if fitted_prior is not None and (parents or per_element):
+            raise ValueError(
+                "Only a group latent without parents can have a fitted prior. "
+                f"Received: latent {name!r}, parents={tuple(parents)}, "
+                f"per_element={per_element}."
+            )
         _check_call(name, "prior", layer=prior, inputs=parents)
         _check_call(
             name, "posterior", layer=posterior, inputs=["observed", *parents]
@@ -102,6 +114,9 @@ class Latent(base.BaseLayer):
         self.parents = tuple(parents)
         self.per_element = per_element
         self.divergence = divergence
+        self.fitted_prior = fitted_prior
+        if fitted_prior is not None:
+            fitted_prior.trainable = False
 
     @classmethod
     def vector(
@@ -205,6 +220,19 @@ class Latent(base.BaseLayer):
     ) -> tuple[tfd.Distribution, tfd.Distribution]:
         return self.posterior(observed, *parents), self.prior(*parents)
 
+    def generator(self, *parents: tf.Tensor) -> tfd.Distribution:
+        """Returns what new groups are sampled from.
+
+        Args:
+            *parents: As in `call`.
+
+        Returns:
+            The fitted prior if there is one, else p(latent | parents).
+        """
+        if self.fitted_prior is None:
+            return self.prior(*parents)
+        return self.fitted_prior()
+
     def kl(
         self,
         posterior: tfd.Distribution,
@@ -247,12 +275,17 @@ class Latent(base.BaseLayer):
             "parents": list(self.parents),
             "per_element": self.per_element,
             "divergence": self.divergence,
+            "fitted_prior": self.fitted_prior and serialize(self.fitted_prior),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Latent":
         revive = keras.saving.deserialize_keras_object
-        layers = {key: revive(config[key]) for key in ("prior", "posterior")}
+        layers = {
+            key: revive(config[key])
+            for key in ("prior", "posterior", "fitted_prior")
+            if config.get(key)
+        }
         return cls(**{**config, **layers})
 
 

@@ -43,6 +43,7 @@ class LatentVariableModel(GraphModel):
         seed: int | tf.Tensor,
         query: Any = None,
         temperature: float | tf.Tensor = 1.0,
+        guidance: float | None = None,
     ) -> tf.Tensor:
         """Returns an image to look at for each sample of the group latents.
 
@@ -52,13 +53,17 @@ class LatentVariableModel(GraphModel):
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             query: As in `decode`.
             temperature: As in `sample`.
+            guidance: As in `sample`.
 
         Returns:
             Tensor of shape `[S..., B, H, W, C]`. The mean of p(x | latents) if
             its pixels are independent, else a sample.
         """
+        samples = self._completed(
+            samples, seed=random.fold_in(seed, 0), query=query
+        )
         likelihood = tempering.tempered(
-            self.decode(samples, seed=random.fold_in(seed, 0), query=query),
+            self._guided(self.likelihood(**samples), samples, guidance),
             temperature,
         )
         try:
@@ -163,8 +168,12 @@ class LatentVariableModel(GraphModel):
         seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
         latent_temperature: float | tf.Tensor = 1.0,
+        guidance: float | None = None,
     ) -> tf.Tensor:
         """Samples elements of new groups (unconditional generation).
+
+        Group latents are sampled from their fitted priors, if they have one
+        (see `vhe_tf.fit_prior`), else from their priors.
 
         Args:
             batch_size: Integer, B. Number of groups.
@@ -173,6 +182,7 @@ class LatentVariableModel(GraphModel):
             temperature: As in `sample`.
             latent_temperature: Float. Temperature of the priors of the group
                 latents. Defaults to 1.
+            guidance: As in `sample`.
 
         Returns:
             Tensor of shape `[B, H, W, C]`, one element of each group.
@@ -183,7 +193,9 @@ class LatentVariableModel(GraphModel):
             batch_size=batch_size,
             temperature=latent_temperature,
         )
-        return self._sample_images(samples, temperature, seed=seed)
+        return self._sample_images(
+            samples, temperature, seed=seed, guidance=guidance
+        )
 
     @batch_axis_optional()
     def reconstruct(
@@ -218,6 +230,7 @@ class LatentVariableModel(GraphModel):
             seed=random.fold_in(seed, 1),
             query=query,
             temperature=temperature,
+            guidance=0.0,  # a reconstruction is of the image as it is
         )[0]
 
     @batch_axis_optional()
@@ -421,7 +434,7 @@ class LatentVariableModel(GraphModel):
         temperature: float | tf.Tensor,
         *,
         seed: int | tf.Tensor,
-        guidance: float | None = 0.0,
+        guidance: float | None,
     ) -> tf.Tensor:
         samples, _ = self._complete(
             samples, query=None, seed=random.fold_in(seed, 1)
@@ -434,7 +447,7 @@ class LatentVariableModel(GraphModel):
     def _guided(
         self, likelihood: Any, samples: Samples, guidance: float | None
     ) -> Any:
-        """Returns the likelihood `[1, B]` with guidance."""
+        """Returns the likelihood `[S..., B]` with guidance."""
         if guidance is None:
             binary = pixel_cnn.has_binary_pixels(likelihood)
             guidance = _GUIDANCE if binary else 0.0
@@ -442,27 +455,31 @@ class LatentVariableModel(GraphModel):
             return likelihood
         contrasts = self._fixed_contrasts or self._contrasts()
         # Of each element in its own pose, and whatever else is its own.
-        shown = {
-            name: tf.broadcast_to(
-                contrasts[name][:, tf.newaxis]
-                if name in contrasts
-                else value[tf.newaxis],
-                tf.concat([[_NUM_CONTRASTS], tf.shape(value)], axis=0),
-            )
-            for name, value in samples.items()
-        }  # [K, 1, B, E...]
+        shown: Samples = {}
+        for name, value in samples.items():
+            other = value[tf.newaxis]
+            if name in contrasts:
+                other = contrasts[name]
+                while other.shape.rank <= value.shape.rank:
+                    other = other[:, tf.newaxis]
+            shown[name] = tf.broadcast_to(
+                other, tf.concat([[_NUM_CONTRASTS], tf.shape(value)], axis=0)
+            )  # [K, S..., B, E...]
         return pixel_cnn.guided(
             likelihood, self.likelihood(**shown), guidance=guidance
         )
 
     def _contrasts(self) -> Samples:
         """Returns classes to guide away from, `[K, 1, E...]`."""
-        return self.infer(
+        return _graph.sample_groups(
+            self.latents,
             {},
+            batch_shape=[_NUM_CONTRASTS, 1],
             seed=_CONTRAST_SEED,
-            num_samples=_NUM_CONTRASTS,
-            batch_size=1,
-        )
+            temperature=1.0,
+            sample_unobserved=True,
+            fitted=False,
+        )[0]
 
     @contextlib.contextmanager
     def contrasts_fixed(self) -> Iterator[None]:

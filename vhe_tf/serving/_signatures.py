@@ -313,9 +313,14 @@ class _Signatures:
         return self._images_in_pieces(images, inputs, self._image_shapes)
 
     def _sample_prior(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+        options = {k: v for k, v in self._options.items() if k != "best_of"}
+
         def images(piece: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            size = tf.size(piece["seed"])
-            return _images(self._model.sample_prior(size, seed=_seeds(piece)))
+            return _images(
+                self._model.sample_prior(
+                    tf.size(piece["seed"]), seed=_seeds(piece), **options
+                )
+            )
 
         return self._images_in_pieces(images, inputs, self._image_shapes)
 

@@ -60,7 +60,8 @@ def export(
         max_rows: Integer. Largest number of rows of a batch. Larger batches are
             rejected, since their memory is not bounded. Defaults to 256.
         sample_options: Mapping or None. `guidance`, `best_of` and
-            `temperature` of `VHE.sample`. Defaults to its defaults.
+            `temperature` of `VHE.sample`; all but `best_of` also of
+            `VHE.sample_prior`. Defaults to their defaults.
         version: Positive integer. Defaults to one more than the largest
             version in the folder.
         warmup: Boolean. Whether to write one request per signature, which the
