@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from vhe_tf.experiments import settings
-from vhe_tf.experiments.endings import failures_end_quietly
-from vhe_tf.experiments.endings import mistakes_end_quietly
+from vhe_tf.experiments.endings import exit_on_run_error
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     settings.add_flags(values, Fitting, title="Fitting")
     words = settings.parse(argv, values, usage=__doc__ or "")
-    with mistakes_end_quietly():
+    with exit_on_user_error():
         given = Fitting(**settings.read_flags(values, Fitting))
         name = one_model(words, given.model)
         quiet()
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
             model, record.experiment, splits=splits, seed=given.seed
         )
         atomic_io.check_room(out.parent)
-    with failures_end_quietly():
+    with exit_on_run_error():
         print(f"Fitting, {given.num_steps} steps ...", flush=True)
         fitted = vhe_tf.fit_prior(
             model, episodes, num_steps=given.num_steps, seed=given.seed
