@@ -57,11 +57,14 @@ class GaussianMixture(tfd.MixtureSameFamily):
     ) -> None:
         parameters = dict(locals())
         super().__init__(
-            tfd.Categorical(logits=tf.convert_to_tensor(logits)),
+            tfd.Categorical(logits=logits),
             tfd.MultivariateNormalTriL(loc, scale_tril),
             name=name,
         )
         self._parameters = parameters
+        self.logits = tf.convert_to_tensor(logits)
+        self.loc = tf.convert_to_tensor(loc)
+        self.scale_tril = tf.convert_to_tensor(scale_tril)
 
     @classmethod
     def _parameter_properties(
@@ -74,11 +77,10 @@ class GaussianMixture(tfd.MixtureSameFamily):
 
     def tempered(self, temperature: tf.Tensor) -> "GaussianMixture":
         """Returns it with p(component) and each Gaussian to the 1 / t."""
-        gaussians = self.components_distribution
         return GaussianMixture(
-            self.mixture_distribution.logits_parameter() / temperature,
-            gaussians.loc,
-            gaussians.scale.to_dense() * tf.sqrt(temperature),
+            self.logits / temperature,
+            self.loc,
+            self.scale_tril * tf.sqrt(temperature),
         )
 
 
@@ -96,9 +98,8 @@ def _transform(mixture: GaussianMixture, noise: tf.Tensor) -> tf.Tensor:
     index = tf.reduce_sum(
         tf.cast(below > tf.cumsum(probabilities)[:-1], tf.int32), axis=-1
     )
-    gaussians = mixture.components_distribution
-    return tf.gather(gaussians.loc, index) + tf.linalg.matvec(
-        tf.gather(gaussians.scale.to_dense(), index), noise[..., 1:]
+    return tf.gather(mixture.loc, index) + tf.linalg.matvec(
+        tf.gather(mixture.scale_tril, index), noise[..., 1:]
     )
 
 
