@@ -31,7 +31,12 @@ __all__ = ["ElboTerms", "Objective", "elbo_terms"]
 
 
 class Objective(enum.StrEnum):
-    """The name of one of the four objectives of Table 1."""
+    """The name of one of the four objectives of Table 1.
+
+    Example:
+    >>> Objective("vhe").value
+    'vhe'
+    """
 
     NEURAL_STATISTICIAN = "neural_statistician"
     RESAMPLE = "resample"

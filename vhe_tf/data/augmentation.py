@@ -55,6 +55,10 @@ class Augmentation:
 
     Raises:
         ValueError: If a value is none of those named.
+
+    Example:
+    >>> Augmentation(symmetries=8, affine_copies=20).affine_copies
+    20
     """
 
     symmetries: int = 1

@@ -126,6 +126,12 @@ class GroupedImages(GroupedData):
         ValueError: If `images` has a wrong dtype or range or holds NaN,
             or if some labels are not one integer of at least -1 an image, or
             -1 throughout.
+
+    Example:
+    >>> images = np.zeros((4, 28, 28, 1), np.uint8)
+    >>> data = GroupedImages(images, {"character": np.array([7, 7, 9, 9])})
+    >>> data.group_ids("character")
+    array([7, 9])
     """
 
     images: np.ndarray

@@ -52,6 +52,10 @@ class Sampling:
         max_decoded: Integer. The largest number of images that a device
             decodes at once, which bounds the memory. Defaults to 2,000.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
+
+    Example:
+    >>> Sampling(num_samples=5).num_element_samples
+    1
     """
 
     num_samples: int = 20

@@ -71,6 +71,11 @@ def linear_probe(
         ValueError: If shapes do not agree, features are not finite,
             `test_fraction` is not between 0 and 1, or there are fewer than two
             classes that can be in each part.
+
+    Example:
+    >>> labels = np.arange(40) % 2
+    >>> linear_probe(labels[:, None].astype(float), labels).mean
+    1.0
     """
     if groups is None:
         groups = np.arange(len(labels))

@@ -61,6 +61,10 @@ class EvaluationSettings:
         max_decoded: Integer. The largest number of images that a device
             decodes at once. Defaults to 2,000.
         seed: Integer. Seed of all that is random. Defaults to 0.
+
+    Example:
+    >>> EvaluationSettings(num_samples=5).shots
+    (1, 5)
     """
 
     ways: Sequence[int] = (20,)

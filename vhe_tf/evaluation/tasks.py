@@ -107,6 +107,14 @@ def few_shot_tasks(
         ValueError: If there are too few classes, or a class has too few
             images, for such tasks; if `num_tasks` is not positive, or the data
             have no such grouping.
+
+    Example:
+    >>> images = np.zeros((9, 28, 28, 1), np.float32)
+    >>> data = GroupedImages(images, {"character": np.repeat([0, 1, 2], 3)})
+    >>> design = TaskDesign(num_ways=2, num_shots=1)
+    >>> [task] = few_shot_tasks(data, design, group="character", num_tasks=1)
+    >>> task.support.shape
+    (2, 1, 28, 28, 1)
     """
     within, spread = design.within, design.spread
     check_ready(data, groupings=[group, within, spread])

@@ -125,6 +125,12 @@ def from_columns(
 
     Raises:
         ValueError: If a column is not as described or has no label at all.
+
+    Example:
+    >>> images = np.zeros((3, 28, 28, 1), np.uint8)
+    >>> data = from_columns(images, {"character": ["b", "a", None]})
+    >>> data.labels["character"]
+    array([ 1,  0, -1])
     """
     labels, names = _labels_and_names(columns, len(images))
     return GroupedImages(images, labels, names)
@@ -146,6 +152,11 @@ def check_nested(data: GroupedData, child: str, *, parent: str) -> None:
         ValueError: If a group of `child` has images in two groups of
             `parent`, or some with and some without a label there, or if a
             grouping is unknown.
+
+    Example:
+    >>> images = np.zeros((2, 28, 28, 1), np.uint8)
+    >>> columns = {"letter": ["a", "b"], "alphabet": ["Latin", "Latin"]}
+    >>> check_nested(from_columns(images, columns), "letter", parent="alphabet")
     """
     for name in (child, parent):
         if name not in data.labels:

@@ -86,6 +86,10 @@ class Omniglot(DatasetSpec):
             (Tables 1 and 2). Defaults to `"binary"`.
         seed: Integer. Selects the characters of the split `"random1200"`, and
             is the seed of the binarization of grey test images. Defaults to 0.
+
+    Example:
+    >>> Omniglot(split="random1200", images="grey").split
+    'random1200'
     """
 
     name: ClassVar[str] = "omniglot"

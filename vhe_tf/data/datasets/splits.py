@@ -272,6 +272,12 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
 
     Raises:
         ValueError: If `images` is unknown.
+
+    Example:
+    >>> images = 255 * np.eye(28, dtype=np.uint8)[None, :, :, None]
+    >>> data = GroupedImages(images, {"character": np.array([0])})
+    >>> float(ready(data, "binary").images.max())
+    1.0
     """
     check_choice("images", images, _RECIPES)
     data = data.load()
@@ -311,6 +317,13 @@ def hold_out_groups(
 
     Raises:
         ValueError: If not at least one group would be left on each side.
+
+    Example:
+    >>> images = np.zeros((6, 28, 28, 1), np.uint8)
+    >>> data = GroupedImages(images, {"character": np.repeat([0, 1, 2], 2)})
+    >>> rest, held_out = hold_out_groups(data, "character", num_groups=1)
+    >>> len(rest), len(held_out)
+    (4, 2)
     """
     ids = data.group_ids(name)
     if not 0 < num_groups < len(ids):

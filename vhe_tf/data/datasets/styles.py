@@ -75,6 +75,10 @@ class Styles(DatasetSpec):
         copies: Integer. Number of different styles in which each training
             image is drawn: the first without a change, the others as small
             affine maps of it. Test images are drawn in one. Defaults to 8.
+
+    Example:
+    >>> Styles(num_styles=10, copies=2).drawn
+    Omniglot(split='lake', images='binary', seed=0)
     """
 
     name: ClassVar[str] = "styles"

@@ -43,6 +43,12 @@ def generate_glyphs(
     Raises:
         ValueError: If a count is not a positive int, if `image_size` is not
             an int of at least 8, or if `seed` is not a non-negative int.
+
+    Example:
+    >>> data = generate_glyphs(
+    ...     num_alphabets=1, characters_per_alphabet=2, num_drawers=3)
+    >>> data.images.shape
+    (6, 28, 28, 1)
     """
     _check_int("num_alphabets", num_alphabets, 1)
     _check_int("characters_per_alphabet", characters_per_alphabet, 1)

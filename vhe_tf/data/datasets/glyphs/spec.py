@@ -27,6 +27,10 @@ class Glyphs(DatasetSpec):
             `"binary"`.
         seed: Integer. Seed of the binarization of grey test images. Defaults
             to 0.
+
+    Example:
+    >>> Glyphs(images="grey").seed
+    0
     """
 
     name: ClassVar[str] = "glyphs"

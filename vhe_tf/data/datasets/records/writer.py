@@ -56,6 +56,14 @@ def write_records(
         ValueError: If there are no examples, one is not as described, or a
             grouping has no label at all.
         NotWrittenError: If something cannot be written, as on a full disk.
+
+    Example:
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> image = np.zeros((28, 28, 1), np.uint8)
+    >>> write_records(folder, [(image, {"character": 7})])
+    >>> record_index.read_index(pathlib.Path(folder)).image_shape
+    (28, 28, 1)
     """
     if isinstance(examples, GroupedImages):
         if group_names is None:
