@@ -2,9 +2,9 @@
 
     python tools/learning_curves.py --runs=runs/a,runs/b --out=curves.png
 
-From the TensorBoard files of the runs: the bound in training and on held-out
+From the TensorBoard files of the runs: the ELBO in training and on held-out
 groups, the KL of the group latents, and few-shot accuracy, as far as a run has
-them; two runs whose bounds are not alike (other images, other |X|) do not
+them; two runs whose ELBOs are not alike (other images, other |X|) do not
 belong into one picture. Needs matplotlib: `pip install vhe_tf[plots]`.
 """
 
@@ -22,11 +22,11 @@ _LABELS = flags.DEFINE_list(
     "labels", None, "What to call the runs; by default as their folders."
 )
 
-# The share of the epochs from which on bounds are shown: the first would hide
+# The share of the points from which on ELBOs are shown: the first would hide
 # the rest.
 _LEFT_OUT = 0.1
 
-# One a curve of a run: two bounds; few latents, few kinds of tasks.
+# One a curve of a run: two ELBOs; few latents, few kinds of tasks.
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -60,6 +60,9 @@ def main(argv: Sequence[str]) -> None:
 def read_scalars(folder: pathlib.Path) -> dict[str, tuple[list[int], Any]]:
     """Returns the steps and values of each scalar of a run.
 
+    A scalar is called by its part of the run, `train` or `validation`, and its
+    tag, as in `validation/episodes/elbo`.
+
     Args:
         folder: The folder of the run.
 
@@ -71,29 +74,33 @@ def read_scalars(folder: pathlib.Path) -> dict[str, tuple[list[int], Any]]:
     from tensorboard.backend.event_processing import event_accumulator
 
     folder = folder / "tensorboard"
-    if not list(folder.glob("events.*")):
+    parts = [
+        name
+        for name in ("train", "validation")
+        if list(folder.glob(f"{name}/events.*"))
+    ]
+    if not parts:
         raise FileNotFoundError(
             "--runs must be folders of runs of the trainers. Received: "
-            f"{folder.parent}, without TensorBoard files in {folder}."
+            f"{folder.parent}, without TensorBoard files in {folder}/train."
         )
-    events = event_accumulator.EventAccumulator(
-        str(folder), size_guidance={"tensors": 0}
-    )
-    events.Reload()
     scalars = {}
-    for tag in events.Tags()["tensors"]:
-        found = events.Tensors(tag)
-        values = [tf.make_ndarray(event.tensor_proto) for event in found]
-        if all(
-            value.shape == () and value.dtype.kind == "f" for value in values
-        ):
+    for part in parts:
+        events = event_accumulator.EventAccumulator(
+            str(folder / part), size_guidance={"tensors": 0}
+        )
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
             # A resumed run has written some steps again: the last counts.
             by_step = {
-                event.step: float(v)
-                for event, v in zip(found, values, strict=True)
+                event.step: float(tf.make_ndarray(event.tensor_proto))
+                for event in events.Tensors(tag)
             }
             steps = sorted(by_step)
-            scalars[tag] = steps, np.array([by_step[step] for step in steps])
+            scalars[f"{part}/{tag}"] = (
+                steps,
+                np.array([by_step[step] for step in steps]),
+            )
     return scalars
 
 
@@ -110,20 +117,24 @@ def draw(runs: dict[str, dict[str, tuple[list[int], Any]]]) -> Any:
 
     tags = {tag for scalars in runs.values() for tag in scalars}
     panels = {
-        "ELBO (nats per image)": {"train/elbo", "validation/elbo"} & tags,
+        "ELBO (nats per image)": {
+            "train/episodes/elbo",
+            "validation/episodes/elbo",
+        }
+        & tags,
         "KL of the group latents (nats)": {
             tag
             for tag in tags
-            if tag.startswith("train/kl_") and f"{tag}_scaled" in tags
+            if tag.startswith("train/episodes/kl_") and f"{tag}_scaled" in tags
         },
         "few-shot accuracy": {
-            tag for tag in tags if tag.startswith("few_shot/accuracy")
+            tag for tag in tags if "/few_shot/accuracy" in tag
         },
     }
     panels = {title: shown for title, shown in panels.items() if shown}
     if not panels:
         raise ValueError(
-            "--runs must be runs with a bound to show, an epoch at least. "
+            "--runs must be runs with an ELBO to show, an epoch at least. "
             f"Received: {', '.join(runs)}."
         )
     figure, axes = pyplot.subplots(

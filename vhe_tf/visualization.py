@@ -330,7 +330,15 @@ def write_summaries(
     for name, grid in grids.items():
         image = np.asarray(_image(grid, scale=_SUMMARY_SCALE, ink=ink))
         image = image.reshape(1, *image.shape[:2], -1)
-        tf.summary.image(name, image, step=step)
+        headings = [h.text for h in getattr(grid, "headings", ())]
+        tf.summary.image(
+            name,
+            image,
+            step=step,
+            description=f"Columns: {', '.join(headings)}."
+            if headings
+            else None,
+        )
 
 
 def _image(grid: np.ndarray, *, scale: int, ink: bool) -> Image.Image:

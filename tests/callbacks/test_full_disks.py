@@ -153,12 +153,16 @@ def test_events_that_do_not_fit(small_disk, sampler, whole_run):
     small_disk.resize("16m")
     resume(folder, sampler, callbacks=monitors())
     assert_same_models(folder, whole_run)
-    for part, tag in (("", "validation/elbo"), ("pictures", "noise")):
+    for part, tag in (
+        ("train", "episodes/elbo"),
+        ("validation", "episodes/elbo"),
+        ("pictures", "noise"),
+    ):
         events = event_accumulator.EventAccumulator(
-            str(folder / "tensorboard" / part)
+            str(folder / "tensorboard" / part), size_guidance={"tensors": 0}
         ).Reload()
         steps = {event.step for event in events.Tensors(tag)}
-        assert steps == {STEPS, 2 * STEPS, 3 * STEPS}
+        assert steps >= {STEPS, 2 * STEPS, 3 * STEPS}, part
 
 
 def test_what_others_write_and_does_not_fit(small_disk, sampler):
@@ -211,6 +215,7 @@ def test_a_model_that_does_not_fit(leave, small_disk):
 
 
 def test_an_export_that_does_not_fit(small_disk):
+    small_disk.resize("16m")
     model = tiny_vhe()
     folder = small_disk.folder / "exports" / "model"
     first = export(model, folder, num_samples=2)

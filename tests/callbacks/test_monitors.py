@@ -91,6 +91,15 @@ def cues(**kwargs):
     )
 
 
+def read_scalars(folder):
+    """Returns the scalars of a run by part and tag: step and value of each."""
+    return {
+        f"{part}/{tag}": [(step, float(value)) for step, value in points]
+        for part in ("train", "validation")
+        for tag, points in read(folder / part).items()
+    }
+
+
 def read(folder):
     """Returns the events in a folder by tag: step and value of each."""
     accumulator = event_accumulator.EventAccumulator(
@@ -130,12 +139,13 @@ def run(tmp_path_factory):
             before,
             accuracy_callback(shots=(1, 2)),
             callbacks.Scalars(folder, SETTINGS, name="mine"),
-            callbacks.ImageGrids(folder, cues().grids, every=2),
+            callbacks.ImageGrids(folder / "pictures", cues().grids, every=2),
             after,
         ],
     )
     return {
-        "events": read(folder),
+        "scalars": read_scalars(folder),
+        "pictures": read(folder / "pictures"),
         "folder": folder,
         "history": history.history,
         "before": before,
@@ -156,34 +166,83 @@ def test_every_metric_has_its_tag_at_the_steps_of_the_optimizer(run):
         "group_size_character",
         "kl_element",
     ]
-    tags = {
-        *(f"train/{name}" for name in metrics),
-        *(f"validation/{name}" for name in metrics),
-        "train/learning_rate",
-        "few_shot/accuracy_3way_1shot",
-        "few_shot/accuracy_3way_2shot",
+    points = range(1, 2 * STEPS_PER_EPOCH + 1)  # at most 20 per epoch
+    ends = [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+    assert {
+        tag: [step for step, _ in found]
+        for tag, found in run["scalars"].items()
+    } == {
+        # By the same tag, so that a card of TensorBoard shows both.
+        **{f"train/episodes/{name}": [*points] for name in metrics},
+        **{f"validation/episodes/{name}": ends for name in metrics},
+        "train/optimizer/learning_rate": [*points],
+        "validation/few_shot/accuracy_3way_1shot": ends,
+        "validation/few_shot/accuracy_3way_2shot": ends,
     }
-    pictures = {"conditional", "reconstruction", "unconditional"}
-    hparams = {"_hparams_/session_start_info", "_hparams_/experiment"}
-    assert set(run["events"]) == tags | pictures | hparams
-    for tag in tags:
-        steps = [step for step, _ in run["events"][tag]]
-        assert steps == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+    assert set(run["pictures"]) == {
+        "conditional",
+        "reconstruction",
+        "unconditional",
+    }
+    assert set(read(run["folder"])) == {
+        "_hparams_/session_start_info",
+        "_hparams_/experiment",
+    }
 
 
 def test_what_is_written_are_the_logs(run):
     for tag, name in [
-        ("train/elbo", "elbo"),
-        ("validation/elbo", "val_elbo"),
-        ("validation/kl_character_scaled", "val_kl_character_scaled"),
-        ("few_shot/accuracy_3way_2shot", "accuracy_3way_2shot"),
+        ("validation/episodes/elbo", "val_elbo"),
+        (
+            "validation/episodes/kl_character_scaled",
+            "val_kl_character_scaled",
+        ),
+        ("validation/few_shot/accuracy_3way_2shot", "accuracy_3way_2shot"),
     ]:
-        written = [float(value) for _, value in run["events"][tag]]
+        written = [value for _, value in run["scalars"][tag]]
         np.testing.assert_allclose(
             written, run["history"][name], rtol=1e-6, err_msg=tag
         )
-    for _, rate in run["events"]["train/learning_rate"]:
+    for _, rate in run["scalars"]["train/optimizer/learning_rate"]:
         np.testing.assert_allclose(rate, 0.01, rtol=1e-6)
+
+
+def test_points_within_an_epoch_average_to_its_mean(run):
+    for name in ("elbo", "kl_character"):
+        points = [v for _, v in run["scalars"][f"train/episodes/{name}"]]
+        np.testing.assert_allclose(
+            np.reshape(points, [2, STEPS_PER_EPOCH]).mean(axis=1),
+            run["history"][name],
+            rtol=1e-4,
+        )
+        assert len(set(points)) == len(points)
+
+
+def test_a_point_is_the_mean_of_the_steps_since_the_one_before(tmp_path):
+    callback = callbacks.Scalars(tmp_path)
+    callback.set_model(compiled_vhe(use_ema=False))
+    callback.set_params({"steps": 50})
+    callback.on_train_begin()
+    callback.on_epoch_begin(1)
+    values = np.arange(50.0) ** 2
+    for batch in range(50):
+        callback.on_train_batch_end(batch, {"elbo": values[: batch + 1].mean()})
+    callback.on_epoch_end(1, {"elbo": values.mean()})
+    points = read_scalars(tmp_path)["train/episodes/elbo"]
+    ends = [step - 50 for step, _ in points]
+    assert len(ends) == 20
+    assert ends[-1] == 50
+    for first, last, (_, value) in zip([0, *ends], ends, points, strict=False):
+        np.testing.assert_allclose(value, values[first:last].mean(), rtol=1e-4)
+
+
+def test_every_tag_has_a_description(run):
+    for part in ("train", "validation"):
+        events = event_accumulator.EventAccumulator(
+            str(run["folder"] / part)
+        ).Reload()
+        for tag in events.Tags()["tensors"]:
+            assert events.SummaryMetadata(tag).summary_description, tag
 
 
 def test_pictures_are_written_each_few_epochs(run):
@@ -194,7 +253,7 @@ def test_pictures_are_written_each_few_epochs(run):
         "unconditional": (100, 100),
     }
     for tag, shape in shapes.items():
-        [(step, value)] = run["events"][tag]
+        [(step, value)] = run["pictures"][tag]
         assert step == 2 * STEPS_PER_EPOCH
         _, _, png = value
         with Image.open(io.BytesIO(png)) as image:
@@ -203,7 +262,7 @@ def test_pictures_are_written_each_few_epochs(run):
 
 
 def test_a_picture_shows_the_cues_as_ink_on_paper(run):
-    [(_, (_, _, png))] = run["events"]["conditional"]
+    [(_, (_, _, png))] = run["pictures"]["conditional"]
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image)[-2 * 30 :: 2, ::2]  # below the headings
     np.testing.assert_array_equal(
@@ -212,11 +271,7 @@ def test_a_picture_shows_the_cues_as_ink_on_paper(run):
 
 
 def test_settings_are_shown_as_hyperparameters(run):
-    [path] = [
-        path
-        for path in run["folder"].iterdir()
-        if not path.name.endswith(".pictures")
-    ]
+    [path] = run["folder"].glob("events.*")
     contents = [
         plugin_data_pb2.HParamsPluginData.FromString(
             value.metadata.plugin_data.content
@@ -278,7 +333,9 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
                 num_queries=2, num_samples=2,
             ),
             callbacks.Scalars(tmp_path, SETTINGS),
-            callbacks.ImageGrids(tmp_path, cues(num_groups=2).grids),
+            callbacks.ImageGrids(
+                tmp_path / "pictures", cues(num_groups=2).grids
+            ),
             after,
         ],
         epochs=1,
@@ -286,10 +343,10 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
     assert 0.0 <= history["accuracy_3way_1shot"][0] <= 1.0
     assert np.isfinite(history["joint_nll"][0])
     assert 0.0 < history["conditional_nll_1shot"][0] < 64 * 5.0
-    events = read(tmp_path)
-    for tag in ("train/kl_pose", "validation/kl_character"):
-        assert np.isfinite(float(events[tag][0][1]))
-    [(_, (width, _, _))] = events["reconstruction"]
+    scalars = read_scalars(tmp_path)
+    for tag in ("train/episodes/kl_pose", "validation/episodes/kl_character"):
+        assert np.isfinite(scalars[tag][0][1])
+    [(_, (width, _, _))] = read(tmp_path / "pictures")["reconstruction"]
     assert int(width) == 2 * (4 * 10 + 8)
     for one, other in zip(before.weights[0], after.weights[0], strict=True):
         np.testing.assert_array_equal(one, other)
@@ -447,13 +504,17 @@ def test_a_callback_measures_the_model_that_it_is_used_with(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "tag"),
     [
-        ("elbo", "train/elbo"),
-        ("val_elbo", "validation/elbo"),
-        ("kl_interval_scaled", "train/kl_interval_scaled"),
-        ("val_kl_interval_scaled", "validation/kl_interval_scaled"),
-        ("accuracy_20way_1shot", "few_shot/accuracy_20way_1shot"),
-        ("joint_nll", "few_shot/joint_nll"),
-        ("conditional_nll_5shot", "few_shot/conditional_nll_5shot"),
+        ("elbo", "train/episodes/elbo"),
+        ("val_elbo", "validation/episodes/elbo"),
+        ("kl_interval_scaled", "train/episodes/kl_interval_scaled"),
+        ("val_kl_interval_scaled", "validation/episodes/kl_interval_scaled"),
+        ("accuracy_20way_1shot", "validation/few_shot/accuracy_20way_1shot"),
+        ("joint_nll", "validation/few_shot/joint_nll"),
+        (
+            "conditional_nll_5shot",
+            "validation/few_shot/conditional_nll_5shot",
+        ),
+        ("of_another_callback", "train/episodes/of_another_callback"),
     ],
 )
 def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
@@ -462,8 +523,18 @@ def test_tags_keep_the_names_of_metrics(tmp_path, name, tag):
     callback.set_model(model)
     callback.set_params({"steps": 3})
     callback.on_train_begin()
+    callback.on_epoch_begin(1)
+    if name in model.get_metrics_result():
+        callback.on_train_batch_end(2, {name: 1.5})
     callback.on_epoch_end(1, {name: 1.5})
-    assert read(tmp_path)[tag] == [(6, 1.5)]
+    assert read_scalars(tmp_path)[tag] == [(6, 1.5)]
+
+
+def test_the_last_point_is_at_the_end_of_an_epoch(tmp_path):
+    model = compiled_vhe()
+    model.fit(episodes(), verbose=0, callbacks=[callbacks.Scalars(tmp_path)])
+    *_, (step, _) = read_scalars(tmp_path)["train/episodes/elbo"]
+    assert step == STEPS_PER_EPOCH
 
 
 def test_the_rate_of_a_schedule_is_that_of_its_step(tmp_path):
@@ -471,16 +542,20 @@ def test_the_rate_of_a_schedule_is_that_of_its_step(tmp_path):
     train(
         compiled_vhe(learning_rate=schedule), [callbacks.Scalars(tmp_path, {})]
     )
-    steps, rates = zip(*read(tmp_path)["train/learning_rate"], strict=True)
-    assert steps == (3, 6)
-    np.testing.assert_allclose(rates, [0.05, 0.0], atol=1e-8)
+    rates = dict(read_scalars(tmp_path)["train/optimizer/learning_rate"])
+    np.testing.assert_allclose(
+        [rates[step] for step in range(1, 7)],
+        0.1 * (1 - np.arange(1, 7) / 6),
+        atol=1e-8,
+    )
 
 
 def test_steps_go_on_after_a_resume(tmp_path):
     model = compiled_vhe()
     train(model, [callbacks.Scalars(tmp_path, {})], epochs=1)
     train(model, [callbacks.Scalars(tmp_path, {})], epochs=2, initial_epoch=1)
-    assert [step for step, _ in read(tmp_path)["train/elbo"]] == [3, 6]
+    steps = [s for s, _ in read_scalars(tmp_path)["train/episodes/elbo"]]
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_events_of_an_epoch_are_on_disk_at_its_end(tmp_path):
@@ -488,11 +563,12 @@ def test_events_of_an_epoch_are_on_disk_at_its_end(tmp_path):
         seen = ()
 
         def on_epoch_end(self, epoch, logs=None):
-            self.seen += (len(read(tmp_path)["train/elbo"]),)
+            found = read_scalars(tmp_path)["train/episodes/elbo"]
+            self.seen += (len(found),)
 
     reader = Reader()
     train(compiled_vhe(), [callbacks.Scalars(tmp_path, {}), reader])
-    assert reader.seen == (1, 2)
+    assert reader.seen == (STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH)
 
 
 def test_other_callbacks_cannot_silence_the_events(tmp_path):
@@ -502,11 +578,12 @@ def test_other_callbacks_cannot_silence_the_events(tmp_path):
         [
             keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=2),
             callbacks.Scalars(tmp_path / "ours", {}),
-            callbacks.ImageGrids(tmp_path / "ours", cues().grids),
+            callbacks.ImageGrids(tmp_path / "pictures", cues().grids),
         ],
     )
-    events = read(tmp_path / "ours")
-    assert len(events["train/elbo"]) == len(events["conditional"]) == 2
+    scalars = read_scalars(tmp_path / "ours")
+    assert len(scalars["validation/episodes/elbo"]) == 2
+    assert len(read(tmp_path / "pictures")["conditional"]) == 2
 
 
 def test_any_pictures_are_written_of_the_averaged_weights(tmp_path):

@@ -13,13 +13,16 @@ def run_folder(tmp_path):
     folder = tmp_path / "run"
     for first in (0, 2):  # the second process takes step 2 again
         writer = tf.summary.create_file_writer(
-            str(folder / "tensorboard"), filename_suffix=f".{first}"
+            str(folder / "tensorboard" / "train"), filename_suffix=f".{first}"
         )
         with writer.as_default():
             for step in range(first, first + 3):
-                tf.summary.scalar("train/elbo", -90.0 + step + first, step=step)
-                tf.summary.scalar("train/kl_character", 5.0, step=step)
-                tf.summary.scalar("train/kl_character_scaled", 1.0, step=step)
+                for name, value in (
+                    ("elbo", -90.0 + step + first),
+                    ("kl_character", 5.0),
+                    ("kl_character_scaled", 1.0),
+                ):
+                    tf.summary.scalar(f"episodes/{name}", value, step=step)
         writer.close()
     return folder
 
@@ -41,7 +44,8 @@ def test_a_picture_of_the_curves_is_made(run_folder, tmp_path):
 
 
 def test_a_step_taken_again_counts_once(run_folder):
-    steps, values = learning_curves.read_scalars(run_folder)["train/elbo"]
+    scalars = learning_curves.read_scalars(run_folder)
+    steps, values = scalars["train/episodes/elbo"]
     assert steps == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(values, [-90, -89, -86, -85, -84])
 

@@ -121,34 +121,29 @@ def _save_checked(
 
 
 def _write_scalars(metrics: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes the means of each epoch for TensorBoard, as the trainers do."""
+    """Writes the metrics for TensorBoard, as `callbacks.Scalars` does."""
     import numpy as np
     import tensorflow as tf
 
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    names = [n for n in rows[0] if n not in ("step", "seconds")]
-    steps = [int(row["step"]) for row in rows]
-    num_steps = [b - a for a, b in zip([0, *steps], steps, strict=False)]
-    for earlier in folder.glob("events.*"):
-        earlier.unlink()
-    first = 0
-    with tf.summary.create_file_writer(str(folder)).as_default():
-        for last, row in enumerate(rows):
-            if not row["val_elbo"]:
-                continue  # within an epoch
-            of_epoch = slice(first, last + 1)
-            for name in names:
-                if name.startswith("val_"):
-                    tag, value = f"validation/{name[4:]}", float(row[name])
-                else:
-                    values = [float(r[name]) for r in rows[of_epoch]]
-                    value = float(
-                        np.average(values, weights=num_steps[of_epoch])
-                    )
-                    tag = f"train/{name}"
-                tf.summary.scalar(tag, value, step=steps[last])
-            first = last + 1
+    for part in ("train", "validation"):
+        for earlier in (folder / part).glob("events.*"):
+            earlier.unlink()
+        with tf.summary.create_file_writer(str(folder / part)).as_default():
+            for row in rows:
+                for name, value in row.items():
+                    of_validation = name.startswith("val_")
+                    if (
+                        name not in ("step", "seconds")
+                        and of_validation == (part == "validation")
+                        and value  # none of validation within an epoch
+                    ):
+                        tf.summary.scalar(
+                            f"episodes/{name.removeprefix('val_')}",
+                            np.float32(value),
+                            step=int(row["step"]),
+                        )
 
 
 def _by_jax(

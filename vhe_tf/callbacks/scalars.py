@@ -29,7 +29,11 @@ _DESCRIPTIONS = {
     "conditional_nll": "-log p(x | D), nats per image, unseen groups.",
     "learning_rate": "Learning rate of the optimizer.",
 }
-# Bytes that the scalars of an epoch do not reach.
+# Names of metrics of unseen groups begin so.
+_FEW_SHOT = ("accuracy", "joint_", "conditional_")
+# Points of an epoch, of the metrics of training.
+_POINTS = 20
+# Bytes that the scalars of a point do not reach.
 _SCALARS_SIZE = 2**16
 
 
@@ -83,14 +87,18 @@ class EventFile:
 
 
 class Scalars(keras.callbacks.Callback):
-    """Writes the logs of each epoch and the settings of the run.
+    """Writes training, validation and few-shot metrics, and the settings.
 
-    Unlike `keras.callbacks.TensorBoard`, it also writes what other callbacks
-    add to the logs, by training step, and continues after the run is resumed.
-    The chief writes if several workers train.
+    As `keras.callbacks.TensorBoard` does, it writes what is measured on
+    training and on validation data by one tag in the runs `train` and
+    `validation`, so that a card shows both. It also writes several points
+    within an epoch, each the mean since the one before, and what other
+    callbacks add to the logs, all by training step. It continues after the run
+    is resumed. The chief writes if several workers train.
 
     Args:
-        folder: Path. Where the event files go.
+        folder: Path. Where the event files go: the settings here, the metrics
+            in the subfolders `train` and `validation`.
         settings: Mapping. What HParams shows as the settings of the run, in
             this order. Defaults to none.
         name: String. What HParams calls the run. Defaults to a hash.
@@ -109,7 +117,7 @@ class Scalars(keras.callbacks.Callback):
     >>> scalars = vhe_tf.callbacks.Scalars(tempfile.mkdtemp())
     >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
     ...                     callbacks=[scalars])
-    >>> len(list(scalars.folder.glob("events.*")))
+    >>> len(list(scalars.folder.glob("train/events.*")))
     1
     """
 
@@ -124,41 +132,100 @@ class Scalars(keras.callbacks.Callback):
         self.folder = pathlib.Path(folder).expanduser()
         self.settings = dict(settings or {})
         self.name = name
-        self._file: EventFile | None = None
+        self._files: dict[str, EventFile] = {}
+        self._epoch = 0
+        # Steps of the epoch, and running means, at the last point within it.
+        self._last_point: tuple[int, dict[str, float]] = (0, {})
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        self._file = EventFile(self.folder, begin=self._write_settings)
-        self._file.writer(_SCALARS_SIZE)
+        self._files = {
+            run: EventFile(self.folder / run) for run in ("train", "validation")
+        }
+        if self.settings:
+            settings = EventFile(self.folder, begin=self._write_settings)
+            self._files["settings"] = settings
+        for file in self._files.values():
+            file.writer(_SCALARS_SIZE)
 
     def _write_settings(self) -> None:
-        if self.settings:
-            hparams.hparams_config(
-                hparams=[hparams.HParam(name) for name in self.settings],
-                metrics=[hparams.Metric("validation/elbo")],
-            )
-            hparams.hparams(
-                {
-                    name: value
-                    if isinstance(value, bool | int | float)
-                    else str(value)
-                    for name, value in self.settings.items()
-                },
-                trial_id=self.name,
+        hparams.hparams_config(
+            hparams=[hparams.HParam(name) for name in self.settings],
+            metrics=[
+                hparams.Metric(
+                    "episodes/elbo", group="validation", display_name="elbo"
+                )
+            ],
+        )
+        hparams.hparams(
+            {
+                name: value
+                if isinstance(value, bool | int | float)
+                else str(value)
+                for name, value in self.settings.items()
+            },
+            trial_id=self.name,
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch, self._last_point = epoch, (0, {})
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        steps = self.params["steps"]
+        if not self._files or steps is None or batch + 1 == steps:
+            return  # the last point of an epoch is written at its end
+        if (batch + 1) * _POINTS // steps > batch * _POINTS // steps:
+            self._write(
+                self._since_last_point(logs or {}, batch + 1),
+                self._epoch * steps + batch + 1,
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self._file is None:
+        if not self._files:
             return
-        writer = self._file.writer(_SCALARS_SIZE)
-        step = steps_taken(self, epoch)
-        # Keras' own callback leaves `record_if` set.
-        with writer.as_default(), tf.summary.record_if(True):
-            for name, value in (logs or {}).items():
-                _write(name, value, step)
-            _write("learning_rate", self.model.optimizer.learning_rate, step)
-        writer.flush()
+        values = dict(logs or {})
+        steps = self.params["steps"]
+        if steps is not None:
+            names = self._last_point[1].keys() & values.keys()
+            means = {name: values[name] for name in names}
+            values |= self._since_last_point(means, steps)
+        self._write(values, steps_taken(self, epoch))
+
+    def _since_last_point(
+        self, logs: Mapping[str, Any], steps: int
+    ) -> dict[str, float]:
+        """Returns means since the last point, from those since the epoch."""
+        means = {name: float(value) for name, value in logs.items()}
+        before, earlier = self._last_point
+        self._last_point = (steps, means)
+        return {
+            name: (steps * mean - before * earlier.get(name, 0.0))
+            / (steps - before)
+            for name, mean in means.items()
+        }
+
+    def _write(self, values: Mapping[str, Any], step: int) -> None:
+        """Writes metrics, each to the event file of its run."""
+        if "settings" in self._files:
+            # Made again if somebody deleted it.
+            self._files["settings"].writer(_SCALARS_SIZE)
+        by_run: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+        for name, value in values.items():
+            unseen = name.startswith(("val_", *_FEW_SHOT))
+            by_run["validation" if unseen else "train"][name] = value
+        if by_run["train"]:
+            rate = self.model.optimizer.learning_rate
+            by_run["train"]["learning_rate"] = rate
+        for run, metrics in by_run.items():
+            if not metrics:
+                continue
+            writer = self._files[run].writer(_SCALARS_SIZE)
+            # Keras' own callback leaves `record_if` set.
+            with writer.as_default(), tf.summary.record_if(True):
+                for name, value in metrics.items():
+                    _write(name.removeprefix("val_"), value, step)
+            writer.flush()
 
 
 def _write(name: str, value: Any, step: int) -> None:
@@ -166,20 +233,19 @@ def _write(name: str, value: Any, step: int) -> None:
         (
             text
             for beginning, text in _DESCRIPTIONS.items()
-            if name.removeprefix("val_").startswith(beginning)
+            if name.startswith(beginning)
         ),
         None,
     )
-    tf.summary.scalar(_tag(name), value, step=step, description=description)
-
-
-def _tag(name: str) -> str:
-    """Returns the tag of a metric of the logs."""
-    if name.startswith(("accuracy", "joint_", "conditional_")):
-        return f"few_shot/{name}"
-    if name.startswith("val_"):
-        return f"validation/{name.removeprefix('val_')}"
-    return f"train/{name}"
+    # TensorBoard groups cards by what is before the slash.
+    part = "episodes"
+    if name.startswith(_FEW_SHOT):
+        part = "few_shot"
+    elif name == "learning_rate":
+        part = "optimizer"
+    tf.summary.scalar(
+        f"{part}/{name}", value, step=step, description=description
+    )
 
 
 def steps_taken(callback: keras.callbacks.Callback, epoch: int) -> int:
