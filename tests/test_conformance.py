@@ -44,6 +44,7 @@ def instances():
         *models,
         optimizers.AveragingAdam(),
         layers.DenseLikelihood((1,)),
+        layers.GaussianMixturePrior(2, num_components=2),
         layers.Pointwise(1),
     ]
     for model in models:

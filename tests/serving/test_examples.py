@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.conftest import tiny_vhe
 from vhe_tf.serving.local import LocalServer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,6 +43,8 @@ def test_the_examples_in_docstrings_hold(name, served, inputs, request):
         "query": inputs["query"],
         "np": np,
     }
+    if name == "vhe_tf.serving._signatures":
+        names["model"] = tiny_vhe()
     if name in SLOW:
         names["model"], _ = request.getfixturevalue("exports")(
             "deconvolutional"

@@ -27,6 +27,7 @@ from vhe_tf.serving import _rows
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving import _signatures
 from vhe_tf.serving import exporting
+from vhe_tf.serving._signatures import signatures
 from vhe_tf.serving.exporting import export
 
 # Nothing that needs Python, writes files, or prints.
@@ -181,7 +182,7 @@ def test_what_encode_returns_stands_for_the_support(served):
 
 
 def _signatures_of(model):
-    functions = exporting.signatures(model, num_samples=NUM_SAMPLES)
+    functions = signatures(model, num_samples=NUM_SAMPLES)
     return {
         name: lambda function=function, **inputs: function(
             *[
@@ -195,7 +196,7 @@ def _signatures_of(model):
 
 def test_an_export_samples_with_its_own_options():
     model = tiny_vhe()
-    functions = exporting.signatures(model, sample_options={"best_of": 3})
+    functions = signatures(model, sample_options={"best_of": 3})
     support = _images(3, 2)
     images = functions["sample"](support, _seeds(3))["images"]
     seeds = _by_row(_seeds(3))
@@ -209,7 +210,7 @@ def test_an_export_holds_the_contrasts_of_guided_samples():
     with mock.patch.object(
         VHE, "_contrasts", autospec=True, side_effect=VHE._contrasts
     ) as contrasts:
-        exporting.signatures(model, num_samples=1)
+        signatures(model, num_samples=1)
     assert contrasts.call_count == 1
     with model.contrasts_fixed():
         fixed = model.sample(_images(2, 2), seed=1)
@@ -336,9 +337,7 @@ def test_images_decoded_at_once_are_bounded_not_one_class(exports):
         return tf.fill([count], tf.cast(count, tf.float32))
 
     with mock.patch.object(VHE, "log_likelihood", size):
-        functions = exporting.signatures(
-            model, num_samples=10, num_element_samples=3
-        )
+        functions = signatures(model, num_samples=10, num_element_samples=3)
         classes = functions["classify"](
             _images(2, 23, 1), _images(2), _seeds(2)
         )["log_likelihood"]
@@ -438,7 +437,7 @@ def test_a_support_is_encoded_once_even_if_it_is_of_many_rows(monkeypatch):
     query, seed = _images(3, seed=9), _seeds(3)
     with monkeypatch.context() as patch:
         patch.setattr(VHE, "encode", encode)
-        classify = exporting.signatures(model, num_samples=2)["classify"]
+        classify = signatures(model, num_samples=2)["classify"]
         counts.clear()
         scores = classify(support, query, seed)["log_likelihood"]
     assert sum(counts) == 4
@@ -537,7 +536,7 @@ def test_invalid_parameters_do_not_spoil_other_rows(flat, name, value):
 
 def test_more_rows_than_the_export_allows_are_rejected(exports):
     model, _ = exports("deconvolutional")
-    functions = exporting.signatures(model, num_samples=1, max_rows=3)
+    functions = signatures(model, num_samples=1, max_rows=3)
     assert functions["sample_prior"](_seeds(3))["images"].shape[0] == 3
     for name, inputs in (
         ("sample_prior", [_seeds(4)]),
@@ -594,7 +593,7 @@ def test_a_latent_must_not_take_the_name_of_a_signature(name):
     with pytest.raises(
         ValueError, match=f"`sample_{name}`.*latents=.*'{name}'"
     ):
-        exporting.signatures(model)
+        signatures(model)
 
 
 def _latent(name):

@@ -32,7 +32,7 @@ from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving._signatures import signatures
 
-__all__ = ["export", "signatures"]
+__all__ = ["export"]
 
 
 def export(
