@@ -134,6 +134,7 @@ class Scalars(keras.callbacks.Callback):
         self.name = name
         self._files: dict[str, EventFile] = {}
         self._epoch = 0
+        self._taken = 0  # steps of the epoch
         # Steps of the epoch, and running means, at the last point within it.
         self._last_point: tuple[int, dict[str, float]] = (0, {})
 
@@ -169,39 +170,34 @@ class Scalars(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch, self._last_point = epoch, (0, {})
+        self._epoch, self._taken, self._last_point = epoch, 0, (0, {})
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._taken = batch + 1
         steps = self.params["steps"]
-        if not self._files or steps is None or batch + 1 == steps:
-            return  # the last point of an epoch is written at its end
-        if (batch + 1) * _POINTS // steps > batch * _POINTS // steps:
-            self._write(
-                self._since_last_point(logs or {}, batch + 1),
-                self._epoch * steps + batch + 1,
-            )
+        # A resumed run repeats the end of an epoch, but not its last step.
+        if not self._files or steps is None or self._taken == steps:
+            return
+        if self._taken * _POINTS // steps == batch * _POINTS // steps:
+            return
+        means = {name: float(value) for name, value in (logs or {}).items()}
+        values = self._since_last_point(means)
+        self._last_point = (self._taken, means)
+        self._write(values, self._epoch * steps + self._taken)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not self._files:
-            return
-        values = dict(logs or {})
-        steps = self.params["steps"]
-        if steps is not None:
-            names = self._last_point[1].keys() & values.keys()
-            means = {name: values[name] for name in names}
-            values |= self._since_last_point(means, steps)
-        self._write(values, steps_taken(self, epoch))
+        if self._files:
+            values = self._since_last_point(logs or {})
+            self._write(values, steps_taken(self, epoch))
 
-    def _since_last_point(
-        self, logs: Mapping[str, Any], steps: int
-    ) -> dict[str, float]:
-        """Returns means since the last point, from those since the epoch."""
-        means = {name: float(value) for name, value in logs.items()}
+    def _since_last_point(self, means: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns means since the last point from means of the epoch."""
         before, earlier = self._last_point
-        self._last_point = (steps, means)
+        steps = self._taken - before
         return {
-            name: (steps * mean - before * earlier.get(name, 0.0))
-            / (steps - before)
+            name: (self._taken * mean - before * earlier[name]) / steps
+            if steps and name in earlier
+            else mean
             for name, mean in means.items()
         }
 
