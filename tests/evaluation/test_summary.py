@@ -707,11 +707,15 @@ def test_a_stencil_keeps_the_content_and_changes_the_style():
         transfer_source(), epochs=8, num_tasks=2
     )
     measurements = evaluator(Stencil(), lines.append)
-    assert [each.key for each in measurements] == [
-        f"transfer.{name}" for name in Transfer._fields
+    overall = [f"transfer.{name}" for name in Transfer._fields]
+    overall.remove("transfer.by_style")
+    assert [each.key for each in measurements] == overall + [
+        f"transfer.style {style}.{part}"
+        for style in range(3)
+        for part in ("style", "content")
     ]
-    for each in measurements:
-        assert each.num_values == 2
+    assert all(each.num_values == 2 for each in measurements)
+    for each in measurements[: len(overall)]:
         # Of 3 contents and 3 styles, by classifiers that are nearly perfect.
         assert each.mean > 0.7, each.key
     assert any("oracle classifier" in line for line in lines)
