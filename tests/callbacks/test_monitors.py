@@ -218,17 +218,22 @@ def test_points_within_an_epoch_average_to_its_mean(run):
         assert len(set(points)) == len(points)
 
 
-def test_a_point_is_the_mean_of_the_steps_since_the_one_before(tmp_path):
-    callback = callbacks.Scalars(tmp_path)
+def points_of_an_epoch(folder, values, *, steps, epoch=0):
+    """Returns the points (step, value) of an epoch with these values."""
+    callback = callbacks.Scalars(folder)
     callback.set_model(compiled_vhe(use_ema=False))
-    callback.set_params({"steps": 50})
+    callback.set_params({"steps": steps})
     callback.on_train_begin()
-    callback.on_epoch_begin(1)
-    values = np.arange(50.0) ** 2
-    for batch in range(50):
+    callback.on_epoch_begin(epoch)
+    for batch in range(len(values)):
         callback.on_train_batch_end(batch, {"elbo": values[: batch + 1].mean()})
-    callback.on_epoch_end(1, {"elbo": values.mean()})
-    points = read_scalars(tmp_path)["train/episodes/elbo"]
+    callback.on_epoch_end(epoch, {"elbo": values.mean()})
+    return read_scalars(folder)["train/episodes/elbo"]
+
+
+def test_a_point_is_the_mean_of_the_steps_since_the_one_before(tmp_path):
+    values = np.arange(50.0) ** 2
+    points = points_of_an_epoch(tmp_path, values, steps=50, epoch=1)
     ends = [step - 50 for step, _ in points]
     assert len(ends) == 20
     assert ends[-1] == 50
@@ -237,16 +242,8 @@ def test_a_point_is_the_mean_of_the_steps_since_the_one_before(tmp_path):
 
 
 def test_the_last_point_of_a_stopped_epoch_is_of_its_steps(tmp_path):
-    callback = callbacks.Scalars(tmp_path)
-    callback.set_model(compiled_vhe(use_ema=False))
-    callback.set_params({"steps": 40})
-    callback.on_train_begin()
-    callback.on_epoch_begin(0)
     values = np.arange(13.0) ** 2
-    for batch in range(13):
-        callback.on_train_batch_end(batch, {"elbo": values[: batch + 1].mean()})
-    callback.on_epoch_end(0, {"elbo": values.mean()})
-    *_, (_, value) = read_scalars(tmp_path)["train/episodes/elbo"]
+    *_, (_, value) = points_of_an_epoch(tmp_path, values, steps=40)
     np.testing.assert_allclose(value, values[-1], rtol=1e-4)
 
 

@@ -319,7 +319,7 @@ class IncrementalPixelCNN:
         Args:
             pixels: The state of pixels.
             pixel_before: `[N, C]`.
-            row: What `next_row` returned, as `[W, K, N, 2F]`.
+            row: `[W, K, N, 2F]`. The result of `next_row`, columns first.
             index: `[]` int32, which pixel of the row.
 
         Returns:
