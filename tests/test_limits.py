@@ -1,14 +1,13 @@
 """Limits on the size of files, functions and signatures of the package."""
 
 import ast
+import functools
 import importlib
 import inspect
 import io
 import pathlib
 import textwrap
 import tokenize
-
-import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
@@ -36,8 +35,14 @@ def _id(path):
     return str(path.relative_to(ROOT / "vhe_tf"))
 
 
+@functools.cache
+def _text(path):
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
 def _functions(path):
-    """Yields the functions of a module, each with its classes' names."""
+    """Lists the functions of a module, each with its classes' names."""
 
     def visit(node, classes, nested):
         for child in ast.iter_child_nodes(node):
@@ -49,13 +54,12 @@ def _functions(path):
             else:
                 yield from visit(child, classes, nested)
 
-    text = path.read_text(encoding="utf-8")
-    yield from visit(ast.parse(text, str(path)), (), False)
+    return list(visit(ast.parse(_text(path), str(path)), (), False))
 
 
 def _code_lines(path):
     """Returns the numbers of the lines that hold code."""
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     ignored = {
         tokenize.COMMENT,
         tokenize.DEDENT,
@@ -142,60 +146,65 @@ def _passed_on(constructor):
     }
 
 
-def _check(path, excessive, exceptions):
-    """Checks that all functions above a limit are known exceptions."""
-    assert excessive <= exceptions.get(_id(path), set())
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_id)
-def test_files_are_short(path):
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= MAX_FILE_LINES
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_id)
-def test_functions_are_short(path):
-    code = _code_lines(path)
-    excessive = {
-        function.name
-        for function, _, _ in _functions(path)
-        if len(code & set(range(function.lineno, function.end_lineno + 1)))
-        > MAX_CODE_LINES
-    }
-    _check(path, excessive, LONG)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_id)
-def test_functions_have_few_arguments(path):
-    excessive = {
-        ".".join((*classes, function.name))
-        for function, classes, _ in _functions(path)
-        if _num_arguments(function) > MAX_ARGUMENTS
-    }
-    _check(path, excessive, MANY_ARGUMENTS)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_id)
-def test_public_functions_have_few_positional_arguments(path):
-    excessive = {
-        ".".join((*classes, function.name))
+def _above(is_above, exceptions):
+    """Returns the functions above a limit that are no known exceptions."""
+    return [
+        (_id(path), ".".join((*classes, function.name)))
+        for path in MODULES
         for function, classes, nested in _functions(path)
-        if len(_positional(function)) > MAX_POSITIONAL
-        and not nested
-        and not any(n.startswith("_") for n in (*classes, function.name))
-        and not _is_override(path, function, classes)
-    }
-    _check(path, excessive, MANY_POSITIONAL)
+        if is_above(path, function, classes, nested)
+        and ".".join((*classes, function.name))
+        not in exceptions.get(_id(path), ())
+    ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_id)
-def test_constructor_arguments_are_attributes(path):
-    for function, classes, _ in _functions(path):
-        if function.name != "__init__" or classes[-1].startswith("_"):
-            continue
-        cls = _owner(path, classes)
-        names = _positional(function)
-        names += [argument.arg for argument in function.args.kwonlyargs]
-        stored = _stored_attributes(cls) | _passed_on(function)
-        for name in names:
-            assert name in stored or hasattr(cls, name), (cls, name)
+def test_files_are_short():
+    lengths = {_id(path): _text(path).count("\n") for path in MODULES}
+    assert not {n: k for n, k in lengths.items() if k > MAX_FILE_LINES}
+
+
+def test_functions_are_short():
+    code = {path: _code_lines(path) for path in MODULES}
+
+    def is_long(path, function, classes, nested):
+        lines = range(function.lineno, function.end_lineno + 1)
+        return len(code[path] & set(lines)) > MAX_CODE_LINES
+
+    assert not _above(is_long, LONG)
+
+
+def test_functions_have_few_arguments():
+    def has_many(path, function, classes, nested):
+        return _num_arguments(function) > MAX_ARGUMENTS
+
+    assert not _above(has_many, MANY_ARGUMENTS)
+
+
+def test_public_functions_have_few_positional_arguments():
+    def has_many(path, function, classes, nested):
+        return (
+            len(_positional(function)) > MAX_POSITIONAL
+            and not nested
+            and not any(n.startswith("_") for n in (*classes, function.name))
+            and not _is_override(path, function, classes)
+        )
+
+    assert not _above(has_many, MANY_POSITIONAL)
+
+
+def test_constructor_arguments_are_attributes():
+    lacking = []
+    for path in MODULES:
+        for function, classes, _ in _functions(path):
+            if function.name != "__init__" or classes[-1].startswith("_"):
+                continue
+            cls = _owner(path, classes)
+            names = _positional(function)
+            names += [argument.arg for argument in function.args.kwonlyargs]
+            stored = _stored_attributes(cls) | _passed_on(function)
+            lacking += [
+                (cls, name)
+                for name in names
+                if name not in stored and not hasattr(cls, name)
+            ]
+    assert not lacking
