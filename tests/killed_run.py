@@ -19,6 +19,7 @@ import vhe_tf
 from tests import tiny_run
 from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
+from vhe_tf import errors
 from vhe_tf.serving import export
 
 EPOCHS = 140  # more than there is time for before the last kill
@@ -47,7 +48,7 @@ def forked(function, *arguments, log):
         os.dup2(file, 2)
         function(*arguments)
         status = 0
-    except callbacks.StoppedOnRequest:
+    except errors.StoppedOnRequest:
         status = STOPPED
     except BaseException:
         traceback.print_exc()

@@ -24,6 +24,7 @@ import vhe_tf
 from tests.conftest import perturb
 from vhe_tf import callbacks
 from vhe_tf import distribute
+from vhe_tf import errors
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
@@ -196,7 +197,7 @@ def main(distribution, folder, pace="0", accumulation="1", seed="0"):
             seed,
             accumulation=int(accumulation),
         )
-    except (callbacks.WorkerLostError, ValueError) as error:
+    except (errors.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vhe_tf.data import GroupedImages
     from vhe_tf.data.datasets import DataSplits
     from vhe_tf.evaluation import Measurement
-    from vhe_tf.evaluation import OracleClassifier
+    from vhe_tf.evaluation.oracle_classifier import OracleClassifier
     from vhe_tf.experiments import Experiment
     from vhe_tf.models.vhe import VHE
 

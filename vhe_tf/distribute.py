@@ -40,6 +40,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Raises:
         ValueError: If the name is another, or `TF_CONFIG` does not say which
             machines there are and which one this is.
+
+    Example:
+    >>> make_strategy("none").num_replicas_in_sync
+    1
     """
     if name == "none":
         return tf.distribute.get_strategy()
@@ -55,12 +59,22 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether this process is the one that writes."""
+    """Returns whether this process is the one that writes.
+
+    Example:
+    >>> is_chief(make_strategy("none"))
+    True
+    """
     return bool(strategy.extended.should_checkpoint)
 
 
 def has_several_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether other processes take part, which must agree with this."""
+    """Returns whether other processes take part, which must agree with this.
+
+    Example:
+    >>> has_several_machines(make_strategy("none"))
+    False
+    """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -78,6 +92,11 @@ def split(
         The same batches, over and over, of which replica r has the rows from
         r B / R on. Each worker makes the rows of its own replicas alone. With
         one replica, all episodes as they are.
+
+    Example:
+    >>> batches = split(make_strategy("none"), lambda: tf.data.Dataset.range(2))
+    >>> [int(batch) for batch in batches]
+    [0, 1]
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
@@ -119,6 +138,17 @@ def accumulated(
         batch: Batch of this replica, b rows; b a multiple of `count`.
         count: The number of microbatches.
         variables: What the gradients are of.
+
+    Example:
+    >>> weight = tf.Variable(1.0)
+    >>> def gradients(rows):
+    ...     with tf.GradientTape() as tape:
+    ...         loss = tf.reduce_sum(weight * rows["x"])
+    ...     return tape.gradient(loss, [weight])
+    >>> batch = {"x": tf.constant([1.0, 2.0, 3.0, 4.0])}
+    >>> [total] = accumulated(gradients, batch, count=2, variables=[weight])
+    >>> float(total)
+    10.0
     """
     if count == 1:
         return list(gradients(batch))
@@ -152,6 +182,10 @@ def mean(values: Any) -> Any:
 
     Args:
         values: A tensor, or a nest of them; of equally many rows a replica.
+
+    Example:
+    >>> float(mean(tf.constant(3.0)))  # outside of a strategy
+    3.0
     """
     context = _shared_context()
     if context is None:
@@ -171,6 +205,10 @@ def summed_once(
     Args:
         gradients: Those of the mean loss over this replica's rows; None of a
             variable on which it does not depend.
+
+    Example:
+    >>> [float(gradient) for gradient in summed_once([tf.constant(3.0)])]
+    [3.0]
     """
     context = _shared_context()
     if context is None:
@@ -198,6 +236,11 @@ class EachReplica:
     Attributes:
         count: Integer. Number of simultaneous calls: R, or 1 if there are
             several machines.
+
+    Example:
+    >>> double = EachReplica(make_strategy("none"), lambda x: 2 * x)
+    >>> [int(result) for result in double([(tf.constant(3),)])]
+    [6]
     """
 
     def __init__(

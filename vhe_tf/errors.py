@@ -9,11 +9,21 @@ __all__ = [
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite, or the validation ELBO NaN."""
+    """The loss became NaN or infinite, or the validation ELBO NaN.
+
+    Example:
+    >>> issubclass(NonFiniteLossError, ArithmeticError)
+    True
+    """
 
 
 class RunError(ValueError):
-    """A run cannot start or resume in its folder."""
+    """A run cannot start or resume in its folder.
+
+    Example:
+    >>> issubclass(RunError, ValueError)
+    True
+    """
 
 
 class StoppedOnRequest(SystemExit):
@@ -21,8 +31,17 @@ class StoppedOnRequest(SystemExit):
 
     With `ExactResume` among the callbacks, the step that it had reached is
     saved. Without it, nothing is: the weights are those in the model.
+
+    Example:
+    >>> issubclass(StoppedOnRequest, SystemExit)
+    True
     """
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker of the run stopped."""
+    """Another worker of the run stopped.
+
+    Example:
+    >>> issubclass(WorkerLostError, RuntimeError)
+    True
+    """

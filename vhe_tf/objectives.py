@@ -80,6 +80,12 @@ class ElboTerms(NamedTuple):
             nats, not yet divided by `group_scale`.
         scaled_kl: For each latent, a float32 tensor of shape `[B]`, `kl`
             divided by `group_scale`, in nats per element.
+
+    Example:
+    >>> terms = elbo_terms(
+    ...     log_likelihood=tf.constant([-10.0]), kl={}, group_scale={})
+    >>> float(terms.elbo[0])
+    -10.0
     """
 
     elbo: tf.Tensor

@@ -115,6 +115,12 @@ def ema_weights(model: keras.Model) -> Iterator[None]:
 
     Args:
         model: A compiled `keras.Model`.
+
+    Example:
+    >>> with ema_weights(model):
+    ...     images = model.sample_prior(2, seed=0)
+    >>> images.shape
+    TensorShape([2, 8, 8, 1])
     """
     # Mixed precision wraps the optimizer that keeps the averages.
     optimizer: Any = getattr(

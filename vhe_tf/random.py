@@ -110,6 +110,11 @@ def bits(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
 
     Returns:
         int64 tensor of shape `[B, *shape]`.
+
+    Example:
+    >>> from vhe_tf import random
+    >>> random.bits([3], random.fold_in(0, tf.range(2))).shape
+    TensorShape([2, 3])
     """
     shape = _as_shape(shape)
     words = _words(tf.reduce_prod(shape), seeds)
@@ -235,6 +240,13 @@ def sample(
 
     Raises:
         TypeError: If the family is not registered.
+
+    Example:
+    >>> from vhe_tf import random
+    >>> seeds = random.fold_in(0, tf.range(2))
+    >>> normal = tfd.Normal(tf.zeros([2]), 1.0)
+    >>> random.sample(normal, seed=seeds).shape
+    TensorShape([2])
     """
     seed = as_seed(seed)
     if seed.shape.rank == 1:

@@ -44,6 +44,10 @@ class Heading(NamedTuple):
         left: Integer. Where the columns begin, in pixels of the grid.
         width: Integer. Their width.
         text: String.
+
+    Example:
+    >>> Heading(left=0, width=50, text="support").text
+    'support'
     """
 
     left: int
@@ -57,6 +61,11 @@ class ImageGrid(np.ndarray):
     Attributes:
         headings: Tuple of `Heading`s. They are drawn above the grid by
             `save_png` and in TensorBoard.
+
+    Example:
+    >>> grid = ImageGrid.make(np.zeros([8, 8, 1]), [Heading(0, 8, "blank")])
+    >>> grid.shape, grid.headings[0].text
+    ((8, 8, 1), 'blank')
     """
 
     headings: tuple[Heading, ...] = ()
@@ -97,6 +106,13 @@ def conditional_grid(
         images, then images of one sample of c. Latents without a support are
         sampled for each image: z, the characters of an alphabet, the styles
         of a character.
+
+    Example:
+    >>> support = data.images.reshape(6, 7, 8, 8, 1)[:2, :1]
+    >>> grid = conditional_grid(
+    ...     model, [support], group="character", num_samples=3)
+    >>> [heading.text for heading in grid.headings]
+    ['support', 'samples']
     """
     groups = [group] * len(supports) if isinstance(group, str) else group
     blocks: dict[tuple[int, str], np.ndarray] = {}
@@ -134,6 +150,11 @@ def sample_grid(
 
     Returns:
         `[height, width, C]`, one row per group: its support, then samples.
+
+    Example:
+    >>> support = data.images.reshape(6, 7, 8, 8, 1)[:2, :1]
+    >>> sample_grid(model, support, group="character", num_samples=3).shape
+    (20, 48, 1)
     """
     repeated = np.repeat(support, num_samples, axis=0)
     images = model.sample({group: tf.constant(repeated)}, seed=seed).numpy()
@@ -166,6 +187,13 @@ def comparison_grid(
     Returns:
         `[height, width, C]`, one row per group: its support, then for each
         model a block of images of one sample of c.
+
+    Example:
+    >>> support = data.images.reshape(6, 7, 8, 8, 1)[:2, :1]
+    >>> grid = comparison_grid([model, model], support, names=["this", "that"],
+    ...                        group="character", num_samples=2)
+    >>> [heading.text for heading in grid.headings]
+    ['support', 'this', 'that']
     """
     grids = [
         conditional_grid(
@@ -245,6 +273,13 @@ def reconstruction_grid(
     Returns:
         float32 array of shape `[height, width, C]` with one row per group: the
         queries, then their reconstructions.
+
+    Example:
+    >>> images = data.images.reshape(6, 7, 8, 8, 1)[:2]
+    >>> grid = reconstruction_grid(
+    ...     model, images[:, :2], query=images[:, 2:4], group="character")
+    >>> [heading.text for heading in grid.headings]
+    ['images', 'reconstructions']
     """
     num_queries = query.shape[1]
     means = model.reconstruct(
@@ -274,6 +309,10 @@ def prior_grid(
 
     Returns:
         `[height, width, C]`.
+
+    Example:
+    >>> prior_grid(model, num_groups=2, num_samples=3).shape
+    (20, 30, 1)
     """
     samples = model.infer({}, seed=seed, batch_size=num_groups)
     return _tile(
@@ -316,6 +355,13 @@ def save_png(
 
     Raises:
         NotWrittenError: If it cannot be written.
+
+    Example:
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "grid.png")
+    >>> save_png(path, np.zeros([8, 8, 1]))
+    >>> path.exists()
+    True
     """
     image = _image(grid, scale=scale, ink=ink)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +372,16 @@ def save_png(
 def write_summaries(
     grids: Mapping[str, np.ndarray], *, step: int, ink: bool = True
 ) -> None:
-    """Writes grids to the current TensorBoard writer; `ink` as above."""
+    """Writes grids to the current TensorBoard writer; `ink` as above.
+
+    Example:
+    >>> import tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> with tf.summary.create_file_writer(str(folder)).as_default():
+    ...     write_summaries({"blank": np.zeros([8, 8, 1])}, step=1)
+    >>> len(list(folder.glob("events.*")))
+    1
+    """
     for name, grid in grids.items():
         image = np.asarray(_image(grid, scale=_SUMMARY_SCALE, ink=ink))
         image = image.reshape(1, *image.shape[:2], -1)

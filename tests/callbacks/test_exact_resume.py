@@ -16,7 +16,7 @@ from tests.tiny_run import compiled_model
 from tests.tiny_run import latest
 from tests.tiny_run import resume
 from tests.tiny_run import train
-from vhe_tf import callbacks
+from vhe_tf import errors
 from vhe_tf._utils import atomic_io
 from vhe_tf.callbacks._checkpoint_folder import CheckpointFolder
 
@@ -127,7 +127,7 @@ def test_a_run_that_is_asked_to_stop_loses_nothing(
 ):
     before = signal.getsignal(signal.SIGTERM)
     first = _Logs()
-    with pytest.raises(callbacks.StoppedOnRequest) as stopped:
+    with pytest.raises(errors.StoppedOnRequest) as stopped:
         # `first` comes first, that it sees the end at which SIGTERM comes.
         train(tmp_path, sampler, callbacks=[first, _Ask(moment)])
     assert not stopped.value.code
@@ -162,7 +162,7 @@ class _Bounds(keras.callbacks.Callback):
 def test_a_resumed_run_remembers_the_best_bound(
     moment, tmp_path, sampler, whole_run
 ):
-    with pytest.raises(callbacks.StoppedOnRequest):
+    with pytest.raises(errors.StoppedOnRequest):
         train(tmp_path, sampler, callbacks=[_Bounds(), _Ask(moment)])
     resume(tmp_path, sampler, callbacks=[_Bounds()])
     assert_same_models(tmp_path, whole_run, ["last.keras"])
@@ -181,7 +181,7 @@ def test_more_requests_while_it_saves_change_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(CheckpointFolder, "write", write_beset)
-    with pytest.raises(callbacks.StoppedOnRequest):
+    with pytest.raises(errors.StoppedOnRequest):
         train(tmp_path, sampler, callbacks=[_Ask(("step", 3))])
     monkeypatch.undo()
     assert latest(tmp_path) == "ckpt-3"
@@ -194,7 +194,7 @@ def test_a_request_after_the_last_step_is_met(tmp_path, sampler, whole_run):
         def on_train_end(self, logs=None):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(callbacks.StoppedOnRequest):
+    with pytest.raises(errors.StoppedOnRequest):
         train(tmp_path, sampler, callbacks=[AskAtTheEnd()])
     assert latest(tmp_path) == f"ckpt-{EPOCHS * STEPS}"
     resume(tmp_path, sampler)
@@ -203,7 +203,7 @@ def test_a_request_after_the_last_step_is_met(tmp_path, sampler, whole_run):
 
 def test_spoiled_weights_are_not_saved_on_request_either(tmp_path, sampler):
     with pytest.raises(
-        callbacks.NonFiniteLossError,
+        errors.NonFiniteLossError,
         match=r"The model is not finite at step 6\. .* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(6), _Ask(("step", 6))])
@@ -238,7 +238,7 @@ def _emptied(path):
 
 def _left_within_an_epoch(folder, sampler):
     """Leaves the checkpoints of the first epoch and of a later step."""
-    with pytest.raises(callbacks.StoppedOnRequest):
+    with pytest.raises(errors.StoppedOnRequest):
         train(folder, sampler, callbacks=[_Ask(("step", STEPS + 2))])
     names = [path.name for path in (folder / "checkpoints").glob("*.index")]
     assert sorted(names) == [f"ckpt-{STEPS}.index", f"ckpt-{STEPS + 2}.index"]
@@ -285,7 +285,7 @@ def test_where_no_checkpoint_can_be_read_nothing_is_lost(tmp_path, sampler):
         _cut(path)
     before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     with pytest.raises(
-        callbacks.RunError, match=r"ckpt-6 .*ckpt-4 .*copy, or delete"
+        errors.RunError, match=r"ckpt-6 .*ckpt-4 .*copy, or delete"
     ):
         train(tmp_path, sampler)
     after = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -296,7 +296,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, sampler):
     (tmp_path / "checkpoints").mkdir()
     with (
         atomic_io.locked(tmp_path / "checkpoints" / ".lock"),
-        pytest.raises(callbacks.RunError, match="Another process trains"),
+        pytest.raises(errors.RunError, match="Another process trains"),
     ):
         train(tmp_path, sampler)
     train(tmp_path, sampler, epochs=1)
@@ -314,7 +314,7 @@ def test_a_run_resumes_without_what_epochs_left(
     spoil, within, tmp_path, sampler, whole_run, capsys
 ):
     step = STEPS + 2 * within
-    with pytest.raises(callbacks.StoppedOnRequest):
+    with pytest.raises(errors.StoppedOnRequest):
         train(
             tmp_path, sampler, callbacks=[_Bounds(), _Ask(("step", STEPS + 2))]
         )
@@ -411,7 +411,7 @@ class _Poison(keras.callbacks.Callback):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, sampler):
     with pytest.raises(
-        callbacks.NonFiniteLossError,
+        errors.NonFiniteLossError,
         match=r"loss is not finite at step 6\. .*loss=nan.* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(5)])
@@ -420,7 +420,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, sampler):
 
 def test_weights_spoiled_by_the_last_step_are_not_saved(tmp_path, sampler):
     with pytest.raises(
-        callbacks.NonFiniteLossError,
+        errors.NonFiniteLossError,
         match=r"The model is not finite at step 8\. .* is .*ckpt-4",
     ):
         train(tmp_path, sampler, callbacks=[_Poison(8)])
@@ -433,7 +433,7 @@ class _NoBound(keras.callbacks.Callback):
 
 def test_a_validation_bound_that_is_none_stops_the_run(tmp_path, sampler):
     with pytest.raises(
-        callbacks.NonFiniteLossError, match="val_elbo is NaN after epoch 1"
+        errors.NonFiniteLossError, match="val_elbo is NaN after epoch 1"
     ):
         train(tmp_path, sampler, callbacks=[_NoBound()])
 

@@ -12,6 +12,7 @@ from tests.tiny_run import STEPS
 from tests.tiny_run import compiled_model
 from tests.tiny_run import latest
 from vhe_tf import callbacks
+from vhe_tf import errors
 
 EPOCHS = 8
 
@@ -175,6 +176,6 @@ def test_any_folder_is_resumed_without_warnings(tmp_path, sampler, capsys):
     assert f"Resuming from step {STEPS} of {folder}." in capsys.readouterr().out
     assert not [record.getMessage() for record in records]
     with pytest.raises(
-        callbacks.RunError, match=r"begun epoch 2: .*Received: epochs=1"
+        errors.RunError, match=r"begun epoch 2: .*Received: epochs=1"
     ):
         _fit(sampler, folder=folder)

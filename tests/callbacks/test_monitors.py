@@ -13,6 +13,7 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
 from vhe_tf import evaluation
+from vhe_tf import optimizers
 from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import classification
 from vhe_tf.evaluation.measurement import Measurement
@@ -478,7 +479,7 @@ def test_likelihoods_are_in_the_logs_of_their_epochs():
         assert name not in watcher.logs[0]
         assert 0.0 < watcher.logs[1][name] < 64 * 5.0  # nats of 8x8 pixels
     assert 1.0 <= watcher.logs[1]["joint_effective_sample_size"] <= 4.0
-    with callbacks.ema_weights(model):
+    with optimizers.ema_weights(model):
         scorer = evaluation.JointScorer(model, group="character")
         joint = evaluation.joint_nll(
             scorer, data(), num_samples=4, num_groups=2

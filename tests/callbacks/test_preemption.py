@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vhe_tf.callbacks import Preemption
-from vhe_tf.callbacks import StoppedOnRequest
+from vhe_tf.errors import StoppedOnRequest
 
 
 @contextlib.contextmanager

@@ -1,4 +1,3 @@
-import doctest
 import json
 
 import numpy as np
@@ -6,8 +5,6 @@ import pytest
 import scipy.stats
 
 from tests.evaluation.conftest import NUM_ERRORS
-from vhe_tf.evaluation import measurement
-from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.measurement import Measurement
 
 
@@ -123,10 +120,3 @@ def test_bits_are_nats_over_dimensions():
     np.testing.assert_allclose(bits.half_width, scipy.stats.t.ppf(0.975, 1))
     assert bits.unit == "bits per dimension"
     assert estimate([1.0]).bits_per_dimension is None
-
-
-@pytest.mark.parametrize("module", [measurement, tasks])
-def test_examples_are_right(module):
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert not results.failed

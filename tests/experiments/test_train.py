@@ -129,7 +129,7 @@ def test_ema_weights_forget_the_initial_weights():
 
 
 def optimizers_ema(model):
-    return vhe_tf.callbacks.ema_weights(model)
+    return vhe_tf.optimizers.ema_weights(model)
 
 
 def test_the_learning_rate_rises_and_falls():

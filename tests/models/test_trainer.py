@@ -7,6 +7,7 @@ import pytest
 from tests import tiny_run
 from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
+from vhe_tf import errors
 from vhe_tf import objectives
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
@@ -253,7 +254,7 @@ def test_checkpoints_of_another_model_are_rejected(episodes, tmp_path):
     model = tiny_vhe()
     model.compile()
     data = Episodes.for_model(model, episodes.data, batch_size=4)
-    with pytest.raises(callbacks.RunError, match="of another model"):
+    with pytest.raises(errors.RunError, match="of another model"):
         fit(model, data, callbacks=[callbacks.ExactResume(tmp_path)])
 
 

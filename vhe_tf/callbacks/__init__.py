@@ -13,11 +13,6 @@ from vhe_tf.callbacks.preemption import Preemption
 from vhe_tf.callbacks.preemption import stop_at_once
 from vhe_tf.callbacks.progress import ProgressLine
 from vhe_tf.callbacks.scalars import Scalars
-from vhe_tf.errors import NonFiniteLossError
-from vhe_tf.errors import RunError
-from vhe_tf.errors import StoppedOnRequest
-from vhe_tf.errors import WorkerLostError
-from vhe_tf.optimizers import ema_weights
 
 __all__ = [
     "BestModel",
@@ -26,15 +21,10 @@ __all__ = [
     "FewShotAccuracy",
     "ImageGrids",
     "Likelihoods",
-    "NonFiniteLossError",
     "Preemption",
     "PreviewBatch",
     "ProgressLine",
-    "RunError",
     "Scalars",
-    "StoppedOnRequest",
-    "WorkerLostError",
-    "ema_weights",
     "preview_batch",
     "stop_at_once",
 ]

@@ -42,18 +42,11 @@ class BestModel(keras.callbacks.Callback):
             `@keras.saving.register_keras_serializable()`.
 
     Example:
-    >>> import pathlib
     >>> import tempfile
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> data = np.stack([np.eye(8)[..., None]] * 20), np.arange(20) // 5
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "best.keras")
-    >>> best = vhe_tf.callbacks.BestModel(path)
-    >>> history = model.fit(*data, validation_data=data, validation_steps=1,
+    >>> best = BestModel(pathlib.Path(tempfile.mkdtemp(), "best.keras"))
+    >>> history = model.fit(data, validation_data=data, validation_steps=1,
     ...                     steps_per_epoch=1, verbose=0, callbacks=[best])
-    >>> path.exists()
+    >>> best.path.exists()
     True
     """
 

@@ -25,18 +25,10 @@ class Evaluate(keras.callbacks.Callback):
         every: Integer. Number of epochs between evaluations. Defaults to 1.
 
     Example:
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> from vhe_tf.data import GroupedImages
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.random.default_rng(0).integers(0, 2, (20, 8, 8, 1))
-    >>> data = GroupedImages(
-    ...     images.astype("float32"), {"character": np.arange(20) // 5})
-    >>> joint = vhe_tf.evaluation.JointLikelihood(
+    >>> joint = evaluation.JointLikelihood(
     ...     data, group="character", num_groups=1)
     >>> history = model.fit(data, steps_per_epoch=1, verbose=0,
-    ...                     callbacks=[vhe_tf.callbacks.Evaluate([joint])])
+    ...                     callbacks=[Evaluate([joint])])
     >>> "joint_nll" in history.history
     True
     """

@@ -111,15 +111,8 @@ class ExactResume(keras.callbacks.Callback):
 
     Example:
     >>> import tempfile
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> from vhe_tf.callbacks import ExactResume
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.stack([np.eye(8)[..., None]] * 20)
-    >>> labels = np.arange(20) // 5
     >>> resume = ExactResume(tempfile.mkdtemp())
-    >>> history = model.fit(images, labels, steps_per_epoch=2, verbose=0,
+    >>> history = model.fit(data, steps_per_epoch=2, verbose=0,
     ...                     callbacks=[resume])
     >>> resume.step
     2

@@ -32,20 +32,12 @@ class FewShotAccuracy(Evaluate):
         every: Integer. Number of epochs between evaluations. Defaults to 1.
 
     Example:
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> from vhe_tf.data import GroupedImages
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.random.default_rng(0).integers(0, 2, (20, 8, 8, 1))
-    >>> data = GroupedImages(
-    ...     images.astype("float32"), {"character": np.arange(20) // 5})
-    >>> accuracy = vhe_tf.callbacks.FewShotAccuracy(
+    >>> accuracy = FewShotAccuracy(
     ...     data, group="character", shots=[1], num_tasks=1, num_samples=1)
     >>> history = model.fit(
     ...     data, steps_per_epoch=1, verbose=0, callbacks=[accuracy])
     >>> [name for name in history.history if name.startswith("accuracy")]
-    ['accuracy_4way_1shot']
+    ['accuracy_6way_1shot']
     """
 
     def __init__(

@@ -33,6 +33,11 @@ class PreviewBatch:
         group: String. The group latent that `support` is inferred for.
         support: `[G, N, H, W, C]`.
         query: `[G, Q, H, W, C]`, other images of the same groups.
+
+    Example:
+    >>> preview = preview_batch(data, group="character", num_groups=2)
+    >>> sorted(preview.grids(model, num_samples=1))
+    ['conditional', 'reconstruction', 'unconditional']
     """
 
     group: str
@@ -87,6 +92,11 @@ def preview_batch(
 
     Raises:
         ValueError: If no group has two images.
+
+    Example:
+    >>> preview = preview_batch(data, group="character", num_groups=2)
+    >>> preview.support.shape, preview.query.shape
+    ((2, 5, 8, 8, 1), (2, 2, 8, 8, 1))
     """
     known = data.labels[group][data.labels[group] != MISSING]
     ids, counts = np.unique(known, return_counts=True)
@@ -135,16 +145,8 @@ class ImageGrids(keras.callbacks.Callback):
 
     Example:
     >>> import tempfile
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> from vhe_tf.data import GroupedImages
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.stack([np.eye(8)[..., None]] * 20)
-    >>> labels = np.arange(20) // 5
-    >>> data = GroupedImages(images, {"character": labels})
-    >>> preview = vhe_tf.callbacks.preview_batch(data, group="character")
-    >>> grids = vhe_tf.callbacks.ImageGrids(tempfile.mkdtemp(), preview.grids)
+    >>> preview = preview_batch(data, group="character")
+    >>> grids = ImageGrids(tempfile.mkdtemp(), preview.grids)
     >>> history = model.fit(data, steps_per_epoch=1, verbose=0,
     ...                     callbacks=[grids])
     >>> len(list(grids.folder.glob("events.*")))

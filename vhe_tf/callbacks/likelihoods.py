@@ -32,15 +32,7 @@ class Likelihoods(Evaluate):
         every: Integer. Number of epochs between evaluations. Defaults to 1.
 
     Example:
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> from vhe_tf.data import GroupedImages
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.random.default_rng(0).integers(0, 2, (20, 8, 8, 1))
-    >>> data = GroupedImages(
-    ...     images.astype("float32"), {"character": np.arange(20) // 5})
-    >>> likelihoods = vhe_tf.callbacks.Likelihoods(
+    >>> likelihoods = Likelihoods(
     ...     data, group="character", shots=[1], num_queries=1, num_samples=1)
     >>> history = model.fit(
     ...     data, steps_per_epoch=1, verbose=0, callbacks=[likelihoods])

@@ -18,6 +18,18 @@ def stop_at_once() -> None:
 
     For what comes before and after training, and is done again by the same
     command. Call it in the main thread.
+
+    Example:
+    >>> numbers = signal.SIGTERM, signal.SIGINT
+    >>> earlier = [signal.getsignal(number) for number in numbers]
+    >>> stop_at_once()
+    >>> try:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ... except SystemExit as stopped:
+    ...     stopped.code
+    0
+    >>> for number, handler in zip(numbers, earlier):
+    ...     _ = signal.signal(number, handler)
     """
 
     def stop(*_: Any) -> None:
@@ -46,14 +58,8 @@ class Preemption(keras.callbacks.Callback):
         StoppedOnRequest: By `fit`, if a signal came.
 
     Example:
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.stack([np.eye(8)[..., None]] * 20)
-    >>> labels = np.arange(20) // 5
-    >>> stop = vhe_tf.callbacks.Preemption()
-    >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
+    >>> stop = Preemption()
+    >>> history = model.fit(data, steps_per_epoch=1, verbose=0,
     ...                     callbacks=[stop])
     >>> stop.requested
     False

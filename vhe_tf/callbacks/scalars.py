@@ -108,14 +108,8 @@ class Scalars(keras.callbacks.Callback):
 
     Example:
     >>> import tempfile
-    >>> import numpy as np
-    >>> import vhe_tf
-    >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    >>> model.compile("adam")
-    >>> images = np.stack([np.eye(8)[..., None]] * 20)
-    >>> labels = np.arange(20) // 5
-    >>> scalars = vhe_tf.callbacks.Scalars(tempfile.mkdtemp())
-    >>> history = model.fit(images, labels, steps_per_epoch=1, verbose=0,
+    >>> scalars = Scalars(tempfile.mkdtemp())
+    >>> history = model.fit(data, steps_per_epoch=1, verbose=0,
     ...                     callbacks=[scalars])
     >>> len(list(scalars.folder.glob("train/events.*")))
     1

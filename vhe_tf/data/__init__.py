@@ -17,7 +17,6 @@ from vhe_tf.data.datasets.glyphs import generate_glyphs
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import from_columns
 from vhe_tf.data.datasets.label_table import read_label_table
-from vhe_tf.data.datasets.omniglot import load_omniglot
 from vhe_tf.data.datasets.records import CorruptRecordsError
 from vhe_tf.data.datasets.records import RecordedImages
 from vhe_tf.data.datasets.records import write_records
@@ -46,7 +45,6 @@ __all__ = [
     "from_columns",
     "generate_glyphs",
     "hold_out_groups",
-    "load_omniglot",
     "read_image_folder",
     "read_label_table",
     "ready",

@@ -33,6 +33,10 @@ class GroupedData(abc.ABC):
             as in `GroupedImages`.
         group_names: For some or all keys of `labels`, the name of each group
             for a human reader, by id.
+
+    Example:
+    >>> data.with_groups("character", [0, 1]).members("character")[1]
+    array([ 7,  8,  9, 10, 11, 12, 13])
     """
 
     labels: Mapping[str, np.ndarray]

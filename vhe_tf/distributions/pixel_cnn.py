@@ -42,6 +42,10 @@ class Pixels(abc.ABC):
     Attributes:
         binary: Boolean. Whether a channel has two values, so that most of a row
             can be guessed.
+
+    Example:
+    >>> BernoulliPixels().num_parameters(3), NormalPixels().num_parameters(3)
+    (3, 6)
     """
 
     binary = False
@@ -92,7 +96,14 @@ class Pixels(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class BernoulliPixels(Pixels):
-    """Binary channels, independent given the pixels before; P = C logits."""
+    """Binary channels, independent given the pixels before; P = C logits.
+
+    Example:
+    >>> noise = tf.constant([0.2, 0.9])
+    >>> pixels = BernoulliPixels().draw(tf.zeros([2]), noise, temperature=1.0)
+    >>> pixels.numpy()
+    array([1., 0.], dtype=float32)
+    """
 
     binary = True
 
@@ -179,7 +190,13 @@ class GuidedPixels(BernoulliPixels):
 
 @dataclasses.dataclass(frozen=True)
 class NormalPixels(Pixels):
-    """Gaussian channels; P = 2 C, locations and scales before softplus."""
+    """Gaussian channels; P = 2 C, locations and scales before softplus.
+
+    Example:
+    >>> parameters, noise = tf.constant([2.0, 0.0]), tf.constant([0.0])
+    >>> NormalPixels().draw(parameters, noise, temperature=1.0).numpy()
+    array([2.], dtype=float32)
+    """
 
     def num_parameters(self, channels: int) -> int:
         """Returns P."""
@@ -253,6 +270,14 @@ class PixelCNN(tfd.Distribution):
     `log_prob` is one parallel pass. `sample` works in raster order, and
     computes for each new pixel only what that pixel needs (Ramachandran et al.
     2017, "Fast Generation for Convolutional Autoregressive Models").
+
+    Example:
+    >>> from vhe_tf.layers import GatedPixelCNN
+    >>> network = GatedPixelCNN(1, filters=4, num_blocks=1)
+    >>> distribution = PixelCNN(network, BernoulliPixels(), (4, 4, 1))
+    >>> image = distribution.sample(seed=(0, 1))
+    >>> distribution.log_prob(image).shape
+    TensorShape([])
     """
 
     def __init__(

@@ -20,7 +20,6 @@ from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
 from vhe_tf.evaluation.measurement import Measurement
-from vhe_tf.evaluation.oracle_classifier import OracleClassifier
 from vhe_tf.evaluation.oracle_classifier import train_oracle_classifier
 from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.probes import posterior_means
@@ -29,7 +28,6 @@ from vhe_tf.evaluation.summary import EvaluationSettings
 from vhe_tf.evaluation.summary import Report
 from vhe_tf.evaluation.summary import evaluate
 from vhe_tf.evaluation.summary import summary_lines
-from vhe_tf.evaluation.tasks import Task
 from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import few_shot_tasks
 
@@ -47,12 +45,10 @@ __all__ = [
     "JointScorer",
     "LakeRuns",
     "Measurement",
-    "OracleClassifier",
     "Probes",
     "Report",
     "Sampling",
     "StyleTransfer",
-    "Task",
     "TaskDesign",
     "TrainingKL",
     "conditional_nll",

@@ -55,6 +55,12 @@ class ClassScorer:
     Raises:
         ValueError: If `group` is no group latent of the model, or a count is
             not positive.
+
+    Example:
+    >>> scorer = ClassScorer(model, group="character", num_samples=2)
+    >>> support = data.images.reshape(6, 7, 8, 8, 1)[:, :1]
+    >>> scorer(support, data.images[:3], seed=(0, 1)).shape
+    (3, 6)
     """
 
     def __init__(
@@ -229,6 +235,13 @@ def few_shot_accuracy(
     Raises:
         ValueError: As `few_shot_tasks`; if the images do not have the shape
             that the model was made for.
+
+    Example:
+    >>> scorer = ClassScorer(model, group="character", num_samples=2)
+    >>> design = TaskDesign(num_ways=5, num_shots=1)
+    >>> accuracy = few_shot_accuracy(scorer, data, design=design, num_tasks=2)
+    >>> accuracy.key, accuracy.num_queries
+    ('accuracy.5way_1shot', 10)
     """
     correct: list[float] = []
     num_queries = 0

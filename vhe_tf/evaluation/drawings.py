@@ -72,6 +72,12 @@ class Drawings(evaluators.Evaluator):
     Raises:
         ValueError: If `num_drawings` is below 5 or a class has fewer than 6
             images: each fifth of the originality curve needs a drawing.
+
+    Example:
+    >>> drawings = Drawings(data, group="character", num_drawings=5)
+    >>> {measurement.tasks for measurement in drawings(model)} == {
+    ...     "people", "1shot"}
+    True
     """
 
     def __init__(
@@ -262,6 +268,13 @@ def drawing_classes(
         data: Images of unseen groups.
         group: String. The grouping whose groups are the classes.
         within: String or None. The coarser grouping. None returns all classes.
+
+    Example:
+    >>> columns = {"character": np.arange(8), "alphabet": np.arange(8) // 4}
+    >>> eight = GroupedImages(data.images[:8], columns)
+    >>> drawing_classes(
+    ...     eight, group="character", within="alphabet").labels["character"]
+    array([0, 1, 2, 4, 5, 6])
     """
     if within is None:
         return data

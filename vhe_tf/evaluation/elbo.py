@@ -34,6 +34,11 @@ class Elbo(Evaluator):
         num_shots: Integer. |D|, of every group latent. Defaults to 5.
         num_batches: Integer. Batches of 32 elements. Defaults to 200.
         seed: Integer. Seed of the episodes. Defaults to 0.
+
+    Example:
+    >>> [measurement] = Elbo(data, num_shots=1, num_batches=2)(model)
+    >>> measurement.key, len(measurement.values)
+    ('elbo', 2)
     """
 
     def __init__(
@@ -102,6 +107,12 @@ class TrainingKL(Evaluator):
     Args:
         episodes: Episodes of the groups that the model was trained on.
         num_batches: Integer. How many batches to take. Defaults to 100.
+
+    Example:
+    >>> episodes = Episodes.for_model(model, data, batch_size=4, support_size=1)
+    >>> [measurement] = TrainingKL(episodes, num_batches=1)(model)
+    >>> measurement.latent, measurement.unit
+    ('character', 'nats')
     """
 
     def __init__(self, episodes: Episodes, *, num_batches: int = 100) -> None:

@@ -81,7 +81,17 @@ class _Scorers:
 
 
 class Evaluator(abc.ABC):
-    """Measures something of a model."""
+    """Measures something of a model.
+
+    Example:
+    >>> class Ink(Evaluator):
+    ...     def __call__(self, model, progress=None):
+    ...         images = model.sample_prior(4, seed=0).numpy()
+    ...         return [Measurement.of("ink", images.mean(axis=(1, 2, 3)))]
+    >>> [measurement] = Ink()(model)
+    >>> len(measurement.values)
+    4
+    """
 
     def __init__(self) -> None:
         self._scorers = _Scorers()
@@ -154,6 +164,13 @@ class FewShotClassification(_OfGroups):
             without `spread`, those of a larger K have no more queries than
             those of the smallest. Defaults to 50.
         sampling: How to sample. Defaults to `Sampling()`.
+
+    Example:
+    >>> evaluator = FewShotClassification(
+    ...     data, group="character", ways=[5], shots=[1], num_tasks=1,
+    ...     sampling=Sampling(num_samples=2))
+    >>> [measurement.key for measurement in evaluator(model)]
+    ['accuracy.5way_1shot']
     """
 
     def __init__(
@@ -250,6 +267,15 @@ class ConditionalLikelihood(_OfGroups):
             `(1, 2, 5, 10, 19)`.
         num_queries: Integer. Pairs (D, x) for each. Defaults to 500.
         sampling: How to sample. Defaults to `Sampling()`.
+
+    Example:
+    >>> evaluator = ConditionalLikelihood(
+    ...     data, group="character", shots=[1, 10], num_queries=2,
+    ...     sampling=Sampling(num_samples=2))
+    >>> [measurement.shots for measurement in evaluator(model)]
+    [1]
+    >>> evaluator.left_out(model)
+    ['NLL after 10 shots: the smallest class has 7 images...']
     """
 
     def __init__(
@@ -304,6 +330,13 @@ class JointLikelihood(_OfGroups):
         num_groups: Integer or None. Number of groups, a random selection that
             is the same at every call. None measures all groups.
         sampling: How to sample. Defaults to 500 samples, as in the paper.
+
+    Example:
+    >>> evaluator = JointLikelihood(
+    ...     data, group="character", sampling=Sampling(num_samples=3))
+    >>> [measurement] = evaluator(model)
+    >>> measurement.unit, len(measurement.values)
+    ('nats per image', 6)
     """
 
     def __init__(
@@ -355,6 +388,13 @@ class LakeRuns(Evaluator):
     Raises:
         FileNotFoundError: If there is a file missing.
         ValueError: If a file is not as published.
+
+    Example:
+    >>> try:
+    ...     LakeRuns("missing/all_runs.zip")
+    ... except FileNotFoundError:
+    ...     print("Get all_runs.zip from github.com/brendenlake/omniglot.")
+    Get all_runs.zip from github.com/brendenlake/omniglot.
     """
 
     def __init__(
@@ -393,6 +433,11 @@ class Probes(Evaluator):
             to 2,000.
         seed: Integer. Seed of the selection of images and of the test part.
             Defaults to 0.
+
+    Example:
+    >>> [measurement] = Probes(data, group="character")(model)
+    >>> measurement.latent, measurement.factor
+    ('character', 'character')
     """
 
     def __init__(

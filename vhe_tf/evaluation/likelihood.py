@@ -92,6 +92,12 @@ class JointScorer:
         ValueError: If other groups lie within those of `group`: their latents
             would be shared by some of X; if `group` is no group latent of the
             model, or a count is not positive.
+
+    Example:
+    >>> scorer = JointScorer(model, group="character")
+    >>> log_weights = scorer(data.images[:7], 3, seed=(0, 1))
+    >>> log_weights.shape
+    (3,)
     """
 
     def __init__(
@@ -243,6 +249,12 @@ def joint_nll(
     Raises:
         ValueError: If a count is not positive, the data have no such grouping,
             or the images are not of the model's shape.
+
+    Example:
+    >>> scorer = JointScorer(model, group="character")
+    >>> nll = joint_nll(scorer, data, num_samples=3, num_groups=2)
+    >>> len(nll.values), 1 <= nll.effective_sample_size <= 3
+    (2, True)
     """
     group = scorer.group
     check_ready(data, scorer.model, groupings=[group])
@@ -313,6 +325,12 @@ def conditional_nll(
 
     Raises:
         ValueError: As `few_shot_accuracy`.
+
+    Example:
+    >>> scorer = ClassScorer(model, group="character", num_samples=2)
+    >>> nll = conditional_nll(scorer, data, num_shots=1, num_queries=3)
+    >>> nll.key, len(nll.values)
+    ('conditional_nll.1shot', 3)
     """
     values: list[float] = []
     tasks = few_shot_tasks(

@@ -129,6 +129,12 @@ def train_oracle_classifier(
         ValueError: If shapes do not agree, images are not float32, labels are
             not integers, there are fewer than two classes, or a number is out
             of range.
+
+    Example:
+    >>> oracle = train_oracle_classifier(
+    ...     data.images, data.labels["character"], epochs=1)
+    >>> oracle.classify(data.images[:3]).shape
+    (3,)
     """
     _check_images("images", images, ("M", "H", "W", "C"))
     _check_labels(labels, len(images))

@@ -133,6 +133,11 @@ def posterior_means(
     Raises:
         ValueError: If the model has no such group latent or the data no such
             grouping, or there is no support of `num_shots` images.
+
+    Example:
+    >>> means, indices = posterior_means(model, data, latent="character")
+    >>> means.shape, indices.shape
+    ((42, 2), (42, 1))
     """
     check_ready(data, model)
     indices = _supports(data, latent, num_shots, max_images, seed)

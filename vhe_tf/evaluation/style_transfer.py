@@ -38,6 +38,12 @@ class StyleTransfer(Evaluator):
 
     Raises:
         ValueError: If training images are not stored as the model sees them.
+
+    Example:
+    >>> from vhe_tf.data.datasets.splits import drawings
+    >>> splits = drawings(data, data, images="binary", image_size=(8, 8))
+    >>> StyleTransfer(splits, epochs=2).groups
+    ('character', 'style')
     """
 
     def __init__(

@@ -109,6 +109,14 @@ class Report:
         groups: Tuple of integers. The ids of the groups that are measured.
         caveat: String or None. What must stand beside the numbers.
         model: String or None. The file of the model.
+
+    Example:
+    >>> elbo = Measurement.of("elbo", [-75.0, -73.0], unit=NATS_PER_IMAGE)
+    >>> report = Report((elbo,))
+    >>> report["elbo"].mean
+    -74.0
+    >>> Report.from_json(report.to_json()) == report
+    True
     """
 
     measurements: tuple[Measurement, ...]
@@ -204,6 +212,13 @@ def evaluate(
         ValueError: If `group` or `settings.within` is no grouping of the data,
             or `group` no group latent of the model; if the images are not of
             the model's shape, or a count is not positive.
+
+    Example:
+    >>> settings = EvaluationSettings(
+    ...     ways=[5], shots=[1], num_tasks=1, num_groups=1, num_samples=2)
+    >>> report = evaluate(model, data, group="character", settings=settings)
+    >>> sorted({measurement.metric for measurement in report.measurements})
+    ['accuracy', 'conditional_nll', 'elbo', 'joint_nll']
     """
     tasks.check_ready(data, model, groupings=[group, settings.within])
     evaluators: list[Evaluator] = [
@@ -278,7 +293,13 @@ def _classifications(
 
 
 def summary_lines(report: Report) -> list[str]:
-    """Returns a report as a few lines for a person."""
+    """Returns a report as a few lines for a person.
+
+    Example:
+    >>> elbo = Measurement.of("elbo", [-75.0, -73.0], unit=NATS_PER_IMAGE)
+    >>> summary_lines(Report((elbo,)))
+    ['ELBO: -74.00 ± 12.71 nats per image']
+    """
     found: dict[str, list[Measurement]] = {}
     for each in report.measurements:
         found.setdefault(each.metric, []).append(each)

@@ -430,7 +430,12 @@ class Experiment(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Settings):
-    """The measurement of a run's model at its end."""
+    """The measurement of a run's model at its end.
+
+    Example:
+    >>> Evaluation(num_test_tasks=5).num_test_samples
+    20
+    """
 
     num_test_tasks: int = setting(
         50,

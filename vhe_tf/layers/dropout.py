@@ -74,6 +74,13 @@ class SeededDropout(keras.layers.Layer):
     Raises:
         ValueError: If `rate` is out of range.
         RuntimeError: While training outside of any `seed_scope`.
+
+    Example:
+    >>> dropout = SeededDropout(0.5)
+    >>> with seed_scope(tf.constant([[0, 1], [0, 2]])):
+    ...     kept = dropout(tf.ones([2, 4]), training=True)
+    >>> set(kept.numpy().flat) <= {0.0, 2.0}
+    True
     """
 
     def __init__(self, rate: float, **kwargs: Any) -> None:

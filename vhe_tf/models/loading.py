@@ -41,6 +41,10 @@ def load_model(path: str | pathlib.Path) -> VHE:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a saved VHE, is corrupt, or needs a
             class that is not imported.
+
+    Example:
+    >>> load_model("omniglot_pixel_cnn_small").event_shape
+    (28, 28, 1)
     """
     path = model_path(path)
     if not path.is_file():
@@ -140,6 +144,13 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
     Raises:
         NotWrittenError: If it cannot be written. No partial file remains.
         ValueError: If a layer cannot be saved and loaded again.
+
+    Example:
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "mine.keras")
+    >>> save_model(model, path)
+    >>> load_model(path).count_params() == model.count_params()
+    True
     """
     check_saveable(model)
     bare = VHE.from_config(model.get_config())

@@ -140,13 +140,7 @@ class EpisodeTrainer(keras.Model):
             WorkerLostError: If another worker stopped.
 
         Example:
-        >>> import numpy as np
-        >>> import vhe_tf
-        >>> model = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-        >>> model.compile("adam")
-        >>> images = np.random.default_rng(0).integers(0, 2, (20, 8, 8, 1))
-        >>> labels = np.arange(20) // 5
-        >>> history = model.fit(images.astype("float32"), labels,
+        >>> history = model.fit(data.images, data.labels["character"],
         ...                     steps_per_epoch=1, verbose=0)
         >>> sorted(history.history)[:2]
         ['elbo', 'group_size_character']

@@ -59,6 +59,10 @@ def from_config(config: Mapping[str, Any]) -> DatasetSpec:
 
     Raises:
         ValueError: If the name or a field is unknown, or a value is invalid.
+
+    Example:
+    >>> from_config({"dataset": "omniglot", "split": "vinyals"}).split
+    'vinyals'
     """
     fields = dict(config)
     name = fields.pop("dataset", None)

@@ -26,6 +26,11 @@ class Folder(OwnImages):
     The arguments are those of `OwnImages`; the last of `groupings` is what to
     call the grouping by folders. If `data_dir` has folders `train` and `test`,
     these are the split; see `read_image_folder`.
+
+    Example:
+    >>> splits = Folder(image_size=(8, 8)).load(folder)
+    >>> len(splits.test.group_ids("character"))
+    2
     """
 
     name: ClassVar[str] = "folder"
@@ -91,6 +96,11 @@ def read_image_folder(
         FileNotFoundError: If `root` does not exist.
         NotADirectoryError: If `root` is not a folder.
         PermissionError: If a folder may not be read.
+
+    Example:
+    >>> images = read_image_folder(folder, image_size=(8, 8))
+    >>> images.images.shape, images.group_names["character"][0]
+    ((18, 8, 8, 1), 'a')
     """
     check_image_size(image_size)
     check_channels(channels)

@@ -77,6 +77,14 @@ def read_label_table(
             labels.
         FileNotFoundError: If the table, or an image that it lists, does not
             exist.
+
+    Example:
+    >>> table = pathlib.Path(folder) / "labels.csv"
+    >>> rows = ["image,letter,hand", "a/0.png,a,Ann", "b/0.png,b,"]
+    >>> _ = table.write_text(os.linesep.join(rows))
+    >>> read_label_table(table, image_size=(8, 8)).labels["hand"]
+    array([ 0, -1])
+    >>> table.unlink()
     """
     check_image_size(image_size)
     check_channels(channels)

@@ -177,6 +177,11 @@ class Table(OwnImages):
 
     `data_dir` is the file; see `read_label_table`. The arguments are those of
     `OwnImages`; `groupings` are columns of the table.
+
+    Example:
+    >>> spec = Table(groupings=("alphabet", "letter"))
+    >>> spec.get_config()["groupings"]
+    ['alphabet', 'letter']
     """
 
     name: ClassVar[str] = "table"

@@ -62,6 +62,12 @@ class DataSplits(NamedTuple):
         caveat: String or None. What must stand beside numbers measured on it.
         num_levels: Integer or None. Levels of each channel to which images are
             rounded. None means no rounding.
+
+    Example:
+    >>> splits = drawings(data, data, images="binary", image_size=(8, 8))
+    >>> train, validation = splits.training_parts("character", 1, seed=0)
+    >>> len(train), len(validation)
+    (35, 7)
     """
 
     train: GroupedData
@@ -129,6 +135,11 @@ class DatasetSpec(abc.ABC):
     """Names a data set and all that decides its images and its splits.
 
     Two equal specs load equal splits from the same files.
+
+    Example:
+    >>> from vhe_tf.data import Omniglot
+    >>> isinstance(Omniglot(), DatasetSpec), Omniglot().get_config()["dataset"]
+    (True, 'omniglot')
     """
 
     name: ClassVar[str]

@@ -53,6 +53,11 @@ class PixelCNNSize:
             its gates.
         dropout: Float. Dropout rate of its blocks.
         num_components: Integer. Mixture components of a pixel of many levels.
+
+    Example:
+    >>> size = dataclasses.replace(PIXEL_CNN_SIZES["small"], filters=48)
+    >>> size.filters
+    48
     """
 
     template_channels: int

@@ -60,7 +60,21 @@ _WAY_OUT = (
 
 
 class CorruptRecordsError(OSError):
-    """Records cannot be read as they were written."""
+    """Records cannot be read as they were written.
+
+    Example:
+    >>> import tempfile
+    >>> from vhe_tf.data import write_records
+    >>> records = pathlib.Path(tempfile.mkdtemp(), "records")
+    >>> image = np.full((8, 8, 1), 255, np.uint8)
+    >>> write_records(records, [(image, {"character": 7})])
+    >>> next(records.glob("*.tfrecord*")).unlink()
+    >>> try:
+    ...     RecordedImages(records)
+    ... except CorruptRecordsError:
+    ...     RecordedImages(records, skip_corrupt=True).event_shape
+    (8, 8, 1)
+    """
 
 
 class RecordedImages(GroupedData):
@@ -78,6 +92,15 @@ class RecordedImages(GroupedData):
         ValueError: If its index is broken or of another version.
         CorruptRecordsError: If a file is missing or of another size, unless
             `skip_corrupt`.
+
+    Example:
+    >>> import tempfile
+    >>> from vhe_tf.data import write_records
+    >>> records = pathlib.Path(tempfile.mkdtemp(), "records")
+    >>> image = np.full((8, 8, 1), 255, np.uint8)
+    >>> write_records(records, [(image, {"character": 7})])
+    >>> RecordedImages(records).labels["character"].tolist()
+    [7]
     """
 
     def __init__(

@@ -45,6 +45,10 @@ class Records(DatasetSpec):
             read; see `RecordedImages`. Defaults to False.
         seed: Integer. Selects the test classes, and is the seed of the
             binarization of grey test images. Defaults to 0.
+
+    Example:
+    >>> Records(images="colour", num_levels=32).get_config()["num_levels"]
+    32
     """
 
     name: ClassVar[str] = "records"

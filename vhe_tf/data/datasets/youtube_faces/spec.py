@@ -29,6 +29,10 @@ class YouTubeFaces(DatasetSpec):
             256, the 8 bits of photographs.
         skip_unreadable: Boolean. See `load_youtube_faces`. Defaults to False.
         manual_dir: String or None. See `load_youtube_faces`.
+
+    Example:
+    >>> YouTubeFaces(group="video").get_config()["image_size"]
+    [40, 40]
     """
 
     name: ClassVar[str] = "youtube_faces"
