@@ -16,6 +16,8 @@ SMALL = {
         "[:6]": "[:1]",
     },
     "own_images": {
+        "generate_glyphs()": "generate_glyphs(num_alphabets=4)",
+        "shots=(1, 5)": "shots=(1,)",
         "EPOCHS, STEPS_PER_EPOCH = 4, 100": "EPOCHS, STEPS_PER_EPOCH = 1, 1",
         "num_tasks=2": "num_tasks=1, ways=(2,)",
         "batch_size=16": "batch_size=2",
@@ -26,6 +28,7 @@ SMALL = {
         "EPOCHS, STEPS_PER_EPOCH = 5, 200": "EPOCHS, STEPS_PER_EPOCH = 1, 1",
     },
     "paper_in_an_hour": {
+        "generate_glyphs()": "generate_glyphs(num_alphabets=6)",
         "STEPS, NUM_TASKS, NUM_SAMPLES = 2000, 5, 5": (
             "STEPS, NUM_TASKS, NUM_SAMPLES = 1, 1, 1"
         ),
@@ -38,20 +41,11 @@ SMALL = {
 }
 
 
-SLOW = {"own_images", "paper_in_an_hour"}
-
-
 def test_every_tutorial_is_tested():
     assert {path.stem for path in FOLDER.glob("*.py")} == set(SMALL)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
-        for name in SMALL
-    ],
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_tutorials_run(name, tmp_path, monkeypatch):
     text = (FOLDER / f"{name}.py").read_text("utf-8")
     text = text.replace(
