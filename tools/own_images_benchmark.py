@@ -132,16 +132,22 @@ def make_icons(folder: pathlib.Path, assets: pathlib.Path) -> None:
             background="#ffffff",
             skip_system_fonts=True,
         )
-        if icons.setdefault(bytes(png), icon) != icon:
-            left_out.add(icon)
         with Image.open(io.BytesIO(bytes(png))) as image:
-            _write(image.convert("L"), folder / icon / f"{weight}.png")
+            written = _write(
+                image.convert("L"), folder / icon / f"{weight}.png"
+            )
+        if icons.setdefault(written, icon) != icon:
+            left_out.add(icon)
     for icon in left_out:
         shutil.rmtree(folder / icon)
 
 
-def _write(page: Image.Image, path: pathlib.Path) -> None:
-    """Writes the ink of a page, in the middle of a square with a margin."""
+def _write(page: Image.Image, path: pathlib.Path) -> bytes:
+    """Writes the ink of a page, in the middle of a square with a margin.
+
+    Returns:
+        The pixels.
+    """
     ink = Image.eval(page, lambda v: 255 - v)
     box = ink.getbbox()
     if box is None:
@@ -152,7 +158,9 @@ def _write(page: Image.Image, path: pathlib.Path) -> None:
     square.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
     path.parent.mkdir(parents=True, exist_ok=True)
     square = square.resize((_PIXELS, _PIXELS), Image.Resampling.BOX)
-    Image.eval(square, lambda v: 255 - v).save(path)
+    square = Image.eval(square, lambda v: 255 - v)
+    square.save(path)
+    return square.tobytes()
 
 
 def main(argv: Sequence[str]) -> None:
