@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
@@ -613,6 +614,14 @@ def test_guided_draws_follow_the_guided_probabilities():
         shares = expected[:, row] / expected[:, row].sum()
         _, p_value = scipy.stats.chisquare(counts, 4000 * shares)
         assert p_value > 1e-6
+
+
+def test_a_network_is_traced_once_for_each_guidance():
+    plain, contrast, _ = _guided(0.7)
+    for seed in range(2):
+        guided(plain, contrast, guidance=0.7).sample(seed=(0, seed))
+        gc.collect()
+    assert plain.network.generate.experimental_get_tracing_count() == 1
 
 
 def test_guidance_is_for_binary_pixel_cnns():

@@ -8,6 +8,7 @@ of p(x_i | x_<i) are; the kind of pixel says what they mean.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
@@ -443,9 +444,15 @@ def guided(
         )
     conditioning = tf.convert_to_tensor(contrast.conditioning)
     return distribution.copy(
-        pixels=GuidedPixels(float(guidance), conditioning.shape[0]),
+        pixels=_guided_pixels(float(guidance), conditioning.shape[0]),
         contrast=conditioning,
     )
+
+
+@functools.cache
+def _guided_pixels(guidance: float, num_contrasts: int) -> GuidedPixels:
+    """Returns the same object again: a `tf.function` is traced for each."""
+    return GuidedPixels(guidance, num_contrasts)
 
 
 def has_binary_pixels(distribution: tfd.Distribution) -> bool:
