@@ -9,6 +9,7 @@ from tests.experiments.conftest import SHORT
 from tests.experiments.conftest import commanded
 from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
+from tests.experiments.conftest import keys_of
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import data
 from vhe_tf.experiments import train
@@ -69,6 +70,39 @@ def test_two_groupings_are_a_hierarchy(table):
     assert experiment.architecture == "alphabet"
     one = _read(f"--labels={path}", "--groupings=alphabet").experiment
     assert one.groups == ("alphabet",)
+
+
+@pytest.fixture(scope="module")
+def nested_folder(image_folder, tmp_path_factory):
+    """A folder per alphabet with three folders of characters, 15 in all."""
+    root = tmp_path_factory.mktemp("nested")
+    for index, folder in enumerate(sorted(image_folder.iterdir())):
+        alphabet = root / f"Alphabet {index // 3}"
+        alphabet.mkdir(exist_ok=True)
+        (alphabet / folder.name).symlink_to(folder)
+    return root
+
+
+def test_groupings_name_the_levels_of_a_folder(nested_folder, capsys):
+    arguments = _read(f"--images={nested_folder}", "--groupings=script,letter")
+    experiment = arguments.experiment
+    assert experiment.architecture == "alphabet"
+    splits = data.load_data(experiment, data_dir=arguments.machine.data_dir)
+    data.report_what_was_found(experiment, splits)
+    assert "15 classes (14 each): 2 train, 1 validation, 2 test by script" in (
+        capsys.readouterr().out
+    )
+    assert splits.group == "letter"
+    scripts = [
+        name
+        for part in (splits.train, splits.validation, splits.test)
+        for name in (
+            part.describe_group("script", group)
+            for group in part.group_ids("script")
+        )
+    ]
+    assert len(set(scripts)) == len(scripts) == 5
+    assert len(splits.test.group_ids("letter")) == 6
 
 
 def test_mistakes_in_the_flags_are_explained(image_folder, table):
@@ -161,10 +195,13 @@ def test_an_unknown_column_is_told_of(table):
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_a_hierarchy_of_a_table_trains(table, tmp_path):
+@pytest.mark.parametrize("kind", ["table", "folder"])
+def test_a_hierarchy_trains(kind, table, nested_folder, tmp_path):
     text = commanded(
         "train",
-        f"--labels={table('alphabet', 'character')}",
+        f"--labels={table('alphabet', 'character')}"
+        if kind == "table"
+        else f"--images={nested_folder}",
         "--groupings=alphabet,character",
         f"--run_dir={tmp_path}",
         "--support_size=1-2",
@@ -180,6 +217,14 @@ def test_a_hierarchy_of_a_table_trains(table, tmp_path):
     assert names == ["alphabet", "character", "element"]
     settings = json_of(tmp_path / "config.json")["experiment"]
     assert settings["groupings"] == ["alphabet", "character"]
+    commanded("evaluate", tmp_path, "--num_tasks=1", "--joint_num_samples=2")
+    assert "accuracy.2way_1shot_by_alphabet" in keys_of(
+        tmp_path / "evaluation.json"
+    )
+    drawn = tmp_path / "drawn.png"
+    image = next(nested_folder.glob("*/*/0.png"))
+    commanded("draw", image, f"--model={tmp_path}", f"--out={drawn}")
+    assert drawn.exists()
 
 
 def test_from_an_array_to_samples():

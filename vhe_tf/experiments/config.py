@@ -125,8 +125,8 @@ class Experiment(Settings):
         None,
         "For your own images: the column of the classes, or, for "
         "--architecture=alphabet, two columns, the outer one first, such as "
-        "alphabet,character. Of a folder, character and alphabet are its inner "
-        "and its outer level. By default the only column of a table.",
+        "alphabet,character. Of a folder, they name its levels. By default "
+        "the only column of a table.",
         kind="strings",
     )
     shares: tuple[int, ...] | None = setting(

@@ -13,6 +13,7 @@ from vhe_tf.data.datasets.image_file import check_channels
 from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.own_images import OwnImages
+from vhe_tf.data.datasets.splits import SPLIT
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.polarity import with_ink_high
 
@@ -23,9 +24,9 @@ __all__ = ["Folder", "read_image_folder"]
 class Folder(OwnImages):
     """A folder `data_dir/class/*.png` of drawings or photographs.
 
-    The arguments are those of `OwnImages`; the last of `groupings` is what to
-    call the grouping by folders. If `data_dir` has folders `train` and `test`,
-    these are the split; see `read_image_folder`.
+    The arguments are those of `OwnImages`; `groupings` are what to call the
+    levels of folders, the innermost last. If `data_dir` has folders `train` and
+    `test`, these are the split; see `read_image_folder`.
 
     Example:
     >>> splits = Folder(image_size=(8, 8)).load(folder)
@@ -38,12 +39,22 @@ class Folder(OwnImages):
     def _read(
         self, path: str, *, channels: int, invert: bool | None
     ) -> GroupedImages:
-        return read_image_folder(
+        data = read_image_folder(
             path,
             image_size=self.image_size,
             channels=channels,
             invert=invert,
             label_name=self.groupings[-1],
+        )
+        levels = [name for name in data.labels if name != SPLIT]
+        names = {name: name for name in data.labels}
+        names |= dict(
+            zip(reversed(levels), reversed(self.groupings), strict=False)
+        )
+        return dataclasses.replace(
+            data,
+            labels={names[n]: ids for n, ids in data.labels.items()},
+            group_names={names[n]: g for n, g in data.group_names.items()},
         )
 
 
