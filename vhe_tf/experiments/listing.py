@@ -17,18 +17,19 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf list`."""
     settings.parse(argv, flags.FlagValues(), usage=__doc__ or "")
+    print("Experiments (vhe-tf train NAME):")
     for name, experiment in EXPERIMENTS.items():
         steps = experiment.epochs * experiment.steps_per_epoch
         print(
-            f"{name:50} {experiment.dataset}, {experiment.size} "
+            f"  {name:55} {experiment.dataset}, {experiment.size} "
             f"{experiment.architecture}, {experiment.objective}, "
             f"{steps:,} steps of {experiment.batch_size}"
         )
-    print()
+    print("\nModels (vhe_tf.load_model(NAME)):")
     for preset in presets().values():
         results = "; ".join(f"{k} {v:g}" for k, v in preset.results.items())
         print(
-            f"{preset.name:50} {preset.num_parameters:,} parameters, trained "
+            f"  {preset.name:39} {preset.num_parameters:,} parameters, trained "
             f"on {preset.trained_on}; {results}"
             + ("" if preset.installed else "; weights: in a clone")
         )

@@ -8,6 +8,7 @@ nothing heavy: `--help` answers at once.
 import dataclasses
 import difflib
 import re
+import textwrap
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -374,6 +375,7 @@ def _help(values: flags.FlagValues) -> str:
 def _described(flag: flags.Flag) -> str:
     text = flag.help
     if isinstance(flag, flags.EnumFlag):
+        _, _, text = text.partition(">: ")  # absl's own list of the values
         text += f" One of: {', '.join(flag.parser.enum_values)}."
     if flag.default is not None:
         text += f" Default: {flag.default_as_str.strip(chr(39))}."
@@ -381,4 +383,11 @@ def _described(flag: flags.Flag) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return flags.text_wrap(text, 76, "      ").splitlines()
+    margin = " " * 6
+    return textwrap.wrap(
+        text,
+        76,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_on_hyphens=False,
+    )
