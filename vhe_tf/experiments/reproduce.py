@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
     inputs = Inputs(**settings.read_flags(values, Inputs))
     if not (results.ROOT / "docs" / "results").is_dir():
         raise SystemExit(
-            "error: run it in a checkout of the project, installed by "
+            "error: this needs a clone of the project, installed by "
             "`pip install --editable .`: there is no docs/results in "
             f"{results.ROOT}."
         )

@@ -315,7 +315,7 @@ class Run:
         if differences:
             raise RunError(
                 f"{self.folder} holds a run with other settings. Use its "
-                "settings to resume it, or use another folder. Different: "
+                "settings to resume it, or another `run_dir`. Different: "
                 f"{'; '.join(differences)}."
             )
         begun = -(-self._step() // self.experiment.steps_per_epoch)
