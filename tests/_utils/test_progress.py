@@ -50,8 +50,9 @@ def test_on_a_terminal_the_line_rewrites_itself_and_goes(monkeypatch, clock):
         show("one of two")
         clock.now += 1.0
         show("two of two")
-        assert stderr.getvalue() == f"{CLEAR}one of two{CLEAR}two of two"
-    assert stderr.getvalue().endswith(f"two of two{CLEAR}")
+        # The cursor goes back: what others write does not begin behind it.
+        assert stderr.getvalue() == f"{CLEAR}one of two\r{CLEAR}two of two\r"
+    assert stderr.getvalue().endswith(f"two of two\r{CLEAR}")
     assert "\n" not in stderr.getvalue()
 
 
@@ -99,9 +100,8 @@ def test_lines_that_follow_one_another_share_the_half_minute_of_a_log(
 def test_on_a_terminal_the_first_text_of_a_line_is_shown(monkeypatch, clock):
     stderr = stream(monkeypatch, terminal=True)
     for stage in ("training", "validation"):
-        with progress.status_line() as show:
-            show(stage)
-            assert stderr.getvalue().endswith(stage)
+        with progress.status_line(stage):
+            assert stderr.getvalue().endswith(f"{stage}\r")
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -116,7 +116,7 @@ def test_errors_pass_and_leave_no_line_behind(monkeypatch, clock, terminal):
     with pytest.raises(ValueError, match="no such class"):
         fail()
     assert stderr.getvalue() == (
-        f"{CLEAR}half way{CLEAR}" if terminal else "half way\n"
+        f"{CLEAR}half way\r{CLEAR}" if terminal else "half way\n"
     )
 
 

@@ -15,12 +15,16 @@ _last_time = {True: -math.inf, False: -math.inf}
 
 
 @contextlib.contextmanager
-def status_line() -> Iterator[Callable[[str], None]]:
+def status_line(stage: str = "") -> Iterator[Callable[[str], None]]:
     """Yields a function that shows a line of text in place of the last one.
 
-    On a terminal the line rewrites itself; its first text is shown at once.
-    In a log one line is written every half minute, whatever the number of
-    status lines that follow one another.
+    On a terminal the line rewrites itself; its first text is shown at once,
+    and what others write meanwhile begins at the start of the line. In a log
+    one line is written every half minute, whatever the number of status lines
+    that follow one another.
+
+    Args:
+        stage: String. The first text. Defaults to none.
     """
     terminal = sys.stderr.isatty()
     _last_time[True] = -math.inf
@@ -31,12 +35,14 @@ def status_line() -> Iterator[Callable[[str], None]]:
             return
         _last_time[terminal] = now
         if terminal:
-            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.write(f"\r\033[K{text}\r")
         else:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     try:
+        if stage:
+            show(stage)
         yield show
     finally:
         if terminal:

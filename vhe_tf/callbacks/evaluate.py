@@ -50,8 +50,8 @@ class Evaluate(keras.callbacks.Callback):
         if not distribute.is_chief(self.model.distribute_strategy):
             return
         title = f"epoch {epoch + 1}/{(self.params or {}).get('epochs', '?')}"
-        with status_line() as show, ema_weights(self.model):
-            show(f"{title}: evaluation on unseen groups")
+        stage = status_line(f"{title}: evaluation on unseen groups")
+        with stage as show, ema_weights(self.model):
             for evaluator in self.evaluators:
                 for measurement in evaluator(
                     self.model, lambda text: show(f"{title}: {text}")

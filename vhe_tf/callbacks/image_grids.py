@@ -177,8 +177,8 @@ class ImageGrids(keras.callbacks.Callback):
             return
         if not distribute.is_chief(self.model.distribute_strategy):
             return
-        with status_line() as show, ema_weights(self.model):
-            show(f"epoch {epoch + 1}: pictures")
+        stage = status_line(f"epoch {epoch + 1}: pictures")
+        with stage, ema_weights(self.model):
             grids = self.draw(self.model)
         # A PNG is hardly larger than its pixels, which are doubled.
         size = 8 * sum(grid.size for grid in grids.values())

@@ -94,8 +94,8 @@ class ProgressLine(keras.callbacks.Callback):
     def _begin_stage(self, name: str) -> None:
         if distribute.is_chief(self.model.distribute_strategy):
             self._line.close()
-            self._show = self._line.enter_context(status_line())
-            self._show(f"{self._title()}: {name}")
+            stage = status_line(f"{self._title()}: {name}")
+            self._show = self._line.enter_context(stage)
 
     def _times(self, steps: int, taken: int) -> str:
         """Returns the rate, and the time left for the whole run."""

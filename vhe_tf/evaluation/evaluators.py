@@ -459,6 +459,8 @@ class Probes(Evaluator):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
+        if progress:
+            progress("linear probes")
         return [
             measurement
             for latent in model.latents

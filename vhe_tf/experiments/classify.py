@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
@@ -43,21 +44,24 @@ def main(argv: Sequence[str]) -> None:
         import vhe_tf
         from vhe_tf.data.datasets.class_folders import class_files
 
-        model = vhe_tf.load_model(given.model)
+        with status_line("loading the model"):
+            model = vhe_tf.load_model(given.model)
         queries = read_for(model, paths, invert=given.invert)
         files = class_files(pathlib.Path(given.support).expanduser())
         # Each class with its own number of images.
         scores = []
-        for of_class in files.values():
-            support = read_for(model, of_class, invert=given.invert)
-            scores.append(
-                model.classify(
-                    tf.repeat(support[None, None], len(queries), axis=0),
-                    queries,
-                    seed=(given.seed, 0),
-                    num_samples=given.num_samples,
+        with status_line() as show:
+            for index, (name, of_class) in enumerate(files.items(), 1):
+                show(f"class {index} of {len(files)}: {name}")
+                support = read_for(model, of_class, invert=given.invert)
+                scores.append(
+                    model.classify(
+                        tf.repeat(support[None, None], len(queries), axis=0),
+                        queries,
+                        seed=(given.seed, 0),
+                        num_samples=given.num_samples,
+                    )
                 )
-            )
     probabilities = tf.nn.softmax(tf.concat(scores, axis=1)).numpy()
     for path, row in zip(paths, probabilities, strict=True):
         print(f"{path}:")

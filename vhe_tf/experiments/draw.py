@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
@@ -38,16 +39,18 @@ def main(argv: Sequence[str]) -> None:
         import vhe_tf
         from vhe_tf import visualization
 
-        model = vhe_tf.load_model(given.model)
+        with status_line("loading the model"):
+            model = vhe_tf.load_model(given.model)
         support = read_for(model, paths, invert=given.invert)
         group = next(v.name for v in model.latents if not v.per_element)
-        grid = visualization.conditional_grid(
-            model,
-            [support[None]],
-            group=group,
-            num_samples=given.num_samples,
-            seed=(given.seed, 0),
-        )
+        with status_line("sampling"):
+            grid = visualization.conditional_grid(
+                model,
+                [support[None]],
+                group=group,
+                num_samples=given.num_samples,
+                seed=(given.seed, 0),
+            )
         visualization.save_png(
             pathlib.Path(given.out), grid, ink=model.image_shape[-1] == 1
         )

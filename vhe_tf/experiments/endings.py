@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import importlib
+import logging
 import os
 import pathlib
 import re
@@ -94,18 +96,23 @@ def quiet() -> None:
     These are its information, and, on a machine without an NVIDIA driver, that
     there is no GPU. Its warnings and errors are shown. oneDNN, which
     TensorFlow uses by itself on some processors alone, is on unless
-    `TF_ENABLE_ONEDNN_OPTS` is set.
+    `TF_ENABLE_ONEDNN_OPTS` is set. Its advice to those who write functions of
+    TensorFlow, on how to trace them less often, is left out.
     """
+    logging.getLogger("tensorflow").addFilter(_is_not_about_tracing)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:
         return
-    with status_line() as show:
-        show("importing TensorFlow")
-        with _filtered_errors():
-            import tensorflow as tf
+    with status_line("importing TensorFlow"), _filtered_errors():
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()  # looks for GPUs
+        tf.config.list_physical_devices()  # looks for GPUs
+        importlib.import_module("vhe_tf.models.vhe")  # TensorFlow Probability
+
+
+def _is_not_about_tracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextlib.contextmanager

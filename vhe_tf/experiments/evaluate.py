@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 
 from vhe_tf._utils.json_files import write_json
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
@@ -232,11 +233,14 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         experiment, data_dir = _data_of(measuring, path, data)
         # Before TensorFlow does anything else.
         strategy = distribute.make_strategy(measuring.distribution)
-        with strategy.scope():
+        with status_line("loading the model"), strategy.scope():
             model = vhe_tf.load_model(path)
-        splits = load_data(
-            experiment, data_dir=data_dir, skip_corrupt=measuring.skip_corrupt
-        )
+        with status_line("reading the data"):
+            splits = load_data(
+                experiment,
+                data_dir=data_dir,
+                skip_corrupt=measuring.skip_corrupt,
+            )
         warn_if_classes_changed(
             path, experiment, classes=splits.groups_checksum()
         )
@@ -363,7 +367,6 @@ def _measure(
     more: "Sequence[Evaluator]" = (),
 ) -> "Report":
     from vhe_tf import evaluation
-    from vhe_tf._utils.progress import status_line
 
     named = (
         "shots",
@@ -394,7 +397,7 @@ def _measure(
                 episodes, num_batches=measuring.num_kl_batches
             )
         )
-    with status_line() as progress:
+    with status_line("evaluation") as progress:
         report = evaluation.evaluate(
             model,
             splits.test,

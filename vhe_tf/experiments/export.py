@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import quiet
@@ -84,7 +85,8 @@ def main(argv: Sequence[str]) -> None:
         import vhe_tf
         from vhe_tf.serving import export
 
-        model = vhe_tf.load_model(name)
+        with status_line("loading the model"):
+            model = vhe_tf.load_model(name)
         print("Exporting (half a minute) ...", flush=True)
         folder = export(
             model,

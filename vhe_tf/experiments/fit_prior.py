@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
@@ -74,10 +75,11 @@ def main(argv: Sequence[str]) -> None:
                 "file, or use vhe_tf.fit_prior."
             )
         out = pathlib.Path(given.out or path.with_name("fitted.keras"))
-        model = vhe_tf.load_model(path)
-        splits = load_data(
-            record.experiment, data_dir=given.data_dir or record.data_dir
-        )
+        with status_line("loading the model and the data"):
+            model = vhe_tf.load_model(path)
+            splits = load_data(
+                record.experiment, data_dir=given.data_dir or record.data_dir
+            )
         episodes, _ = make_episodes(
             model, record.experiment, splits=splits, seed=given.seed
         )

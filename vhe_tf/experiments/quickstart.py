@@ -46,8 +46,7 @@ def _show_preset() -> None:
 
     experiment = get(_NAME)
     group, preset = experiment.class_group, experiment.init or ""
-    with status_line() as show:
-        show(f"{preset} draws and classifies")
+    with status_line(f"{preset} draws"):
         unseen = load_data(experiment).test
         model = vhe_tf.load_model(preset)
         preview = callbacks.preview_batch(unseen, group=group, num_groups=6)
@@ -56,8 +55,7 @@ def _show_preset() -> None:
         )
         visualization.save_png(_PICTURE, grid, scale=4)
     print(f"Wrote {_PICTURE}: samples by {preset}, each row from one image.")
-    with status_line() as show:
-        show(f"{preset} classifies")
+    with status_line(f"{preset} classifies"):
         [accuracy] = evaluation.FewShotClassification(
             unseen,
             group=group,

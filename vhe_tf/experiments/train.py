@@ -40,6 +40,7 @@ from typing import NamedTuple
 from absl import flags
 
 from vhe_tf._utils.json_files import write_json
+from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
@@ -291,7 +292,7 @@ def train(arguments: Arguments) -> Run:
     with exit_on_user_error():
         strategy = building.start(experiment, distribution=machine.distribution)
         splits = load(arguments, run)
-        with strategy.scope():
+        with status_line("building the model"), strategy.scope():
             model = building.build_model(experiment, splits)
             building.compile_model(
                 model, experiment, accumulation=machine.accumulation
@@ -324,12 +325,13 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
     """Loads the data, and checks that they have the classes of the run."""
     from vhe_tf.experiments import data
 
-    splits = data.load_data(
-        arguments.experiment,
-        data_dir=arguments.machine.data_dir,
-        manual_dir=arguments.machine.manual_dir,
-        skip_corrupt=arguments.machine.skip_corrupt,
-    )
+    with status_line("reading the data"):
+        splits = data.load_data(
+            arguments.experiment,
+            data_dir=arguments.machine.data_dir,
+            manual_dir=arguments.machine.manual_dir,
+            skip_corrupt=arguments.machine.skip_corrupt,
+        )
     run.check_classes(splits.groups_checksum())
     data.report_what_was_found(arguments.experiment, splits)
     return splits
@@ -391,7 +393,6 @@ def finish(
     from vhe_tf import distribute
     from vhe_tf import optimizers
     from vhe_tf import visualization
-    from vhe_tf._utils.progress import status_line
     from vhe_tf.models import loading
 
     strategy = model.distribute_strategy
@@ -406,14 +407,12 @@ def finish(
             with strategy.scope():
                 model = vhe_tf.load_model(run.best)
     with exit_on_run_error():
-        with status_line() as progress:
-            progress("pictures of the best model")
+        with status_line("pictures of the best model"):
             for name, grid in draw(model).items():
                 visualization.save_png(
                     run.pictures / f"{name}.png", grid, ink=splits.ink
                 )
-        with status_line() as progress:
-            progress("final evaluation")
+        with status_line("final evaluation") as progress:
             report = measure(arguments, model, splits=splits, progress=progress)
         write_json(run.metrics, report.to_json())
     _say_what_was_made(arguments, run, model, report)
