@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import app
 from absl import flags
 
@@ -59,7 +60,7 @@ def read_places(path: pathlib.Path) -> dict[str, tuple[Any, Any]]:
 
     Returns:
         For each who draws, diversity and recognizability, each a pair of the
-        mean and half the width of its interval.
+        mean and its interval.
 
     Raises:
         ValueError: If the report has no drawings.
@@ -67,7 +68,7 @@ def read_places(path: pathlib.Path) -> dict[str, tuple[Any, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for each in json.loads(path.read_text("utf-8"))["measurements"]:
         if each["metric"] == "drawings":
-            value = each["mean"], each.get("half_width", 0.0)
+            value = each["mean"], each.get("interval", (each["mean"],) * 2)
             found.setdefault(each["tasks"], {})[each["factor"]] = value
     places = {
         who: (factors["diversity"], factors["recognizability"])
@@ -104,8 +105,8 @@ def draw(
         axes.errorbar(
             x[0],
             100 * y[0],
-            xerr=x[1],
-            yerr=100 * y[1],
+            xerr=_error_bar(*x),
+            yerr=100 * _error_bar(*y),
             fmt="*" if name == "people" else "o",
             markersize=14 if name == "people" else 6,
             elinewidth=0.6,
@@ -115,6 +116,12 @@ def draw(
     axes.set_ylabel("recognizability, %")
     axes.legend(fontsize=8, loc="lower left")
     return figure
+
+
+def _error_bar(mean: float, interval: Sequence[float]) -> np.ndarray:
+    """Returns how far the interval reaches below and above, `[2, 1]`."""
+    low, high = interval
+    return np.array([[mean - low], [high - mean]])
 
 
 _BESIDE: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}

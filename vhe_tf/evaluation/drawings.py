@@ -195,29 +195,30 @@ class Drawings(evaluators.Evaluator):
             self._features(variation, exemplars)[:, 0],
             recognized=recognized,
         )
-        values = {
-            "recognizability": recognized.mean(axis=1),
-            "diversity": diversity(features),
-        } | {
-            f"originality{part + 1}": fifths[:, part] for part in range(_FIFTHS)
-        }
         return [
-            _measurement(by, factor, each) for factor, each in values.items()
-        ] + self._figures(drawings, by)
+            _share(by, "recognizability", recognized),
+            _measurement(by, "diversity", diversity(features)),
+            *(
+                _measurement(
+                    by,
+                    f"originality{part + 1}",
+                    fifths[:, part],
+                    num_queries=recognized.size // _FIFTHS,
+                )
+                for part in range(_FIFTHS)
+            ),
+            *self._figures(drawings, by),
+        ]
 
     def _figures(self, drawings: np.ndarray, by: str) -> list[Measurement]:
         """Measures figures, and features against those of people."""
-        shape = drawings.shape[:2]
         flat = drawings.reshape(-1, *drawings.shape[2:])
-        inked = flat > 0.5
-        values = {
-            "connected": are_connected(flat),
-            "ink": inked.mean(axis=(1, 2, 3)),
-            "blank": ~inked.any(axis=(1, 2, 3)),
-        }
+        inked = drawings > 0.5
+        connected = are_connected(flat).reshape(drawings.shape[:2])
         found = [
-            _measurement(by, factor, each.reshape(shape).mean(axis=1))
-            for factor, each in values.items()
+            _share(by, "connected", connected),
+            _share(by, "ink", inked),
+            _share(by, "blank", ~np.any(inked, axis=(2, 3, 4))),
         ]
         if by == "people":
             return found
@@ -245,7 +246,19 @@ class Drawings(evaluators.Evaluator):
         return critic(flat).reshape(*drawings.shape[:2], -1)
 
 
-def _measurement(by: str, factor: str, values: Any) -> Measurement:
+def _share(by: str, factor: str, each: np.ndarray) -> Measurement:
+    """Measures a share of drawings, or of pixels, `[K, ...]` of K classes."""
+    return _measurement(
+        by,
+        factor,
+        each.reshape(len(each), -1).mean(axis=1),
+        num_queries=each.size,
+    )
+
+
+def _measurement(
+    by: str, factor: str, values: Any, num_queries: int | None = None
+) -> Measurement:
     unit = {"diversity": "standard deviations", "frechet": "squared distance"}
     return Measurement.of(
         "drawings",
@@ -253,6 +266,7 @@ def _measurement(by: str, factor: str, values: Any) -> Measurement:
         tasks=by,
         factor=factor,
         unit=unit.get(factor, "fraction"),
+        num_queries=num_queries,
     )
 
 
