@@ -99,8 +99,8 @@ class Scalars(keras.callbacks.Callback):
     Args:
         folder: Path. Where the event files go: the settings here, the metrics
             in the subfolders `train` and `validation`.
-        settings: Mapping. What HParams shows as the settings of the run, in
-            this order. Defaults to none.
+        settings: Mapping. What HParams shows as the settings of the run.
+            Defaults to none.
         name: String. What HParams calls the run. Defaults to a hash.
 
     Raises:

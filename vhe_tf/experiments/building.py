@@ -30,7 +30,8 @@ __all__ = [
     "start",
 ]
 
-_CHANGED_MOST = (
+# TensorBoard sorts what HParams shows by name, and selects the first five.
+_HYPERPARAMETERS = (
     "architecture",
     "size",
     "objective",
@@ -41,6 +42,7 @@ _CHANGED_MOST = (
     "symmetries",
     "affine_copies",
     "init",
+    "seed",
 )
 _PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
 
@@ -353,10 +355,9 @@ def monitors(
 
 
 def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
-    """Returns the settings, those that are changed most first."""
+    """Returns the settings that matter most; `config.json` has all."""
     settings = experiment.to_json()
-    first = [name for name in _CHANGED_MOST if name in settings]
-    return {name: settings[name] for name in first} | settings
+    return {k: settings[k] for k in _HYPERPARAMETERS if k in settings}
 
 
 def _measuring(
