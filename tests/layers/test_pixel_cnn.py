@@ -1,3 +1,5 @@
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -452,3 +454,15 @@ def test_a_network_is_revived_with_the_weights_that_it_had_built():
 def test_a_kernel_without_a_middle_is_refused(name, size):
     with pytest.raises(ValueError, match=f"Received: {name}={size}"):
         GatedPixelCNN(1, filters=4, num_blocks=1, **{name: size})
+
+
+@pytest.mark.parametrize(
+    ("function", "shown"), [("GatedPixelCNN.generate", False), ("fit", True)]
+)
+def test_tracings_of_several_networks_together_are_not_warned_of(
+    function, shown
+):
+    logger = logging.getLogger("tensorflow")
+    text = f"5 calls to <function {function}> triggered tf.function retracing"
+    record = logger.makeRecord("", logging.WARNING, "", 0, text, (), None)
+    assert bool(logger.filter(record)) == shown

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib
-import logging
 import os
 import pathlib
 import re
@@ -96,10 +95,8 @@ def quiet() -> None:
     These are its information, and, on a machine without an NVIDIA driver, that
     there is no GPU. Its warnings and errors are shown. oneDNN, which
     TensorFlow uses by itself on some processors alone, is on unless
-    `TF_ENABLE_ONEDNN_OPTS` is set. Its advice to those who write functions of
-    TensorFlow, on how to trace them less often, is left out.
+    `TF_ENABLE_ONEDNN_OPTS` is set.
     """
-    logging.getLogger("tensorflow").addFilter(_is_not_about_tracing)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:
@@ -109,10 +106,6 @@ def quiet() -> None:
 
         tf.config.list_physical_devices()  # looks for GPUs
         importlib.import_module("vhe_tf.models.vhe")  # TensorFlow Probability
-
-
-def _is_not_about_tracing(record: logging.LogRecord) -> bool:
-    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The gated PixelCNN network, for all pixels in parallel."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,15 @@ from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 
 __all__ = ["GatedPixelCNN"]
+
+
+def _is_not_about_generate(record: logging.LogRecord) -> bool:
+    # TensorFlow adds up the tracings of all networks, and warns of five.
+    message = record.getMessage()
+    return not ("GatedPixelCNN.generate" in message and "retracing" in message)
+
+
+logging.getLogger("tensorflow").addFilter(_is_not_about_generate)
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
