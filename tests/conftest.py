@@ -37,13 +37,24 @@ EXTENDED = frozenset(
 )
 
 
+# Folders and files that take a minute or more.
+_LONG = {
+    "experiments",
+    "models",
+    "test_distribute.py",
+    "test_exact_resume.py",
+    "test_exporting.py",
+    "test_summary.py",
+}
+
+
 def pytest_collection_modifyitems(items):
     """Marks the tests of `extended.txt`, and runs the longest files first."""
     for item in items:
         if item.nodeid in EXTENDED:
             item.add_marker(pytest.mark.extended)
     # Two processes then end at about the same time.
-    items.sort(key=lambda item: "models" not in item.path.parts)
+    items.sort(key=lambda item: not _LONG.intersection(item.path.parts))
 
 
 def assert_distribution_shape(d, *, batch, event):

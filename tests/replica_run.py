@@ -186,17 +186,11 @@ def two_devices():
     )
 
 
-def main(distribution, folder, pace="0", accumulation="1", seed="0"):
+def main(distribution, folder, pace="0", seed="0"):
     if distribution == "mirrored":
         two_devices()
     try:
-        train(
-            distribution,
-            folder,
-            float(pace),
-            seed,
-            accumulation=int(accumulation),
-        )
+        train(distribution, folder, float(pace), seed)
     except (errors.WorkerLostError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
 

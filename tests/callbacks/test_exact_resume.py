@@ -1,5 +1,6 @@
 import os
 import pathlib
+import shutil
 import signal
 
 import keras
@@ -40,17 +41,20 @@ class _Logs(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory, sampler):
-    folder = tmp_path_factory.mktemp("whole")
-    train(folder, sampler)
-    return folder
+def whole(tmp_path_factory, sampler):
+    folder, kept = tmp_path_factory.mktemp("whole"), _Logs()
+    train(folder, sampler, callbacks=[kept])
+    return folder, kept.logs
 
 
-@pytest.fixture(scope="module")
-def whole_logs(tmp_path_factory, sampler):
-    kept = _Logs()
-    train(tmp_path_factory.mktemp("logs"), sampler, callbacks=[kept])
-    return kept.logs
+@pytest.fixture
+def whole_run(whole):
+    return whole[0]
+
+
+@pytest.fixture
+def whole_logs(whole):
+    return whole[1]
 
 
 # Inside the first, the second and the last epoch, and at an epoch's last step,
@@ -114,7 +118,6 @@ class _Ask(keras.callbacks.Callback):
     "moment",
     [
         ("begin", 0),
-        ("step", 1),
         ("step", 6),
         ("step", 2 * STEPS),  # the last of an epoch
         ("end", 2 * STEPS),
@@ -156,18 +159,22 @@ class _Bounds(keras.callbacks.Callback):
         logs["val_elbo"] = [3.0, 1.0, 2.0][epoch]
 
 
-@pytest.mark.parametrize(
-    "moment", [("end", STEPS), ("step", STEPS + 2), ("end", 2 * STEPS)]
-)
+@pytest.fixture(scope="module")
+def first_epoch(tmp_path_factory, sampler):
+    folder = tmp_path_factory.mktemp("first")
+    train(folder, sampler, epochs=1)
+    return folder
+
+
+@pytest.mark.parametrize("moment", [("end", STEPS), ("end", 2 * STEPS)])
 def test_a_resumed_run_remembers_the_best_bound(
-    moment, tmp_path, sampler, whole_run
+    moment, tmp_path, sampler, whole_run, first_epoch
 ):
     with pytest.raises(errors.StoppedOnRequest):
         train(tmp_path, sampler, callbacks=[_Bounds(), _Ask(moment)])
     resume(tmp_path, sampler, callbacks=[_Bounds()])
     assert_same_models(tmp_path, whole_run, ["last.keras"])
-    train(tmp_path / "first", sampler, epochs=1)
-    assert_same_models(tmp_path, tmp_path / "first", ["best.keras"])
+    assert_same_models(tmp_path, first_epoch, ["best.keras"])
 
 
 def test_more_requests_while_it_saves_change_nothing(
@@ -236,59 +243,64 @@ def _emptied(path):
     path.write_bytes(b"")
 
 
-def _left_within_an_epoch(folder, sampler):
-    """Leaves the checkpoints of the first epoch and of a later step."""
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory, sampler):
+    """A run with checkpoints of the first epoch and of a later step."""
+    folder = tmp_path_factory.mktemp("left")
     with pytest.raises(errors.StoppedOnRequest):
-        train(folder, sampler, callbacks=[_Ask(("step", STEPS + 2))])
+        train(folder, sampler, callbacks=[_Bounds(), _Ask(("step", STEPS + 2))])
     names = [path.name for path in (folder / "checkpoints").glob("*.index")]
     assert sorted(names) == [f"ckpt-{STEPS}.index", f"ckpt-{STEPS + 2}.index"]
+    return folder
+
+
+@pytest.fixture
+def left(left_behind, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(left_behind, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("suffix", "spoil"),
     [
-        (".index", pathlib.Path.unlink),
         (".index", _cut),
         (".data-00000-of-00001", pathlib.Path.unlink),
-        (".data-00000-of-00001", _cut),
         (".data-00000-of-00001", _last_bytes_flipped),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
-    suffix, spoil, tmp_path, sampler, whole_run, capsys
+    suffix, spoil, left, sampler, whole_run, first_epoch, capsys
 ):
-    _left_within_an_epoch(tmp_path, sampler)
-    damaged = tmp_path / "checkpoints" / f"ckpt-{STEPS + 2}"
+    damaged = left / "checkpoints" / f"ckpt-{STEPS + 2}"
     spoil(damaged.with_name(damaged.name + suffix))
-    resume(tmp_path, sampler)
+    resume(left, sampler)
     text = capsys.readouterr().out
     assert f"{damaged} cannot be read (" in text
     assert f"Resuming from step {STEPS} of" in text
-    assert_same_models(tmp_path, whole_run)
+    assert_same_models(left, whole_run, ["last.keras"])
+    assert_same_models(left, first_epoch, ["best.keras"])
     assert not list(damaged.parent.glob(f"{damaged.name}.*"))
 
 
 @pytest.mark.parametrize("spoil", [pathlib.Path.unlink, _emptied])
 def test_without_their_list_checkpoints_are_found(
-    spoil, tmp_path, sampler, whole_run, capsys
+    spoil, left, sampler, whole_run, capsys
 ):
-    _left_within_an_epoch(tmp_path, sampler)
-    spoil(tmp_path / "checkpoints" / "checkpoint")
-    resume(tmp_path, sampler)
+    spoil(left / "checkpoints" / "checkpoint")
+    resume(left, sampler)
     assert f"Resuming from step {STEPS + 2} of" in capsys.readouterr().out
-    assert_same_models(tmp_path, whole_run)
+    assert_same_models(left, whole_run, ["last.keras"])
 
 
-def test_where_no_checkpoint_can_be_read_nothing_is_lost(tmp_path, sampler):
-    _left_within_an_epoch(tmp_path, sampler)
-    for path in (tmp_path / "checkpoints").glob("*.data*"):
+def test_where_no_checkpoint_can_be_read_nothing_is_lost(left, sampler):
+    for path in (left / "checkpoints").glob("*.data*"):
         _cut(path)
-    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    before = sorted(path.name for path in (left / "checkpoints").iterdir())
     with pytest.raises(
         errors.RunError, match=r"ckpt-6 .*ckpt-4 .*copy, or delete"
     ):
-        train(tmp_path, sampler)
-    after = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        train(left, sampler)
+    after = sorted(path.name for path in (left / "checkpoints").iterdir())
     assert after == before
 
 
@@ -311,37 +323,31 @@ def _without_its_end(path):
     [(pathlib.Path.unlink, True), (_emptied, False), (_without_its_end, True)],
 )
 def test_a_run_resumes_without_what_epochs_left(
-    spoil, within, tmp_path, sampler, whole_run, capsys
+    spoil, within, left, sampler, whole_run, first_epoch, capsys
 ):
     step = STEPS + 2 * within
-    with pytest.raises(errors.StoppedOnRequest):
-        train(
-            tmp_path, sampler, callbacks=[_Bounds(), _Ask(("step", STEPS + 2))]
-        )
     if not within:
-        for path in (tmp_path / "checkpoints").glob(f"ckpt-{STEPS + 2}.*"):
+        for path in (left / "checkpoints").glob(f"ckpt-{STEPS + 2}.*"):
             path.unlink()
-        (tmp_path / "checkpoints" / "checkpoint").unlink()
-    path = tmp_path / "checkpoints" / "epoch.json"
+        (left / "checkpoints" / "checkpoint").unlink()
+    path = left / "checkpoints" / "epoch.json"
     spoil(path)
-    resume(tmp_path, sampler, callbacks=[_Bounds()])
+    resume(left, sampler, callbacks=[_Bounds()])
     text = capsys.readouterr().out
     assert f"{path} is " in text
     assert "may be done once more" in text
     assert f"Resuming from step {step} " in text
-    assert_same_models(tmp_path, whole_run, ["last.keras"])
-    first = tmp_path / "first"
-    train(first, sampler, epochs=1)  # the best
-    assert_same_models(tmp_path, first, ["best.keras"])
+    assert_same_models(left, whole_run, ["last.keras"])
+    assert_same_models(left, first_epoch, ["best.keras"])
 
 
 def test_a_folder_without_checkpoints_begins_anew(tmp_path, sampler, whole_run):
     """Whatever epoch.json says of checkpoints that somebody deleted."""
-    train(tmp_path, sampler)
-    for path in (tmp_path / "checkpoints").glob("c*"):
+    folder = shutil.copytree(whole_run, tmp_path / "run")
+    for path in (folder / "checkpoints").glob("c*"):
         path.unlink()
-    train(tmp_path, sampler)
-    assert_same_models(tmp_path, whole_run)
+    train(folder, sampler)
+    assert_same_models(folder, whole_run)
 
 
 def test_leftovers_of_a_kill_are_removed_at_the_next_start(tmp_path, sampler):
@@ -368,13 +374,9 @@ def test_leftovers_of_a_kill_are_removed_at_the_next_start(tmp_path, sampler):
 def test_a_finished_run_started_again_changes_nothing(
     tmp_path, sampler, whole_run
 ):
-    model = train(tmp_path, sampler)
-    again = compiled_model()
-    train(tmp_path, sampler, model=again)
-    for value, wanted in zip(
-        again.get_weights(), model.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(value, wanted)
+    folder = shutil.copytree(whole_run, tmp_path / "run")
+    train(folder, sampler)
+    assert_same_models(folder, whole_run)
 
 
 def test_the_last_model_has_the_ema_weights(tmp_path, sampler):

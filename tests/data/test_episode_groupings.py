@@ -41,18 +41,19 @@ def assert_support_fits(support, element, labels):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "augmentation", "missing"),
     [
-        {"resamples": True},
-        {"resamples": False},
-        {"resamples": True, "support_size": (1, 3)},
+        ({"resamples": True}, Augmentation(4, 2, "none"), 0.0),
+        ({"resamples": True}, AS_STORED, 0.3),
+        ({"resamples": False}, AS_STORED, 0.0),
+        ({"resamples": False}, Augmentation(4, 2, "none"), 0.3),
+        (
+            {"resamples": True, "support_size": (1, 3)},
+            Augmentation(4, 2, "none"),
+            0.3,
+        ),
     ],
 )
-@pytest.mark.parametrize(
-    "augmentation",
-    [AS_STORED, Augmentation(4, 2, "none")],
-)
-@pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_crossed_and_missing_labels_against_brute_force(
     options, augmentation, missing
 ):

@@ -28,8 +28,10 @@ def orders(sampler, num_epochs):
     return query[: num_epochs * count].reshape(num_epochs, count)
 
 
-@pytest.mark.parametrize("num_images", [1, 2, 3, 7, 24, 100])
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 60])
+@pytest.mark.parametrize(
+    ("num_images", "batch_size"),
+    [(1, 1), (1, 4), (2, 60), (7, 4), (7, 7), (24, 7), (24, 60), (100, 60)],
+)
 def test_every_element_is_a_query_once_an_epoch(num_images, batch_size):
     sampler = sampler_of(
         numbered(character=[6] * num_images),
@@ -98,7 +100,7 @@ def test_equal_seeds_give_equal_episodes_bit_for_bit():
 
 @pytest.mark.parametrize(
     "seeds",
-    [(0, 1), (0, 256), (0, 2**31), (5, 2**32 + 5), (0, 2**40), (1, 2**63 - 1)],
+    [(0, 1), (0, 2**31), (5, 2**32 + 5), (1, 2**63 - 1)],
 )
 def test_other_seeds_give_other_episodes(seeds):
     data = numbered(character=[4] * 200)
@@ -130,7 +132,7 @@ def test_a_data_set_can_start_at_any_step():
         assert_same_episode(one, sampler.episode(step))
 
 
-@pytest.mark.parametrize("first_step", [2**31 + 5, 2**32, 2**40 + 1])
+@pytest.mark.parametrize("first_step", [2**31 + 5, 2**40 + 1])
 def test_steps_beyond_32_bits_are_steps_like_others(first_step):
     sampler = sampler_of(numbered(character=[6] * 8), batch_size=8)
     far, next_far = sampler.dataset(first_step).take(2)
@@ -185,16 +187,12 @@ def joined(parts):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("num_parts", "options"),
     [
-        {"resamples": True},
-        {"resamples": False},
-        {"resamples": True, "support_size": (1, 3)},
-        {"resamples": True, "group_latents": ["alphabet"]},
+        (2, {"resamples": False}),
+        (3, {"resamples": True, "support_size": (1, 3)}),
+        pytest.param(12, {"resamples": True}, marks=pytest.mark.slow),
     ],
-)
-@pytest.mark.parametrize(
-    "num_parts", [2, 3, pytest.param(12, marks=pytest.mark.slow)]
 )
 def test_parts_are_rows_of_the_whole_batch(options, num_parts):
     # Binarisation draws noise for each pixel.

@@ -160,20 +160,17 @@ def test_records_are_examples_that_others_can_read(kept_folder):
 
 
 @pytest.mark.parametrize(
-    "augmentation",
+    ("options", "augmentation"),
     [
-        Augmentation(binarization="none"),
-        Augmentation(symmetries=8, affine_copies=3),
-        Augmentation(2, 2, "threshold", image_size=(4, 5)),
-    ],
-)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"resamples": True},
-        {"resamples": False},
-        {"resamples": True, "support_size": (1, 3)},
-        {"resamples": False, "group_latents": ["character"]},
+        ({"resamples": False}, Augmentation(binarization="none")),
+        (
+            {"resamples": True, "support_size": (1, 3)},
+            Augmentation(symmetries=8, affine_copies=3),
+        ),
+        (
+            {"resamples": False, "group_latents": ["character"]},
+            Augmentation(2, 2, "threshold", image_size=(4, 5)),
+        ),
     ],
 )
 def test_episodes_are_those_of_memory(kept_folder, options, augmentation):

@@ -628,8 +628,8 @@ def test_the_archive_comes_before_the_folder(tmp_path):
     assert len(parts.train) + len(parts.test) == 18
 
 
-@pytest.mark.parametrize("store", [packed, unpacked])
-def test_hidden_files_are_ignored_and_others_counted(tmp_path, caplog, store):
+def test_hidden_files_are_ignored_and_others_counted(tmp_path, caplog):
+    store = packed
     files = small_faces()
     hidden = {
         "aligned_images_DB/Ann_Lee/0/._aligned_detect_0.0.jpg": b"",

@@ -140,7 +140,7 @@ def test_probabilities_far_from_every_component_equal_scipy():
 
 
 @pytest.mark.parametrize(
-    ("channels", "temperature"), [(1, 1.0), (3, 1.0), (1, 3.0), (2, 0.5)]
+    ("channels", "temperature"), [(3, 1.0), (1, 3.0), (2, 0.5)]
 )
 def test_probabilities_of_the_levels_of_a_channel_sum_to_one(
     channels, temperature
@@ -491,8 +491,8 @@ def test_frequencies_of_pairs_of_channels_match_the_joint_probabilities():
 # Temperature -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temperature", [0.3, 2.0])
-def test_a_temperature_is_a_power_of_each_conditional(temperature):
+def test_a_temperature_is_a_power_of_each_conditional():
+    temperature = 0.3
     pixels = DiscretizedLogisticPixels(2)
     parameters, images = _parameters(pixels, 2, 1), _images(1, 2)
     log_prob = tf.function(pixels.log_prob)  # eager loops are slow

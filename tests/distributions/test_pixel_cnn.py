@@ -394,8 +394,10 @@ def test_probabilities_of_all_images_of_two_8_bit_pixels_sum_to_one():
 # Shapes ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [_bernoulli, _normal, _discretized])
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize(
+    ("make", "batch"),
+    [(_bernoulli, ()), (_discretized, (3,)), (_normal, (2, 3))],
+)
 def test_the_batch_is_that_of_the_conditioning(make, batch):
     d = make((2, 3, 2), *batch, conditioned=2)
     assert_distribution_shape(d, batch=batch, event=(2, 3, 2))

@@ -38,8 +38,9 @@ def task(num_ways=3, num_shots=2, num_queries=4):
 # ClassScorer ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("element_size", [0, 1])
-@pytest.mark.parametrize("max_decoded", [10**9, 7000])
+@pytest.mark.parametrize(
+    ("element_size", "max_decoded"), [(0, 10**9), (1, 7000)]
+)
 def test_scores_are_the_expected_conditional_likelihood(
     element_size, max_decoded
 ):
@@ -100,14 +101,13 @@ def test_scores_are_distributed_like_those_of_the_model():
     assert scipy.stats.ks_2samp(ours, likelihood).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("max_decoded", [10**6, 5])
-def test_a_query_is_scored_by_the_same_chance_under_every_class(max_decoded):
+def test_a_query_is_scored_by_the_same_chance_under_every_class():
     world = GaussianWorld(2, 1, width=1.5, element_width=1.5)
     support, queries = task(num_ways=2)
     twice = np.concatenate([support, support])
     settings = {"num_samples": 3, "num_element_samples": 2}
     scores = ClassScorer(
-        world.model, group="character", max_decoded=max_decoded, **settings
+        world.model, group="character", max_decoded=5, **settings
     )(twice, queries, seed=SEED)
     # A class of other randomness would be off by far more than rounding.
     np.testing.assert_allclose(scores[:, :2], scores[:, 2:], rtol=1e-5)
@@ -137,12 +137,8 @@ def test_errors_of_scores_cancel_between_classes():
 @pytest.mark.parametrize(
     ("num_samples", "num_element_samples", "max_decoded"),
     [
-        (7, 1, 10**6),
         (7, 1, 50),  # some queries at a time
-        (7, 1, 21),  # one query at a time
-        (7, 1, 9),  # some samples at a time
-        (7, 2, 17),  # both, with remainders
-        (5, 3, 30),
+        (7, 2, 17),  # and some samples at a time, with remainders
         (5, 3, 1),  # less than one sample of one query
     ],
 )
@@ -243,7 +239,7 @@ def test_the_accuracy_of_a_pixel_cnn_is_that_of_its_scores(pixel_cnn):
     np.testing.assert_allclose(accuracy.mean, np.mean(right), rtol=1e-6)
 
 
-@pytest.mark.parametrize("max_decoded", [10**6, 40, 9, 1])
+@pytest.mark.parametrize("max_decoded", [40, 9])
 def test_a_model_without_chance_scores_the_same_in_any_pieces(max_decoded):
     world = GaussianWorld(2, 1, width=1e-6)
     support, queries = task(num_queries=5)

@@ -51,9 +51,8 @@ def joint(world, data, **kwargs):
 # The joint likelihood, whose weights have the mean p(X) -----------------------
 
 
-@pytest.mark.parametrize("element_size", [0, 1])
-def test_one_sample_is_exact_at_the_true_posterior(element_size):
-    world = GaussianWorld(2, element_size)
+def test_one_sample_is_exact_at_the_true_posterior():
+    world = GaussianWorld(2, 1)
     data = uniform_data(SIZES)
     result = joint(world, data, num_samples=1)
     expected = -log_evidences(world, data).sum() / len(data)
@@ -62,15 +61,14 @@ def test_one_sample_is_exact_at_the_true_posterior(element_size):
     assert result.effective_sample_size == 1.0
 
 
-@pytest.mark.parametrize("element_size", [0, 1])
-def test_constant_weights_have_as_many_effective_samples(element_size):
-    world = GaussianWorld(2, element_size)
+def test_constant_weights_have_as_many_effective_samples():
+    world = GaussianWorld(2, 1)
     result = joint(world, uniform_data(SIZES), num_samples=40)
     np.testing.assert_allclose(result.effective_sample_size, 40.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("element_size", "num_element_samples"), [(0, 1), (1, 1), (1, 4)]
+    ("element_size", "num_element_samples"), [(0, 1), (1, 4)]
 )
 def test_many_samples_find_the_evidence(element_size, num_element_samples):
     # Both posteriors are too wide, and that of c is off.
@@ -96,9 +94,8 @@ def test_many_samples_find_the_evidence(element_size, num_element_samples):
     assert abs(np.log(weights.mean())) < NUM_ERRORS * error
 
 
-@pytest.mark.parametrize("element_size", [0, 1])
-def test_the_joint_nll_is_minus_the_evidence_per_image(element_size):
-    world = GaussianWorld(2, element_size, width=1.4, shift=0.1)
+def test_the_joint_nll_is_minus_the_evidence_per_image():
+    world = GaussianWorld(2, 1, width=1.4, shift=0.1)
     data = uniform_data(SIZES)
     result = joint(world, data, num_samples=4000, max_decoded=10**5)
     expected = -log_evidences(world, data).sum() / len(data)
@@ -112,7 +109,7 @@ def test_the_joint_nll_is_minus_the_evidence_per_image(element_size):
     assert result.num_element_samples == 1
 
 
-@pytest.mark.parametrize("max_decoded", [10**6, 9, 1])
+@pytest.mark.parametrize("max_decoded", [10**6, 9])
 def test_the_weights_of_a_pixel_cnn_are_those_of_a_loop(max_decoded):
     model = tiny_pixel_cnn_vhe()
     rng = np.random.default_rng(0)
@@ -213,7 +210,7 @@ def test_the_effective_sample_size_is_that_of_the_weights():
     )
 
 
-@pytest.mark.parametrize("max_decoded", [10**6, 100, 7, 1])
+@pytest.mark.parametrize("max_decoded", [100, 7])
 def test_no_more_images_are_decoded_at_once_than_allowed(max_decoded):
     world = GaussianWorld(2, 1)
     images = images_of(uniform_data(), 0)
@@ -351,8 +348,7 @@ def scorer_of(world, num_samples=20, **kwargs):
     )
 
 
-@pytest.mark.parametrize("element_size", [0, 1])
-@pytest.mark.parametrize("num_shots", [1, 3])
+@pytest.mark.parametrize(("element_size", "num_shots"), [(0, 1), (1, 3)])
 def test_the_conditional_nll_is_that_of_the_predictive(element_size, num_shots):
     world = GaussianWorld(2, element_size, width=1.3, shift=0.1)
     data = uniform_data()

@@ -6,14 +6,21 @@ import json
 import pathlib
 import signal
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+import vhe_tf
 from tests.conftest import tiny_sizes
+from vhe_tf.evaluation import Report
+from vhe_tf.experiments import building
 from vhe_tf.experiments import cli
+from vhe_tf.experiments import pictures
+from vhe_tf.experiments import train
+from vhe_tf.models import loading
 
 
 def commanded(*arguments, sizes=tiny_sizes):
@@ -49,8 +56,6 @@ def json_of(path):
 
 def keys_of(path):
     """Returns the keys of the measurements of a report."""
-    from vhe_tf.evaluation import Report
-
     return list(Report.from_json(json_of(path)).by_key())
 
 
@@ -113,14 +118,50 @@ def whole_run(image_folder, tmp_path_factory):
     return folder, train_folder(image_folder, folder)
 
 
-def process(*arguments, num_devices=1):
+@pytest.fixture(scope="session")
+def begun_run(image_folder, tmp_path_factory):
+    """The folder of the same run, stopped before its first step.
+
+    It has an untrained best model, and takes a twentieth of the time.
+    """
+    folder = tmp_path_factory.mktemp("runs") / "begun"
+
+    def stop(model, *_, **__):
+        loading.save_model(model, folder / "best.keras")
+        (folder / "checkpoints" / "ckpt-1.index").touch()
+        raise SystemExit
+
+    with (
+        mock.patch.object(vhe_tf.VHE, "fit", stop),
+        pytest.raises(SystemExit),
+    ):
+        train_folder(image_folder, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def unmeasured():
+    """Makes a context of tiny models that are not measured nor pictured.
+
+    That takes longer than to train them.
+    """
+    with (
+        tiny_sizes(),
+        mock.patch.object(building, "_measuring", return_value=[]),
+        mock.patch.object(train, "measure", return_value=Report(())),
+        mock.patch.object(pictures, "painter", return_value=lambda model: {}),
+    ):
+        yield
+
+
+def process(*arguments, sizes=tiny_sizes, num_devices=1):
     """Returns the command line of `vhe-tf` in a process with tiny models."""
     launch = (
-        "import sys; from tests.conftest import tiny_sizes; "
+        f"import sys; from {sizes.__module__} import {sizes.__name__}; "
         "from vhe_tf.experiments import cli; import tensorflow as tf; "
         "tf.config.set_logical_device_configuration("
         "tf.config.list_physical_devices('CPU')[0], "
         f"[tf.config.LogicalDeviceConfiguration()] * {num_devices})\n"
-        "with tiny_sizes(): cli.main(['vhe-tf', *sys.argv[1:]])"
+        f"with {sizes.__name__}(): cli.main(['vhe-tf', *sys.argv[1:]])"
     )
     return [sys.executable, "-c", launch, *map(str, arguments)]

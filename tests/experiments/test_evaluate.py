@@ -59,12 +59,12 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
     ],
 )
 def test_mistakes_are_explained_before_measuring(
-    arguments, message, whole_run, tmp_path
+    arguments, message, begun_run, tmp_path
 ):
     out = tmp_path / "new" / "report.json"
     said = failure_of(
         "evaluate",
-        whole_run[0] / "best.keras",
+        begun_run / "best.keras",
         f"--out={out}",
         *arguments.split(),
     )
@@ -103,9 +103,9 @@ def test_classes_that_were_trained_on_are_rejected(tmp_path):
         figures.draw_side_by_side(models, tmp_path / "grid.png")
 
 
-def test_models_are_drawn_side_by_side(whole_run, tmp_path):
+def test_models_are_drawn_side_by_side(begun_run, tmp_path):
     out = tmp_path / "grid.png"
-    model = whole_run[0] / "best.keras"
+    model = begun_run / "best.keras"
     figures.draw_side_by_side([model, model], out, num_samples=2)
     with Image.open(out) as image:
         # Three test classes; 5 images, then 2 samples of each model.
@@ -117,13 +117,13 @@ def test_models_are_drawn_side_by_side(whole_run, tmp_path):
         figures.draw_side_by_side([model, other], out)
 
 
-def test_new_images_of_the_class_of_an_image_are_drawn(whole_run, tmp_path):
+def test_new_images_of_the_class_of_an_image_are_drawn(begun_run, tmp_path):
     [cue] = drawings(tmp_path, num_classes=1).glob("*/3.png")
     out = tmp_path / "samples.png"
     commanded(
         "draw",
         cue,
-        f"--model={whole_run[0] / 'best.keras'}",
+        f"--model={begun_run / 'best.keras'}",
         f"--out={out}",
         "--num_samples=3",
     )
@@ -135,12 +135,12 @@ def test_new_images_of_the_class_of_an_image_are_drawn(whole_run, tmp_path):
         np.testing.assert_array_equal(shown, np.asarray(image))
 
 
-def test_images_are_classified_by_those_of_each_class(image_folder, whole_run):
+def test_images_are_classified_by_those_of_each_class(image_folder, begun_run):
     text = commanded(
         "classify",
         image_folder / "class04" / "0.png",
         f"--support={image_folder}",
-        f"--model={whole_run[0] / 'best.keras'}",
+        f"--model={begun_run / 'best.keras'}",
         "--num_samples=2",
     )
     lines = [line.split() for line in text.splitlines()[1:]]
@@ -244,10 +244,10 @@ def test_a_shipped_model_has_a_name():
 
 
 @pytest.mark.integration
-def test_a_model_is_exported(whole_run, tmp_path):
+def test_a_model_is_exported(begun_run, tmp_path):
     commanded(
         "export",
-        whole_run[0] / "best.keras",
+        begun_run / "best.keras",
         f"--out={tmp_path / 'exported'}",
         "--num_samples=2",
         "--nowarmup",

@@ -5,12 +5,12 @@ from tests.tiny_run import tiny_model
 
 
 def test_a_prior_is_fitted_to_the_training_classes_of_a_run(
-    whole_run, tmp_path
+    begun_run, tmp_path
 ):
     out = tmp_path / "fitted.keras"
-    text = commanded("fit-prior", whole_run[0], f"--out={out}", "--num_steps=2")
+    text = commanded("fit-prior", begun_run, f"--out={out}", "--num_steps=2")
     assert f"Wrote {out}." in text
-    before = vhe_tf.load_model(whole_run[0])
+    before = vhe_tf.load_model(begun_run)
     after = vhe_tf.load_model(out)
     assert before.latents[0].fitted_prior is None
     assert after.latents[0].fitted_prior is not None

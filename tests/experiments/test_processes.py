@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import vhe_tf
+from tests.conftest import tiny_sizes
 from tests.experiments.conftest import FOLDER
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import process
+from tests.experiments.conftest import unmeasured
 from tests.processes import ROOT
 from tests.processes import interrupted
 from tests.processes import layouts
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.integration
 LONG = (*FOLDER, "--epochs=6", "--steps_per_epoch=4")
 
 
-def command(image_folder, run_dir, *options, arguments=LONG, **layout):
+def command(
+    image_folder, run_dir, *options, arguments=LONG, sizes=unmeasured, **layout
+):
     return process(
         "train",
         "own_images",
@@ -36,6 +40,7 @@ def command(image_folder, run_dir, *options, arguments=LONG, **layout):
         f"--run_dir={run_dir}",
         *arguments,
         *options,
+        sizes=sizes,
         **layout,
     )
 
@@ -69,7 +74,7 @@ def test_a_full_disk_is_told_and_with_more_room_the_run_resumes(
         ("pictures/unconditional.png", r"error: .*metrics\.json.*"),
     ]:
         status, text = meanwhile(
-            command(image_folder, folder),
+            command(image_folder, folder, sizes=tiny_sizes),
             folder / path,
             lambda _: small_disk.fill(),
         )

@@ -502,12 +502,12 @@ def test_mistakes_are_explained_and_leave_nothing(
     assert not run_dir.exists()
 
 
-def test_another_run_is_rejected(image_folder, whole_run):
+def test_another_run_is_rejected(image_folder, begun_run):
     said = failure_of(
         "train",
         "own_images",
         f"--data_dir={image_folder}",
-        f"--run_dir={whole_run[0]}",
+        f"--run_dir={begun_run}",
         *FOLDER,
         "--seed=7",
     )
@@ -515,7 +515,7 @@ def test_another_run_is_rejected(image_folder, whole_run):
 
 
 def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
-    image_folder, whole_run, tmp_path
+    image_folder, begun_run, tmp_path
 ):
     data = tmp_path / "data"
     shutil.copytree(image_folder, data)
@@ -527,14 +527,14 @@ def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
         "train",
         "own_images",
         f"--data_dir={data}",
-        f"--run_dir={whole_run[0]}",
+        f"--run_dir={begun_run}",
         *FOLDER,
     )
     assert "began with other classes than the data have now" in said
 
 
 def test_weights_that_have_seen_the_test_classes_are_rejected(
-    image_folder, whole_run, tmp_path
+    image_folder, begun_run, tmp_path
 ):
     said = failure_of(
         "train",
@@ -542,7 +542,7 @@ def test_weights_that_have_seen_the_test_classes_are_rejected(
         f"--data_dir={image_folder}",
         f"--run_dir={tmp_path / 'run'}",
         *FOLDER,
-        f"--init={whole_run[0] / 'best.keras'}",
+        f"--init={begun_run / 'best.keras'}",
         "--seed=7",
     )
     assert "trained on classes that are tested on here" in said

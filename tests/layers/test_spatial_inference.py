@@ -279,8 +279,9 @@ def test_a_pose_posterior_without_templates_sees_the_query_alone():
 # p(x | c, z) -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("leading", [(3,), (4, 3), (2, 4, 3)])
-@pytest.mark.parametrize("image_shape", [(5, 6, 1), (3, 2, 2)])
+@pytest.mark.parametrize(
+    ("image_shape", "leading"), [((5, 6, 1), (3,)), ((3, 2, 2), (2, 4, 3))]
+)
 def test_a_pose_likelihood_has_the_leading_axes_of_its_latents(
     image_shape, leading
 ):
@@ -364,8 +365,9 @@ def _levels(*shape):
     return tf.constant(rng.integers(0, 256, shape) / 255.0, tf.float32)
 
 
-@pytest.mark.parametrize("leading", [(3,), (2, 4, 3)])
-@pytest.mark.parametrize("image_shape", [(4, 5, 3), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("image_shape", "leading"), [((4, 5, 3), (3,)), ((3, 2, 1), (2, 4, 3))]
+)
 def test_a_styled_likelihood_has_the_leading_axes_of_its_latents(
     image_shape, leading
 ):
@@ -375,8 +377,8 @@ def test_a_styled_likelihood_has_the_leading_axes_of_its_latents(
     assert d.log_prob(_levels(3, *image_shape)).shape == leading
 
 
-@pytest.mark.parametrize("leading", [(3,), (2, 3)])
-def test_a_style_multiplies_the_template_in_its_pose(leading):
+def test_a_style_multiplies_the_template_in_its_pose():
+    leading = (2, 3)
     latents = _styled_latents(*leading)
     layer = _with_random_weights(_styled_likelihood(), **latents)
     theta = layer.affine_map(latents["z"])

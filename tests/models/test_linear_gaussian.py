@@ -956,9 +956,8 @@ def test_unconditional_generation_has_the_moments_of_the_prior():
 # Execution --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", WORLDS)
-def test_xla_gives_the_same_terms(name):
-    world = WORLDS[name]()
+def test_xla_gives_the_same_terms():
+    world = WORLDS["hierarchical"]()
     rng = np.random.default_rng(0)
     model = world.model(
         {r: world.random_posterior(r, rng) for r in world.roles}

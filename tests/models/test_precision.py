@@ -106,21 +106,16 @@ def training(kind, precision, jit_compile):
 def test_bound_and_gradient_are_those_of_float32(kind, mode):
     losses, norm = training(kind, *mode)
     wanted_losses, wanted_norm = training(kind, "float32", False)
+    for each in (losses, wanted_losses):
+        assert np.all(np.isfinite(each))
+        # All steps together lower the loss by more than bfloat16 rounds it.
+        assert each[-1] < each[0]
     np.testing.assert_allclose(
         losses[0], wanted_losses[0], rtol=MODES[mode].bound
     )
     np.testing.assert_allclose(
         norm, wanted_norm, rtol=MODES[mode].gradient_norm
     )
-
-
-@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
-@pytest.mark.parametrize("mode", [("float32", False), *MODES])
-def test_steps_lower_the_loss(kind, mode):
-    losses, _ = training(kind, *mode)
-    assert np.all(np.isfinite(losses))
-    # All steps together lower the loss by more than bfloat16 rounds it.
-    assert losses[-1] < losses[0]
 
 
 def test_a_float16_step_in_microbatches_is_the_same():
@@ -183,8 +178,8 @@ def test_steps_count_where_the_optimizer_skips_them(whole):
     assert tiny_run.latest(folder) == f"ckpt-{steps}"
 
 
-# Within the steps that are skipped, in two epochs, and after them.
-@pytest.mark.parametrize("step", [2, 6, 11])
+# Within the steps that are skipped, and after them.
+@pytest.mark.parametrize("step", [6, 11])
 def test_a_run_cut_short_goes_on_at_its_step_and_scale(whole, step, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_in_float16(tmp_path, callbacks=[_Die(step)])

@@ -8,7 +8,6 @@ from tests import tiny_run
 from tests.conftest import tiny_vhe
 from vhe_tf import callbacks
 from vhe_tf import errors
-from vhe_tf import objectives
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.models import _checks
@@ -157,7 +156,7 @@ def test_episodes_of_another_objective_are_rejected(
             fit(model, episodes.data, validation_data=dataset)
 
 
-@pytest.mark.parametrize("objective", [str(v) for v in objectives.Objective])
+@pytest.mark.parametrize("objective", ["rescale", "neural_statistician"])
 def test_models_are_validated_by_a_bound(objective, episodes, monkeypatch):
     model = tiny_vhe(objective=objective)
     model.compile()

@@ -45,7 +45,8 @@ def scratch():
     return tiny_vhe()
 
 
-@pytest.fixture(params=GROUPS)
+# The hierarchical model contains the flat one.
+@pytest.fixture(params=["hierarchical", "factorial"])
 def structure(request):
     return request.param
 
@@ -328,12 +329,10 @@ def test_the_query_reaches_no_group_latent(models):
         ({"seed": tf.zeros([2, 2], tf.int32)}, "size"),
     ],
 )
-@pytest.mark.parametrize("run", [lambda model: model, tf.function])
-def test_an_episode_whose_shapes_disagree_is_refused(
-    models, change, message, run
-):
-    with pytest.raises(ValueError, match=message):
-        run(models["flat"])({**tiny_episode(), **change})
+def test_an_episode_whose_shapes_disagree_is_refused(models, change, message):
+    for call in (models["flat"], tf.function(models["flat"])):
+        with pytest.raises(ValueError, match=message):
+            call({**tiny_episode(), **change})
 
 
 # Purity -----------------------------------------------------------------------
@@ -494,19 +493,6 @@ def test_evaluation_reports_the_bound_itself(scratch):
     _assert_equal(model.get_weights(), before)
 
 
-def test_fitting_compiles_under_xla():
-    model = tiny_vhe("factorial")
-    model.compile(keras.optimizers.SGD(0.01), jit_compile=True)
-    before = model.get_weights()
-    episode = tiny_episode(GROUPS["factorial"])
-    history = model.fit(_dataset(episode, 1), shuffle=False, verbose=0).history
-    assert np.isfinite(history["loss"][0])
-    assert all(
-        np.any(new != old)
-        for new, old in zip(model.get_weights(), before, strict=True)
-    )
-
-
 @pytest.mark.usefixtures("mixed_float16")
 def test_training_works_under_mixed_float16(structure, episode):
     # From some initial weights the gradients overflow at this loss scale.
@@ -625,9 +611,8 @@ def test_the_microbatches_revive_with_the_compilation(scratch):
 # Inference and generation -----------------------------------------------------
 
 
-@pytest.mark.parametrize("support_size", [1, 4])
-def test_inference_draws_every_group_latent(model, structure, support_size):
-    support = _support(structure, support_size=support_size)
+def test_inference_draws_every_group_latent(model, structure):
+    support = _support(structure, support_size=4)
     samples = model.infer(support, seed=SEED, num_samples=6)
     assert set(samples) == set(GROUPS[structure])
     assert all(v.shape == (6, 3, 2) for v in samples.values())
@@ -870,12 +855,9 @@ def test_likelihoods_and_samples_need_a_support(model, episode):
             call()
 
 
-@pytest.mark.parametrize("with_query", [False, True])
-def test_decoding_gives_a_distribution_over_images(model, episode, with_query):
+def test_decoding_gives_a_distribution_over_images(model, episode):
     samples = model.infer(episode["support"], seed=SEED, num_samples=4)
-    likelihood = model.decode(
-        samples, seed=SEED, query=episode["query"] if with_query else None
-    )
+    likelihood = model.decode(samples, seed=SEED, query=episode["query"])
     assert_distribution_shape(likelihood, batch=[4, 3], event=IMAGE_SHAPE)
 
 
@@ -966,15 +948,14 @@ def test_reconstructions_infer_what_has_no_support_from_the_query():
         )
 
 
-@pytest.mark.parametrize("with_query", [False, True])
-def test_dependent_pixels_are_rendered_as_a_draw(pixel_cnn, with_query):
+def test_dependent_pixels_are_rendered_as_a_draw(pixel_cnn):
     episode = tiny_episode()
-    samples = pixel_cnn.infer(episode["support"], seed=SEED, num_samples=4)
-    query = episode["query"] if with_query else None
+    samples = pixel_cnn.infer(episode["support"], seed=SEED, num_samples=2)
+    query = episode["query"]
     images = pixel_cnn.render(samples, seed=SEED, query=query)
-    assert images.shape == (4, 3, *IMAGE_SHAPE)
+    assert images.shape == (2, 3, *IMAGE_SHAPE)
     assert set(np.unique(images)) == {0.0, 1.0}
-    assert len(np.unique(np.reshape(images, [12, -1]), axis=0)) == 12
+    assert len(np.unique(np.reshape(images, [6, -1]), axis=0)) == 6
     _assert_equal(images, pixel_cnn.render(samples, seed=SEED, query=query))
     other = pixel_cnn.render(samples, seed=(5, 7), query=query)
     assert np.any(images != other)
@@ -1104,12 +1085,11 @@ def test_guidance_is_the_default_of_binary_pixel_cnns(models, pixel_cnn):
         model.sample(support, seed=SEED, guidance=0.5)
 
 
-@pytest.mark.parametrize("best_of", [1, 3])
-def test_a_guided_row_depends_on_its_own_seed_alone(pixel_cnn, best_of):
+def test_a_guided_row_depends_on_its_own_seed_alone(pixel_cnn):
     support = tiny_episode()["support"]["character"]
     seeds = random.fold_in(SEED, tf.range(3))
-    together = pixel_cnn.sample(support, seed=seeds, best_of=best_of)
-    alone = pixel_cnn.sample(support[1:2], seed=seeds[1:2], best_of=best_of)
+    together = pixel_cnn.sample(support, seed=seeds, best_of=2)
+    alone = pixel_cnn.sample(support[1:2], seed=seeds[1:2], best_of=2)
     _assert_equal(together[1:2], alone)
 
 
@@ -1228,7 +1208,7 @@ def test_groups_from_cold_latents_are_all_alike():
 # Interpolation ----------------------------------------------------------------
 
 
-@pytest.fixture(params=["flat", "hierarchical", "factorial", "pixel_cnn"])
+@pytest.fixture(params=["hierarchical", "pixel_cnn"])
 def between(request, models, pixel_cnn):
     """A model, and supports at either end."""
     if request.param == "pixel_cnn":
@@ -1240,14 +1220,14 @@ def between(request, models, pixel_cnn):
 def test_interpolation_decodes_a_straight_line_with_one_chance(between):
     model, support, other = between
     images = model.interpolate(
-        support, other, num_steps=5, seed=SEED, temperature=0.5
+        support, other, num_steps=3, seed=SEED, temperature=0.5
     )
-    assert images.shape == (3, 5, *IMAGE_SHAPE)
+    assert images.shape == (3, 3, *IMAGE_SHAPE)
     start, end = (
         model.infer(ends, seed=random.fold_in(SEED, 0))
         for ends in (support, other)
     )
-    for step, weight in enumerate([0.0, 0.25, 0.5, 0.75, 1.0]):
+    for step, weight in enumerate([0.0, 0.5, 1.0]):
         latents = {
             name: start[name] + weight * (end[name] - start[name])
             for name in start
@@ -1257,7 +1237,7 @@ def test_interpolation_decodes_a_straight_line_with_one_chance(between):
         )[0]
         np.testing.assert_allclose(images[:, step], expected, atol=1e-4)
     assert np.any(
-        images != model.interpolate(support, other, num_steps=5, seed=(5, 7))
+        images != model.interpolate(support, other, num_steps=3, seed=(5, 7))
     )
 
 
@@ -1328,11 +1308,8 @@ def test_an_interpolation_between_wrong_shapes_is_refused(models):
 # Likelihood and classification ------------------------------------------------
 
 
-@pytest.mark.parametrize("support_size", [1, 4])
-def test_conditional_likelihoods_are_one_an_episode(
-    model, structure, support_size
-):
-    episode = tiny_episode(GROUPS[structure], support_size=support_size)
+def test_conditional_likelihoods_are_one_an_episode(model, structure):
+    episode = tiny_episode(GROUPS[structure], support_size=1)
     kwargs = {"seed": SEED, "num_samples": 4, "num_element_samples": 2}
     scores = model.log_likelihood(
         episode["support"], episode["query"], **kwargs
@@ -1367,9 +1344,9 @@ def _narrow(structure):
     return model
 
 
-@pytest.mark.parametrize("structure", ["factorial"])
 @pytest.mark.parametrize(("num_ways", "support_size"), [(1, 3), (3, 1)])
-def test_classes_score_as_if_each_were_alone(structure, num_ways, support_size):
+def test_classes_score_as_if_each_were_alone(num_ways, support_size):
+    structure = "factorial"
     model = _narrow(structure)
     query = tiny_episode(GROUPS[structure])["query"]
     classes = [
@@ -1392,7 +1369,7 @@ def test_classes_score_as_if_each_were_alone(structure, num_ways, support_size):
 
 def test_classification_equals_likelihoods_on_the_same_draws(model, structure):
     query = tiny_episode(GROUPS[structure])["query"]
-    classes = [_support(structure, seed=(k, k)) for k in range(4)]
+    classes = [_support(structure, seed=(k, k)) for k in range(2)]
     stacked = {
         name: tf.stack([c[name] for c in classes], axis=1)
         for name in GROUPS[structure]
@@ -1592,10 +1569,9 @@ def test_images_of_whole_numbers_are_rejected(models):
         models["flat"].sample(tf.zeros([1, 1, 8, 8, 1], tf.int32), seed=(1, 2))
 
 
-@pytest.mark.parametrize("support_size", [1, 4])
-def test_images_of_256_levels_are_refused(models, support_size):
+def test_images_of_256_levels_are_refused(models):
     model = models["flat"]
-    episode = tiny_episode(support_size=support_size)
+    episode = tiny_episode()
     support, query = episode["support"]["character"], episode["query"]
     classes = support[:, tf.newaxis]
     samples = model.infer(support, seed=SEED)

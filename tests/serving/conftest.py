@@ -345,9 +345,9 @@ def exports(tmp_path_factory):
     scope="session",
     params=[
         "deconvolutional",
-        "pixel_cnn",
+        pytest.param("pixel_cnn", marks=pytest.mark.extended),
         pytest.param("hierarchical", marks=pytest.mark.slow),
-        "factorial",
+        pytest.param("factorial", marks=pytest.mark.extended),
     ],
 )
 def exported(request, exports):
