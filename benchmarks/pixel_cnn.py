@@ -234,7 +234,7 @@ def measure_sampling() -> None:
 
 def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
     pixels, shape = _pixels(), [count, *_image_shape()]
-    draw = tf.function(pixels.draw)
+    draw = tf.function(pixels.transform)
     noise = pixels.noise(shape, tf.constant([[1, 2]]))[0]
     images = np.zeros(shape, np.float32)
     for i in range(shape[1]):

@@ -269,7 +269,7 @@ class Independently:
     """A network that samples each pixel by its own noise."""
 
     def generate(self, noise, conditioning, pixels, temperature):
-        return pixels.draw(conditioning, noise, temperature=temperature)
+        return pixels.transform(conditioning, noise, temperature=temperature)
 
 
 def pixel_cnn(pixels, loc):

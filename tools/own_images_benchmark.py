@@ -36,7 +36,7 @@ from vhe_tf.experiments import get
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     settings.add_flags(values, Benchmark, title="Benchmark")
     words = settings.parse(argv, values, usage=__doc__ or "")
-    quiet()
+    import_tensorflow()
     with exit_on_user_error():
         given = Benchmark(**settings.read_flags(values, Benchmark))
         root = pathlib.Path(given.dir)

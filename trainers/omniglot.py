@@ -17,7 +17,7 @@ from vhe_tf.experiments import endings
 from vhe_tf.experiments import train
 
 
-@endings.interrupts_end_quietly()
+@endings.exit_on_interrupt()
 def main(argv: list[str]) -> None:
     """Loads, trains, evaluates and pictures."""
     arguments = train.read(argv, usage=__doc__ or "", default="omniglot")
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     with endings.exit_on_user_error():
         run = Run(arguments.run_dir, experiment)
     # TensorFlow is imported after the flags are read: --help answers at once.
-    endings.quiet()
+    endings.import_tensorflow()
     from vhe_tf import callbacks
     from vhe_tf.experiments import building
     from vhe_tf.experiments import pictures

@@ -3,8 +3,8 @@
 import sys
 
 from vhe_tf.experiments import reproduce
-from vhe_tf.experiments.endings import interrupts_end_quietly
+from vhe_tf.experiments.endings import exit_on_interrupt
 
 if __name__ == "__main__":
-    with interrupts_end_quietly():
+    with exit_on_interrupt():
         reproduce.main(sys.argv)

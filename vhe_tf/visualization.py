@@ -117,14 +117,16 @@ def conditional_grid(
     groups = [group] * len(supports) if isinstance(group, str) else group
     blocks: dict[tuple[int, str], np.ndarray] = {}
     for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
-        draw_seed = (seed[0], seed[1] + index)
+        sample_seed = (seed[0], seed[1] + index)
         samples = model.infer(
             {name: tf.constant(support)},
-            seed=draw_seed,
+            seed=sample_seed,
             sample_unobserved=False,
         )
         blocks[index, _support_heading(support)] = support
-        blocks[index, heading] = _draw(model, samples, num_samples, draw_seed)
+        blocks[index, heading] = _sample_images(
+            model, samples, num_samples, sample_seed
+        )
     return _tile(list(blocks.values()), [text for _, text in blocks])
 
 
@@ -303,7 +305,7 @@ def prior_grid(
 
     Args:
         model: The model.
-        num_groups: Rows: each shares one draw of every group latent.
+        num_groups: Rows: each shares one sample of every group latent.
         num_samples: Images of each group.
         seed: Two ints.
 
@@ -316,7 +318,7 @@ def prior_grid(
     """
     samples = model.infer({}, seed=seed, batch_size=num_groups)
     return _tile(
-        [_draw(model, samples, num_samples, seed)],
+        [_sample_images(model, samples, num_samples, seed)],
         ["samples from the prior, one group per row"],
     )
 
@@ -326,7 +328,7 @@ def _support_heading(support: np.ndarray) -> str:
     return "support" if count == 1 else f"{count} support images"
 
 
-def _draw(
+def _sample_images(
     model: VHE,
     samples: Mapping[str, tf.Tensor],
     num_images: int,

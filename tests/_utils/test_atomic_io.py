@@ -91,8 +91,8 @@ def test_a_full_disk_is_named_and_nothing_is_left(leave, small_disk):
     ):
         partial.write_bytes(bytes(4096 * 4))
     assert str(error.value) == (
-        f"{path} could not be written, and nothing of it is left: the disk is "
-        f"full ({FULL})."
+        f"Failed to write {path}: the disk is full ({FULL}). No partial file "
+        "remains."
     )
     assert path.read_text() == "old"
     assert {p.name for p in small_disk.folder.iterdir()} == {
@@ -106,7 +106,7 @@ def test_another_reason_of_the_system_is_told(tmp_path):
     with (
         pytest.raises(
             atomic_io.NotWrittenError,
-            match=r"json could .*: No such file or dir",
+            match=r"json: No such file or dir",
         ),
         atomic_io.beside(path) as partial,
     ):
@@ -116,8 +116,8 @@ def test_another_reason_of_the_system_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, FULL, "/a/b"), "/a/b could not be written: the"),
-        (OSError(errno.ENOSPC, FULL), "A file could not be written: the disk"),
+        (OSError(errno.ENOSPC, FULL, "/a/b"), "Failed to write /a/b: the"),
+        (OSError(errno.ENOSPC, FULL), "Failed to write a file: the disk"),
         (
             OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
             r"the disk is full \(Disk quota exceeded\)\.",
@@ -129,7 +129,7 @@ def test_another_reason_of_the_system_is_told(tmp_path):
                 "{{function_node f}} runs/a; b/events.v2; "
                 f"{FULL}\n\tFailed to flush 11 events to runs/a; b/events.v2",
             ),
-            r"^runs/a; b/events.v2 could not be written: the disk is full",
+            r"^Failed to write runs/a; b/events.v2: the disk is full",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_other_errors_pass(error):
 @pytest.mark.parametrize("kind", ["AbortedError", "UnavailableError"])
 def test_a_lost_machine_is_not_a_failure_to_write(kind, tmp_path):
     error = getattr(tf.errors, kind)(None, None, "worker 1")
-    with pytest.raises(type(error)), atomic_io.failures_are_told(tmp_path):
+    with pytest.raises(type(error)), atomic_io.translate_write_errors(tmp_path):
         raise error
 
 
@@ -169,8 +169,7 @@ def test_there_must_be_room_for_what_is_to_come(small_disk):
     with pytest.raises(atomic_io.NotWrittenError) as error:
         atomic_io.check_room(small_disk.folder, 3 * 4096 + 1)
     assert str(error.value) == (
-        f"Nothing more could be written to {small_disk.folder}: the disk is "
-        f"full ({FULL})."
+        f"Failed to write to {small_disk.folder}: the disk is full ({FULL})."
     )
     atomic_io.check_room(small_disk.folder, 3 * 4096)  # it took none
     atomic_io.check_room(small_disk.folder / "missing", 1)

@@ -63,8 +63,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(leave, small_disk):
     with pytest.raises(atomic_io.NotWrittenError) as error:
         write(folder, 12)
     assert str(error.value).startswith(
-        f"{folder / 'ckpt-12'} could not be written, and nothing of it is "
-        "left: the disk is full ("
+        f"Failed to write {folder / 'ckpt-12'}: the disk is full ("
     )
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     small_disk.resize("8m")
@@ -83,7 +82,7 @@ def test_a_list_that_cannot_be_written_leaves_the_checkpoints_before(
 
     monkeypatch.setattr(CheckpointFolder, "_write_names", fail)
     with pytest.raises(
-        atomic_io.NotWrittenError, match=r"ckpt-8 .* disk is full"
+        atomic_io.NotWrittenError, match=r"ckpt-8: .* disk is full"
     ):
         write(tmp_path, 8)
     assert names(tmp_path) == kept

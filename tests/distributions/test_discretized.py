@@ -176,7 +176,7 @@ def test_few_levels_have_all_the_probability(num_levels, temperature):
     total = np.exp(np.float64(log_probs).sum(axis=-1)).sum(axis=0)
     np.testing.assert_allclose(total, 1.0, rtol=1e-5)
     noise = np.random.default_rng(0).random((20_000, 4, 3), np.float32)
-    drawn = pixels.draw(
+    drawn = pixels.transform(
         tf.broadcast_to(parameters, [len(noise), *parameters.shape]),
         tf.constant(noise),
         temperature=tf.constant(temperature),
@@ -291,7 +291,7 @@ def test_values_and_gradients_are_finite_at_mixed_extremes():
 
 def test_draws_at_mixed_extremes_are_levels():
     pixels, parameters = DiscretizedLogisticPixels(2), _mixed_extremes()
-    draws = pixels.draw(
+    draws = pixels.transform(
         parameters,
         pixels.noise([500, 3], tf.constant([[1, 2]]))[0],
         temperature=ONE,
@@ -355,7 +355,7 @@ def test_a_tempered_draw_is_where_the_noise_meets_the_cumulative_probability(
     pixels, temperature = DiscretizedLogisticPixels(3), tf.constant(temperature)
     parameters = _parameters(pixels, channels, 4)
     noise = pixels.noise([4, channels], tf.constant([[1, 2]]))[0]
-    draws = pixels.draw(parameters, noise, temperature=temperature)
+    draws = pixels.transform(parameters, noise, temperature=temperature)
     assert draws.dtype == tf.float32
     levels = np.rint(255.0 * np.float64(draws)).astype(int)
     np.testing.assert_array_equal(draws, np.float32(levels) / np.float32(255))
@@ -381,7 +381,7 @@ def test_a_draw_is_that_of_a_component(channels, known):
     pixels = DiscretizedLogisticPixels(3)
     parameters = _parameters(pixels, channels, 200)
     noise = pixels.noise([200, channels], tf.constant([[1, 2]]))[0].numpy()
-    draw = pixels.draw if known else tf.function(pixels.draw)
+    draw = pixels.transform if known else tf.function(pixels.transform)
     draws = draw(parameters, noise, temperature=ONE)
     assert draws.dtype == tf.float32
     levels = np.rint(255.0 * np.float64(draws)).astype(int)
@@ -408,7 +408,7 @@ def test_a_draw_is_that_of_a_component(channels, known):
 
 @pytest.mark.parametrize("noise", [0.0, JUST_BELOW_ONE])
 def test_the_ends_of_the_noise_are_the_ends_of_a_wide_logistic(noise):
-    draws = DiscretizedLogisticPixels(1).draw(
+    draws = DiscretizedLogisticPixels(1).transform(
         tf.constant([0.0, 0.0, 0.0]), tf.constant([noise]), temperature=ONE
     )
     np.testing.assert_array_equal(draws, [np.round(noise)])
@@ -417,7 +417,7 @@ def test_the_ends_of_the_noise_are_the_ends_of_a_wide_logistic(noise):
 def test_noise_of_zero_draws_no_level_that_cannot_be():
     pixels = DiscretizedLogisticPixels(1)
     parameters = tf.constant([0.0, 0.5, -7.0])  # within a level of 191
-    draws = pixels.draw(parameters, tf.constant([0.0]), temperature=ONE)
+    draws = pixels.transform(parameters, tf.constant([0.0]), temperature=ONE)
     # The least positive float32.
     assert pixels.log_prob(
         parameters, draws, temperature=ONE
@@ -427,7 +427,7 @@ def test_noise_of_zero_draws_no_level_that_cannot_be():
 def test_noise_just_below_one_draws_no_level_that_cannot_be():
     pixels = DiscretizedLogisticPixels(3)
     parameters = _parameters(pixels, 3, 1000)
-    draws = pixels.draw(
+    draws = pixels.transform(
         parameters, tf.fill([1000, 3], JUST_BELOW_ONE), temperature=ONE
     )
     # A component and a channel are no less likely than half a step of float32
@@ -454,7 +454,7 @@ def test_frequencies_of_draws_match_the_probabilities(temperature):
     pixels, temperature = DiscretizedLogisticPixels(3), tf.constant(temperature)
     parameters = _parameters(pixels, 1, 1)
     noise = pixels.noise([20_000, 1], tf.constant([[1, 2]]))[0]
-    draws = pixels.draw(parameters, noise, temperature=temperature)
+    draws = pixels.transform(parameters, noise, temperature=temperature)
     levels = np.rint(255.0 * draws[:, 0]).astype(int)
     every = _with_every_level(np.zeros([1]), 0)
     log_probs = pixels.log_prob(parameters, every, temperature=temperature)[
@@ -471,7 +471,7 @@ def test_frequencies_of_pairs_of_channels_match_the_joint_probabilities():
     parameters = _parameters(pixels, 2, 1)
     noise = pixels.noise([20_000, 2], tf.constant([[1, 2]]))[0]
     levels = np.rint(
-        255.0 * pixels.draw(parameters, noise, temperature=ONE)
+        255.0 * pixels.transform(parameters, noise, temperature=ONE)
     ).astype(int)
     every = np.indices([256, 256]).transpose(1, 2, 0) / 255.0
     joint = np.exp(
@@ -559,7 +559,7 @@ def _draw_naively(network, noise, conditioning, pixels, temperature):
     images = np.zeros(noise.shape, np.float32)
     for i, j in np.ndindex(*images.shape[1:3]):
         parameters = network(tf.constant(images), conditioning)
-        images[:, i, j] = pixels.draw(
+        images[:, i, j] = pixels.transform(
             parameters[:, i, j], noise[:, i, j], temperature=temperature
         )
     return images
@@ -620,7 +620,7 @@ def test_compiled_pixels_equal_eager_ones(channels, temperature, jit_compile):
     noise = pixels.noise(images.shape, tf.constant([[1, 2]]))[0]
     for method, inputs in (
         (pixels.log_prob, (parameters, images)),
-        (pixels.draw, (parameters, noise)),
+        (pixels.transform, (parameters, noise)),
     ):
         compiled = tf.function(
             lambda *inputs, method=method: method(

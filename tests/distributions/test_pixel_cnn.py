@@ -146,7 +146,8 @@ def test_binary_pixels_equal_scipy():
     )
     noise = pixels.noise(logits.shape, tf.constant([[1, 2]]))[0]
     np.testing.assert_array_equal(
-        pixels.draw(logits, noise, temperature=temperature), noise < probability
+        pixels.transform(logits, noise, temperature=temperature),
+        noise < probability,
     )
 
 
@@ -204,7 +205,7 @@ def test_gaussian_draws_follow_their_parameters():
     loc, scale = _loc_and_scale(parameters, 0.7)
     noise = pixels.noise(loc.shape, tf.constant([[1, 2]]))[0]
     np.testing.assert_allclose(
-        pixels.draw(parameters, noise, temperature=temperature),
+        pixels.transform(parameters, noise, temperature=temperature),
         loc + scale * np.float64(noise),
         rtol=1e-4,
         atol=1e-5,

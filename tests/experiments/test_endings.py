@@ -44,5 +44,5 @@ def test_onednn_is_on_unless_the_user_has_chosen(before, after, monkeypatch):
     if before is not None:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    endings.quiet()
+    endings.import_tensorflow()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == after

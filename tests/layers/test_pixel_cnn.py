@@ -74,7 +74,7 @@ def _draw_naively(network, noise, conditioning, pixels, temperature):
     for i in range(height):
         for j in range(width):
             parameters = network(tf.constant(images), conditioning)
-            images[:, i, j] = pixels.draw(
+            images[:, i, j] = pixels.transform(
                 parameters[:, i, j], noise[:, i, j], temperature=temperature
             )
     return images

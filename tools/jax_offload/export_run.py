@@ -93,7 +93,7 @@ def export(experiment: Experiment, given: Lowering) -> None:
     Raises:
         SystemExit: If it cannot be done; the message says why.
     """
-    endings.quiet()
+    endings.import_tensorflow()
     from tools.jax_offload import lowering
     from tools.jax_offload import weight_files
     from vhe_tf._utils.json_files import write_json

@@ -16,13 +16,13 @@ __all__ = [
     "NotWrittenError",
     "beside",
     "check_room",
-    "failures_are_told",
     "is_partial",
     "locked",
     "partial_path",
     "plainly_named",
     "settle",
     "translate_disk_full",
+    "translate_write_errors",
 ]
 
 # Names that `partial_path` gives.
@@ -69,7 +69,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = partial_path(path)
     # Made here, and not through a link that somebody else put there.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with failures_are_told(path):
+    with translate_write_errors(path):
         os.close(os.open(partial, flags, 0o666))
         try:
             yield partial
@@ -144,12 +144,18 @@ def plainly_named(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def check_room(folder: pathlib.Path, size: int = 1) -> None:
-    """Raises a NotWrittenError where a folder has no room for so many bytes.
+    """Checks that a folder has room, and makes it if it does not exist.
 
-    Or where it must not be written to. It is made where missing.
+    TensorBoard's event files need this: their writer loses the first record
+    that does not fit without an error, and no record after a torn one can be
+    read.
 
-    For TensorBoard's event files: their writer says nothing of the first
-    record that does not fit, and none after a torn one can be read.
+    Args:
+        folder: Path. The folder.
+        size: Integer. The number of bytes to come. Defaults to 1.
+
+    Raises:
+        NotWrittenError: If there is no room, or the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,16 +164,17 @@ def check_room(folder: pathlib.Path, size: int = 1) -> None:
     except OSError as error:
         _, reason = _place_and_reason(error)
         raise NotWrittenError(
-            f"Nothing more could be written to {folder}: {reason}."
+            f"Failed to write to {folder}: {reason}."
         ) from error
 
 
 @contextlib.contextmanager
-def failures_are_told(path: pathlib.Path) -> Iterator[None]:
-    """Raises a NotWrittenError, with the reason, where writing fails.
+def translate_write_errors(path: pathlib.Path) -> Iterator[None]:
+    """Raises a `NotWrittenError` with the reason if writing fails.
 
     Args:
-        path: What is being written; whatever there is of it is removed within.
+        path: Path of the file or folder that is written. The caller removes
+            what there is of it.
     """
     try:
         yield
@@ -176,7 +183,7 @@ def failures_are_told(path: pathlib.Path) -> Iterator[None]:
     except _FAILURES as error:
         _, reason = _place_and_reason(error)
         raise NotWrittenError(
-            f"{path} could not be written, and nothing of it is left: {reason}."
+            f"Failed to write {path}: {reason}. No partial file remains."
         ) from error
 
 
@@ -195,7 +202,7 @@ def translate_disk_full() -> Iterator[None]:
             raise
         place, reason = _place_and_reason(error)
         raise NotWrittenError(
-            f"{place or 'A file'} could not be written: {reason}."
+            f"Failed to write {place or 'a file'}: {reason}."
         ) from error
 
 

@@ -46,7 +46,7 @@ class CheckpointFolder:
         """
         name = f"ckpt-{step}"
         partial = self.folder / _PARTIAL
-        with atomic_io.failures_are_told(self.folder / name):
+        with atomic_io.translate_write_errors(self.folder / name):
             try:
                 self.remove_leftovers()  # among them a link, if there is one
                 partial.mkdir(parents=True)

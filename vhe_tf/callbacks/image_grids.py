@@ -134,7 +134,7 @@ class ImageGrids(keras.callbacks.Callback):
     Args:
         folder: Path. Where the event files go; not that of `Scalars`, since
             TensorBoard follows one event file per folder.
-        draw: Callable. Returns the grids of a model by name, such as
+        make_grids: Callable. Returns the grids of a model by name, such as
             `PreviewBatch.grids`.
         every: Integer. Number of epochs between grids. Defaults to 1.
         ink: Boolean. Whether 1 is ink, to be shown black on white. Defaults to
@@ -156,14 +156,14 @@ class ImageGrids(keras.callbacks.Callback):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        draw: Callable[[VHE], Mapping[str, np.ndarray]],
+        make_grids: Callable[[VHE], Mapping[str, np.ndarray]],
         *,
         every: int = 1,
         ink: bool = True,
     ) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder).expanduser()
-        self.draw = draw
+        self.make_grids = make_grids
         self.every = every
         self.ink = ink
         self._file = EventFile(self.folder, suffix=".pictures")
@@ -179,7 +179,7 @@ class ImageGrids(keras.callbacks.Callback):
             return
         stage = status_line(f"epoch {epoch + 1}: pictures")
         with stage, ema_weights(self.model):
-            grids = self.draw(self.model)
+            grids = self.make_grids(self.model)
         # A PNG is hardly larger than its pixels, which are doubled.
         size = 8 * sum(grid.size for grid in grids.values())
         writer = self._file.writer(size)

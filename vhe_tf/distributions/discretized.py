@@ -196,7 +196,7 @@ class DiscretizedLogisticPixels(Pixels):
         """Samples uniformly from (0, 1)."""
         return random.uniform(shape, seeds)
 
-    def draw(
+    def transform(
         self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns a component's logistics, rounded to levels.
@@ -209,12 +209,14 @@ class DiscretizedLogisticPixels(Pixels):
         def tempered() -> tf.Tensor:
             levels, rest = [], mixture
             for noise_of_channel in tf.unstack(noise, axis=-1):
-                levels.append(rest.draw_tempered(noise_of_channel, temperature))
+                levels.append(
+                    rest.transform_tempered(noise_of_channel, temperature)
+                )
                 rest = rest.given(levels[-1])
             return tf.stack(levels, axis=-1)
 
         def plain() -> tf.Tensor:
-            return mixture.draw(noise)
+            return mixture.transform(noise)
 
         static = tf.get_static_value(temperature)
         if static is None:
@@ -283,7 +285,7 @@ class _Mixture:
             every / temperature, axis=0
         )
 
-    def draw(self, noise: tf.Tensor) -> tf.Tensor:
+    def transform(self, noise: tf.Tensor) -> tf.Tensor:
         """Returns the levels of all channels, `[..., R]`.
 
         Args:
@@ -326,7 +328,7 @@ class _Mixture:
             )
         return tf.stack(levels, axis=-1)
 
-    def draw_tempered(
+    def transform_tempered(
         self, noise: tf.Tensor, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the level of the first channel, `[...]`.

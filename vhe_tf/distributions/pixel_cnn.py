@@ -89,7 +89,7 @@ class Pixels(abc.ABC):
         """
 
     @abc.abstractmethod
-    def draw(
+    def transform(
         self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the pixels `[..., C]` that the noise, `[..., C]`, decides."""
@@ -100,9 +100,8 @@ class BernoulliPixels(Pixels):
     """Binary channels, independent given the pixels before; P = C logits.
 
     Example:
-    >>> noise = tf.constant([0.2, 0.9])
-    >>> pixels = BernoulliPixels().draw(tf.zeros([2]), noise, temperature=1.0)
-    >>> pixels.numpy()
+    >>> logits, noise = tf.zeros([2]), tf.constant([0.2, 0.9])
+    >>> BernoulliPixels().transform(logits, noise, temperature=1.0).numpy()
     array([1., 0.], dtype=float32)
     """
 
@@ -128,7 +127,7 @@ class BernoulliPixels(Pixels):
         """Samples uniformly from (0, 1)."""
         return random.uniform(shape, seeds)
 
-    def draw(
+    def transform(
         self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns 1 where the noise is below the probability of 1."""
@@ -178,15 +177,15 @@ class GuidedPixels(BernoulliPixels):
             logits, images[: tf.shape(logits)[0]], temperature=temperature
         )
 
-    def draw(
+    def transform(
         self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the pixels of N images, once for each set."""
         logits = self.logits(parameters)
         noise = noise[: tf.shape(logits)[0]]
-        drawn = super().draw(logits, noise, temperature=temperature)
-        axes = [1] * (drawn.shape.rank - 1)
-        return tf.tile(drawn, [1 + self.num_contrasts, *axes])
+        values = super().transform(logits, noise, temperature=temperature)
+        axes = [1] * (values.shape.rank - 1)
+        return tf.tile(values, [1 + self.num_contrasts, *axes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +194,7 @@ class NormalPixels(Pixels):
 
     Example:
     >>> parameters, noise = tf.constant([2.0, 0.0]), tf.constant([0.0])
-    >>> NormalPixels().draw(parameters, noise, temperature=1.0).numpy()
+    >>> NormalPixels().transform(parameters, noise, temperature=1.0).numpy()
     array([2.], dtype=float32)
     """
 
@@ -218,7 +217,7 @@ class NormalPixels(Pixels):
         """Samples from N(0, 1)."""
         return random.normal(shape, seeds)
 
-    def draw(
+    def transform(
         self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
     ) -> tf.Tensor:
         """Returns the location plus the scale times the noise."""

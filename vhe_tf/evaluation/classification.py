@@ -147,7 +147,7 @@ class ClassScorer:
         for index, count in enumerate(
             _pieces(self.num_samples, samples_at_once)
         ):
-            draw_seeds = [random.fold_in(seed, index) for seed in seeds]
+            sample_seeds = [random.fold_in(seed, index) for seed in seeds]
             rows = [
                 self._score(
                     [
@@ -157,11 +157,11 @@ class ClassScorer:
                                 of_task[start : start + queries_at_once]
                             ),
                             tf.constant(count),
-                            draw_seed,
-                            random.fold_in(draw_seed, start),
+                            sample_seed,
+                            random.fold_in(sample_seed, start),
                         )
-                        for support, of_task, draw_seed in zip(
-                            supports, queries, draw_seeds, strict=True
+                        for support, of_task, sample_seed in zip(
+                            supports, queries, sample_seeds, strict=True
                         )
                     ]
                 )
@@ -177,7 +177,7 @@ class ClassScorer:
         support: tf.Tensor,
         queries: tf.Tensor,
         num_samples: tf.Tensor,
-        draw_seed: tf.Tensor,
+        sample_seed: tf.Tensor,
         query_seed: tf.Tensor,
     ) -> tf.Tensor:
         """Returns log of the sum over S of p(x | c_s), `[K, Q]`, nats."""
@@ -186,7 +186,7 @@ class ClassScorer:
         def score(of_class: tf.Tensor) -> tf.Tensor:
             samples = self.model.infer(
                 {self.group: of_class[tf.newaxis]},
-                seed=draw_seed,
+                seed=sample_seed,
                 num_samples=num_samples,
                 sample_unobserved=False,
             )

@@ -83,7 +83,7 @@ class JointScorer:
         group: The grouping whose groups are the sets X.
         num_element_samples: T.
         max_decoded: The largest number of images that a device decodes at
-            once, but T for one image and one draw.
+            once, but T for one image and one sample.
 
     Attributes:
         num_at_once: The number of groups scored at once, that of the replicas.
@@ -122,9 +122,9 @@ class JointScorer:
         )
         self.max_decoded = validation.positive("max_decoded", max_decoded)
         strategy = model.distribute_strategy
-        self._draw = distribute.EachReplica(strategy, self._draw_piece)
+        self._sample = distribute.EachReplica(strategy, self._sample_piece)
         self._score = distribute.EachReplica(strategy, self._score_piece)
-        self.num_at_once = self._draw.count
+        self.num_at_once = self._sample.count
 
     def __call__(
         self, images: np.ndarray, num_samples: int, *, seed: tuple[int, int]
@@ -162,13 +162,13 @@ class JointScorer:
         for start in range(0, num_samples, samples_at_once):
             count = tf.constant(min(samples_at_once, num_samples - start))
             piece_keys = [random.fold_in(key, start) for key in keys]
-            drawn = self._draw(
+            sampled = self._sample(
                 [
                     (tf.constant(images), count, key)
                     for images, key in zip(groups, piece_keys, strict=True)
                 ]
             )
-            samples, log_weights = zip(*drawn, strict=True)
+            samples, log_weights = zip(*sampled, strict=True)
             total = np.stack(log_weights).astype(np.float64)
             query_keys = [random.fold_in(key, 1) for key in piece_keys]
             for first in range(0, size, images_at_once):
@@ -191,7 +191,7 @@ class JointScorer:
             pieces.append(total)
         return np.concatenate(pieces, axis=1)
 
-    def _draw_piece(
+    def _sample_piece(
         self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Returns samples `[S, 1, E...]` and log p(c) - log q(c; X), `[S]`."""

@@ -321,8 +321,8 @@ def _supports(
         whole = len(members) // num_shots * num_shots
         supports += list(enumerate(members[:whole].reshape(-1, num_shots)))
     supports.sort(key=lambda turn_and_support: turn_and_support[0])
-    drawn = [support for _, support in supports[: max_images // num_shots]]
-    if not drawn:
+    chosen = [support for _, support in supports[: max_images // num_shots]]
+    if not chosen:
         raise ValueError(
             f"There must be a {grouping} of at least `num_shots` images, and "
             "`max_images` at least that. Received: "
@@ -330,7 +330,7 @@ def _supports(
             f"{np.bincount(ids[ids >= 0], minlength=1).max()} images of one "
             f"{grouping}."
         )
-    return np.stack(drawn)
+    return np.stack(chosen)
 
 
 def _check(

@@ -328,7 +328,7 @@ def _spread_choice(
 def _pools(
     data: GroupedImages, group: str, within: str | None, num_ways: int
 ) -> list[np.ndarray]:
-    """Returns the sets of classes from which a task may be drawn."""
+    """Returns the sets from which the classes of a task are chosen."""
     pools = _classes_within(data, group, within)
     large = [pool for pool in pools if len(pool) >= num_ways]
     if not large:

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vhe_tf.experiments.endings import interrupts_end_quietly
+from vhe_tf.experiments.endings import exit_on_interrupt
 
 __all__ = ["COMMANDS", "main"]
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     program, *arguments = sys.argv if argv is None else argv
     if arguments and arguments[0] in COMMANDS:
         _, module = COMMANDS[arguments[0]]
-        with interrupts_end_quietly():
+        with exit_on_interrupt():
             command = importlib.import_module(f"vhe_tf.experiments.{module}")
             command.main([f"{program} {arguments[0]}", *arguments[1:]])
         return

@@ -15,10 +15,10 @@ from vhe_tf.experiments.settings import Settings
 from vhe_tf.experiments.settings import flag_name
 
 __all__ = [
+    "exit_on_interrupt",
     "exit_on_run_error",
     "exit_on_user_error",
-    "interrupts_end_quietly",
-    "quiet",
+    "import_tensorflow",
 ]
 
 # What a shell expects of a program that Ctrl-C ended.
@@ -80,7 +80,7 @@ def exit_on_run_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupts_end_quietly() -> Iterator[None]:
+def exit_on_interrupt() -> Iterator[None]:
     """Ends the program with one line at Ctrl-C."""
     try:
         yield
@@ -89,7 +89,7 @@ def interrupts_end_quietly() -> Iterator[None]:
         raise SystemExit(_INTERRUPTED) from error
 
 
-def quiet() -> None:
+def import_tensorflow() -> None:
     """Imports TensorFlow without the lines that need nobody's attention.
 
     These are its information, and, on a machine without an NVIDIA driver, that

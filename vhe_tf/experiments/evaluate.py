@@ -26,7 +26,7 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
@@ -215,7 +215,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     Raises:
         SystemExit: If it cannot be done; the message says why.
     """
-    quiet()
+    import_tensorflow()
     import vhe_tf
     from vhe_tf import distribute
     from vhe_tf._utils import atomic_io

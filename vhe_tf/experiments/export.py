@@ -14,7 +14,7 @@ from absl import flags
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     with exit_on_user_error():
         given = Exporting(**settings.read_flags(values, Exporting))
         name = one_model(words, given.model)
-        quiet()
+        import_tensorflow()
         import vhe_tf
         from vhe_tf.serving import export
 

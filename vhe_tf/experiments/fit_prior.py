@@ -18,7 +18,7 @@ from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     with exit_on_user_error():
         given = Fitting(**settings.read_flags(values, Fitting))
         name = one_model(words, given.model)
-        quiet()
+        import_tensorflow()
         import vhe_tf
         from vhe_tf._utils import atomic_io
         from vhe_tf.experiments.building import make_episodes

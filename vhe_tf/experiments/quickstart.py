@@ -16,7 +16,7 @@ from absl import flags
 from vhe_tf.experiments import settings
 from vhe_tf.experiments import train
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.registry import get
 
 __all__ = ["main"]
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     words = settings.parse(argv, flags.FlagValues(), usage=__doc__ or "")
     if words:
         raise SystemExit(f"error: expected no arguments. Received: {words}.")
-    quiet()
+    import_tensorflow()
     with exit_on_user_error():
         _show_preset()
     train.main([argv[0], _NAME])

@@ -20,7 +20,7 @@ from absl import flags
 
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
 from vhe_tf.serving import Limits
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         limits = settings.read_flags(values, RequestLimits)
         if len(words) != 1 or not _versions(pathlib.Path(words[0])):
             one_model(words, None)
-        quiet()
+        import_tensorflow()
         from vhe_tf.serving import local
 
         local.serve(

@@ -47,10 +47,10 @@ from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.data import check_options
+from vhe_tf.experiments.endings import exit_on_interrupt
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import interrupts_end_quietly
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.own_images import OwnImages
 from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.registry import EVALUATIONS
@@ -271,7 +271,7 @@ def main(argv: Sequence[str]) -> None:
     train(read(argv, usage=__doc__ or ""))
 
 
-@interrupts_end_quietly()
+@exit_on_interrupt()
 def train(arguments: Arguments) -> Run:
     """Trains an experiment, or resumes it; then evaluates and pictures it.
 
@@ -284,7 +284,7 @@ def train(arguments: Arguments) -> Run:
     experiment, _, machine = arguments
     with exit_on_user_error():
         run = Run(arguments.run_dir, experiment)
-    quiet()
+    import_tensorflow()
     from vhe_tf import callbacks
     from vhe_tf.experiments import building
     from vhe_tf.experiments import pictures

@@ -10,7 +10,7 @@ from absl import flags
 
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
-from vhe_tf.experiments.endings import quiet
+from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.settings import setting
 
@@ -71,7 +71,7 @@ def read_command(
             )
         for path in paths:
             check_path("An image", path, kind="file")
-    quiet()
+    import_tensorflow()
     return given, paths
 
 

@@ -87,8 +87,8 @@ class IncrementalPixelCNN:
         # Pixels first: what a step reads is one piece of memory.
         noise = tf.transpose(noise, [1, 2, 0, 3])  # [H, W, N, C]
 
-        def draw(parameters: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-            return pixels.draw(parameters, noise, temperature=temperature)
+        def transform(parameters: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+            return pixels.transform(parameters, noise, temperature=temperature)
 
         def next_row(
             i: tf.Tensor, rows: Any, row_above: tf.Tensor, image: Any
@@ -98,11 +98,11 @@ class IncrementalPixelCNN:
             )
 
             def by_pixel() -> tf.Tensor:
-                return self._sample_row(gates, noise[i], draw=draw)
+                return self._sample_row(gates, noise[i], transform=transform)
 
             def by_guess() -> tf.Tensor:
                 return self._guess_row(
-                    gates, noise[i], guess=row_above, draw=draw
+                    gates, noise[i], guess=row_above, transform=transform
                 )
 
             few = pixels.binary and batch <= _MAX_GUESSED
@@ -132,7 +132,7 @@ class IncrementalPixelCNN:
         noise: tf.Tensor,
         *,
         guess: tf.Tensor,
-        draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        transform: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> tf.Tensor:
         """Samples a row, `[W, N, C]`, all pixels at once and again.
 
@@ -153,7 +153,7 @@ class IncrementalPixelCNN:
                 self.parameters_of_row(guess, gates=gates),
                 [width, batch, self.network.num_parameters],
             )
-            pixels = draw(tf.transpose(parameters, [1, 0, 2]), noise)
+            pixels = transform(tf.transpose(parameters, [1, 0, 2]), noise)
             pixels = tf.transpose(pixels, [1, 0, 2])
             return tf.reduce_any(tf.not_equal(pixels, guess)), pixels
 
@@ -204,7 +204,7 @@ class IncrementalPixelCNN:
         gates: tf.Tensor,
         noise: tf.Tensor,
         *,
-        draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        transform: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> tf.Tensor:
         """Samples a row, `[W, N, C]`, from its gates and its noise."""
         batch, _, width, channels = self.image_shape
@@ -216,7 +216,7 @@ class IncrementalPixelCNN:
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
         ) -> Any:
             state, parameters = self.next_pixel(state, before, row=row, index=j)
-            pixel = draw(parameters, noise[j])
+            pixel = transform(parameters, noise[j])
             return j + 1, state, pixel, sampled.write(j, pixel)
 
         _, _, _, sampled = tf.while_loop(

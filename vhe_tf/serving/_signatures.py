@@ -74,7 +74,7 @@ def signatures(
     >>> functions["sample_prior"](tf.constant([7], tf.int64))["images"].shape
     TensorShape([1, 8, 8, 1])
     """
-    draws = {
+    counts = {
         "num_samples": validation.positive("num_samples", num_samples),
         "num_element_samples": validation.positive(
             "num_element_samples", num_element_samples
@@ -92,7 +92,7 @@ def signatures(
     with model.contrasts_fixed():  # as the weights are
         return _functions(
             names,
-            lambda some: _Signatures(model, some, draws, max_rows, options),
+            lambda some: _Signatures(model, some, counts, max_rows, options),
         )
 
 
@@ -129,7 +129,7 @@ class _Signatures:
         model: `VHE`. The model.
         names: Strings. The latents. If there is only one, the names of inputs
             and outputs omit it.
-        draws: Mapping. The numbers of samples, arguments of
+        sample_counts: Mapping. The numbers of samples, arguments of
             `VHE.log_likelihood`.
         max_rows: Integer. Largest number of rows of a batch.
         options: Mapping. How to sample images, arguments of `VHE.sample`.
@@ -139,16 +139,16 @@ class _Signatures:
         self,
         model: VHE,
         names: Sequence[str],
-        draws: Mapping[str, int],
+        sample_counts: Mapping[str, int],
         max_rows: int,
         options: Mapping[str, Any],
     ) -> None:
         self._model = model
         self._names = names
-        self._draws = draws
+        self._sample_counts = sample_counts
         self._max_rows = max_rows
         self._options = options
-        self._piece = max(1, _MAX_DECODED // math.prod(draws.values()))
+        self._piece = max(1, _MAX_DECODED // math.prod(sample_counts.values()))
         example = {name: tf.zeros((1, 1, *model.image_shape)) for name in names}
         posteriors = model.encode(example)
         self._event_shapes = {
@@ -263,7 +263,7 @@ class _Signatures:
             self._support(inputs),
             inputs["query"],
             seed=_seeds(inputs),
-            **self._draws,
+            **self._sample_counts,
         )
 
     def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:

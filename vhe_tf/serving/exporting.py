@@ -141,7 +141,10 @@ def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that is renamed to the target at the end."""
     # Not a number, so that a server does not load it as a version.
     partial = atomic_io.partial_path(target)
-    with atomic_io.failures_are_told(target), contextlib.ExitStack() as stack:
+    with (
+        atomic_io.translate_write_errors(target),
+        contextlib.ExitStack() as stack,
+    ):
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with contextlib.suppress(OSError):  # a file system without locks

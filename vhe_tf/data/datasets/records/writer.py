@@ -143,7 +143,7 @@ class _ShardWriter:
         """Writes one image."""
         self._check(image, ids)
         record = _record(image, ids)
-        with atomic_io.failures_are_told(self._folder):
+        with atomic_io.translate_write_errors(self._folder):
             self._file_for(len(record) + _FRAME_BYTES).write(record)
         self._offsets.append(self._shard_sizes[-1])
         self._shard_sizes[-1] += len(record) + _FRAME_BYTES
@@ -156,7 +156,7 @@ class _ShardWriter:
             return
         path = self._folder / shard_name(len(self._shard_sizes) - 1)
         file, self._file = self._file, None
-        with atomic_io.failures_are_told(path):
+        with atomic_io.translate_write_errors(path):
             file.close()
         size = path.stat().st_size
         if size != self._shard_sizes[-1]:
