@@ -69,7 +69,7 @@ _HIRAGANA = (
 )
 _PIXELS = 112  # of the images that are written, four times those of a model
 _SAMPLES = 5  # of each support image
-_MOST_SUPPORTS = 120  # to sample from, spread over the classes
+_MOST_SUPPORTS = 60  # to sample from, spread over the classes
 _CRITIC_EPOCHS = 40
 
 
