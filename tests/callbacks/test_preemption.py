@@ -48,6 +48,17 @@ def test_the_first_ctrl_c_is_a_request_and_the_second_interrupts():
             ask_again()
 
 
+def test_on_a_terminal_the_first_ctrl_c_is_answered_at_once(monkeypatch, capfd):
+    monkeypatch.setattr(os, "isatty", lambda stream: stream == 2)
+    with listening():
+        ask(signal.SIGINT)
+    out, error = capfd.readouterr()
+    # A line that the next one rewrites.
+    assert not out
+    assert error[0] == error[-1] == "\r"
+    assert "\n" not in error
+
+
 def test_each_time_begins_without_a_request():
     stop = Preemption()
     stop.open()

@@ -12,6 +12,8 @@ from vhe_tf.errors import StoppedOnRequest
 
 __all__ = ["Preemption", "stop_at_once"]
 
+_STOPPING = b"\r\033[KStopping soon. Ctrl-C again stops at once.\r"
+
 
 def stop_at_once() -> None:
     """Makes SIGTERM and Ctrl-C end the program with status 0 from now on.
@@ -115,6 +117,9 @@ class Preemption(keras.callbacks.Callback):
         if number == signal.SIGINT:
             # The next one interrupts.
             self._give_back(signal.SIGINT)
+            if os.isatty(2):  # the next line of progress rewrites it
+                with contextlib.suppress(OSError):
+                    os.write(2, _STOPPING)
 
     def _give_back(self, number: signal.Signals) -> None:
         earlier = self._earlier.pop(number, None)
