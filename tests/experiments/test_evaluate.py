@@ -157,7 +157,7 @@ def test_images_are_classified_by_those_of_each_class(image_folder, begun_run):
         (["draw", "no.png"], "Received: 'no.png'"),
         (["draw", __file__, "--model=no"], "--model must be a .keras file"),
         (["classify", "--support=."], "Name one or more images"),
-        (["classify", "q.png"], "support"),
+        (["classify", "q.png"], "--support is required"),
         (["export", "--out=x"], "Name one model"),
         (["serve"], "Name one model"),
         (["serve", "no"], "MODEL must be"),

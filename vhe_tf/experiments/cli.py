@@ -1,6 +1,7 @@
 """The command `vhe-tf`."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: If `--help` is given, or the command is unknown or fails.
     """
     program, *arguments = sys.argv if argv is None else argv
+    program = os.path.basename(program)
     if arguments and arguments[0] in COMMANDS:
         _, module = COMMANDS[arguments[0]]
         with exit_on_interrupt():

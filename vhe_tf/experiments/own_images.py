@@ -39,7 +39,7 @@ class OwnImages(settings.Settings):
         if self.images and not os.path.isdir(os.path.expanduser(self.images)):
             raise FileNotFoundError(
                 "--images must be an existing folder with a folder of images "
-                f"per class; set --pixels to what they are, such as grey. "
+                "per class. That they are grey, say, is set by --pixels=grey. "
                 f"Received: --images={self.images}."
             )
         if self.labels and not os.path.isfile(os.path.expanduser(self.labels)):

@@ -330,7 +330,11 @@ def get(name: str) -> Experiment:
         near = difflib.get_close_matches(name, EXPERIMENTS, n=3)
         raise ValueError(
             "There is no experiment of that name. "
-            + (f"Did you mean {' or '.join(near)}? " if near else "")
+            + (
+                f"Did you mean {' or '.join(near)}? "
+                if near
+                else "`vhe-tf list` prints them. "
+            )
             + f"Received: {name!r}."
         )
     return EXPERIMENTS[name]

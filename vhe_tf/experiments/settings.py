@@ -353,9 +353,12 @@ def parse(
     try:
         return list(values(list(argv)))[1:]
     except flags.Error as error:
+        text = str(error).rstrip("?. ")
+        missing = re.search(r"Flag (--\w+) must have a value", text)
+        if missing:
+            text = f"{missing[1]} is required"
         raise SystemExit(
-            f"error: {str(error).rstrip('. ')}. `{argv[0]} --help` lists the "
-            "flags."
+            f"error: {text}. `{argv[0]} --help` lists the flags."
         ) from None
 
 

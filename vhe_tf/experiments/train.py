@@ -257,8 +257,9 @@ def chosen_experiment(
     name = named[0]
     if len(named) > 1 or name is None:
         raise ValueError(
-            "Name one experiment, such as quickstart; `vhe-tf list` prints "
-            f"them. Received: {[*words]}."
+            "Name one experiment, such as quickstart (`vhe-tf list` prints "
+            "them), or your own images by --images=DIR. "
+            f"Received: {[*words]}."
         )
     given = settings.read_flags(values, Experiment)
     if own and own.path:
