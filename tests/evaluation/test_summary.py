@@ -78,8 +78,15 @@ def as_read(report):
     return dataclasses.replace(report, settings=settings)
 
 
-def test_a_report_survives_json():
-    report = evaluate(uniform_data((6,) * 4))
+@pytest.fixture(scope="module")
+def report_and_lines():
+    """A report, and the lines of progress while it was made."""
+    lines = []
+    return evaluate(uniform_data((6,) * 4), progress=lines.append), lines
+
+
+def test_a_report_survives_json(report_and_lines):
+    report, _ = report_and_lines
     assert strict_round_trip(report) == as_read(report)
 
 
@@ -246,8 +253,8 @@ def test_ways_lowered_to_the_same_are_measured_once():
     ]
 
 
-def test_likelihoods_can_be_in_bits_too():
-    report = evaluate(uniform_data((6,) * 4), shots=(1,))
+def test_likelihoods_can_be_in_bits_too(report_and_lines):
+    report, _ = report_and_lines
     in_bits = report.in_bits((2, 3, 4))
     for before, after in zip(
         report.measurements, in_bits.measurements, strict=True
@@ -327,9 +334,8 @@ def test_a_report_without_any_shots_has_its_joint_nll():
     assert left_out == [f"left out: {why}" for why in metrics.left_out]
 
 
-def test_a_report_says_how_far_it_is():
-    lines = []
-    evaluate(uniform_data((6,) * 4), progress=lines.append)
+def test_a_report_says_how_far_it_is(report_and_lines):
+    _, lines = report_and_lines
     for part in (
         "3-way 1-shot: task",
         "ELBO: batch 8 of 8, -",

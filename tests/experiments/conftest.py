@@ -100,7 +100,7 @@ FOLDER = (
 )
 
 
-def train_folder(image_folder, run_dir, *options):
+def train_folder(image_folder, run_dir, *options, sizes=tiny_sizes):
     return commanded(
         "train",
         "own_images",
@@ -108,6 +108,7 @@ def train_folder(image_folder, run_dir, *options):
         f"--run_dir={run_dir}",
         *FOLDER,
         *options,
+        sizes=sizes,
     )
 
 

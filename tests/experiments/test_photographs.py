@@ -13,6 +13,7 @@ from tests.experiments.conftest import commanded
 from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import keys_of
+from tests.experiments.conftest import unmeasured
 from vhe_tf.data import GroupedImages
 from vhe_tf.data import write_records
 from vhe_tf.evaluation import Report
@@ -203,13 +204,13 @@ def test_drawings_are_trained_on_from_records(tmp_path):
         "--init=none",
         *LITTLE,
     )
-    assert "Next:" in commanded(*arguments)
+    assert "Next:" in commanded(*arguments, sizes=unmeasured)
     weights = vhe_tf.load_model(run_dir / "last.keras").get_weights()
     # Corrupt records are named, and left out on request.
     os.truncate(sorted(folder.glob("*.tfrecord"))[3], 0)
     said = failure_of(*arguments)
     assert "images-00003.tfrecord' must be a file of " in said
-    text = commanded(*arguments, "--skip_corrupt")
+    text = commanded(*arguments, "--skip_corrupt", sizes=unmeasured)
     assert "Resuming from step 2" in text
     assert "Left out 8 of " in text
     for value, wanted in zip(
@@ -231,7 +232,7 @@ def test_photographs_are_trained_on_from_records(tmp_path):
         f"--run_dir={run_dir}",
         *LITTLE,
     )
-    commanded(*arguments)
+    commanded(*arguments, sizes=unmeasured)
     model = vhe_tf.load_model(run_dir / "best.keras")
     assert model.image_shape == (12, 10, 3)
     assert "--image_size has no effect" in failure_of(

@@ -20,6 +20,7 @@ from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import keys_of
 from tests.experiments.conftest import train_folder
+from tests.experiments.conftest import unmeasured
 from tests.processes import ROOT
 from tests.tiny_run import assert_same_models
 from tests.tiny_run import tiny_model
@@ -293,7 +294,7 @@ def test_a_run_leaves_what_it_promises(whole_run):
 def test_more_epochs_resume_a_run(image_folder, whole_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole_run[0], folder)
-    text = train_folder(image_folder, folder, "--epochs=3")
+    text = train_folder(image_folder, folder, "--epochs=3", sizes=unmeasured)
     assert "Resuming from step 4" in text
     assert "epoch 3/3" in text
     assert "epoch 2/3" not in text
