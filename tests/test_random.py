@@ -353,6 +353,14 @@ def test_a_row_of_a_distribution_is_decided_by_its_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_rows_share_the_randomness_of_one_seed_in_a_row(name):
+    make = FAMILIES[name]
+    shared = random.sample(make(LOC), [5], seed=SEEDS[:1])
+    repeated = random.sample(make(LOC), [5], seed=np.repeat(SEEDS[:1], 3, 0))
+    np.testing.assert_allclose(shared, repeated, **ROUNDING)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_no_two_rows_or_samples_share_randomness(name):
     # Equal rows: whatever differs is randomness.
     zeros = tf.zeros([3, 4])

@@ -230,7 +230,8 @@ def sample(
             one seed per row and a batch shape `[]`, the last one is B.
         seed: Seed or seeds, see `as_seed`. One seed goes to
             `distribution.sample`; seeds of shape `[B, 2]` need a family that
-            is registered.
+            is registered. By seeds of shape `[1, 2]` all rows share the same
+            randomness.
         allow_unregistered: Boolean. Whether to sample an unregistered family
             with the first of the seeds. What a row samples then depends on the
             rows beside it. Defaults to False.
@@ -267,11 +268,15 @@ def sample(
         )
     family = _FAMILIES[known[0]]
     batch_shape = distribution.batch_shape_tensor()
-    leading = tf.concat([_as_shape(sample_shape), batch_shape], axis=0)[:-1]
+    shape = tf.concat([_as_shape(sample_shape), batch_shape], axis=0)
+    leading, num_rows = shape[:-1], shape[-1:]
     event_shape = distribution.event_shape_tensor()
     noise = family.noise(
         member, tf.concat([leading, event_shape], axis=0), seed
     )  # [B, S..., E...]
+    noise = tf.broadcast_to(
+        noise, tf.concat([num_rows, tf.shape(noise)[1:]], axis=0)
+    )
     axes = list(range(noise.shape.rank))
     num_leading = leading.shape[0]
     order = [*axes[1 : num_leading + 1], 0, *axes[num_leading + 1 :]]

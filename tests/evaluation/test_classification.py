@@ -1,5 +1,3 @@
-import types
-
 import numpy as np
 import pytest
 import scipy.special
@@ -7,7 +5,6 @@ import scipy.stats
 import tensorflow as tf
 
 from tests.conftest import tiny_pixel_cnn_vhe
-from tests.evaluation.conftest import IMAGE_SHAPE
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import NearestNeighbour
@@ -19,11 +16,11 @@ from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
 from vhe_tf.data import GroupedImages
-from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import most_shots
+from vhe_tf.models import classification
 
 SEED = (1, 2)
 
@@ -137,9 +134,9 @@ def test_errors_of_scores_cancel_between_classes():
 @pytest.mark.parametrize(
     ("num_samples", "num_element_samples", "max_decoded"),
     [
-        (7, 1, 50),  # some queries at a time
-        (7, 2, 17),  # and some samples at a time, with remainders
-        (5, 3, 1),  # less than one sample of one query
+        (7, 1, 10**6),
+        (7, 2, 17),  # some samples at a time, with a remainder
+        (5, 3, 1),  # less than one sample of one class
     ],
 )
 def test_no_more_images_are_decoded_at_once_than_allowed(
@@ -153,6 +150,7 @@ def test_no_more_images_are_decoded_at_once_than_allowed(
         num_samples=num_samples,
         num_element_samples=num_element_samples,
         max_decoded=max_decoded,
+        max_error=0.0,
     )
     scorer(support, queries, seed=SEED)
     assert max(world.decoded) <= max(max_decoded, num_element_samples)
@@ -186,32 +184,31 @@ def test_a_pixel_cnn_scores_like_a_loop_over_its_draws(pixel_cnn, max_decoded):
     decoded = [latents["pose"][..., 0].size for latents in seen]
     assert max(decoded) <= max(max_decoded, num_element_samples)
     assert sum(decoded) == num_samples * num_element_samples * 3 * 4
-    weights = [[[] for _ in range(3)] for _ in range(4)]
-    first = 0
-    for start in range(0, len(seen), 3):  # pieces, each under every class
-        for k, latents in enumerate(seen[start : start + 3]):
-            c, z = latents["character"], latents["pose"]  # [T, S, Q, E...]
-            for t, s, q in np.ndindex(z.shape[:-1]):
-                query = (first + q) % 4
-                weights[query][k].append(
-                    pixel_cnn_log_weight(
-                        pixel_cnn, queries[query], c[t, s, q], z[t, s, q]
-                    )
-                )
-        first += z.shape[2]
-    assert np.shape(weights) == (4, 3, num_samples * num_element_samples)
-    expected = scipy.special.logsumexp(weights, axis=2) - np.log(
+    # Query by query, sample by sample, class by class; [Q, S, K, T, E...].
+    c, z = (
+        np.concatenate(
+            [np.moveaxis(latents[name], 0, 1) for latents in seen]
+        ).reshape(
+            4, num_samples, 3, num_element_samples, *seen[0][name].shape[2:]
+        )
+        for name in ("character", "pose")
+    )
+    weights = np.empty(z.shape[:4])
+    for q, s, k, t in np.ndindex(weights.shape):
+        weights[q, s, k, t] = pixel_cnn_log_weight(
+            pixel_cnn, queries[q], c[q, s, k, t], z[q, s, k, t]
+        )
+    expected = scipy.special.logsumexp(weights, axis=(1, 3)) - np.log(
         num_samples * num_element_samples
     )
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
-    # The templates are those of their classes.
+    # The templates are those of their classes, by the same noise in each.
     posterior = pixel_cnn.latents[0].posterior(support)
     mean, scale = posterior.mean().numpy(), posterior.stddev().numpy()
-    for index, latents in enumerate(seen):
-        k = index % 3
-        noise = (latents["character"][:, :, 0] - mean[k]) / scale[k]
-        # The mean square of 192 draws is further off once in 10^6 runs.
-        assert np.all(np.square(noise).mean(axis=(2, 3, 4)) < 1.5)
+    noise = (c[0, :, :, 0] - mean) / scale  # [S, K, E...]
+    np.testing.assert_allclose(noise[:, 0], noise[:, 2], atol=1e-3)
+    # The mean square of 192 draws is further off once in 10^6 runs.
+    assert np.all(np.square(noise).mean(axis=(2, 3, 4)) < 1.5)
 
 
 def test_the_scores_of_a_pixel_cnn_repeat_with_their_seed(pixel_cnn):
@@ -256,52 +253,106 @@ def test_a_model_without_chance_scores_the_same_in_any_pieces(max_decoded):
         )
 
 
-class Table:
-    """A stand-in for a model, whose draws of c are the rows of a table."""
+# Contenders -------------------------------------------------------------------
 
-    def __init__(self, rows):
-        self.rows = rows
-        self.drawn = {}  # by seed
-        self.latents = [
-            types.SimpleNamespace(name="character", per_element=False)
+
+def still_in(log_likelihood, max_error):
+    """The rule of `contenders`, by NumPy and SciPy in float64."""
+    num_samples, num_ways = log_likelihood.shape
+    scores = scipy.special.logsumexp(log_likelihood, axis=0)
+    best = np.argmax(scores)
+    without_one = np.stack(
+        [
+            scipy.special.logsumexp(np.delete(log_likelihood, s, 0), axis=0)
+            for s in range(num_samples)
         ]
-        self.image_shape = self.event_shape = IMAGE_SHAPE
-        self.domain = Domain()
-        self.distribute_strategy = tf.distribute.get_strategy()
+    )
+    leads = without_one[:, [best]] - without_one
+    variance = (num_samples - 1) * leads.var(axis=0)
+    variance = np.maximum(variance, variance.sum() / (num_ways - 1))
+    chance = scipy.stats.t.sf(
+        (scores[best] - scores) / np.sqrt(variance),
+        (num_samples - 1) * (num_ways - 1),
+    )
+    return (chance > max_error / (num_ways - 1)) | (scores == scores[best])
 
-    def infer(self, support, *, seed, num_samples, sample_unobserved):
-        del support, sample_unobserved
 
-        def take(count, seed):
-            start = sum(map(len, self.drawn.values()))
-            rows = self.rows[start : start + count]
-            return self.drawn.setdefault(tuple(seed), rows)
+@pytest.mark.parametrize(("num_samples", "num_ways"), [(3, 2), (4, 20), (6, 5)])
+@pytest.mark.parametrize("max_error", [1e-3, 0.05])
+def test_contenders_are_those_by_students_t(num_samples, num_ways, max_error):
+    rng = np.random.default_rng(0)
+    sizes = []
+    for _ in range(20):
+        mean = -rng.exponential(10.0, num_ways)
+        values = rng.normal(mean, 2.0, (num_samples, num_ways))
+        actual = classification.contenders(
+            tf.constant(values, tf.float32), max_error=max_error
+        )
+        np.testing.assert_array_equal(actual, still_in(values, max_error))
+        sizes.append(np.sum(actual))
+    assert min(sizes) < num_ways
+    assert max(sizes) > 1
 
-        drawn = tf.numpy_function(take, [num_samples, seed], tf.float32)
-        drawn = tf.ensure_shape(drawn, [None])
-        return {"character": drawn[:, tf.newaxis, tf.newaxis]}
 
-    def log_likelihood_given(
-        self, samples, query, *, seed, num_element_samples
+def test_the_best_class_is_lost_as_seldom_as_promised():
+    # Of the best of all 20 samples, by the first four.
+    rng = np.random.default_rng(0)
+    lost, num_queries = 0, 2000
+    for _ in range(num_queries):
+        mean = -rng.exponential(4.0, 10)
+        values = rng.normal(mean, 0.5, (20, 10)).astype(np.float32)
+        best = np.argmax(scipy.special.logsumexp(values, axis=0))
+        lost += not classification.contenders(values[:4], max_error=0.02)[best]
+    assert lost < 0.02 * num_queries
+
+
+@pytest.mark.parametrize("values", [np.zeros([4, 3]), np.full([4, 3], -np.inf)])
+def test_classes_that_cannot_be_told_apart_all_stay(values):
+    left = classification.contenders(
+        tf.constant(values, tf.float32), max_error=0.01
+    )
+    assert np.all(left)
+
+
+def test_only_contenders_are_scored_by_all_samples():
+    world = GaussianWorld(4, noise=0.1, loadings=np.eye(4))
+    support, queries = task(num_ways=4, num_shots=1, num_queries=3)
+    queries = support[:3, 0] + np.float32(0.01)
+    scores, decoded = {}, {}
+    for max_error in (0.0, 0.001):
+        world.decoded.clear()
+        scores[max_error] = ClassScorer(
+            world.model, group="character", max_error=max_error
+        )(support, queries, seed=SEED)
+        decoded[max_error] = sum(world.decoded)
+    assert decoded[0.0] == 3 * 4 * 20
+    assert 3 * (4 * 4 + 16) <= decoded[0.001] < decoded[0.0]
+    full, fewer = scores[0.0], scores[0.001]
+    # The samples of the contenders are the same.
+    np.testing.assert_allclose(fewer.max(axis=1), full.max(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(fewer.argmax(axis=1), [0, 1, 2])
+    np.testing.assert_array_equal(full.argmax(axis=1), [0, 1, 2])
+
+
+@pytest.mark.parametrize("max_error", [-0.1, 1.0, float("nan")])
+def test_a_max_error_that_is_no_probability_is_rejected(max_error):
+    world = GaussianWorld(2)
+    support, queries = task()
+    for call in (
+        lambda: ClassScorer(
+            world.model, group="character", max_error=max_error
+        ),
+        lambda: world.model.classify(
+            support[np.newaxis], queries[:1], seed=0, max_error=max_error
+        ),
     ):
-        del seed, num_element_samples
-        c = samples["character"][..., 0]
-        return -tf.square(c - query[:, 0, 0, 0])
+        with pytest.raises(
+            ValueError, match=f"Received: max_error={max_error}"
+        ):
+            call()
 
 
-@pytest.mark.parametrize("max_decoded", [10**6, 21, 6, 4, 2])
-def test_pieces_of_unequal_size_weigh_by_their_samples(max_decoded):
-    rows = np.linspace(-3.0, 3.0, 7, dtype=np.float32)
-    table = Table(rows)
-    support, queries = task(num_ways=2, num_queries=3)
-    scores = ClassScorer(
-        table, group="character", num_samples=7, max_decoded=max_decoded
-    )(support, queries, seed=SEED)
-    assert sum(map(len, table.drawn.values())) == 7
-    values = -np.square(rows - np.float64(queries[:, 0, 0]))  # [Q, S]
-    expected = scipy.special.logsumexp(values, axis=1) - np.log(7)
-    for index in range(2):
-        np.testing.assert_allclose(scores[:, index], expected, rtol=1e-5)
+# Pieces -----------------------------------------------------------------------
 
 
 def test_equal_seeds_give_equal_scores_and_others_do_not():

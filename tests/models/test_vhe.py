@@ -1367,17 +1367,40 @@ def test_classes_score_as_if_each_were_alone(num_ways, support_size):
     np.testing.assert_allclose(scores, np.stack(alone, axis=1), atol=5e-3)
 
 
-def test_classification_equals_likelihoods_on_the_same_draws(model, structure):
-    query = tiny_episode(GROUPS[structure])["query"]
-    classes = [_support(structure, seed=(k, k)) for k in range(2)]
+def test_classification_equals_likelihoods_of_the_same_samples(
+    model, structure
+):
+    query = tiny_episode(GROUPS[structure])["query"][:2]
+    classes = [_support(structure, seed=(k, k)) for k in range(3)]
     stacked = {
-        name: tf.stack([c[name] for c in classes], axis=1)
+        name: tf.stack([c[name][:2] for c in classes], axis=1)
         for name in GROUPS[structure]
     }
-    kwargs = {"seed": SEED, "num_samples": 3, "num_element_samples": 2}
-    scores = model.classify(stacked, query, **kwargs)
-    alone = [model.log_likelihood(c, query, **kwargs) for c in classes]
-    np.testing.assert_allclose(scores, np.transpose(alone), rtol=1e-5)
+    scores = model.classify(
+        stacked, query, seed=SEED, num_samples=3, num_element_samples=2
+    )
+    seeds = random.fold_in(SEED, tf.range(2))
+    for row, of_class in np.ndindex(2, 3):
+        samples = model.infer(
+            {k: v[row, of_class][tf.newaxis] for k, v in stacked.items()},
+            seed=random.fold_in(seeds[row : row + 1], 0),
+            num_samples=3,
+            sample_unobserved=False,
+        )
+        alone = [
+            model.log_likelihood_given(
+                {name: value[s] for name, value in samples.items()},
+                query[row : row + 1],
+                seed=random.fold_in(random.fold_in(seeds[row], 1), [s]),
+                num_element_samples=2,
+            )
+            for s in range(3)
+        ]
+        np.testing.assert_allclose(
+            scores[row, of_class],
+            scipy.special.logsumexp(alone) - np.log(3),
+            rtol=1e-5,
+        )
 
 
 def test_generation_and_classification_work_in_a_graph_of_any_size(models):

@@ -27,6 +27,7 @@ from vhe_tf.evaluation.tasks import check_shape
 from vhe_tf.evaluation.tasks import check_values
 from vhe_tf.evaluation.tasks import checked_latent
 from vhe_tf.evaluation.tasks import few_shot_tasks
+from vhe_tf.models import classification
 from vhe_tf.models.vhe import VHE
 
 __all__ = ["ClassScorer", "few_shot_accuracy"]
@@ -51,10 +52,12 @@ class ClassScorer:
         max_decoded: The largest number of images that a device decodes at
             once, whatever S and Q: what bounds the memory. (T images are
             decoded at once even if that is more.)
+        max_error: Float. Probability of losing the best class, see
+            `VHE.classify`. Defaults to 0.001.
 
     Raises:
-        ValueError: If `group` is no group latent of the model, or a count is
-            not positive.
+        ValueError: If `group` is no group latent of the model, a count is not
+            positive, or `max_error` is not from 0 to below 1.
 
     Example:
     >>> scorer = ClassScorer(model, group="character", num_samples=2)
@@ -71,6 +74,7 @@ class ClassScorer:
         num_samples: int = 20,
         num_element_samples: int = 1,
         max_decoded: int = 2000,
+        max_error: float = 0.001,
     ) -> None:
         self.model = model
         self.group = checked_latent(model, group)
@@ -79,17 +83,16 @@ class ClassScorer:
             "num_element_samples", num_element_samples
         )
         self.max_decoded = validation.positive("max_decoded", max_decoded)
+        classification.check_max_error(max_error)
+        self.max_error = max_error
         images = [None, *model.event_shape]
-        seed = tf.TensorSpec([2], tf.int32)
         self._score = distribute.EachReplica(
             model.distribute_strategy,
-            self._score_piece,
+            self._score_task,
             input_signature=[
                 tf.TensorSpec([None, *images]),
                 tf.TensorSpec(images),
-                tf.TensorSpec([], tf.int32),
-                seed,
-                seed,
+                tf.TensorSpec([2], tf.int32),
             ],
         )
 
@@ -140,70 +143,46 @@ class ClassScorer:
         for of_task, of_queries in zip(supports, queries, strict=True):
             check_values(self.model, "support", values=of_task)
             check_values(self.model, "queries", values=of_queries)
-        piece = max(1, self.max_decoded // self.num_element_samples)
-        samples_at_once = min(self.num_samples, piece)
-        queries_at_once = max(1, piece // samples_at_once)
-        scores = []
-        for index, count in enumerate(
-            _pieces(self.num_samples, samples_at_once)
-        ):
-            sample_seeds = [random.fold_in(seed, index) for seed in seeds]
-            rows = [
-                self._score(
-                    [
-                        (
-                            tf.constant(support),
-                            tf.constant(
-                                of_task[start : start + queries_at_once]
-                            ),
-                            tf.constant(count),
-                            sample_seed,
-                            random.fold_in(sample_seed, start),
-                        )
-                        for support, of_task, sample_seed in zip(
-                            supports, queries, sample_seeds, strict=True
-                        )
-                    ]
-                )
-                for start in range(0, len(queries[0]), queries_at_once)
-            ]
-            # Sums over S, [R, K, Q].
-            scores.append(np.concatenate(rows, axis=2))
-        total = np.logaddexp.reduce(np.stack(scores), axis=0)
-        return np.swapaxes(total - np.log(self.num_samples), 1, 2)
-
-    def _score_piece(
-        self,
-        support: tf.Tensor,
-        queries: tf.Tensor,
-        num_samples: tf.Tensor,
-        sample_seed: tf.Tensor,
-        query_seed: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns log of the sum over S of p(x | c_s), `[K, Q]`, nats."""
-        num_queries = tf.shape(queries)[0]
-
-        def score(of_class: tf.Tensor) -> tf.Tensor:
-            samples = self.model.infer(
-                {self.group: of_class[tf.newaxis]},
-                seed=sample_seed,
-                num_samples=num_samples,
-                sample_unobserved=False,
+        return np.stack(
+            self._score(
+                [
+                    (
+                        tf.constant(support),
+                        tf.constant(of_task),
+                        random.as_seed(seed),
+                    )
+                    for support, of_task, seed in zip(
+                        supports, queries, seeds, strict=True
+                    )
+                ]
             )
-            log_likelihood = self.model.log_likelihood_given(
-                {
-                    name: tf.repeat(value, num_queries, axis=1)
-                    for name, value in samples.items()
-                },  # [S, Q, E...]
-                queries,
-                seed=query_seed,
+        )
+
+    def _score_task(
+        self, support: tf.Tensor, queries: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns log E_q(c; D_k) p(x | c), `[Q, K]`, nats."""
+        samples = classification.infer_class_by_class(
+            self.model,
+            {self.group: support},
+            seed=seed,
+            num_samples=self.num_samples,
+        )
+
+        def score(query: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            return classification.class_scores(
+                self.model,
+                samples,
+                query=query[0],
+                seed=query[1],
                 num_element_samples=self.num_element_samples,
-            )  # [S, Q]
-            return tf.reduce_logsumexp(log_likelihood, axis=0)
+                max_error=self.max_error,
+                max_decoded=self.max_decoded,
+            )
 
         return tf.map_fn(
             score,
-            support,
+            (queries, random.fold_in(seed, tf.range(tf.shape(queries)[0]))),
             fn_output_signature=tf.TensorSpec([None], tf.float32),
             parallel_iterations=1,
         )
@@ -270,7 +249,3 @@ def few_shot_accuracy(
         num_element_samples=scorer.num_element_samples,
         num_queries=num_queries,
     )
-
-
-def _pieces(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -109,6 +109,7 @@ def sample_groups(
     temperature: float | tf.Tensor,
     sample_unobserved: bool,
     fitted: bool = True,
+    allow_unregistered: bool = False,
 ) -> tuple[Samples, dict[str, tfd.Distribution]]:
     """Samples the group latents, each given its parents.
 
@@ -133,7 +134,10 @@ def sample_groups(
                 prior(*parents_of(latent, samples)), temperature
             )
         samples[name] = sample(
-            distribution, batch_shape, seed=random.fold_in(seed, index)
+            distribution,
+            batch_shape,
+            seed=random.fold_in(seed, index),
+            allow_unregistered=allow_unregistered,
         )
     return samples, posteriors
 
@@ -145,6 +149,7 @@ def sample_rest(
     batch_shape: tf.Tensor,
     query: tf.Tensor | None,
     seed: int | tf.Tensor,
+    allow_unregistered: bool = False,
 ) -> tuple[Samples, tf.Tensor]:
     """Samples the latents that `samples` leaves out.
 
@@ -164,7 +169,12 @@ def sample_rest(
             # Nothing but x itself is known of its group.
             observed = query if latent.per_element else query[:, tf.newaxis]
             proposal = posterior_of(latent, observed, samples=samples)
-        value = sample(proposal, batch_shape, seed=random.fold_in(seed, index))
+        value = sample(
+            proposal,
+            batch_shape,
+            seed=random.fold_in(seed, index),
+            allow_unregistered=allow_unregistered,
+        )
         samples[latent.name] = value
         if query is not None:
             log_weight += prior.log_prob(value) - proposal.log_prob(value)

@@ -246,7 +246,12 @@ class GraphModel(EpisodeTrainer):
         return _checks.checked_query(self, query, batch_size=batch_shape[-1])
 
     def _complete(
-        self, samples: Samples, *, query: Any, seed: int | tf.Tensor
+        self,
+        samples: Samples,
+        *,
+        query: Any,
+        seed: int | tf.Tensor,
+        allow_unregistered: bool = False,
     ) -> tuple[Samples, tf.Tensor]:
         return _graph.sample_rest(
             self.latents,
@@ -254,6 +259,7 @@ class GraphModel(EpisodeTrainer):
             batch_shape=_graph.batch_shape_of(samples, self._event_ranks),
             query=query,
             seed=seed,
+            allow_unregistered=allow_unregistered,
         )
 
     def _build_on_zeros(self) -> tfd.Distribution:

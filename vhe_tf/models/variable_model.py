@@ -12,6 +12,7 @@ from vhe_tf.distributions import pixel_cnn
 from vhe_tf.distributions import tempering
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
+from vhe_tf.models import classification
 from vhe_tf.models._batching import batch_axis_optional
 from vhe_tf.models._graph import Samples
 from vhe_tf.models._graph import Support
@@ -25,6 +26,8 @@ _NUM_CONTRASTS = 6
 _CONTRAST_SEED = 0
 # Samples of c with which a sample is scored given its support.
 _NUM_SCORE_SAMPLES = 4
+# Images that `classify` decodes at once.
+_MAX_DECODED = 400
 
 
 class LatentVariableModel(GraphModel):
@@ -323,14 +326,34 @@ class LatentVariableModel(GraphModel):
             ValueError: As in `decode`.
         """
         _checks.check_given(self, "samples", given=samples)
-        query = self._as_query(query, samples)
+        return self._log_likelihood_given(
+            samples,
+            self._as_query(query, samples),
+            seed=seed,
+            num_element_samples=num_element_samples,
+        )
+
+    def _log_likelihood_given(
+        self,
+        samples: Samples,
+        query: tf.Tensor,
+        *,
+        seed: int | tf.Tensor,
+        num_element_samples: int,
+        allow_unregistered: bool = False,
+    ) -> tf.Tensor:
         if all(latent.name in samples for latent in self.latents):
             return self.likelihood(**samples).log_prob(query)
         repeated = {
             name: tf.repeat(value[tf.newaxis], num_element_samples, axis=0)
             for name, value in samples.items()
         }  # [T, S..., B, E...]
-        complete, log_weight = self._complete(repeated, query=query, seed=seed)
+        complete, log_weight = self._complete(
+            repeated,
+            query=query,
+            seed=seed,
+            allow_unregistered=allow_unregistered,
+        )
         log_weight += self.likelihood(**complete).log_prob(query)
         return _graph.log_mean_exp(log_weight)
 
@@ -385,6 +408,7 @@ class LatentVariableModel(GraphModel):
         seed: int | tf.Tensor,
         num_samples: int = 20,
         num_element_samples: int = 1,
+        max_error: float = 0.001,
     ) -> tf.Tensor:
         """Scores each query under each of K classes (Section 4.1).
 
@@ -398,35 +422,51 @@ class LatentVariableModel(GraphModel):
             num_samples: Integer, S. Number of samples from q(c; D). Defaults
                 to 20, as in the paper.
             num_element_samples: Integer, T. As in `log_likelihood`.
+            max_error: Float. Probability of losing the best class. A fifth of
+                the samples scores every class, the others only the classes
+                that can still win, see `models.classification.contenders`. 0
+                scores every class by all samples. Defaults to 0.001.
 
         Returns:
             Tensor of shape `[B, K]`, log E_q(c; D_k) p(x | c) in nats. The
             label is its argmax, and its softmax is the posterior under equal
             class priors. All classes use the same randomness, which cancels
-            most of the sampling error between them. The method decodes B S T
-            images at once; `evaluation.ClassScorer` bounds the memory.
+            most of the sampling error between them.
+
+        Raises:
+            ValueError: If `max_error` is not from 0 to below 1, or if
+                `support` holds results of `encode`.
         """
+        classification.check_max_error(max_error)
         query = _checks.checked_images(self, "query", images=query)
         support = _checks.checked_support(
             self, support, query=query, axes=("B", "K")
         )
         _checks.check_no_posteriors("classify", support)
-        scores = tf.map_fn(
-            lambda of_class: self.log_likelihood(
-                of_class,
-                query,
+        seeds = random.as_seed(seed)
+        if seeds.shape.rank == 1:
+            seeds = random.fold_in(seeds, tf.range(tf.shape(query)[0]))
+
+        def score(row: Any) -> tf.Tensor:
+            of_row, image, seed = row
+            return classification.class_scores(
+                self,
+                classification.infer_classes(
+                    self, of_row, seed=seed, num_samples=num_samples
+                ),
+                query=image,
                 seed=seed,
-                num_samples=num_samples,
                 num_element_samples=num_element_samples,
-            ),
-            {
-                name: tf.experimental.numpy.moveaxis(value, 1, 0)
-                for name, value in support.items()
-            },  # [K, B, N, H, W, C]
-            fn_output_signature=tf.TensorSpec(query.shape[:1], tf.float32),
+                max_error=max_error,
+                max_decoded=_MAX_DECODED,
+            )
+
+        return tf.map_fn(
+            score,
+            (dict(support), query, seeds),
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
             parallel_iterations=1,
-        )  # [K, B]
-        return tf.transpose(scores)
+        )
 
     def _sample_images(
         self,

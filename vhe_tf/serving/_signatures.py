@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from vhe_tf._utils import validation
+from vhe_tf.models import classification
 from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _rows
 
@@ -17,6 +18,9 @@ __all__ = ["signatures"]
 
 # Images that are decoded at once, over samples and classes. Bounds the memory.
 _MAX_DECODED = 160
+
+# As in `VHE.classify`.
+_MAX_ERROR = 0.001
 
 # Images that are encoded at once, and rows that are encoded or sampled at once.
 # A sample under guidance decodes seven images.
@@ -216,28 +220,56 @@ class _Signatures:
 
     def _classify(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         groups = {k: v for k, v in inputs.items() if k not in ("query", "seed")}
-        shape = tf.shape(next(iter(groups.values())))
-        num_rows, num_ways = shape[0], shape[1]
-        # The same seed for each class, so that only supports differ.
-        pairs = {
-            "row": tf.repeat(tf.range(num_rows), num_ways),
-            **self._encoded({k: _folded(v) for k, v in groups.items()}),
-        }
+        num_ways = tf.shape(next(iter(groups.values())))[1]
+        folded = self._encoded({k: _folded(v) for k, v in groups.items()})
+        rows = {name: _unfolded(v, num_ways) for name, v in folded.items()}
 
-        def scores(piece: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            each = _rows.gathered(
-                {k: inputs[k] for k in ("query", "seed")}, piece["row"]
+        def score(row: Any) -> tf.Tensor:
+            of_row, query, seed = row
+            return classification.class_scores(
+                self._model,
+                self._samples_of_classes(of_row, seed),
+                query=query,
+                seed=seed,
+                num_element_samples=self._sample_counts["num_element_samples"],
+                max_error=_MAX_ERROR,
+                max_decoded=_MAX_DECODED,
             )
-            return self._scores({**piece, **each})
 
-        log_likelihood = tf.reshape(
-            self._scores_in_pieces(scores, pairs), [num_rows, num_ways]
+        log_likelihood = tf.map_fn(
+            score,
+            (rows, inputs["query"], _seeds(inputs)),
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
+            parallel_iterations=1,
         )
         return {
             "log_likelihood": log_likelihood,
             "probabilities": tf.nn.softmax(log_likelihood),
             "label": tf.argmax(log_likelihood, axis=1, output_type=tf.int32),
         }
+
+    def _samples_of_classes(
+        self, classes: Mapping[str, tf.Tensor], seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns samples `[S, K, E...]` of latents of the K classes."""
+        num_samples = self._sample_counts["num_samples"]
+
+        def samples(piece: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            values = classification.infer_classes(
+                self._model,
+                self._support(piece),
+                seed=seed,
+                num_samples=num_samples,
+            )
+            return {k: tf.einsum("sk...->ks...", v) for k, v in values.items()}
+
+        shapes = classification.inferred_shapes(
+            self._model, {name: tf.zeros([1, 1]) for name in self._names}
+        )
+        values = self._images_in_pieces(
+            samples, classes, {k: (num_samples, *v) for k, v in shapes.items()}
+        )
+        return {k: tf.einsum("ks...->sk...", v) for k, v in values.items()}
 
     def _log_likelihood(
         self, inputs: Mapping[str, tf.Tensor]
@@ -371,6 +403,13 @@ def _folded(values: tf.Tensor) -> tf.Tensor:
     """Folds the axes of rows and classes into one."""
     shape = tf.concat([[-1], tf.shape(values)[2:]], axis=0)
     return tf.ensure_shape(tf.reshape(values, shape), [None, *values.shape[2:]])
+
+
+def _unfolded(values: tf.Tensor, num_ways: tf.Tensor) -> tf.Tensor:
+    """Returns `[B, K, ...]` of `[B K, ...]`."""
+    shape = tf.concat([[-1, num_ways], tf.shape(values)[1:]], axis=0)
+    shaped = tf.reshape(values, shape)
+    return tf.ensure_shape(shaped, [None, None, *values.shape[1:]])
 
 
 def _is_diagonal_normal(posterior: tfd.Distribution) -> bool:
