@@ -300,6 +300,27 @@ def test_drawings_of_a_model_do_not_depend_on_the_pieces(critics, monkeypatch):
     assert evaluator(model) == together
 
 
+def test_no_more_is_sampled_at_once_with_best_of(critics, monkeypatch):
+    rows = []
+
+    class Recorder(Copyist):
+        def sample(self, support, *, seed, best_of):
+            rows.append(len(seed) * best_of)
+            return super().sample(support, seed=seed)
+
+    monkeypatch.setattr(drawings, "_SAMPLED_AT_ONCE", 12)
+    evaluator = Drawings(
+        _data(2),
+        group="character",
+        num_drawings=5,
+        critics=critics,
+        options={"best_of": 4},
+    )
+    evaluator(Recorder())
+    assert max(rows) == 12
+    assert sum(rows) == 4 * 2 * 5
+
+
 def test_too_few_images_or_drawings_are_rejected(critics):
     with pytest.raises(ValueError, match="a class of 5 images"):
         Drawings(_data(num_images=5), group="character", critics=critics)

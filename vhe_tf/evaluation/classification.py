@@ -73,7 +73,7 @@ class ClassScorer:
         group: str,
         num_samples: int = 20,
         num_element_samples: int = 1,
-        max_decoded: int = 2000,
+        max_decoded: int = 400,
         max_error: float = 0.001,
     ) -> None:
         self.model = model

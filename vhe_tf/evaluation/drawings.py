@@ -35,6 +35,7 @@ _WAYS = 20
 _NEIGHBOURS = 3
 _FIFTHS = 5
 _CLASSES_PER_GROUP = 3
+# Samples, of which `best_of` make a drawing: 3 GiB for the small PixelCNN.
 _SAMPLED_AT_ONCE = 100
 # All are compared with all: this bounds the memory.
 _MOST_COMPARED = 3000
@@ -160,8 +161,9 @@ class Drawings(evaluators.Evaluator):
     ) -> np.ndarray:
         """Returns `[count, H, W, 1]` for supports `[count, N, H, W, 1]`."""
         pieces = []
-        for start in range(0, count, _SAMPLED_AT_ONCE):
-            rows = range(start, min(start + _SAMPLED_AT_ONCE, count))
+        at_once = max(1, _SAMPLED_AT_ONCE // self.options.get("best_of", 1))
+        for start in range(0, count, at_once):
+            rows = range(start, min(start + at_once, count))
             seeds = random.fold_in(self.seed, tf.range(rows.start, rows.stop))
             if supports is None:
                 made = model.sample_prior(

@@ -50,7 +50,7 @@ class Sampling:
         num_element_samples: Integer. Number of samples of the per-element
             latents for each of these. Defaults to 1.
         max_decoded: Integer. The largest number of images that a device
-            decodes at once, which bounds the memory. Defaults to 2,000.
+            decodes at once, which bounds the memory. Defaults to 400.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
 
     Example:
@@ -60,7 +60,7 @@ class Sampling:
 
     num_samples: int = 20
     num_element_samples: int = 1
-    max_decoded: int = 2000
+    max_decoded: int = 400
     seed: int = 0
 
 

@@ -45,7 +45,7 @@ def joint_log_weights(
     group: str,
     num_samples: int,
     num_element_samples: int = 1,
-    max_decoded: int = 2000,
+    max_decoded: int = 400,
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Samples importance weights whose mean is p(X), for elements X of a group.
@@ -106,7 +106,7 @@ class JointScorer:
         *,
         group: str,
         num_element_samples: int = 1,
-        max_decoded: int = 2000,
+        max_decoded: int = 400,
     ) -> None:
         for latent in model.latents:
             if group in latent.parents and not latent.per_element:

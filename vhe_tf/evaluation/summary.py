@@ -59,7 +59,7 @@ class EvaluationSettings:
         joint_num_samples: Integer or None. Number of samples of the group
             latent in the joint NLL. None means `num_samples`.
         max_decoded: Integer. The largest number of images that a device
-            decodes at once. Defaults to 2,000.
+            decodes at once. Defaults to 400.
         seed: Integer. Seed of all that is random. Defaults to 0.
 
     Example:
@@ -75,7 +75,7 @@ class EvaluationSettings:
     num_samples: int = 20
     num_element_samples: int = 1
     joint_num_samples: int | None = None
-    max_decoded: int = 2000
+    max_decoded: int = 400
     seed: int = 0
 
     @property

@@ -161,7 +161,7 @@ class Measuring(settings.Settings):
         least=1,
     )
     max_decoded: int = setting(
-        2000,
+        400,
         "Images that a device decodes at once. This bounds the memory.",
         kind="integer",
         least=1,
