@@ -209,17 +209,36 @@ def idea() -> None:
     save("idea", 800, 360, *parts)
 
 
-def architectures() -> None:
-    """Draws the generative model and the posteriors of each architecture."""
-    common = (
+def architecture(
+    name: str, networks: list[str], *parts: str, height: int = 280
+) -> None:
+    """Draws a generative model beside the networks of its architecture."""
+    first, last = 62, height - 36
+    gap = (last - first) / (len(networks) - 1)
+    save(
+        name,
+        660,
+        height,
         text(135, 24, "generative model", size=13, colour=GREY),
         text(480, 24, "networks", size=13, colour=GREY),
+        *parts,
+        *(
+            box(480, first + round(gap * i), 320, 44, network, fill=LATENT)
+            for i, network in enumerate(networks)
+        ),
     )
-    save(
+
+
+def architectures() -> None:
+    """Draws the generative model and the posteriors of each architecture."""
+    architecture(
         "deconvolutional",
-        660,
-        280,
-        *common,
+        [
+            "q(c; D): convolutions, mean over D",
+            "q(z; c, x): convolutions and c",
+            "p(z | c): dense layers",
+            "p(x | c, z): transposed convolutions, Bernoulli",
+        ],
         plate(40, 100, 190, 160, "elements"),
         plate(20, 36, 230, 236, "classes"),
         circle(135, 68, "c"),
@@ -228,25 +247,15 @@ def architectures() -> None:
         arrow((120, 85), (93, 131)),
         arrow((142, 90), (160, 187)),
         arrow((96, 166), (145, 198)),
-        box(
-            480, 62, 300, 44, "q(c; D): convolutions, mean over D", fill=LATENT
-        ),
-        box(480, 124, 300, 44, "q(z; c, x): convolutions and c", fill=LATENT),
-        box(480, 186, 300, 44, "p(z | c): dense layers", fill=LATENT),
-        box(
-            480,
-            244,
-            300,
-            44,
-            "p(x | c, z): transposed convolutions, Bernoulli",
-            fill=LATENT,
-        ),
     )
-    save(
+    architecture(
         "pixel_cnn",
-        660,
-        280,
-        *common,
+        [
+            "p(c): PixelCNN over a template, 28x28x8",
+            "q(c; D): convolutions, mean over D",
+            "q(z; c, x): pose; p(z) = N(0, I)",
+            "p(x | c, z): PixelCNN given the posed template",
+        ],
         plate(40, 100, 190, 160, "elements"),
         plate(20, 36, 230, 236, "classes"),
         circle(165, 68, "c"),
@@ -256,32 +265,15 @@ def architectures() -> None:
         arrow((165, 90), (165, 132)),
         arrow((102, 150), (125, 150)),
         arrow((165, 167), (165, 197)),
-        box(
-            480,
-            62,
-            320,
-            44,
-            "p(c): PixelCNN over a template, 28x28x8",
-            fill=LATENT,
-        ),
-        box(
-            480, 124, 320, 44, "q(c; D): convolutions, mean over D", fill=LATENT
-        ),
-        box(480, 186, 320, 44, "q(z; c, x): pose; p(z) = N(0, I)", fill=LATENT),
-        box(
-            480,
-            244,
-            320,
-            44,
-            "p(x | c, z): PixelCNN given the posed template",
-            fill=LATENT,
-        ),
     )
-    save(
+    architecture(
         "alphabet",
-        660,
-        300,
-        *common,
+        [
+            "q(a; D_a): convolutions, mean over D_a",
+            "p(c | a): dense layers",
+            "q(c; D_c, a): convolutions and a",
+            "z and x: as in the deconvolutional model",
+        ],
         plate(50, 176, 180, 112, "elements"),
         plate(35, 100, 205, 194, "characters"),
         plate(20, 36, 230, 262, "alphabets"),
@@ -293,30 +285,16 @@ def architectures() -> None:
         arrow((122, 152), (98, 193)),
         arrow((145, 154), (176, 219)),
         arrow((107, 216), (163, 234)),
-        box(
-            480,
-            62,
-            300,
-            44,
-            "q(a; D_a): convolutions, mean over D_a",
-            fill=LATENT,
-        ),
-        box(480, 124, 300, 44, "p(c | a): dense layers", fill=LATENT),
-        box(480, 186, 300, 44, "q(c; D_c, a): convolutions and a", fill=LATENT),
-        box(
-            480,
-            248,
-            300,
-            44,
-            "z and x: as in the deconvolutional model",
-            fill=LATENT,
-        ),
+        height=300,
     )
-    save(
+    architecture(
         "style",
-        660,
-        280,
-        *common,
+        [
+            "q(c; D_c), p(c), z: as in the PixelCNN model",
+            "q(s; D_s): convolutions, mean over D_s",
+            "p(s) = N(0, I), 6 dimensions",
+            "p(x | c, s, z): PixelCNN given STN(c, z) \u2297 s",
+        ],
         plate(20, 48, 150, 220, "characters"),
         plate(92, 36, 160, 240, "styles"),
         circle(55, 96, "c"),
@@ -326,31 +304,6 @@ def architectures() -> None:
         arrow((67, 115), (115, 199)),
         arrow((202, 116), (148, 198)),
         arrow((132, 142), (132, 192)),
-        box(
-            480,
-            62,
-            320,
-            44,
-            "q(c; D_c), p(c), z: as in the PixelCNN model",
-            fill=LATENT,
-        ),
-        box(
-            480,
-            124,
-            320,
-            44,
-            "q(s; D_s): convolutions, mean over D_s",
-            fill=LATENT,
-        ),
-        box(480, 186, 320, 44, "p(s) = N(0, I), 6 dimensions", fill=LATENT),
-        box(
-            480,
-            244,
-            320,
-            44,
-            "p(x | c, s, z): PixelCNN given STN(c, z) ⊗ s",
-            fill=LATENT,
-        ),
     )
 
 
