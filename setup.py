@@ -82,6 +82,12 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "plots": [_PLOTS],
         "serving": [_SERVING_API],
+        # Runtimes for portable exports, and the converter to ONNX.
+        "portable": [
+            "onnxruntime>=1.32",
+            "openvino>=2026.4",
+            "tf2onnx>=1.17",
+        ],
         # The site: `make docs`.
         "docs": [
             "jupytext>=1.17,<2",

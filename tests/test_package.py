@@ -62,7 +62,7 @@ MAY_IMPORT = {
         "optimizers",
         "visualization",
     },
-    "serving": {"_utils", "evaluation", "models"},
+    "serving": {"_utils", "evaluation", "layers", "models", "random"},
     "experiments": {
         "_utils",
         "callbacks",

@@ -12,6 +12,7 @@ same on every device, with and without XLA.
 
 import math
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 __all__ = [
+    "Noise",
     "as_seed",
     "bits",
     "fold_in",
@@ -36,6 +38,61 @@ _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 # Two halves of one seed's randomness: new seeds, and numbers. Digits of pi.
 _SEEDS, _NUMBERS = 0x243F6A8885A308D3, 0x13198A2E03707344
+
+
+class Noise:
+    """Given noise, which can take the place of one seed per row.
+
+    A graph that takes its noise as inputs contains none of the operations of
+    the generator, which few other runtimes know.
+
+    Args:
+        values: Iterable of float32 tensors `[B, ...]`, in the order in which
+            they are used. Omitted to record them.
+        seeds: int32 tensor of shape `[B, 2]`, from which to sample and record
+            the noise. Omitted if there are `values`.
+
+    Attributes:
+        used: List of pairs, `"normal"` or `"uniform"` and a tensor, all noise
+            that was used, in order.
+
+    Example:
+    >>> from vhe_tf import random
+    >>> recorded = random.Noise(seeds=random.fold_in(0, tf.range(3)))
+    >>> normal = tfd.Normal(tf.zeros([3]), 1.0)
+    >>> sample = random.sample(normal, seed=recorded)
+    >>> given = random.Noise(value for _, value in recorded.used)
+    >>> bool(tf.reduce_all(random.sample(normal, seed=given) == sample))
+    True
+    """
+
+    def __init__(
+        self,
+        values: Iterable[tf.Tensor] = (),
+        *,
+        seeds: tf.Tensor | None = None,
+    ) -> None:
+        self.used: list[tuple[str, tf.Tensor]] = []
+        self.values = tuple(values)
+        self.seeds = seeds
+
+    def folded(self, data: Any) -> "Noise":
+        """Returns the noise of derived seeds, as `fold_in` does."""
+        if self.seeds is None:
+            return self
+        noise = Noise(seeds=fold_in(self.seeds, data))
+        noise.used = self.used
+        return noise
+
+    def take(self, kind: str, shape: tf.Tensor) -> tf.Tensor:
+        """Returns the next noise, `[B, *shape]`."""
+        if self.seeds is None:
+            value = self.values[len(self.used)]
+        else:
+            sampler = {"normal": normal, "uniform": uniform}[kind]
+            value = sampler(shape, self.seeds)
+        self.used.append((kind, value))
+        return value
 
 
 def as_seed(seed: Any) -> tf.Tensor:
@@ -94,6 +151,8 @@ def fold_in(seed: Any, data: Any) -> tf.Tensor:
     >>> random.fold_in(0, tf.range(3)).shape
     TensorShape([3, 2])
     """
+    if isinstance(seed, Noise):
+        return seed.folded(data)
     state = _state(as_seed(seed), _SEEDS)
     if isinstance(data, int):
         data = tf.constant(data, tf.int64)
@@ -137,6 +196,8 @@ def uniform(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
     TensorShape([3, 4])
     """
     shape = _as_shape(shape)
+    if isinstance(seeds, Noise):
+        return seeds.take("uniform", shape)
     size = tf.reduce_prod(shape)
     halves = tf.bitcast(_words((size + 1) // 2, seeds), tf.uint32)
     numbers = _cell_centres(halves)  # [B, (size + 1) // 2, 2]
@@ -163,6 +224,8 @@ def normal(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
     TensorShape([3, 28, 28, 1])
     """
     shape = _as_shape(shape)
+    if isinstance(seeds, Noise):
+        return seeds.take("normal", shape)
     size = tf.reduce_prod(shape)
     halves = tf.bitcast(_words((size + 1) // 2, seeds), tf.uint32)
     # Not of `uniform`, whose smallest number ends the tails at 5.8.
@@ -249,9 +312,10 @@ def sample(
     >>> random.sample(normal, seed=seeds).shape
     TensorShape([2])
     """
-    seed = as_seed(seed)
-    if seed.shape.rank == 1:
-        return distribution.sample(sample_shape, seed=seed)
+    if not isinstance(seed, Noise):
+        seed = as_seed(seed)
+        if seed.shape.rank == 1:
+            return distribution.sample(sample_shape, seed=seed)
     member = distribution
     while isinstance(member, tfd.Independent):
         member = member.distribution

@@ -55,3 +55,33 @@ with serving.LocalServer(FOLDER, port=0) as server:
 #
 #     curl -d '{"signature_name": "sample_prior", "inputs": {"seed": [1, 2]}}' \
 #         localhost:8501/v1/models/omniglot:predict
+
+# ## Other runtimes
+#
+# `serving.export_portable(model, "portable")`, or `vhe-tf export MODEL --out
+# portable --portable`, writes `encode`, `sample_encoded` and
+# `log_likelihood_encoded` for OpenVINO and ONNX Runtime: one SavedModel each,
+# with static shapes (`batch_size=1`, `num_shots=5`). Noise is an input in
+# place of `seed`, since these runtimes lack the operations of the generator.
+# The names of the inputs give its distribution: `character_normal` is N(0, 1),
+# `pixels_uniform` is uniform on (0, 1).
+#
+#     pip install 'vhe_tf[portable]'
+#     python -m tf2onnx.convert --opset 18 \
+#         --saved-model portable/sample_encoded --output sample.onnx
+#
+# ```python
+# session = onnxruntime.InferenceSession("sample.onnx")
+# rng = np.random.default_rng()
+# noise = {
+#     value.name: rng.random(value.shape, np.float32)
+#     if value.name.endswith("_uniform")
+#     else rng.standard_normal(value.shape, np.float32)
+#     for value in session.get_inputs()
+#     if value.name.endswith(("_normal", "_uniform"))
+# }
+# (images,) = session.run(None, {"mean": mean, "stddev": stddev, **noise})
+# ```
+#
+# OpenVINO reads the folders: `openvino.convert_model("portable/encode")`.
+# [Sizes and latencies](../performance.md#other-runtimes).

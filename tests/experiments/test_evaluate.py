@@ -244,12 +244,15 @@ def test_a_shipped_model_has_a_name():
 
 
 @pytest.mark.integration
-def test_a_model_is_exported(begun_run, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "folder"), [("--nowarmup", "1"), ("--portable", "encode")]
+)
+def test_a_model_is_exported(option, folder, begun_run, tmp_path):
     commanded(
         "export",
         begun_run / "best.keras",
         f"--out={tmp_path / 'exported'}",
         "--num_samples=2",
-        "--nowarmup",
+        option,
     )
-    assert (tmp_path / "exported" / "1" / "saved_model.pb").is_file()
+    assert (tmp_path / "exported" / folder / "saved_model.pb").is_file()

@@ -10,7 +10,7 @@ from tests.conftest import tiny_vhe
 from vhe_tf.serving.local import LocalServer
 
 ROOT = pathlib.Path(__file__).parents[2]
-SLOW = {"vhe_tf.serving.exporting"}  # exports a model
+SLOW = {"vhe_tf.serving.exporting", "vhe_tf.serving.portable"}  # export
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in (

@@ -153,16 +153,12 @@ class GuidedPixels(BernoulliPixels):
     def logits(self, parameters: tf.Tensor) -> tf.Tensor:
         """Returns the logits of N rows, from the parameters of (1 + K) N."""
         count = 1 + self.num_contrasts
-        by_set = tf.reshape(
-            parameters,
-            tf.concat([[count, -1], tf.shape(parameters)[1:]], axis=0),
-        )
+        by_set = tf.reshape(parameters, [count, -1, *parameters.shape[1:]])
         own, others = by_set[0], by_set[1:]
         # The logit of a mean of sigmoids; the 1 / K of both cancel.
         mean = tf.reduce_logsumexp(tf.math.log_sigmoid(others), axis=0)
         mean -= tf.reduce_logsumexp(tf.math.log_sigmoid(-others), axis=0)
-        logits = (1.0 + self.guidance) * own - self.guidance * mean
-        return tf.ensure_shape(logits, [None, *parameters.shape[1:]])
+        return (1.0 + self.guidance) * own - self.guidance * mean
 
     def log_prob(
         self,
@@ -174,7 +170,7 @@ class GuidedPixels(BernoulliPixels):
         """Returns `[N, H, W, C]`, nats; `images` are the same in each set."""
         logits = self.logits(parameters)
         return super().log_prob(
-            logits, images[: tf.shape(logits)[0]], temperature=temperature
+            logits, images[: _num_rows(logits)], temperature=temperature
         )
 
     def transform(
@@ -182,7 +178,7 @@ class GuidedPixels(BernoulliPixels):
     ) -> tf.Tensor:
         """Returns the pixels of N images, once for each set."""
         logits = self.logits(parameters)
-        noise = noise[: tf.shape(logits)[0]]
+        noise = noise[: _num_rows(logits)]
         values = super().transform(logits, noise, temperature=temperature)
         axes = [1] * (values.shape.rank - 1)
         return tf.tile(values, [1 + self.num_contrasts, *axes])
@@ -469,6 +465,11 @@ random.register(
     ),
     transform=lambda distribution, noise: distribution.sample_from(noise),
 )
+
+
+def _num_rows(values: tf.Tensor) -> Any:
+    """Returns the size of the first axis, an integer if it is known."""
+    return values.shape[0] or tf.shape(values)[0]
 
 
 def _spread(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:

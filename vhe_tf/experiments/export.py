@@ -4,6 +4,11 @@
 
 Writes the next version, at first saved_models/omniglot/1, atomically. Try it
 with the server for development: vhe-tf serve saved_models/omniglot
+
+    vhe-tf export omniglot_pixel_cnn_small --out=portable --portable
+
+Writes `encode`, `sample_encoded` and `log_likelihood_encoded` with noise in
+place of seeds, for OpenVINO and converters to ONNX.
 """
 
 import dataclasses
@@ -65,6 +70,21 @@ class Exporting(settings.Settings):
         kind="integer",
         least=1,
     )
+    portable: bool = setting(
+        False,
+        "Whether to write the functions for other runtimes instead, with "
+        "static shapes.",
+        kind="boolean",
+    )
+    batch_size: int = setting(
+        1, "Rows of a portable export.", kind="integer", least=1
+    )
+    num_shots: int = setting(
+        5,
+        "Support images of a row of a portable export.",
+        kind="integer",
+        least=1,
+    )
     warmup: bool = setting(
         True,
         "Whether to write a request for each signature, which the server runs "
@@ -83,22 +103,35 @@ def main(argv: Sequence[str]) -> None:
         name = one_model(words, given.model)
         import_tensorflow()
         import vhe_tf
-        from vhe_tf.serving import export
+        from vhe_tf import serving
 
         with status_line("loading the model"):
             model = vhe_tf.load_model(name)
         print("Exporting (half a minute) ...", flush=True)
-        folder = export(
-            model,
-            given.out,
-            num_samples=given.num_samples,
-            num_element_samples=given.num_element_samples,
-            sample_options={
-                "guidance": given.guidance,
-                "best_of": given.best_of,
-            },
-            version=given.version,
-            warmup=given.warmup,
-        )
+        shared = {
+            "num_samples": given.num_samples,
+            "num_element_samples": given.num_element_samples,
+        }
+        if given.portable:
+            folder = serving.export_portable(
+                model,
+                given.out,
+                batch_size=given.batch_size,
+                num_shots=given.num_shots,
+                sample_options={"guidance": given.guidance},
+                **shared,
+            )
+        else:
+            folder = serving.export(
+                model,
+                given.out,
+                sample_options={
+                    "guidance": given.guidance,
+                    "best_of": given.best_of,
+                },
+                version=given.version,
+                warmup=given.warmup,
+                **shared,
+            )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(f"Made {folder} ({size / 2**20:.1f} MiB)")

@@ -1,6 +1,9 @@
 """The gated PixelCNN network, evaluated pixel by pixel to sample images."""
 
+import contextlib
+import contextvars
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,11 +17,42 @@ from vhe_tf.layers.shift_convolution import ShiftConvolution
 if TYPE_CHECKING:
     from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 
-__all__ = ["IncrementalPixelCNN"]
+__all__ = ["IncrementalPixelCNN", "may_guess", "pixel_by_pixel"]
 
 # Images of which a whole row is guessed at once. More of them cost more
 # arithmetic than operations that are saved.
 _MAX_GUESSED = 14
+
+_may_guess = contextvars.ContextVar("may_guess", default=True)
+
+
+@contextlib.contextmanager
+def pixel_by_pixel() -> Iterator[None]:
+    """Traces samplers whose loops have a known number of steps.
+
+    For other runtimes: in OpenVINO 2026.4 a loop whose end depends on values
+    gives wrong results.
+
+    Example:
+    >>> with pixel_by_pixel():
+    ...     may_guess()
+    False
+    """
+    token = _may_guess.set(False)
+    try:
+        yield
+    finally:
+        _may_guess.reset(token)
+
+
+def may_guess() -> bool:
+    """Returns whether samplers may guess rows.
+
+    Example:
+    >>> may_guess()
+    True
+    """
+    return _may_guess.get()
 
 
 class IncrementalPixelCNN:
@@ -72,6 +106,7 @@ class IncrementalPixelCNN:
         pixels: distributions.Pixels,
         *,
         temperature: tf.Tensor,
+        guess: bool = True,
     ) -> tf.Tensor:
         """Samples images in raster order.
 
@@ -79,6 +114,8 @@ class IncrementalPixelCNN:
             noise: float32 tensor of shape `[N, H, W, C]` from `pixels.noise`.
             pixels: `Pixels`. The family of distributions of a pixel.
             temperature: Scalar float32 tensor. Temperature of each pixel.
+            guess: Boolean. Whether rows of few binary images may be guessed.
+                Defaults to True.
 
         Returns:
             float32 tensor of shape `[N, H, W, C]`.
@@ -96,21 +133,24 @@ class IncrementalPixelCNN:
             rows, gates = self.next_row(
                 rows, tf.transpose(row_above, [1, 0, 2]), index=i
             )
+            noise_of_row = tf.gather(noise, i)
 
             def by_pixel() -> tf.Tensor:
-                return self._sample_row(gates, noise[i], transform=transform)
+                return self._sample_row(
+                    gates, noise_of_row, transform=transform
+                )
 
             def by_guess() -> tf.Tensor:
                 return self._guess_row(
-                    gates, noise[i], guess=row_above, transform=transform
+                    gates, noise_of_row, guess=row_above, transform=transform
                 )
 
-            few = pixels.binary and batch <= _MAX_GUESSED
+            few = guess and pixels.binary and batch <= _MAX_GUESSED
             if tf.is_tensor(few):
                 sampled = tf.cond(few, by_guess, by_pixel)
             else:
                 sampled = by_guess() if few else by_pixel()
-            return i + 1, rows, sampled, image.write(i, sampled)
+            return i + 1, rows, sampled, _followed(image, sampled)
 
         _, _, _, image = tf.while_loop(
             lambda i, *_: i < height,
@@ -119,12 +159,12 @@ class IncrementalPixelCNN:
                 tf.constant(0),
                 self.first_rows(),
                 tf.zeros([width, batch, channels]),
-                _array(height, (width, batch, channels)),
+                tf.zeros([height, width, batch, channels]),
             ),
             parallel_iterations=1,
             maximum_iterations=height,
         )
-        return tf.transpose(image.stack(), [2, 0, 1, 3])
+        return tf.transpose(image, [2, 0, 1, 3])
 
     def _guess_row(
         self,
@@ -195,7 +235,7 @@ class IncrementalPixelCNN:
         """Shifts a row, `[W * N, F]`, by `reach` pixels, ..., 1 and 0."""
         batch = self.image_shape[0]
         padded = tf.pad(values, [(reach * batch, 0), (0, 0)])
-        size = tf.shape(values)[0]
+        size = values.shape[0] or tf.shape(values)[0]
         shifted = [padded[k * batch : k * batch + size] for k in range(reach)]
         return [*shifted, values]
 
@@ -216,8 +256,8 @@ class IncrementalPixelCNN:
             j: tf.Tensor, state: Any, before: tf.Tensor, sampled: Any
         ) -> Any:
             state, parameters = self.next_pixel(state, before, row=row, index=j)
-            pixel = transform(parameters, noise[j])
-            return j + 1, state, pixel, sampled.write(j, pixel)
+            pixel = transform(parameters, tf.gather(noise, j))
+            return j + 1, state, pixel, _followed(sampled, pixel)
 
         _, _, _, sampled = tf.while_loop(
             lambda j, *_: j < width,
@@ -226,12 +266,12 @@ class IncrementalPixelCNN:
                 tf.constant(0),
                 self.first_pixels(),
                 tf.zeros([batch, channels]),
-                _array(width, (batch, channels)),
+                tf.zeros([width, batch, channels]),
             ),
             parallel_iterations=1,
             maximum_iterations=width,
         )
-        return tf.reshape(sampled.stack(), [width, batch, channels])
+        return sampled
 
     def first_rows(self) -> Any:
         """Returns the state of rows before the first: zeros."""
@@ -268,7 +308,9 @@ class IncrementalPixelCNN:
             [images[:, 1:], network.cast(row_above)[:, tf.newaxis]], axis=1
         )
         above = self._row(network.first_above, images)
-        added = None if self._added is None else tf.unstack(self._added[index])
+        added = None
+        if self._added is not None:
+            added = tf.unstack(tf.gather(self._added, index))
         windows, gates = [], []
         for k, block in enumerate(network.blocks):
             window = tf.concat([features[k], above[:, tf.newaxis]], axis=1)
@@ -333,7 +375,9 @@ class IncrementalPixelCNN:
         )
         left = tf.matmul(images, self._first) + self._first_bias
         # Of all blocks at once: what the pixels further left add.
-        gates = tf.unstack(row[index] + tf.matmul(features, self._before))
+        gates = tf.unstack(
+            tf.gather(row, index) + tf.matmul(features, self._before)
+        )
         entered = []
         for k in range(network.num_blocks):
             entered.append(left)
@@ -353,6 +397,10 @@ class IncrementalPixelCNN:
         return tf.cast(parameters, tf.float32)
 
 
-def _array(size: int, element_shape: tuple[Any, ...]) -> tf.TensorArray:
-    static = [v if isinstance(v, int) else None for v in element_shape]
-    return tf.TensorArray(tf.float32, size, element_shape=static)
+def _followed(values: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Drops the first value and appends another.
+
+    After as many calls as there are values, all are new. A `tf.TensorArray`
+    would do the same without copies, but few other runtimes know it.
+    """
+    return tf.concat([values[1:], value[tf.newaxis]], axis=0)

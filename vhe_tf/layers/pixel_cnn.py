@@ -10,6 +10,7 @@ import tensorflow as tf
 from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import gated_residual
 from vhe_tf.layers.incremental_pixel_cnn import IncrementalPixelCNN
+from vhe_tf.layers.incremental_pixel_cnn import may_guess
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 
@@ -184,7 +185,6 @@ class GatedPixelCNN(keras.layers.Layer):
                 conditioning = tf.nn.elu(convolution(conditioning))
         return conditioning
 
-    @tf.function(reduce_retracing=True)
     def generate(
         self,
         noise: tf.Tensor,
@@ -205,13 +205,33 @@ class GatedPixelCNN(keras.layers.Layer):
         Returns:
             float32 tensor of shape `[N, H, W, C]`.
         """
+        return self._generate(
+            noise,
+            conditioning,
+            pixels=pixels,
+            temperature=temperature,
+            guess=may_guess(),
+        )
+
+    @tf.function(reduce_retracing=True)
+    def _generate(
+        self,
+        noise: tf.Tensor,
+        conditioning: tf.Tensor | None,
+        *,
+        pixels: distributions.Pixels,
+        temperature: tf.Tensor,
+        guess: bool,
+    ) -> tf.Tensor:
         if not self.built:  # a sample can come before the first density
             self.build(noise.shape, getattr(conditioning, "shape", None))
         batch, *image_shape = noise.shape
         if batch is None:
             batch = tf.shape(noise)[0]
         sampler = self.incremental(conditioning, (batch, *image_shape))
-        return sampler.sample(noise, pixels, temperature=temperature)
+        return sampler.sample(
+            noise, pixels, temperature=temperature, guess=guess
+        )
 
     def incremental(
         self, conditioning: tf.Tensor | None, image_shape: Sequence[Any]

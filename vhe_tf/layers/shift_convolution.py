@@ -82,9 +82,11 @@ def convolve(
     if (kh, kw) == (1, 1):
         flat = tf.reshape(images, [-1, channels])
         product = tf.matmul(flat, tf.reshape(kernel, [channels, filters]))
-        shape = tf.concat([tf.shape(images)[:3], [filters]], axis=0)
+        known = images.shape[:3].is_fully_defined()
+        shape = images.shape[:3] if known else tf.shape(images)[:3]
         return tf.ensure_shape(
-            tf.reshape(product, shape), [*images.shape[:3], filters]
+            tf.reshape(product, tf.concat([shape, [filters]], axis=0)),
+            [*images.shape[:3], filters],
         )
     if kh * kw > _MAX_TAPS or channels < _MIN_CHANNELS or not _by_taps():
         return _forward(images, kernel, padding)

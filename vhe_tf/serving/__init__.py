@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vhe_tf.serving.client import ServingError
     from vhe_tf.serving.exporting import export
     from vhe_tf.serving.local import LocalServer
+    from vhe_tf.serving.portable import export_portable
 
 _PUBLIC = {
     "Client": "vhe_tf.serving.client",
@@ -21,9 +22,17 @@ _PUBLIC = {
     "LocalServer": "vhe_tf.serving.local",
     "ServingError": "vhe_tf.serving.client",
     "export": "vhe_tf.serving.exporting",
+    "export_portable": "vhe_tf.serving.portable",
 }
 
-__all__ = ["Client", "Limits", "LocalServer", "ServingError", "export"]
+__all__ = [
+    "Client",
+    "Limits",
+    "LocalServer",
+    "ServingError",
+    "export",
+    "export_portable",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,7 +98,7 @@ class SavedModel:
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         with (
             self._session.graph.as_default(),
-            _quiet(tf.get_logger()),
+            quiet(tf.get_logger()),
             plainly_named(path) as plain,
         ):
             meta_graph = tf.compat.v1.saved_model.load(
@@ -207,7 +207,7 @@ def _version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _quiet(logger: Any) -> Iterator[None]:
+def quiet(logger: Any) -> Iterator[None]:
     # The session loader warns that it is deprecated.
     level = logger.level
     logger.setLevel("ERROR")

@@ -1,5 +1,6 @@
 """Functions of an export: what TensorFlow Serving computes for its clients."""
 
+import functools
 import math
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.models import classification
 from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _rows
 
-__all__ = ["signatures"]
+__all__ = ["plain_functions", "signatures"]
 
 # Images that are decoded at once, over samples and classes. Bounds the memory.
 _MAX_DECODED = 160
@@ -78,15 +80,10 @@ def signatures(
     >>> functions["sample_prior"](tf.constant([7], tf.int64))["images"].shape
     TensorShape([1, 8, 8, 1])
     """
-    counts = {
-        "num_samples": validation.positive("num_samples", num_samples),
-        "num_element_samples": validation.positive(
-            "num_element_samples", num_element_samples
-        ),
-    }
+    counts = _counts(num_samples, num_element_samples)
     max_rows = validation.positive("max_rows", max_rows)
     options = sample_options or {}
-    names = [latent.name for latent in model.latents if not latent.per_element]
+    names = _group_names(model)
     if len(names) > 1 and {"encoded", "prior"} & set(names):
         raise ValueError(
             "`sample_encoded` and `sample_prior` are signatures of all group "
@@ -98,6 +95,47 @@ def signatures(
             names,
             lambda some: _Signatures(model, some, counts, max_rows, options),
         )
+
+
+def plain_functions(
+    model: VHE,
+    *,
+    num_samples: int,
+    num_element_samples: int,
+    sample_options: Mapping[str, Any] | None,
+) -> dict[str, tuple[_rows.Function, list[Any]]]:
+    """Returns the functions of a portable export by name.
+
+    Args:
+        model: `VHE`. The model.
+        num_samples: Integer. As in `export`.
+        num_element_samples: Integer. As in `export`.
+        sample_options: As in `export`.
+
+    Returns:
+        Mapping from names to pairs: a function from inputs to outputs by name,
+        and the specs of the inputs but `seed`.
+    """
+    return _Signatures(
+        model,
+        _group_names(model),
+        _counts(num_samples, num_element_samples),
+        max_rows=1,
+        options=sample_options or {},
+    ).plain()
+
+
+def _counts(num_samples: int, num_element_samples: int) -> dict[str, int]:
+    return {
+        "num_samples": validation.positive("num_samples", num_samples),
+        "num_element_samples": validation.positive(
+            "num_element_samples", num_element_samples
+        ),
+    }
+
+
+def _group_names(model: VHE) -> list[str]:
+    return [latent.name for latent in model.latents if not latent.per_element]
 
 
 def _functions(
@@ -187,11 +225,32 @@ class _Signatures:
     def sample_prior(self) -> Any:
         return self._function(self._sample_prior, [_SEED])
 
+    def plain(self) -> dict[str, tuple[_rows.Function, list[Any]]]:
+        """Returns functions that take `inputs["seed"]` as it is.
+
+        They compute all rows at once, without checks. With each come the specs
+        of its other inputs.
+        """
+        options = {k: v for k, v in self._options.items() if k != "best_of"}
+        return {
+            "encode": (self._posteriors, self._supports(1)),
+            "log_likelihood_encoded": (
+                lambda inputs: {"log_likelihood": self._scores(inputs)},
+                [*self._parameters(1), self._query_spec()],
+            ),
+            "sample_encoded": (
+                functools.partial(self._samples, options=options),
+                self._parameters(1),
+            ),
+        }
+
+    def _query_spec(self) -> Any:
+        return _spec("query", [None, *self._model.image_shape])
+
     def _with_query(
         self, function: _rows.Function, specs: Sequence[Any]
     ) -> Any:
-        query = _spec("query", [None, *self._model.image_shape])
-        return self._function(function, [*specs, query, _SEED])
+        return self._function(function, [*specs, self._query_spec(), _SEED])
 
     def _function(self, function: _rows.Function, specs: Sequence[Any]) -> Any:
         return _rows.checked(function, specs, max_rows=self._max_rows)
@@ -299,23 +358,26 @@ class _Signatures:
         )
 
     def _encode(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-        names = [k for k in self._names if self._support_name(k) in inputs]
+        shapes = {
+            parameter: self._event_shapes[name]
+            for name in self._names
+            if self._support_name(name) in inputs
+            for parameter in self._parameter_names(name)
+        }
+        return self._images_in_pieces(self._posteriors, inputs, shapes)
 
-        def encoded(piece: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            posteriors = self._model.encode(self._support(piece))
-            outputs = {}
-            for name in names:
+    def _posteriors(
+        self, inputs: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Returns the parameters of latents with supports, all rows at once."""
+        posteriors = self._model.encode(self._support(inputs))
+        outputs = {}
+        for name in self._names:
+            if self._support_name(name) in inputs:
                 mean, stddev = self._parameter_names(name)
                 outputs[mean] = posteriors[name].mean()
                 outputs[stddev] = posteriors[name].stddev()
-            return outputs
-
-        shapes = {
-            parameter: self._event_shapes[name]
-            for name in names
-            for parameter in self._parameter_names(name)
-        }
-        return self._images_in_pieces(encoded, inputs, shapes)
+        return outputs
 
     def _encoded(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns inputs with parameters in place of supports, if possible.
@@ -338,11 +400,18 @@ class _Signatures:
         elif options.get("best_of", 1) == 1:
             inputs = self._encoded(inputs)
 
-        def images(piece: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            support, seeds = self._support(piece), _seeds(piece)
-            return _images(self._model.sample(support, seed=seeds, **options))
+        return self._images_in_pieces(
+            functools.partial(self._samples, options=options),
+            inputs,
+            self._image_shapes,
+        )
 
-        return self._images_in_pieces(images, inputs, self._image_shapes)
+    def _samples(
+        self, inputs: Mapping[str, tf.Tensor], options: Mapping[str, Any]
+    ) -> dict[str, tf.Tensor]:
+        """Returns a sample of each row, all rows at once."""
+        support, seeds = self._support(inputs), _seeds(inputs)
+        return _images(self._model.sample(support, seed=seeds, **options))
 
     def _sample_prior(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         options = {k: v for k, v in self._options.items() if k != "best_of"}
@@ -424,6 +493,9 @@ def _images(images: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"images": tf.clip_by_value(images, 0.0, 1.0)}
 
 
-def _seeds(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns one seed per row, `[..., 2]` int32."""
-    return tf.bitcast(inputs["seed"], tf.int32)
+def _seeds(inputs: Mapping[str, Any]) -> Any:
+    """Returns one seed per row, `[..., 2]` int32, or noise as it is."""
+    seed = inputs["seed"]
+    return (
+        seed if isinstance(seed, random.Noise) else tf.bitcast(seed, tf.int32)
+    )

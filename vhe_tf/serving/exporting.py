@@ -32,7 +32,7 @@ from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving._signatures import signatures
 
-__all__ = ["export"]
+__all__ = ["export", "versions", "written_aside"]
 
 
 def export(
@@ -108,7 +108,7 @@ def export(
     module = tf.Module()
     # Not the model itself, whose optimizer would come along.
     module.variables_of_model = [v.value for v in model.variables]
-    with _beside(target) as partial:
+    with written_aside(target) as partial:
         tf.saved_model.save(
             module,
             str(partial),
@@ -137,7 +137,7 @@ def versions(folder: pathlib.Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def _beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def written_aside(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that is renamed to the target at the end."""
     # Not a number, so that a server does not load it as a version.
     partial = atomic_io.partial_path(target)
