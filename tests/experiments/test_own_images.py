@@ -229,7 +229,8 @@ def test_a_hierarchy_trains(kind, table, nested_folder, tmp_path):
 
 def test_from_an_array_to_samples():
     rng = np.random.default_rng(0)
-    images = np.uint8(255 * (rng.random((24, 28, 28, 1)) < 0.1))
+    shape = (24, 28, 28, 1)
+    images = np.uint8(rng.integers(99, 256, shape) * (rng.random(shape) < 0.1))
     names = [f"class {i // 4}" for i in range(24)]
     with tiny_sizes():
         model = vhe_tf.deconvolutional_vhe("small", image_shape=(28, 28, 1))
@@ -240,8 +241,7 @@ def test_from_an_array_to_samples():
     )
     model.compile(vhe_tf.optimizers.AveragingAdam(1e-3))
     model.fit(episodes, epochs=1, steps_per_epoch=1, verbose=0)
-    support = {"character": images[None, :2] / np.float32(255)}
-    samples = model.sample(support, seed=(0, 0))
+    samples = model.sample({"character": images[None, :2]}, seed=(0, 0))
     assert samples.shape == (1, 28, 28, 1)
 
 
