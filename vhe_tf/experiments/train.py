@@ -31,6 +31,7 @@ same weights.
 import contextlib
 import dataclasses
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
+from vhe_tf.experiments.data import OWN_IMAGES
 from vhe_tf.experiments.data import check_options
 from vhe_tf.experiments.endings import exit_on_interrupt
 from vhe_tf.experiments.endings import exit_on_run_error
@@ -467,7 +469,6 @@ def _say_what_was_made(
     from vhe_tf.evaluation import summary_lines
     from vhe_tf.experiments import pictures
 
-    bin_dir = os.path.relpath(os.path.dirname(sys.executable))
     margin = "\n" + " " * 17
     print(f"""
 Made in {run.folder}:
@@ -478,8 +479,19 @@ Made in {run.folder}:
     print(f"""\
   pictures/      {margin.join(pictures.description(arguments.experiment))}
   tensorboard/   the run over time
-Next:
-  {bin_dir}/vhe-tf serve {run.folder}            a page to draw on
-  {bin_dir}/vhe-tf train --images=DIR            on your own images
-  {bin_dir}/tensorboard --logdir {run.folder}    the run over time
-""")
+Next:""")
+    bin_dir = os.path.dirname(sys.executable)
+    if shutil.which("vhe-tf") == os.path.join(bin_dir, "vhe-tf"):
+        prefix = ""
+    else:
+        prefix = os.path.relpath(bin_dir) + os.sep
+    commands = {f"vhe-tf serve {run.folder}": "a page to draw on"}
+    if arguments.experiment.dataset in OWN_IMAGES:
+        draw = f"vhe-tf draw IMAGE --model={run.folder}"
+        commands[draw] = "more of what an image shows"
+    else:
+        commands["vhe-tf train --images=DIR"] = "on your own images"
+    commands[f"tensorboard --logdir {run.folder}"] = "the run over time"
+    width = max(map(len, commands)) + 4
+    for command, purpose in commands.items():
+        print(f"  {prefix}{command:{width}}{purpose}")
