@@ -1,8 +1,12 @@
 """`fit` of a VHE: what it takes, and what it answers."""
 
+import types
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import tiny_run
 from tests.conftest import tiny_vhe
@@ -353,3 +357,24 @@ def test_a_run_on_data_grouped_otherwise_does_not_begin(wrong, tmp_path):
             callbacks=[callbacks.ExactResume(tmp_path / "checkpoints")],
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "expected"),
+    [
+        (["CPU"], None, False),
+        (["CPU", "GPU"], None, True),
+        (["CPU", "GPU"], False, False),
+        (["CPU"], True, True),
+    ],
+)
+def test_xla_compiles_the_step_where_a_gpu_trains_alone(
+    devices, asked, expected
+):
+    found = [types.SimpleNamespace(device_type=kind) for kind in devices]
+    model = tiny_vhe("flat")
+    with mock.patch.object(
+        tf.config, "list_physical_devices", return_value=found
+    ):
+        model.compile("adam", jit_compile=asked)
+    assert model.jit_compile is expected

@@ -278,8 +278,10 @@ class Experiment(Settings):
         "Keras dtype policy. The mixed ones need a GPU to be faster.",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    jit_compile: bool = setting(
-        False, "Compile the training step with XLA.", kind="boolean"
+    jit_compile: bool | None = setting(
+        None,
+        "Compile the training step with XLA. Default: on one GPU.",
+        kind="boolean",
     )
     seed: int = setting(
         0,
