@@ -11,7 +11,7 @@ r"""Measures training on images of one's own, from a preset and from nothing.
     python tools/own_images_benchmark.py measure --data=hiragana
 
 `make` writes a folder of images per class: 46 Hiragana in 12 fonts that Debian
-ships, and 1,512 Phosphor icons in 6 weights. `train` trains the experiment
+ships, and 1,511 Phosphor icons in 6 weights. `train` trains the experiment
 own_images on one of the two, and saves the model after so many steps.
 `measure` writes what the saved models reach on classes that they have not
 seen, as a table in Markdown and as a picture.
