@@ -33,9 +33,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     """Makes a strategy, before TensorFlow has done anything else.
 
     Args:
-        name: `none`; `mirrored`, all GPUs of this machine, or its logical
-            CPUs where it has none; `multi_worker`, those of all the machines
-            of the environment variable `TF_CONFIG`.
+        name: String. `none`; `mirrored`, all GPUs of this machine, or its
+            logical CPUs where it has none; `multi_worker`, those of all the
+            machines of the environment variable `TF_CONFIG`.
 
     Raises:
         ValueError: If the name is another, or `TF_CONFIG` does not say which
@@ -136,8 +136,8 @@ def accumulated(
     Args:
         gradients: Returns the gradients on a microbatch.
         batch: Batch of this replica, b rows; b a multiple of `count`.
-        count: The number of microbatches.
-        variables: What the gradients are of.
+        count: Integer. The number of microbatches.
+        variables: Sequence of variables. What the gradients are of.
 
     Example:
     >>> weight = tf.Variable(1.0)

@@ -105,11 +105,11 @@ def elbo_terms(
     Args:
         log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
             nats.
-        kl: For each latent, a float32 tensor of shape `[B]`, `KL[q || p]` in
-            nats.
-        group_scale: For each latent, a tensor of shape `[B]` or `[]`, the
-            number by which its KL is divided: 1 for a per-element latent, |X|
-            or |D| for a group latent.
+        kl: Mapping from names to tensors. For each latent, a float32 tensor of
+            shape `[B]`, `KL[q || p]` in nats.
+        group_scale: Mapping from names to tensors. For each latent, a tensor of
+            shape `[B]` or `[]`, the number by which its KL is divided: 1 for a
+            per-element latent, |X| or |D| for a group latent.
 
     Returns:
         `ElboTerms`, each of shape `[B]`.

@@ -92,7 +92,7 @@ def conditional_grid(
     """Shows support images beside samples of their groups (Figures 4, 5, 7).
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         supports: Sequence of arrays `[G, N, H, W, C]`, one block of columns
             each. N may differ; it is 1 for 1-shot.
         group: The group latent that they are the support of; one for all
@@ -144,10 +144,10 @@ def sample_grid(
     image has its own sample of c.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         support: Array `[G, N, H, W, C]`. The support images.
-        group: The group latent that they are the support of.
-        num_samples: Samples for each row.
+        group: String. The group latent that they are the support of.
+        num_samples: Integer. Samples for each row.
         seed: Two ints.
 
     Returns:
@@ -179,11 +179,11 @@ def comparison_grid(
     """Shows samples of several models given the same support images.
 
     Args:
-        models: The models, of images of one shape.
+        models: Sequence of `VHE`s. The models, of images of one shape.
         support: Array `[G, N, H, W, C]`. The support images.
         names: Strings. The headings of the models' samples.
-        group: The group latent that they are the support of.
-        num_samples: Samples of each model for each row.
+        group: String. The group latent that they are the support of.
+        num_samples: Integer. Samples of each model for each row.
         seed: Two ints.
 
     Returns:
@@ -304,8 +304,8 @@ def prior_grid(
     """Shows samples of new groups (unconditional generation).
 
     Args:
-        model: The model.
-        num_groups: Rows: each shares one sample of every group latent.
+        model: `VHE`. The model.
+        num_groups: Integer. Rows: each shares one sample of every group latent.
         num_samples: Images of each group.
         seed: Two ints.
 
@@ -349,11 +349,12 @@ def save_png(
     """Writes a grid as a PNG, whole or not at all.
 
     Args:
-        path: The file.
+        path: Path. The file.
         grid: `[height, width, C]` in 0..1. The headings of an `ImageGrid` are
             written above it.
-        scale: Screen pixels a pixel.
-        ink: Whether 1 is ink, to be shown as black on white (`Source.ink`).
+        scale: Integer. Screen pixels per pixel.
+        ink: Boolean. Whether 1 is ink, to be shown as black on white
+            (`DataSplits.ink`).
 
     Raises:
         NotWrittenError: If it cannot be written.

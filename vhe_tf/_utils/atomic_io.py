@@ -61,7 +61,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Where that fails nothing is left of it, and what had the name keeps it.
 
     Args:
-        path: The file.
+        path: Path. The file.
 
     Raises:
         NotWrittenError: If the file cannot be written.

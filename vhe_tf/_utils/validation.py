@@ -24,8 +24,8 @@ def positive(name: str, value: int) -> int:
     """Returns a positive int.
 
     Args:
-        name: That of the argument, for the message.
-        value: The argument.
+        name: String. That of the argument, for the message.
+        value: Integer. The argument.
 
     Raises:
         ValueError: If it is anything else.

@@ -26,8 +26,8 @@ class CheckpointFolder:
     its final name, where a kill or a full disk leaves half of it.
 
     Args:
-        folder: The folder, made where missing.
-        max_to_keep: How many checkpoints.
+        folder: Path. The folder, made where missing.
+        max_to_keep: Integer. How many checkpoints.
     """
 
     def __init__(self, folder: pathlib.Path, *, max_to_keep: int = 2) -> None:

@@ -144,10 +144,10 @@ class ExactResume(keras.callbacks.Callback):
         One that is corrupt is named, and the one before it is restored.
 
         Args:
-            model: A compiled model.
+            model: `keras.Model`. A compiled model.
             epochs: Integer. Number of epochs of the whole run.
             steps_per_epoch: Integer. Number of steps in an epoch.
-            callbacks: All callbacks of the training.
+            callbacks: Sequence of callbacks. All callbacks of the training.
 
         Returns:
             The index of the epoch that the run is in, and how many of its steps

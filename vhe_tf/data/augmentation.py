@@ -116,7 +116,8 @@ def augmentation_of(
 
     Args:
         event_shape: Integers. The shape of an element.
-        augmentation: The one that was asked for, or None.
+        augmentation: `Augmentation` or None. The one that was asked for, or
+            None.
 
     Example:
     >>> augmentation_of((8, 8, 1), None).binarization
@@ -145,11 +146,12 @@ def affine_table(
     """Samples the affine maps of every copy of every image.
 
     Args:
-        num_images: The number of images.
-        num_copies: The number of copies of each; the first is the identity.
+        num_images: Integer. The number of images.
+        num_copies: Integer. The number of copies of each; the first is the
+            identity.
         stored_size: `(H, W)` of the stored images.
         image_size: `(H, W)` of the images to make.
-        seed: Decides the maps.
+        seed: Integer. Random seed of the maps.
 
     Returns:
         `[num_images, num_copies, 8]` float32, projective transforms from
@@ -286,8 +288,8 @@ def rounded(images: tf.Tensor, num_levels: int) -> tf.Tensor:
     """Rounds intensities to levels.
 
     Args:
-        images: Intensities in 0..1, any shape.
-        num_levels: L.
+        images: Tensor. Intensities in 0..1, any shape.
+        num_levels: Integer, L.
 
     Returns:
         The nearest of 0, 1 / (L - 1), ..., 1; float32 of the same shape.
@@ -302,7 +304,7 @@ def binarize(
 
     Args:
         images: `[B, ...]`, intensities in 0..1.
-        binarization: One of `BINARIZATIONS`.
+        binarization: String. One of `BINARIZATIONS`.
         seeds: `[B, 2]` int32, one seed per row, used if `binarization` is
             `"dynamic"`.
 

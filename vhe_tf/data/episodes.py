@@ -155,9 +155,9 @@ class Episodes:
             batch_size: Integer. Episodes per step. Defaults to 32.
             support_size: Integer, or a pair (low, high) from which the size of
                 D is drawn for each batch. Defaults to (1, 5).
-            augmentation: What is done to each image. By default images of a
-                model of binary pixels are binarised at one half, and images
-                of a model of levels rounded to these.
+            augmentation: `Augmentation` or None. What is done to each image. By
+                default images of a model of binary pixels are binarised at one
+                half, and images of a model of levels rounded to these.
             seed: Integer. Decides all randomness. Defaults to 0.
             validation: Boolean. Whether the episodes are to validate. The ELBO
                 on those of Rescale, which is no bound in training, is the VHE
@@ -239,8 +239,8 @@ class Episodes:
         not read.
 
         Args:
-            first_step: The step to begin at.
-            part: Which part of every batch to make, from 0.
+            first_step: Integer. The step to begin at.
+            part: Integer. Which part of every batch to make, from 0.
             num_parts: Integer. Number of parts of equal size.
 
         Raises:

@@ -88,7 +88,8 @@ class Domain:
 
         Args:
             name: String. The argument, for the error.
-            values: Floating point array, any axes and then those of an element.
+            values: Floating point array, any axes and then those of an
+                element.
             event_rank: Integer. The number of axes of an element.
 
         Raises:

@@ -116,7 +116,7 @@ def fit_mixture(
     covariance within components, so that few vectors are enough.
 
     Args:
-        values: float array of shape `[M, L]`.
+        values: Float array of shape `[M, L]`.
         num_components: Integer, K. At most M / 2.
         seed: Integer. Decides where k-means starts. Defaults to 0.
 

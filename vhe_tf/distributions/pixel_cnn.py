@@ -253,7 +253,7 @@ class PixelCNN(tfd.Distribution):
 
     Args:
         network: The network.
-        pixels: The kind of pixel.
+        pixels: `Pixels`. The kind of pixel.
         image_shape: `(H, W, C)`.
         conditioning: `[B..., H, W, L]`, or None for a network without.
         temperature: `[]`, positive: each p(x_i | x_<i) is raised to the power

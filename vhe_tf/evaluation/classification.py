@@ -41,16 +41,16 @@ class ClassScorer:
     errors is the same and cancels between classes.
 
     Args:
-        model: The model; on each replica of its strategy, one task is scored
-            at a time. Latents above `group` are inferred from the same
+        model: `VHE`. The model; on each replica of its strategy, one task is
+            scored at a time. Latents above `group` are inferred from the same
             supports, any other is integrated out for each query (see
             `VHE.log_likelihood_given`).
         group: String. The group latent whose groups are the classes.
         num_samples: Integer. S, the number of samples of q(c; D).
         num_element_samples: Integer. T, the number of samples of the
             per-element latents for each.
-        max_decoded: The largest number of images that a device decodes at
-            once, whatever S and Q: what bounds the memory. (T images are
+        max_decoded: Integer. The largest number of images that a device decodes
+            at once, whatever S and Q: what bounds the memory. (T images are
             decoded at once even if that is more.)
         max_error: Float. Probability of losing the best class, see
             `VHE.classify`. Defaults to 0.001.
@@ -115,8 +115,8 @@ class ClassScorer:
         """Scores tasks, as many at once as the model has replicas.
 
         Args:
-            tasks: The tasks, of equal shapes.
-            seed: Task i is scored with the seed `(seed, i)`.
+            tasks: Iterable of `Task`s. The tasks, of equal shapes.
+            seed: Integer. Task i is scored with the seed `(seed, i)`.
 
         Yields:
             Each task, in their order, and what a call returns for it.
@@ -200,12 +200,12 @@ def few_shot_accuracy(
     """Estimates the accuracy of few-shot classification.
 
     Args:
-        scorer: The classifier.
+        scorer: `ClassScorer`. The classifier.
         data: Images of unseen classes, ready for the model.
-        design: The shape of the tasks.
+        design: `TaskDesign`. The shape of the tasks.
         num_tasks: Integer. The number of tasks, over which the interval is.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
-        progress: Called with a line of text after each task.
+        progress: Callable or None. Called with a line of text after each task.
 
     Returns:
         The fraction of queries that are classified correctly. `by` is set if

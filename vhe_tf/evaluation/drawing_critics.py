@@ -186,7 +186,7 @@ def binarized(images: np.ndarray, size: int) -> np.ndarray:
     """Resizes drawings bilinearly and thresholds each at half its range.
 
     Args:
-        images: float array of shape `[M, H, W, 1]`, ink above paper.
+        images: Float array of shape `[M, H, W, 1]`, ink above paper.
         size: Integer. Height and width of the result.
 
     Returns:

@@ -163,7 +163,7 @@ class FewShotClassification(_OfGroups):
         num_tasks: Integer. Tasks of each kind. They have one query per class;
             without `spread`, those of a larger K have no more queries than
             those of the smallest. Defaults to 50.
-        sampling: How to sample. Defaults to `Sampling()`.
+        sampling: `Sampling`. How to sample. Defaults to `Sampling()`.
 
     Example:
     >>> evaluator = FewShotClassification(
@@ -266,7 +266,7 @@ class ConditionalLikelihood(_OfGroups):
             group has too few images are omitted. Defaults to
             `(1, 2, 5, 10, 19)`.
         num_queries: Integer. Pairs (D, x) for each. Defaults to 500.
-        sampling: How to sample. Defaults to `Sampling()`.
+        sampling: `Sampling`. How to sample. Defaults to `Sampling()`.
 
     Example:
     >>> evaluator = ConditionalLikelihood(
@@ -329,7 +329,8 @@ class JointLikelihood(_OfGroups):
         group: String. The grouping whose groups are the sets X.
         num_groups: Integer or None. Number of groups, a random selection that
             is the same at every call. None measures all groups.
-        sampling: How to sample. Defaults to 500 samples, as in the paper.
+        sampling: `Sampling`. How to sample. Defaults to 500 samples, as in the
+            paper.
 
     Example:
     >>> evaluator = JointLikelihood(
@@ -382,7 +383,7 @@ class LakeRuns(Evaluator):
         path: String. `all_runs.zip`, or the unpacked folder.
         group: String. The group latent of characters. Defaults
             to `"character"`.
-        sampling: How to sample; its `seed` is not used. Defaults to
+        sampling: `Sampling`. How to sample; its `seed` is not used. Defaults to
             `Sampling()`.
 
     Raises:
@@ -502,7 +503,7 @@ def lake_run_accuracy(
     Args:
         scorer: The classifier of 28x28 binary images.
         path: String. `all_runs.zip`, or the unpacked folder.
-        progress: Called with a line of text after each run.
+        progress: Callable or None. Called with a line of text after each run.
     """
     each = (
         tasks.Task(

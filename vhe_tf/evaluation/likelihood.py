@@ -51,13 +51,13 @@ def joint_log_weights(
     """Samples importance weights whose mean is p(X), for elements X of a group.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         images: `[n, H, W, C]`, X, also the support.
-        group: The grouping of which X is a group; see `JointScorer`.
-        num_samples: k.
+        group: String. The grouping of which X is a group; see `JointScorer`.
+        num_samples: Integer, k.
         num_element_samples: Integer. T, the number of samples of the
             per-element latents for each.
-        max_decoded: The largest number of images to decode at once.
+        max_decoded: Integer. The largest number of images to decode at once.
         seed: Two ints.
 
     Returns:
@@ -76,14 +76,14 @@ class JointScorer:
     """Samples the weights of `joint_log_weights`, traced once for many groups.
 
     Args:
-        model: The model; on each replica of its strategy, one group is scored
-            at a time. The latents of `group` and of the groups that hold
+        model: `VHE`. The model; on each replica of its strategy, one group is
+            scored at a time. The latents of `group` and of the groups that hold
             it are shared by all of X; any other latent (the style, where
             characters are drawn in several) belongs to each image apart.
-        group: The grouping whose groups are the sets X.
-        num_element_samples: T.
-        max_decoded: The largest number of images that a device decodes at
-            once, but T for one image and one sample.
+        group: String. The grouping whose groups are the sets X.
+        num_element_samples: Integer, T.
+        max_decoded: Integer. The largest number of images that a device decodes
+            at once, but T for one image and one sample.
 
     Attributes:
         num_at_once: The number of groups scored at once, that of the replicas.
@@ -144,7 +144,7 @@ class JointScorer:
 
         Args:
             groups: `[n, H, W, C]` each, at most `num_at_once` of them.
-            num_samples: k.
+            num_samples: Integer, k.
             seeds: Two ints for each.
 
         Returns:
@@ -234,13 +234,14 @@ def joint_nll(
     In expectation it is an upper bound, tighter the more samples.
 
     Args:
-        scorer: Gives the importance weights.
+        scorer: `JointScorer`. Gives the importance weights.
         data: Images of unseen groups, ready for the model.
         num_samples: Integer. k. Defaults to 500, as in the paper.
         num_groups: Integer or None. Number of groups, a random selection. None
             measures all groups.
         seed: Integer. Seed of the samples and of the selection. Defaults to 0.
-        progress: Called with a line of text from time to time.
+        progress: Callable or None. Called with a line of text from time to
+            time.
 
     Returns:
         Nats per image, the mean over images with an interval over groups, and
@@ -312,13 +313,13 @@ def conditional_nll(
     """Estimates -log E_q(c; D) p(x | c) of a new element after |D| shots.
 
     Args:
-        scorer: Gives the expected conditional likelihood.
+        scorer: `ClassScorer`. Gives the expected conditional likelihood.
         data: Images of unseen groups, ready for the model.
         num_shots: Integer. |D|.
         num_queries: Integer. The number of pairs (D, x), each of a random
             group.
         seed: Integer. Seed of the selection and of the samples. Defaults to 0.
-        progress: Called with a line of text after each query.
+        progress: Callable or None. Called with a line of text after each query.
 
     Returns:
         Nats per image.

@@ -113,14 +113,14 @@ def train_oracle_classifier(
             classifier is to ignore: for characters, in many styles.
         labels: `[M]`, the class ids, any integers; an image whose label is
             negative, not known, is left out.
-        epochs: Passes over the images. A few do for styles; hundreds of
-            characters take ten and gain by more.
+        epochs: Integer. Passes over the images. A few do for styles; hundreds
+            of characters take ten and gain by more.
         batch_size: Images a step.
-        embedding: E, the size of the embedding.
-        augment: The largest random shift of a training image, pixels in each
-            direction; 0 for none.
-        seed: Decides the initial weights, the order and the shifts.
-        progress: Called with a line of text after each epoch.
+        embedding: Integer. E, the size of the embedding.
+        augment: Integer. The largest random shift of a training image, pixels
+            in each direction; 0 for none.
+        seed: Integer. Decides the initial weights, the order and the shifts.
+        progress: Callable or None. Called with a line of text after each epoch.
 
     Returns:
         The classifier.

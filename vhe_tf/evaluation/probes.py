@@ -58,9 +58,9 @@ def linear_probe(
             tested on, so that nothing is gained by recognising a group: the
             character, where alphabets are the classes. Each example is a group
             of its own if None.
-        test_fraction: The fraction of the groups of each class to test on,
-            and of the others to choose the ridge on.
-        seed: Decides the parts.
+        test_fraction: Float. The fraction of the groups of each class to test
+            on, and of the others to choose the ridge on.
+        seed: Integer. Random seed of the parts.
 
     Returns:
         The accuracy on the test part, with an interval over its groups. The
@@ -115,15 +115,15 @@ def posterior_means(
     of fewer than `num_shots` images, are left out.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         data: Images ready for the model.
-        latent: The group latent to infer, and the grouping of the data whose
-            groups the supports are from.
-        num_shots: N, the images of a support. Of 1, all labels of the image
-            are those of the support; of more, images of a support may differ
-            in other labels.
-        seed: Decides the supports.
-        max_images: The largest number of images to encode.
+        latent: String. The group latent to infer, and the grouping of the data
+            whose groups the supports are from.
+        num_shots: Integer. N, the images of a support. Of 1, all labels of the
+            image are those of the support; of more, images of a support may
+            differ in other labels.
+        seed: Integer. Random seed of the supports.
+        max_images: Integer. The largest number of images to encode.
 
     Returns:
         The means of q(latent; D), flattened, `[M, F]` float32; and the indices

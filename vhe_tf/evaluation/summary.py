@@ -198,12 +198,13 @@ def evaluate(
     groups of `group`.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         data: Images of unseen groups, ready for the model.
         group: String. The grouping whose groups are classes and sets.
         settings: The settings. Defaults to `EvaluationSettings()`.
         more: Sequence of evaluators to call as well.
-        progress: Called with a line of text from time to time.
+        progress: Callable or None. Called with a line of text from time to
+            time.
 
     Returns:
         The report.

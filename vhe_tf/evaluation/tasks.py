@@ -95,7 +95,7 @@ def few_shot_tasks(
 
     Args:
         data: Images ready for the model: floating point, of its size.
-        design: The shape of the tasks.
+        design: `TaskDesign`. The shape of the tasks.
         group: String. The grouping whose groups are the classes.
         num_tasks: Integer. The number of tasks.
         seed: Integer. Seed of the selection. Defaults to 0.
@@ -170,7 +170,7 @@ def most_shots(
     """Returns the number of shots that leaves one query of every class.
 
     Args:
-        data: The images.
+        data: `GroupedImages`. The images.
         group: String. The grouping whose groups are the classes.
         spread: String or None. As in `TaskDesign`: shots and query are of
             different groups of this grouping.
@@ -194,7 +194,7 @@ def most_classes(
     """Returns the largest number of classes that a task can have.
 
     Args:
-        data: The images.
+        data: `GroupedImages`. The images.
         group: String. The grouping whose groups are the classes.
         within: String or None. As in `TaskDesign`.
     """
@@ -210,7 +210,8 @@ def check_ready(
     """Raises a ValueError for data that cannot be evaluated.
 
     Args:
-        data: Stored images are rejected: they are not ready for a model.
+        data: `GroupedImages`. Stored images are rejected: they are not ready
+            for a model.
         model: The images must have its shape.
         groupings: What the data must have labels of; None is passed over.
     """

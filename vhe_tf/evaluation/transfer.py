@@ -95,7 +95,7 @@ def transfer(
     """Redraws each content in each style.
 
     Args:
-        model: A model with two group latents.
+        model: `VHE`. A model with two group latents.
         content: `[R, N, H, W, C]`, a support for each content.
         style: `[S, N, H, W, C]`, a support for each style.
         groups: The names of the latents of content and style.
@@ -130,14 +130,14 @@ def style_transfer_accuracy(
     contents selects among the K, of each of which it sees other true images.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         data: Images of unseen contents, ready for the model.
         oracles: The classifiers of contents and of styles, trained on true
             images. The classes of the latter are the styles of `data`.
         design: The shape of the tasks.
         num_tasks: Integer. Tasks, over which the intervals are. Defaults to 5.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
-        progress: Called with a line of text after each task.
+        progress: Callable or None. Called with a line of text after each task.
 
     Returns:
         The measurements.

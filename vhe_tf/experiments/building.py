@@ -51,7 +51,7 @@ def start(experiment: Experiment, *, distribution: str = "none") -> Any:
     """Sets Keras up for an experiment; call it before TensorFlow does anything.
 
     Args:
-        experiment: The experiment.
+        experiment: `Experiment`. The experiment.
         distribution: String. See `distribute.make_strategy`. Defaults to
             `"none"`.
 
@@ -72,8 +72,8 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
     """Builds the model of an experiment, with the weights of `init` if given.
 
     Args:
-        experiment: The experiment.
-        splits: Its data.
+        experiment: `Experiment`. The experiment.
+        splits: `DataSplits`. Its data.
 
     Raises:
         ValueError: If the weights of `init` are of another architecture, or
@@ -205,7 +205,7 @@ def nearest_preset(
     one whose images are of the same recipe is preferred.
 
     Args:
-        experiment: The experiment.
+        experiment: `Experiment`. The experiment.
         image_shape: `(H, W, C)` of its images.
 
     Returns:
@@ -245,8 +245,8 @@ def compile_model(
     """Compiles a model as an experiment says.
 
     Args:
-        model: The model.
-        experiment: The experiment.
+        model: `VHE`. The model.
+        experiment: `Experiment`. The experiment.
         accumulation: Integer. Number of gradient-accumulation steps per device
             batch. Defaults to 1.
     """
@@ -289,9 +289,9 @@ def make_episodes(
     """Returns the episodes to train and to validate a model on.
 
     Args:
-        model: The model.
-        experiment: The experiment.
-        splits: Its data.
+        model: `VHE`. The model.
+        experiment: `Experiment`. The experiment.
+        splits: `DataSplits`. Its data.
         seed: Integer. Random seed of the training episodes. Defaults to that
             of the experiment.
     """
@@ -332,9 +332,9 @@ def monitors(
     """Returns the callbacks that measure and picture a run while it trains.
 
     Args:
-        experiment: The experiment.
-        run: Its run.
-        splits: Its data.
+        experiment: `Experiment`. The experiment.
+        run: `Run`. Its run.
+        splits: `DataSplits`. Its data.
         draw: Returns the pictures of a model by name, such as
             `pictures.painter`.
     """

@@ -473,7 +473,7 @@ def override(experiment: Experiment, **settings: Any) -> Experiment:
     `dataset`, `architecture` or `images` make them meaningless.
 
     Args:
-        experiment: The experiment to start from.
+        experiment: `Experiment`. The experiment to start from.
         **settings: Settings by name.
 
     Raises:

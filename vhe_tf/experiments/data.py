@@ -36,7 +36,7 @@ def load_data(
     """Loads the data of an experiment.
 
     Args:
-        experiment: The experiment.
+        experiment: `Experiment`. The experiment.
         data_dir: String. Folder of the data. Defaults to that of TensorFlow
             Datasets, where the data set is one of these.
         manual_dir: String. For youtube_faces: the folder with
@@ -58,8 +58,9 @@ def report_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
     """Prints how many images and classes there are of a user's own.
 
     Args:
-        experiment: The experiment. Nothing is printed of other data sets.
-        splits: Its data.
+        experiment: `Experiment`. The experiment. Nothing is printed of other
+            data sets.
+        splits: `DataSplits`. Its data.
     """
     if experiment.dataset not in OWN_IMAGES:
         return
@@ -148,7 +149,7 @@ def check_unseen(
 
     Args:
         model: Path. The `.keras` file.
-        experiment: The experiment whose test classes are used.
+        experiment: `Experiment`. The experiment whose test classes are used.
 
     Returns:
         The experiment of the model's run, None if it is not known.
@@ -184,8 +185,8 @@ def sees_test_classes(trained: Experiment, tested: Experiment) -> bool:
     """Returns whether a run trains on classes that another one is tested on.
 
     Args:
-        trained: The experiment of the run.
-        tested: The experiment whose test classes are used.
+        trained: `Experiment`. The experiment of the run.
+        tested: `Experiment`. The experiment whose test classes are used.
 
     Example:
     >>> from vhe_tf.experiments import Experiment
@@ -202,8 +203,8 @@ def warn_if_classes_changed(
 
     Args:
         model: Path. The `.keras` file.
-        experiment: The experiment whose data are used. Data sets other than
-            folders and records do not change.
+        experiment: `Experiment`. The experiment whose data are used. Data sets
+            other than folders and records do not change.
         classes: String. The checksum of the classes of the data.
     """
     record = record_of(model)

@@ -205,7 +205,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     """Measures a model, writes the report and prints a summary.
 
     Args:
-        measuring: What to measure. `model` is set.
+        measuring: `Measuring`. What to measure. `model` is set.
         **data: `dataset`, `split`, `images`, `invert`, if they are not those of
             the run.
 
@@ -305,10 +305,10 @@ def training_episodes(
     """Returns episodes of the groups that a model was trained on.
 
     Args:
-        measuring: What to measure.
-        model: The model.
-        experiment: That of its run.
-        splits: The data of its run.
+        measuring: `Measuring`. What to measure.
+        model: `VHE`. The model.
+        experiment: `Experiment`. That of its run.
+        splits: `DataSplits`. The data of its run.
 
     Returns:
         None if no KL is to be measured.

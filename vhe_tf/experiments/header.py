@@ -24,9 +24,9 @@ def header(
     """Returns what a run trains, on which data and device, and where.
 
     Args:
-        run: The run. Called before it begins.
-        model: The model.
-        splits: The data.
+        run: `Run`. The run. Called before it begins.
+        model: `VHE`. The model.
+        splits: `DataSplits`. The data.
         episodes: Those to train on and to validate on.
     """
     experiment = run.experiment

@@ -57,7 +57,7 @@ class OwnImages(settings.Settings):
         """Returns the settings that the data choose.
 
         Args:
-            given: The settings that flags choose.
+            given: Mapping. The settings that flags choose.
         """
         chosen: dict[str, Any] = {"dataset": "folder"}
         if self.labels:

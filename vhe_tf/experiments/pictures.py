@@ -40,8 +40,8 @@ def painter(experiment: Experiment, splits: "DataSplits") -> "Draw":
     """Returns a function that draws the pictures of a model.
 
     Args:
-        experiment: The experiment.
-        splits: Its data. The pictures start from test images.
+        experiment: `Experiment`. The experiment.
+        splits: `DataSplits`. Its data. The pictures start from test images.
     """
     from vhe_tf import callbacks
     from vhe_tf import visualization

@@ -158,7 +158,8 @@ def render_summary(
 
     Args:
         results: As in `render`.
-        pictures: The paths of the existing pictures, from the root.
+        pictures: Collection of strings. The paths of the existing pictures,
+            from the root.
 
     Returns:
         String. Markdown.

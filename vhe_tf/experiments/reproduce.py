@@ -228,7 +228,8 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
 
     Args:
         tables: Names in `paper.TABLES`, or `"figures"`.
-        names: Parts of names, one of which a row must contain; or none.
+        names: Sequence of strings. Parts of names, one of which a row must
+            contain; or none.
 
     Raises:
         SystemExit: If a part is empty or in no name.
@@ -262,11 +263,12 @@ def make(
     """Makes what is missing of rows; returns what went wrong, a line each.
 
     Args:
-        rows: Their names.
+        rows: Sequence of strings. Their names.
         budget: String. A key of `paper.BUDGETS`.
-        inputs: The places of the data.
-        drawn: Rows whose models are wanted, not their numbers alone.
-        dry_run: Whether to show the commands and run nothing.
+        inputs: `Inputs`. The places of the data.
+        drawn: Collection of strings. Rows whose models are wanted, not their
+            numbers alone.
+        dry_run: Boolean. Whether to show the commands and run nothing.
     """
     failures = []
     for index, name in enumerate(rows):
@@ -298,8 +300,9 @@ def missing_commands(
     Args:
         name: String. Name of the row.
         budget: String. A key of `paper.BUDGETS`.
-        inputs: The places of the data.
-        drawn: Whether its model is wanted, also where its numbers are there.
+        inputs: `Inputs`. The places of the data.
+        drawn: Boolean. Whether its model is wanted, also where its numbers are
+            there.
 
     Raises:
         RowError: If the run in the row's folder had other settings.

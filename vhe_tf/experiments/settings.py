@@ -234,8 +234,8 @@ def add_flags(
     """Defines a flag for each field of a class of settings.
 
     Args:
-        values: Where to define the flags.
-        settings: The class.
+        values: `absl.flags.FlagValues`. Where to define the flags.
+        settings: Type of `Settings`. The class.
         title: String. The heading of these flags in `--help`.
         names: Names of the fields. Defaults to all.
         overrides: Boolean. Whether a flag that is not given leaves a value as
@@ -297,8 +297,8 @@ def read_flags(
     """Returns the values of the flags that `add_flags` defined.
 
     Args:
-        values: The parsed flags.
-        settings: The class.
+        values: `absl.flags.FlagValues`. The parsed flags.
+        settings: Type of `Settings`. The class.
         names: Names of the fields. Defaults to all.
 
     Returns:
@@ -337,7 +337,7 @@ def parse(
 
     Args:
         argv: Strings. The name of the program, then the arguments.
-        values: The flags that are defined.
+        values: `absl.flags.FlagValues`. The flags that are defined.
         usage: String. Printed above the flags by `--help`.
 
     Returns:

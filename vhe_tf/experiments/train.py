@@ -220,7 +220,7 @@ def add_experiment_flags(
     """Defines `--experiment`, and a flag for each setting of one.
 
     Args:
-        values: Where to define the flags.
+        values: `absl.flags.FlagValues`. Where to define the flags.
         default: String. Name of the experiment if none is named. Defaults to
             none.
     """
@@ -246,7 +246,7 @@ def chosen_experiment(
     """Returns the experiment of a command line, and its name.
 
     Args:
-        values: The parsed flags.
+        values: `absl.flags.FlagValues`. The parsed flags.
         words: Strings. The other arguments, among them maybe the name.
         default: String. The name if there is none. Defaults to none.
         own: The user's own images, if they are used. Defaults to none.
@@ -386,9 +386,9 @@ def finish(
 
     Args:
         arguments: What was asked for.
-        run: The run.
-        model: The model as trained.
-        splits: The data.
+        run: `Run`. The run.
+        model: `VHE`. The model as trained.
+        splits: `DataSplits`. The data.
         draw: Returns the pictures of a model by name.
 
     Raises:

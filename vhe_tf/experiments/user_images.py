@@ -84,7 +84,7 @@ def read_for(
     """Reads images as a model sees them.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         paths: Files of any format that Pillow knows. For models of one
             channel, photographs or scans of drawings.
         invert: Boolean or None. For drawings: whether ink is dark. None

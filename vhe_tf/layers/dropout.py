@@ -60,7 +60,7 @@ class SeededDropout(keras.layers.Layer):
     of weights, inputs and seeds.
 
     Args:
-        rate: The fraction, in [0, 1).
+        rate: Float. The fraction, in [0, 1).
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:

@@ -69,8 +69,9 @@ class GatedResidualBlock(keras.layers.Layer):
 
     Args:
         filters: Integer, F. Filters of both stacks.
-        kernel_size: Odd integer k. The block reaches `k // 2` rows up and as
-            many pixels to the left (and to the right, in the rows above).
+        kernel_size: Odd integer k. The block reaches `k // 2` rows up
+            and as many pixels to the left (and to the right, in the rows
+            above).
         conditioning_kernel_size: Integer. Kernel size of the convolution of
             the conditioning. Defaults to 1.
         dropout: Float. Dropout rate of the outputs of both gates. Defaults to

@@ -40,9 +40,10 @@ class GatedPixelCNN(keras.layers.Layer):
         num_parameters: Integer, P. Number of parameters per pixel.
         filters: Integer, F. Filters of both stacks.
         num_blocks: Integer, K. Number of gated blocks.
-        kernel_size: Odd integer. Kernel size of the blocks. Defaults to 3.
-        first_kernel_size: Odd integer. Kernel size of the layer that reads the
-            image. Defaults to 7.
+        kernel_size: Odd integer. Kernel size of the blocks. Defaults
+            to 3.
+        first_kernel_size: Odd integer. Kernel size of the layer that
+            reads the image. Defaults to 7.
         conditioning_filters: Integers. Filters of 3x3 convolutions that encode
             the conditioning. Defaults to none.
         conditioning_kernel_size: Integer. Kernel size of the convolutions of

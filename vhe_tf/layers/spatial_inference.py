@@ -186,7 +186,7 @@ class TemplatePosterior(base.BaseLayer):
 
         Args:
             features: `[B, N, H, W, F]`.
-            scale: Which scale they are of, the full one 0.
+            scale: Integer. Which scale they are of, the full one 0.
 
         Returns:
             `[B, H, W, F]`.

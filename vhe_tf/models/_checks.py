@@ -404,7 +404,7 @@ def check_episodes(
 
     Args:
         model: A compiled `VHE`.
-        episodes: The episodes.
+        episodes: `Episodes`. The episodes.
         validation: Boolean. Whether they are to validate. Defaults to False.
 
     Raises:

@@ -70,7 +70,7 @@ def check_saveable(model: keras.Model) -> None:
     """Checks that layers of other modules can be saved and loaded again.
 
     Args:
-        model: The model.
+        model: `keras.Model`. The model.
 
     Raises:
         ValueError: If one cannot. The message names its class.
@@ -138,7 +138,7 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
     Only what inference needs: neither optimizer nor training settings.
 
     Args:
-        model: The model.
+        model: `VHE`. The model.
         path: The file.
 
     Raises:

@@ -54,8 +54,8 @@ def from_config(config: Mapping[str, Any]) -> DatasetSpec:
     """Returns the spec whose `get_config` this is.
 
     Args:
-        config: `"dataset"`, a name in `DATASETS`, and fields of that spec.
-            Fields that are missing have their defaults.
+        config: Mapping. `"dataset"`, a name in `DATASETS`, and fields of that
+            spec. Fields that are missing have their defaults.
 
     Raises:
         ValueError: If the name or a field is unknown, or a value is invalid.

@@ -74,7 +74,8 @@ class ClassFolders(NamedTuple):
         class is left for training, there is no such grouping.
 
         Args:
-            labels: By grouping, `[M]` ids, in place of those of the folders.
+            labels: Dictionary of strings to arrays. By grouping, `[M]` ids, in
+                place of those of the folders.
             label_name: String. The grouping whose groups are the classes.
         """
         split = self._replace(labels=labels, sides=None)
@@ -134,7 +135,7 @@ def class_folders(root: pathlib.Path, *, label_name: str) -> ClassFolders:
     """Returns the images in the folders of a root.
 
     Args:
-        root: The folder.
+        root: Path. The folder.
         label_name: String. The name of the innermost grouping.
 
     Raises:

@@ -25,7 +25,7 @@ class Copies:
     Blank images are nobody's copies.
 
     Args:
-        paths: The files of the images.
+        paths: Sequence of paths. The files of the images.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -63,7 +63,8 @@ class Copies:
         """Returns labels with one group for groups of the same images.
 
         Args:
-            labels: By grouping, the group ids of the images.
+            labels: Mapping of strings to arrays. By grouping, the group ids of
+                the images.
             names: By grouping, the names of the groups.
 
         Returns:

@@ -88,12 +88,12 @@ def read_image_folder(
         root: A folder with one sub-folder for each class. The classes get
             the ids 0, 1, ... in the order of the folders' names.
         image_size: `(H, W)`, both positive.
-        channels: 1 for grey or 3 for RGB images.
+        channels: Integer. 1 for grey or 3 for RGB images.
         invert: Boolean or None. Whether to replace each pixel by 255 minus
             it, as for dark ink on light pages: ink is 255 in this package.
             None decides by the border and the mean of the images, and warns
             unless all pages are light. Defaults to False.
-        label_name: The name to give to this grouping of the images.
+        label_name: String. The name to give to this grouping of the images.
 
     Returns:
         The images, `[M, H, W, channels]` uint8, sorted by class and file

@@ -83,9 +83,9 @@ def read_images(
     frames or pages the first one is read, with a warning at the end.
 
     Args:
-        paths: The files.
+        paths: Iterable of paths. The files.
         image_size: `(H, W)`, both positive.
-        channels: 1 for grey or 3 for RGB images.
+        channels: Integer. 1 for grey or 3 for RGB images.
 
     Yields:
         `[H, W, channels]` uint8 for each file.
@@ -143,7 +143,7 @@ def listing(reasons: Mapping[str, str]) -> str:
     """Returns lines of the first twenty names, each with a reason.
 
     Args:
-        reasons: By name, what there is to say of it.
+        reasons: Mapping of strings. By name, what there is to say of it.
 
     Example:
     >>> print(listing({"b.png": "empty", "a.png": "cut"}))

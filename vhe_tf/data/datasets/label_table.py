@@ -61,9 +61,9 @@ def read_label_table(
     `read_image_folder`.
 
     Args:
-        path: The CSV file.
+        path: Path. The CSV file.
         image_size: `(H, W)`, both positive.
-        channels: 1 for grey or 3 for RGB images.
+        channels: Integer. 1 for grey or 3 for RGB images.
         invert: Boolean or None. As in `read_image_folder`. Defaults to False.
 
     Returns:
@@ -121,10 +121,11 @@ def from_columns(
 
     Args:
         images: `[M, H, W, C]`, as in `GroupedImages`.
-        columns: By the name of a grouping, M strings or ints, the names of
-            the groups; None, NaN or a usual spelling of a missing value for an
-            image without a label in that grouping. Names that look alike are
-            one group; see `read_label_table`.
+        columns: Mapping from strings to sequences. By the name of a grouping, M
+            strings or ints, the names of the groups; None, NaN or a usual
+            spelling of a missing value for an image without a label in that
+            grouping. Names that look alike are one group; see
+            `read_label_table`.
 
     Returns:
         The images, with ids 0, 1, ... of the groups in the order of their
@@ -152,9 +153,9 @@ def check_nested(data: GroupedData, child: str, *, parent: str) -> None:
     images must be. Images without a label in `child` are of no concern.
 
     Args:
-        data: The images.
-        child: The finer grouping, for example `"character"`.
-        parent: The coarser one, for example `"alphabet"`.
+        data: `GroupedData`. The images.
+        child: String. The finer grouping, for example `"character"`.
+        parent: String. The coarser one, for example `"alphabet"`.
 
     Raises:
         ValueError: If a group of `child` has images in two groups of

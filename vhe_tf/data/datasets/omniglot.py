@@ -195,15 +195,15 @@ def load_omniglot(
     process ends; the arrays may therefore be read-only.
 
     Args:
-        split: `"lake"`, `"lake_small1"`, `"lake_small2"`, `"random1200"` or
-            `"vinyals"`.
-        recipe: `"grey"`, `"binary"` or `"original"`.
-        data_dir: The folder that holds `omniglot/3.0.0` as TensorFlow
-            Datasets prepares it, or is to hold it after a download. Default:
-            the environment variable `TFDS_DATA_DIR`, or else TensorFlow
-            Datasets' own default.
-        seed: Chooses the training characters of `random1200`; without effect
-            on the other splits.
+        split: String. `"lake"`, `"lake_small1"`, `"lake_small2"`,
+            `"random1200"` or `"vinyals"`.
+        recipe: String. `"grey"`, `"binary"` or `"original"`.
+        data_dir: Path or None. The folder that holds `omniglot/3.0.0` as
+            TensorFlow Datasets prepares it, or is to hold it after a download.
+            Default: the environment variable `TFDS_DATA_DIR`, or else
+            TensorFlow Datasets' own default.
+        seed: Integer. Chooses the training characters of `random1200`; without
+            effect on the other splits.
 
     Returns:
         The images of each part of the split.
@@ -277,7 +277,7 @@ def lake_runs(path: str | os.PathLike[str]) -> list[LakeRun]:
     an alphabet. Models to be tested on them train on a `lake` split.
 
     Args:
-        path: `all_runs.zip` of https://github.com/brendenlake/omniglot
+        path: Path. `all_runs.zip` of https://github.com/brendenlake/omniglot
             (folder `python/one-shot-classification`), or the folder that it
             unpacks to.
 

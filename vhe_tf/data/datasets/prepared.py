@@ -17,7 +17,7 @@ def name_corrupt_files(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Raises a `ValueError` that names a corrupt file, if there is one.
 
     Args:
-        folder: The innermost folder of the prepared data.
+        folder: Path. The innermost folder of the prepared data.
     """
     try:
         yield

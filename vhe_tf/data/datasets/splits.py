@@ -170,7 +170,7 @@ class DatasetSpec(abc.ABC):
         YouTube Faces cannot be distinguished.
 
         Args:
-            tested: The spec whose test set is used.
+            tested: `DatasetSpec`. The spec whose test set is used.
         """
         mine, other = self.drawn, tested.drawn
         return isinstance(other, type(mine)) and mine._sees_test_of(other)
@@ -271,7 +271,7 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     They are in memory from then on.
 
     Args:
-        data: The images as stored, of the model's size.
+        data: `GroupedData`. The images as stored, of the model's size.
         images: String. `"binary"` thresholds at one half, `"grey"` samples
             each pixel once from a Bernoulli of its value, `"colour"` keeps
             the values.
@@ -318,7 +318,7 @@ def hold_out_groups(
     """Splits off a random selection of groups.
 
     Args:
-        data: The images.
+        data: `GroupedData`. The images.
         name: String. The grouping.
         num_groups: Integer. How many groups to hold out.
         seed: Integer. Selects the groups. Defaults to 0.
@@ -358,8 +358,9 @@ def split_classes(
     """Returns the images of the training, validation and test classes.
 
     Args:
-        data: The images. A grouping `"split"` with the groups `"train"`,
-            `"test"` and perhaps `"validation"` decides; else the seed does.
+        data: `GroupedData`. The images. A grouping `"split"` with the groups
+            `"train"`, `"test"` and perhaps `"validation"` decides; else the
+            seed does.
         group: String. The grouping whose groups are the classes.
         data_dir: String. Where the data are, for errors.
         seed: Integer. Selects a fifth of the classes for testing.

@@ -165,7 +165,7 @@ def pen_styles(num_styles: int = 30, seed: int = 0) -> tuple[PenStyle, ...]:
     then paired at random.
 
     Args:
-        num_styles: How many.
+        num_styles: Integer. How many.
         seed: Non-negative int; equal seeds give equal styles.
 
     Returns:
@@ -203,13 +203,13 @@ def styled(
     no colour could be recognised exactly.
 
     Args:
-        data: Grey or binary drawings, `[M, H0, W0, 1]`, ink 255 or 1. Finer
-            ones, as the recipe `"original"` of Omniglot has, are drawn more
-            faithfully.
-        num_styles: How many styles there are; see `pen_styles`.
-        copies: In how many different styles each image is drawn.
-        affine: Whether each copy of an image but the first is a small random
-            affine map of it (Section 4.1), with strokes as wide as ever.
+        data: `GroupedImages`. Grey or binary drawings, `[M, H0, W0, 1]`, ink
+            255 or 1. Finer ones, as the recipe `"original"` of Omniglot has,
+            are drawn more faithfully.
+        num_styles: Integer. How many styles there are; see `pen_styles`.
+        copies: Integer. In how many different styles each image is drawn.
+        affine: Boolean. Whether each copy of an image but the first is a small
+            random affine map of it (Section 4.1), with strokes as wide as ever.
         image_size: `(H, W)` to draw at. The proportions are not kept.
         seed: Non-negative int: decides the styles, and which each image has.
 

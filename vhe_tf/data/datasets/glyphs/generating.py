@@ -29,10 +29,12 @@ def generate_glyphs(
     streams of their own: fewer alphabets are a prefix of more alphabets.
 
     Args:
-        num_alphabets: The number of alphabets.
-        characters_per_alphabet: The number of characters of each alphabet.
-        num_drawers: The number of drawers, hence of images a character.
-        image_size: Height and width of the images, pixels, at least 8.
+        num_alphabets: Integer. The number of alphabets.
+        characters_per_alphabet: Integer. The number of characters of each
+            alphabet.
+        num_drawers: Integer. The number of drawers, hence of images a
+            character.
+        image_size: Integer. Height and width of the images, pixels, at least 8.
         seed: Non-negative int; equal seeds give equal images.
 
     Returns:

@@ -14,7 +14,7 @@ def render(
         paths: `[M, S, P, 2]`, the strokes, pixels.
         used: `[M, S]`, which strokes are drawn.
         width: `[M]`, the width of the pen, pixels.
-        image_size: Height and width of the images, pixels.
+        image_size: Integer. Height and width of the images, pixels.
 
     Returns:
         `[M, image_size, image_size]`, uint8.

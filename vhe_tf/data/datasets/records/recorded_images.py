@@ -82,10 +82,10 @@ class RecordedImages(GroupedData):
 
     Args:
         folder: As `write_records` wrote it.
-        skip_corrupt: Whether to skip the records that cannot be
-            read. Episodes and `load` then read each record once beforehand.
-            Labels and groups are those of all records, so that which groups
-            are held out does not depend on which files are corrupt.
+        skip_corrupt: Boolean. Whether to skip the records that cannot be read.
+            Episodes and `load` then read each record once beforehand. Labels
+            and groups are those of all records, so that which groups are held
+            out does not depend on which files are corrupt.
 
     Raises:
         FileNotFoundError: If the folder has no index.

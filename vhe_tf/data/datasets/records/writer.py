@@ -43,8 +43,8 @@ def write_records(
     everything else.
 
     Args:
-        folder: Made where it is missing. Records without an index, left by
-            what was interrupted, are deleted.
+        folder: Path. Made where it is missing. Records without an index, left
+            by what was interrupted, are deleted.
         examples: `([H, W, C] uint8, {grouping: group id})` each, the id
             `MISSING` where there is no label; all of one shape and with the
             same groupings. They are consumed as they are written.

@@ -86,7 +86,7 @@ def find_source(manual_dir: str | os.PathLike[str]) -> pathlib.Path:
     folder that was unpacked half-way does not.
 
     Args:
-        manual_dir: The folder that holds one of them.
+        manual_dir: Path. The folder that holds one of them.
 
     Raises:
         FileNotFoundError: If it holds neither.
@@ -111,7 +111,7 @@ def list_frames(source: pathlib.Path) -> dict[Video, set[int]]:
     warning that counts them.
 
     Args:
-        source: What `find_source` returns.
+        source: Path. What `find_source` returns.
 
     Raises:
         ValueError: If there are no frames, or if the archive is corrupt.
@@ -153,7 +153,7 @@ def read_frames(
     """Yields the wanted frames, each once, with its file to read.
 
     Args:
-        source: What `find_source` returns.
+        source: Path. What `find_source` returns.
         wanted: The numbers of the frames of each video to read.
 
     Raises:

@@ -82,17 +82,18 @@ def load_youtube_faces(
     three times; the complete one takes minutes each time.
 
     Args:
-        data_dir: The folder that holds `youtube_faces` as TensorFlow Datasets
-            prepares it, or is to hold it. Default: the environment variable
-            `TFDS_DATA_DIR`, or else TensorFlow Datasets' own default.
-        manual_dir: The folder with `aligned_images_DB.tar.gz` or, where that is
-            not in it, the folder `aligned_images_DB` that it unpacks to. Needed
-            only where images of this size are not prepared. Default:
-            `downloads/manual` in `data_dir`.
+        data_dir: Path or None. The folder that holds `youtube_faces` as
+            TensorFlow Datasets prepares it, or is to hold it. Default: the
+            environment variable `TFDS_DATA_DIR`, or else TensorFlow Datasets'
+            own default.
+        manual_dir: Path or None. The folder with `aligned_images_DB.tar.gz` or,
+            where that is not in it, the folder `aligned_images_DB` that it
+            unpacks to. Needed only where images of this size are not prepared.
+            Default: `downloads/manual` in `data_dir`.
         image_size: `(H, W)`, both positive.
-        skip_unreadable: Whether to leave out frames that cannot be read, with a
-            warning that names them, instead of raising an error. They are not
-            replaced by others.
+        skip_unreadable: Boolean. Whether to leave out frames that cannot be
+            read, with a warning that names them, instead of raising an error.
+            They are not replaced by others.
 
     Returns:
         Images, uint8, sorted by person, video and frame, with the labels

@@ -63,9 +63,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     on which the split depends, and for the images of each part.
 
     Args:
-        skip_unreadable: Whether to leave out frames that cannot be read, with a
-            warning that names them, instead of raising an error at the end of
-            the part that they are in.
+        skip_unreadable: Boolean. Whether to leave out frames that cannot be
+            read, with a warning that names them, instead of raising an error at
+            the end of the part that they are in.
         **kwargs: Passed on to `tfds.core.GeneratorBasedBuilder`.
     """
 
