@@ -1,4 +1,5 @@
 import contextlib
+import importlib.util
 import io
 import re
 import sys
@@ -241,6 +242,12 @@ def test_commands_are_listed():
 def test_a_shipped_model_has_a_name():
     model = vhe_tf.load_model("omniglot_pixel_cnn_small")
     assert model.image_shape == (28, 28, 1)
+
+
+def test_a_package_for_warm_up_requests_is_asked_for(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    error = failure_of("export", "omniglot_pixel_cnn_small", "--out=exported")
+    assert error.endswith("Received: --warmup.")
 
 
 @pytest.mark.integration

@@ -12,6 +12,7 @@ place of seeds, for OpenVINO and converters to ONNX.
 """
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 
 from absl import flags
@@ -101,6 +102,12 @@ def main(argv: Sequence[str]) -> None:
     with exit_on_user_error():
         given = Exporting(**settings.read_flags(values, Exporting))
         name = one_model(words, given.model)
+        needed = given.warmup and not given.portable
+        if needed and not importlib.util.find_spec("tensorflow_serving"):
+            raise ImportError(
+                "--warmup needs `tensorflow-serving-api`. Install "
+                "'vhe_tf[serving]', or pass --nowarmup. Received: --warmup."
+            )
         import_tensorflow()
         import vhe_tf
         from vhe_tf import serving
