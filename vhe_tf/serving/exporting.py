@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from vhe_tf._utils import atomic_io
 from vhe_tf.models.vhe import VHE
@@ -121,6 +123,7 @@ def export(
                 experimental_custom_gradients=False
             ),
         )
+        _drop_shape_hints(partial)
         if warmup:
             _write_warmup(partial, folder.name, functions)
     return target
@@ -154,6 +157,21 @@ def written_aside(target: pathlib.Path) -> Iterator[pathlib.Path]:
         for path in [*partial.rglob("*"), partial]:
             atomic_io.settle(path)
         partial.rename(target)
+
+
+def _drop_shape_hints(folder: pathlib.Path) -> None:
+    """Removes the inferred shapes of nodes, a tenth of the graph.
+
+    Loaders infer them again.
+    """
+    path = folder / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta_graph in saved_model.meta_graphs:
+        for function in meta_graph.graph_def.library.function:
+            for node in function.node_def:
+                node.attr.pop("_output_shapes", None)
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    fingerprinting_utils.write_fingerprint(str(folder))
 
 
 def _remove_abandoned(folder: pathlib.Path) -> None:
