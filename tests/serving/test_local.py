@@ -347,12 +347,12 @@ def _ragged(support):
         ("query", lambda value: "ink", "but got: []"),
         ("query", lambda value: None, "but got: []"),
         ("query", lambda value: [BLACK * 2] * 3, "but got: [3,4,2,1]"),
-        ("query", lambda value: [*value[:2], 1], "found at incorrect level: 1"),
-        ("query", lambda value: [*value[:2], [1]], "unexpected size: 1"),
+        ("query", lambda value: [*value[:2], 1], "Received: 1"),
+        ("query", lambda value: [*value[:2], [1]], "Received: [1]"),
         (
             "query",
             lambda value: [*value[:2], [[[0], [[0]]], [[0], [0]]]],
-            "unexpected level",
+            "nested",
         ),
         (
             "query",
@@ -378,7 +378,7 @@ def _ragged(support):
         ("query", lambda value: [[[[math.inf]] * 2] * 2] * 3, "in [0, 1]"),
         ("query", lambda value: [[[[1.5]] * 2] * 2] * 3, "in [0, 1]"),
         ("support", lambda value: [[[[[[-1]] * 2] * 2]]] * 3, "in [0, 1]"),
-        ("support", _ragged, "Encountered list at unexpected size: 2 at level"),
+        ("support", _ragged, "Expected a list of 5"),
         ("support", lambda value: [[[]]] * 3, "but got: [3,1,0]"),
         ("support", lambda value: [[]] * 3, "but got: [3,0]"),
         (

@@ -247,29 +247,19 @@ def _shape_of(value: Any) -> tuple[int, ...]:
 
 
 def _flat(value: Any, shape: Sequence[int]) -> list[Any]:
-    """Returns the values of nested lists of a shape, checked level by level."""
-    level_values = [value]
-    for level, size in enumerate(shape):
-        others = set(map(type, level_values)) - {list}
-        if others:
-            found = next(v for v in level_values if type(v) is not list)
-            raise RequestError(
-                f"JSON Value: {shown(found)} found at incorrect level: {level} "
-                f"in the JSON DOM. Expected at level: {len(shape)}"
-            )
-        sizes = set(map(len, level_values)) - {size}
-        if sizes:
-            raise RequestError(
-                f"Encountered list at unexpected size: {min(sizes)} at level: "
-                f"{level} expected size: {size}"
-            )
-        level_values = list(itertools.chain.from_iterable(level_values))
-    if list in set(map(type, level_values)):
-        raise RequestError(
-            f"Encountered list at unexpected level: {len(shape)} expected < "
-            f"{len(shape)}"
-        )
-    return level_values
+    """Returns the values of nested lists, all of which have a shape."""
+    values = [value]
+    for size in shape:
+        for found in values:
+            if type(found) is not list or len(found) != size:
+                raise RequestError(
+                    f"Expected a list of {size}, as the others are. Received: "
+                    f"{shown(found)}"
+                )
+        values = list(itertools.chain.from_iterable(values))
+    if list in set(map(type, values)):
+        raise RequestError("Lists are nested in some places alone")
+    return values
 
 
 def _values(values: list[Any], dtype: np.dtype) -> np.ndarray:
