@@ -460,7 +460,8 @@ def test_a_kernel_without_a_middle_is_refused(name, size):
 
 
 @pytest.mark.parametrize(
-    ("function", "shown"), [("GatedPixelCNN.generate", False), ("fit", True)]
+    ("function", "shown"),
+    [(GatedPixelCNN._generate.python_function, False), (len, True)],
 )
 def test_tracings_of_several_networks_together_are_not_warned_of(
     function, shown
