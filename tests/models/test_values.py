@@ -202,6 +202,19 @@ def test_some_blank_images_are_no_mistake(models):
     models[2].infer(np.zeros([1, 2, *SHAPE], np.uint8), seed=SEED)
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_page_that_is_ink_is_warned_of(models, caplog, as_bytes):
+    right = binary(2, 3)
+    scale = np.uint8(255) if as_bytes else np.float32(1)
+    models[2].infer(scale * right.astype(scale.dtype), seed=SEED)
+    assert not caplog.messages
+    wrong = scale * (1 - right).astype(scale.dtype)
+    models[2].infer(wrong, seed=SEED)
+    [message] = caplog.messages
+    assert "'character'" in message
+    assert f"all pixels {1 - right.mean():.2f}" in message
+
+
 # The domain -------------------------------------------------------------------
 
 BINARY = Domain(0.0, 1.0, integer=True)

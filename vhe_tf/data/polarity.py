@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Polarity", "found_polarity", "with_ink_high"]
+__all__ = [
+    "Polarity",
+    "found_polarity",
+    "warn_if_paper_is_ink",
+    "with_ink_high",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -119,3 +124,22 @@ def with_ink_high(
     if not inverts:
         return images
     return 255 - images if images.dtype == np.uint8 else 1 - images
+
+
+def warn_if_paper_is_ink(images: np.ndarray, name: str) -> None:
+    """Warns of drawings most of whose borders and pixels are ink.
+
+    Args:
+        images: `[..., H, W, C]`, floating point in 0..1, ink 1.
+        name: String. What they are, for the warning.
+    """
+    found = found_polarity(images.reshape(-1, *images.shape[-3:]))
+    if found.light > found.dark:
+        _logger.warning(
+            "%r is mostly ink: is the page ink? In this package ink is 1 and "
+            "paper is 0; pass 1 - images if it is the other way round. Found: "
+            "mean of the border %.2f, of all pixels %.2f.",
+            name,
+            found.border,
+            found.mean,
+        )

@@ -18,6 +18,7 @@ from vhe_tf._utils.validation import is_positive_int
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.episodes import Episodes
+from vhe_tf.data.polarity import warn_if_paper_is_ink
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _graph
 from vhe_tf.models import _values
@@ -181,6 +182,8 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
         images = tf.cast(images, tf.float32) / 255.0
         if model.domain.binary:
             images = tf.cast(images >= 0.5, tf.float32)
+            if eager:
+                warn_if_paper_is_ink(images.numpy(), name)
         return images
     if not images.dtype.is_floating:
         raise ValueError(
@@ -192,6 +195,8 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
     if eager:
         rank = len(model.event_shape)
         model.domain.check(name, images.numpy(), event_rank=rank)
+        if rank == 3 and model.domain.binary:
+            warn_if_paper_is_ink(images.numpy(), name)
         largest = float(tf.reduce_max(images))
         unbounded = rank == 3 and not model.domain.is_bounded
         if unbounded and largest > _LARGEST_PIXEL:

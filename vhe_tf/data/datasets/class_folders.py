@@ -176,8 +176,8 @@ class _Walk:
             raise ValueError(
                 f"{str(self._root)!r} has no class folders. Make one folder "
                 "for each class and move its images there: "
-                f"root/<class>/<image>.png. Received: {len(images)} images "
-                "directly in `root`."
+                f"{self._root}/<class>/<image>.png. Received: {len(images)} "
+                "images directly in it."
             )
         self._ignored += [entry.path for entry in images]
         return [
