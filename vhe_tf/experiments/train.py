@@ -403,9 +403,10 @@ def finish(
     strategy = model.distribute_strategy
     if not distribute.is_chief(strategy):
         return
-    with exit_on_run_error(), optimizers.ema_weights(model):
+    saving = status_line("saving the last model")
+    with saving, exit_on_run_error(), optimizers.ema_weights(model):
         loading.save_model(model, run.last)
-    with exit_on_user_error():
+    with status_line("loading the best model"), exit_on_user_error():
         if distribute.has_several_machines(strategy):
             model = vhe_tf.load_model(run.best)  # the others are done
         else:
