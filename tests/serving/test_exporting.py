@@ -329,7 +329,7 @@ def test_scores_do_not_depend_on_the_pieces(name, exports, monkeypatch):
             )
 
 
-def test_images_decoded_at_once_are_bounded_not_one_class(exports):
+def test_images_decoded_at_once_are_bounded(exports):
     model, _ = exports("deconvolutional")
 
     def size(self, support, query, **kwargs):
@@ -338,15 +338,11 @@ def test_images_decoded_at_once_are_bounded_not_one_class(exports):
 
     with mock.patch.object(VHE, "log_likelihood", size):
         functions = signatures(model, num_samples=10, num_element_samples=3)
-        classes = functions["classify"](
-            _images(2, 23, 1), _images(2), _seeds(2)
-        )["log_likelihood"]
         rows = functions["log_likelihood"](
             _images(5, 1), _images(5), _seeds(5)
         )["log_likelihood"]
     most = _signatures._MAX_DECODED // 30
-    assert most - 1 <= np.min(classes) <= np.max(classes) <= most
-    assert np.max(rows) <= most
+    assert 1 < np.max(rows) <= most
 
 
 # Supports of several sizes ----------------------------------------------------
