@@ -63,7 +63,7 @@ def _seconds_a_step(
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = small_models.MAKE[architecture]("small")
-        model.compile(keras.optimizers.Adam(), jit_compile=False)
+        model.compile(small_models.optimizer(), jit_compile=False)
     pixels = np.random.default_rng(0).random((400, 28, 28, 1)) < 0.1
     sampler = Episodes(
         GroupedImages(

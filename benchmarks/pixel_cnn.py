@@ -24,6 +24,7 @@ from typing import Any
 import keras
 import measure
 import numpy as np
+import small_models
 import tensorflow as tf
 from absl import app
 from absl import flags
@@ -44,22 +45,22 @@ _PARTS = flags.DEFINE_list(
 _TFP = flags.DEFINE_bool(
     "tfp", True, "Sample from tfp.distributions.PixelCNN too (a minute)."
 )
-_IMAGES = flags.DEFINE_enum(
+IMAGES = flags.DEFINE_enum(
     "images", "binary", ["binary", "colour"], "Which images to model."
 )
 
 _IMAGE_SHAPES = {"binary": (28, 28, 1), "colour": (40, 40, 3)}
-_FILTERS = 32
-_BLOCKS = 6
-_BATCH_SIZE = 32
+FILTERS = 32
+BLOCKS = 6
+BATCH_SIZE = 32
 
 
 def _image_shape() -> tuple[int, int, int]:
-    return _IMAGE_SHAPES[_IMAGES.value]
+    return _IMAGE_SHAPES[IMAGES.value]
 
 
 def _pixels() -> Pixels:
-    if _IMAGES.value == "binary":
+    if IMAGES.value == "binary":
         return BernoulliPixels()
     return DiscretizedLogisticPixels(num_components=5)
 
@@ -73,7 +74,7 @@ class PlainPixelCNN(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int]) -> None:
         """Makes kernels, biases and masks."""
-        f = _FILTERS
+        f = FILTERS
 
         def convolution(
             rows: int, columns: int, size_in: int, size_out: int, seen: int
@@ -102,7 +103,7 @@ class PlainPixelCNN(keras.layers.Layer):
                 convolution(1, 1, 2 * f, 2 * f, 1),
                 convolution(1, 1, f, f, 1),
             )
-            for _ in range(_BLOCKS)
+            for _ in range(BLOCKS)
         ]
         self.hidden = convolution(1, 1, f, f, 1)
         self.parameters = convolution(1, 1, f, _num_parameters(), 1)
@@ -136,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     keras.utils.set_random_seed(0)
     for part in _PARTS.value:
-        if part == "classification" and _IMAGES.value == "colour":
+        if part == "classification" and IMAGES.value == "colour":
             continue
         {
             "network": measure_network,
@@ -147,19 +148,19 @@ def main(argv: Sequence[str]) -> None:
 
 def measure_network() -> None:
     """Reports images trained and scored per second, plain and ours."""
-    images = _images(_BATCH_SIZE)
+    batch = images(BATCH_SIZE)
     calls: dict[str, Callable[[], Any]] = {}
     for name, network, jit_compile in (
         ("plain", PlainPixelCNN(), False),
         ("plain, XLA", PlainPixelCNN(), True),
-        ("ours", _gated(), False),
-        ("ours, XLA", _gated(), True),
+        ("ours", gated(), False),
+        ("ours, XLA", gated(), True),
     ):
         distribution = PixelCNN(network, _pixels(), _image_shape())
-        train = _training_step(network, distribution, jit_compile)
+        train = training_step(network, distribution, jit_compile)
         score = tf.function(distribution.log_prob, jit_compile=jit_compile)
-        calls[f"train {name}"] = functools.partial(train, images)
-        calls[f"score {name}"] = functools.partial(score, images)
+        calls[f"train {name}"] = functools.partial(train, batch)
+        calls[f"score {name}"] = functools.partial(score, batch)
     seconds = measure.best_seconds(calls, repeats=3)
     figures = []
     for task in ("train", "score"):
@@ -169,26 +170,32 @@ def measure_network() -> None:
             figures.append(
                 Figure(
                     f"{task}, {name}",
-                    _BATCH_SIZE / value,
+                    BATCH_SIZE / value,
                     "images per second",
                     "the better plain stack",
                     plain / value,
                 )
             )
-    measure.report(f"The gated PixelCNN, {_IMAGES.value} images", figures)
+    measure.report(f"The gated PixelCNN, {IMAGES.value} images", figures)
 
 
-def _gated() -> GatedPixelCNN:
-    return GatedPixelCNN(
-        _num_parameters(), filters=_FILTERS, num_blocks=_BLOCKS
-    )
+def gated() -> GatedPixelCNN:
+    """Returns our network."""
+    return GatedPixelCNN(_num_parameters(), filters=FILTERS, num_blocks=BLOCKS)
 
 
-def _training_step(
-    network: keras.layers.Layer, distribution: PixelCNN, jit_compile: bool
+def training_step(
+    network: Any, distribution: tfd.Distribution, jit_compile: bool = False
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    distribution.log_prob(_images(1))  # builds the network
-    optimizer = keras.optimizers.Adam()
+    """Returns a training step, of the optimizer of a run.
+
+    Args:
+        network: Whatever has the `trainable_variables` of the distribution.
+        distribution: The distribution of images.
+        jit_compile: Boolean. Whether to compile it by XLA. Defaults to False.
+    """
+    distribution.log_prob(tf.zeros([1, *distribution.event_shape]))  # builds
+    optimizer = small_models.optimizer()
     optimizer.build(network.trainable_variables)
 
     def step(images: tf.Tensor) -> tf.Tensor:
@@ -203,7 +210,7 @@ def _training_step(
 
 def measure_sampling() -> None:
     """Reports images sampled per second, ours, naive and by TFP."""
-    network = _gated()
+    network = gated()
     distribution = PixelCNN(network, _pixels(), _image_shape())
     seed = tf.constant([1, 2])
     calls: dict[str, Callable[[], Any]] = {}
@@ -212,9 +219,9 @@ def measure_sampling() -> None:
         calls[f"cached, {count}"] = sample
         calls[f"cached, {count}, XLA"] = tf.function(sample, jit_compile=True)
     naive = tf.function(network)
-    calls["naive, 1"] = lambda: _sample_naively(naive, 1)
+    calls["naive, 1"] = lambda: sample_naively(naive, [1, *_image_shape()])
     seconds = measure.best_seconds(calls)
-    if _TFP.value and _IMAGES.value == "binary":
+    if _TFP.value and IMAGES.value == "binary":
         seconds["tfp, 1"] = _seconds_of_tfp()
     figures = []
     for name, value in seconds.items():
@@ -229,49 +236,58 @@ def measure_sampling() -> None:
                 naive_seconds / value,
             )
         )
-    measure.report(f"Sampling, {_IMAGES.value} images", figures)
+    measure.report(f"Sampling, {IMAGES.value} images", figures)
 
 
-def _sample_naively(network: Callable[..., tf.Tensor], count: int) -> None:
-    pixels, shape = _pixels(), [count, *_image_shape()]
+def sample_naively(
+    network: Callable[..., tf.Tensor], shape: Sequence[int]
+) -> None:
+    """Samples images, `[N, H, W, C]`, each pixel by an evaluation of all."""
+    pixels = _pixels()
     draw = tf.function(pixels.transform)
     noise = pixels.noise(shape, tf.constant([[1, 2]]))[0]
     images = np.zeros(shape, np.float32)
     for i in range(shape[1]):
         for j in range(shape[2]):
             parameters = network(tf.constant(images), None)[:, i, j]
-            images[:, i, j] = draw(parameters, noise[:, i, j], tf.constant(1.0))
+            images[:, i, j] = draw(
+                parameters, noise[:, i, j], temperature=tf.constant(1.0)
+            )
 
 
 def _seconds_of_tfp() -> float:
     """Times one image from TFP's PixelCNN, warmed up on a smaller one."""
+    _, *width_and_channels = _image_shape()
     for height in (2, _image_shape()[0]):
-        distribution = tfd.PixelCNN(
-            image_shape=(height, *_image_shape()[1:]),
-            num_resnet=1,
-            num_hierarchies=2,
-            num_filters=_FILTERS,
-            num_logistic_mix=1,
-            dropout_p=0.0,
-            use_weight_norm=False,
-            use_data_init=False,
-            high=1,
-        )
+        distribution = tfp_distribution([height, *width_and_channels])
         start = time.perf_counter()
         distribution.sample(1)
         seconds = time.perf_counter() - start
-    count = sum(int(tf.size(v)) for v in distribution.trainable_variables)
-    print(f"tfp.distributions.PixelCNN has {count:,} parameters")
     return seconds
+
+
+def tfp_distribution(image_shape: Sequence[int]) -> tfd.PixelCNN:
+    """Returns TFP's PixelCNN of binary images, of the size of our network."""
+    return tfd.PixelCNN(
+        image_shape=tuple(image_shape),
+        num_resnet=1,
+        num_hierarchies=1,
+        num_filters=24,
+        num_logistic_mix=1,
+        dropout_p=0.0,
+        use_weight_norm=False,
+        use_data_init=False,
+        high=1,
+    )
 
 
 def measure_classification() -> None:
     """Reports queries classified per second, 20-way 5-shot, 20 samples of c."""
     num_ways, num_shots, num_samples = 20, 5, 20
     model = vhe_tf.pixel_cnn_vhe("small")
-    support = _images(num_ways * num_shots).numpy()
+    support = images(num_ways * num_shots).numpy()
     support = support.reshape(num_ways, num_shots, *_image_shape())
-    queries = _images(20).numpy()
+    queries = images(20).numpy()
     scorer = ClassScorer(model, group="character", num_samples=num_samples)
     infer = tf.function(model.infer)
     score = tf.function(model.log_likelihood_given)
@@ -316,11 +332,12 @@ def measure_classification() -> None:
     )
 
 
-def _images(count: int) -> tf.Tensor:
+def images(count: int) -> tf.Tensor:
+    """Returns `[count, H, W, C]` noise, of binary images a tenth ink."""
     noise = tf.random.stateless_uniform(
         [count, *_image_shape()], seed=[0, count]
     )
-    if _IMAGES.value == "binary":
+    if IMAGES.value == "binary":
         return tf.cast(noise < 0.1, tf.float32)
     return tf.round(255.0 * noise) / 255.0
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 import vhe_tf
 from vhe_tf import VHE
 from vhe_tf import random
+from vhe_tf.experiments import building
+from vhe_tf.experiments.config import Experiment
 
 MAKE = {
     "deconvolutional": vhe_tf.deconvolutional_vhe,
@@ -24,14 +26,16 @@ def images(count: int, model: VHE) -> tf.Tensor:
     return tf.cast(noise < 0.1, tf.float32)
 
 
+def optimizer() -> vhe_tf.optimizers.AveragingAdam:
+    """Returns the optimizer of a run: clipped gradients, EMA weights."""
+    return building.make_optimizer(Experiment())
+
+
 def training_step(
     model: VHE, batch_size: int, support_size: int, *, accumulation: int = 1
 ) -> Callable[[], Any]:
     """Returns a training step of a fixed batch, traced."""
-    optimizer = vhe_tf.optimizers.AveragingAdam(
-        1e-3, global_clipnorm=1.0, use_ema=True, ema_momentum=0.999
-    )  # as the trainers do
-    model.compile(optimizer, accumulation=accumulation)
+    model.compile(optimizer(), accumulation=accumulation)
     model.optimizer.build(model.trainable_variables)
     support = images(batch_size * support_size, model)
     episode = {
