@@ -4,15 +4,15 @@
     python benchmarks/bench.py --only=models,ladders
 
 Each runs in a process of its own, whose largest resident memory stands in the
-table. Eleven minutes on two cores; leave the machine alone meanwhile.
-docs/performance.md says what the figures mean.
+table, with oneDNN as in the commands of the package. Eleven minutes on two
+cores, and eight more where PyTorch is installed (`vhe_tf[peers]`); leave the
+machine alone meanwhile. docs/performance.md says what the figures mean.
 """
 
-import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -50,6 +50,7 @@ COMMANDS = (
         "serving.py",
         "--model=saved_models/omniglot_pixel_cnn_small/best.keras",
     ),
+    *([("peers.py",)] if importlib.util.find_spec("torch") else []),
 )
 
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str]) -> None:
         if not _ONLY.value
         or any(part in " ".join(command) for part in _ONLY.value)
     ]
-    lines = _heading()
+    lines: list[str] = []
+    machine = ""  # as the first table says
     failed = []
     out = pathlib.Path(_OUT.value or ROOT / "docs" / "benchmarks.md")
     for index, command in enumerate(commands):
@@ -75,12 +77,14 @@ def main(argv: Sequence[str]) -> None:
             lines += [f"## `{shown}`", "", "Failed.", ""]
         else:
             memory = f"at most {mebibytes:,.0f} MiB resident."
+            machine = machine or tables[0]["machine"]
             lines += [f"## `{shown}`", "", f"{seconds:.0f} s; {memory}", ""]
             for table in tables:
                 lines += _table(table)
         # After each: a run that is stopped leaves what it has.
         with atomic_io.beside(out) as beside:
-            beside.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+            text = "\n".join(_heading(machine) + lines).rstrip()
+            beside.write_text(text + "\n", "utf-8")
     print(f"Made {out}")
     if failed:
         raise SystemExit(f"error: failed: {'; '.join(failed)}")
@@ -102,7 +106,11 @@ def _run(
                 f"--json={path}",
             ],
             cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={
+                "TF_ENABLE_ONEDNN_OPTS": "1",
+                **os.environ,
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+            },
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -121,7 +129,7 @@ def _table(table: dict[str, Any]) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for row in table["figures"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        ratio = measure.Figure(**row).of_ratio()
         what = row["what"].replace("|", "\\|")
         lines.append(
             f"| {what} | {measure.shown(row['value'])} {row['unit']} "
@@ -130,32 +138,19 @@ def _table(table: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _heading() -> list[str]:
-    packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in packages
-    )
+def _heading(machine: str) -> list[str]:
     return [
         "# Benchmarks",
         "",
         "Written by `make bench`; change nothing here by hand. A ratio is how "
         "many times as fast as the yardstick (or as large, where a cost is "
-        "given), timed in turn with it in the same run: seconds depend on the "
+        "given), timed in turn with it in the same run, with its quartiles "
+        "over the rounds where a ratio is of medians: seconds depend on the "
         "machine, ratios less. docs/performance.md reads this table.",
         "",
-        f"{os.cpu_count()} cores ({_processor()}), {_memory():.0f} GiB; "
-        f"Python {platform.python_version()}, {versions}.",
+        f"{machine}; {_memory():.0f} GiB. Tables that say so differ.",
         "",
     ]
-
-
-def _processor() -> str:
-    path = pathlib.Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _memory() -> float:

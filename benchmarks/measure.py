@@ -5,11 +5,15 @@ ratios hold on a noisy machine, seconds do not. With `--json` the figures
 are written to a file as well; bench.py collects these files.
 """
 
+import importlib.metadata
 import json
+import os
 import pathlib
+import platform
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -17,12 +21,25 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from vhe_tf.experiments import provenance
+
 _JSON = flags.DEFINE_string(
     "json", None, "Write the figures to this file too, for bench.py."
 )
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds, of which the best counts.")
+ROUNDS = flags.DEFINE_integer(
+    "rounds", 3, "Rounds, of which the best or the median counts."
+)
 
 _MATMUL_SIZE = 1024
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+_INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_tile": "AMX",
+}
 
 
 class Figure(NamedTuple):
@@ -34,6 +51,8 @@ class Figure(NamedTuple):
         unit: String. Unit of `value`.
         yardstick: String. Name of the baseline. Defaults to none.
         ratio: Float or None. Speed or size relative to the baseline.
+        quartiles: Two floats or None. Lower and upper quartile of the ratio
+            over the rounds.
     """
 
     what: str
@@ -41,11 +60,33 @@ class Figure(NamedTuple):
     unit: str
     yardstick: str = ""
     ratio: float | None = None
+    quartiles: tuple[float, float] | None = None
+
+    def of_ratio(self) -> str:
+        """Returns the ratio and its quartiles as they are shown."""
+        if self.ratio is None:
+            return ""
+        if self.quartiles is None:
+            return f"{self.ratio:.2f}"
+        low, high = map(shown, self.quartiles)
+        return f"{shown(self.ratio)} ({low} to {high})"
 
 
 def best_seconds(
     calls: Mapping[str, Callable[[], Any]], *, repeats: int = 1
 ) -> dict[str, float]:
+    """Times calls in turn, as `all_seconds` does.
+
+    Returns:
+        For each name the wall seconds of one call, the best of all rounds.
+    """
+    seconds = all_seconds(calls, repeats=repeats)
+    return {name: float(values[:, 0].min()) for name, values in seconds.items()}
+
+
+def all_seconds(
+    calls: Mapping[str, Callable[[], Any]], *, repeats: int = 1
+) -> dict[str, np.ndarray]:
     """Times calls in turn.
 
     Args:
@@ -54,20 +95,21 @@ def best_seconds(
         repeats: How many times in a row.
 
     Returns:
-        For each name the seconds of one call, the best of all rounds.
+        For each name the wall seconds and the CPU seconds of one call,
+        `[rounds, 2]`.
     """
-    best = {name: float("inf") for name in calls}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for call in calls.values():
         _wait_for(call())
     for _ in range(ROUNDS.value):
         for name, call in calls.items():
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(repeats):
                 output = call()
             _wait_for(output)
-            seconds = (time.perf_counter() - start) / repeats
-            best[name] = min(best[name], seconds)
-    return best
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            seconds[name].append((wall / repeats, cpu / repeats))
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def operations(function: Any) -> float:
@@ -116,14 +158,54 @@ def report(title: str, figures: list[Figure]) -> None:
         line = f"  {figure.what:{width}}  {shown(figure.value):>9}"
         line += f" {figure.unit}"
         if figure.ratio is not None:
-            line += f"; {figure.ratio:.2f} times {figure.yardstick}"
+            line += f"; {figure.of_ratio()} times {figure.yardstick}"
         print(line, flush=True)
     if _JSON.value is None:
         return
     path = pathlib.Path(_JSON.value)
     tables = json.loads(path.read_text("utf-8")) if path.exists() else []
-    tables.append({"title": title, "figures": [f._asdict() for f in figures]})
+    tables.append(
+        {
+            "title": title,
+            "machine": machine(),
+            "figures": [figure._asdict() for figure in figures],
+        }
+    )
     path.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+
+
+def machine(packages: Sequence[str] = _PACKAGES) -> str:
+    """Returns what figures depend on beside the code, for a reader.
+
+    Args:
+        packages: Names of the packages whose versions to include.
+
+    Returns:
+        The number of cores that this process may use, which is that of the
+        threads of a pool; the processor and its vector instructions; whether
+        TensorFlow uses oneDNN; versions.
+    """
+    count = len(os.sched_getaffinity(0))
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{p} {importlib.metadata.version(p)}" for p in packages]
+    return "; ".join(
+        [
+            f"{count} thread{'s' * (count != 1)}",
+            f"{provenance.processor()} ({', '.join(_instructions())})",
+            f"oneDNN {'on' if provenance.has_onednn() else 'off'}",
+            ", ".join(versions),
+        ]
+    )
+
+
+def _instructions() -> list[str]:
+    path = pathlib.Path("/proc/cpuinfo")
+    text = path.read_text("utf-8") if path.exists() else ""
+    lines = (line for line in text.splitlines() if line.startswith("flags"))
+    found = next(lines, "").split()
+    return [name for flag, name in _INSTRUCTIONS.items() if flag in found] or [
+        "no AVX2"
+    ]
 
 
 def shown(value: float) -> str:

@@ -9,7 +9,14 @@ import shutil
 import subprocess
 from typing import Any
 
-__all__ = ["gpu_name", "machine", "of_this_process", "processor", "versions"]
+__all__ = [
+    "gpu_name",
+    "has_onednn",
+    "machine",
+    "of_this_process",
+    "processor",
+    "versions",
+]
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -25,7 +32,7 @@ def of_this_process() -> dict[str, Any]:
     found = {
         "versions": versions(),
         "commit": _commit(),
-        "onednn": _has_onednn(),
+        "onednn": has_onednn(),
         "processor": processor(),
         "gpu": gpu_name(),
     }
@@ -77,7 +84,8 @@ def _commit() -> str | None:
     return commit[0] + "+" * bool(changed) if commit else None
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Returns whether TensorFlow uses oneDNN in this process."""
     from tensorflow.python.util import _pywrap_util_port
 
     return bool(_pywrap_util_port.IsMklEnabled())
