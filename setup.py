@@ -82,6 +82,9 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "plots": [_PLOTS],
         "serving": [_SERVING_API],
+        # What benchmarks/peers.py measures beside this package; PyTorch's wheel
+        # for CPUs will do.
+        "peers": ["torch>=2.12"],
         # Runtimes for portable exports, and the converter to ONNX.
         "portable": [
             "onnxruntime>=1.32",
