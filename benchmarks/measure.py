@@ -183,16 +183,18 @@ def machine(packages: Sequence[str] = _PACKAGES) -> str:
     Returns:
         The number of cores that this process may use, which is that of the
         threads of a pool; the processor and its vector instructions; whether
-        TensorFlow uses oneDNN; versions.
+        TensorFlow uses oneDNN, and those that it may use at most; versions.
     """
     count = len(os.sched_getaffinity(0))
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limit = f" (at most {most})" if most else ""
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{p} {importlib.metadata.version(p)}" for p in packages]
     return "; ".join(
         [
             f"{count} thread{'s' * (count != 1)}",
             f"{provenance.processor()} ({', '.join(_instructions())})",
-            f"oneDNN {'on' if provenance.has_onednn() else 'off'}",
+            f"oneDNN {'on' if provenance.has_onednn() else 'off'}{limit}",
             ", ".join(versions),
         ]
     )

@@ -1,7 +1,12 @@
-"""The gated PixelCNN beside PyTorch and TensorFlow Probability.
+r"""The gated PixelCNN beside PyTorch and TensorFlow Probability.
 
     pip install vhe_tf[peers]
     python benchmarks/peers.py
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+        python benchmarks/peers.py
+
+The second command keeps the convolutions of both libraries from AVX-512; code
+that XLA and `torch.compile` generate may still use it.
 
 Binary 28x28 images; networks of equal size, whose numbers of parameters stand
 in the tables (within 2%; the masked stack has those that its masks hide too).
