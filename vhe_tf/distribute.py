@@ -1,4 +1,4 @@
-"""One batch on several devices or machines, or in pieces, as if it were whole.
+"""Device-count-invariant randomness, gradients and metrics.
 
 Under `tf.distribute` each replica takes the same step on its rows of the
 global batch, and may split them into microbatches, one after the other. N
@@ -69,7 +69,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def has_several_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether other processes take part, which must agree with this.
+    """Returns whether the strategy spans several workers.
 
     Example:
     >>> has_several_machines(make_strategy("none"))
@@ -198,13 +198,13 @@ def summed_once(
 ) -> list[tf.Tensor | None]:
     """Returns gradients whose sum over the replicas is their mean.
 
-    Keras' optimizers clip on each replica and sum afterwards. For the mean
-    itself to be clipped, one replica brings it and the others nothing; not
-    even a number, if it is not finite: then all must see that.
+    Keras' optimizers clip on each replica and sum afterwards. To clip the mean
+    itself, replica 0 contributes the mean and the others zero, except that
+    non-finite values propagate.
 
     Args:
-        gradients: Those of the mean loss over this replica's rows; None of a
-            variable on which it does not depend.
+        gradients: Sequence of tensors. The gradients of the mean loss over
+            this replica's rows; None for a variable without influence.
 
     Example:
     >>> [float(gradient) for gradient in summed_once([tf.constant(3.0)])]

@@ -1,4 +1,4 @@
-"""Pictures that a person looks at: grids of images, in TensorBoard and PNG."""
+"""Image grids for TensorBoard and PNG."""
 
 import pathlib
 import re
@@ -346,7 +346,7 @@ def _sample_images(
 def save_png(
     path: pathlib.Path, grid: np.ndarray, *, scale: int = 3, ink: bool = True
 ) -> None:
-    """Writes a grid as a PNG, whole or not at all.
+    """Writes a grid as a PNG file, atomically.
 
     Args:
         path: Path. The file.

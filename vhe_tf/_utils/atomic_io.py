@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what to say where there is no room."""
+"""Atomic file writes and disk-full errors."""
 
 import contextlib
 import errno
@@ -28,10 +28,10 @@ __all__ = [
 # Names that `partial_path` gives.
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial(\.[^.]*)?", re.DOTALL)
 
-# What the system says of a full disk, and of a person's full share of it.
+# Messages for ENOSPC (disk full) and EDQUOT (quota exceeded).
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
-# What file systems say that know no fsync of folders, or of what is only read.
+# Errors of file systems without fsync of folders or of read-only files.
 _CANNOT_SETTLE = (
     errno.EACCES,
     errno.EBADF,
@@ -56,9 +56,10 @@ class NotWrittenError(OSError):
 
 @contextlib.contextmanager
 def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path to write to, which takes the name of `path` at the end.
+    """Yields a temporary path that replaces `path` atomically on success.
 
-    Where that fails nothing is left of it, and what had the name keeps it.
+    On failure the temporary file is removed and any existing file is left
+    unchanged.
 
     Args:
         path: Path. The file.
@@ -67,7 +68,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         NotWrittenError: If the file cannot be written.
     """
     partial = partial_path(path)
-    # Made here, and not through a link that somebody else put there.
+    # Do not follow a link that another user may have created.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with translate_write_errors(path):
         os.close(os.open(partial, flags, 0o666))
@@ -80,7 +81,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns a hidden name beside a path that nobody can foresee."""
+    """Returns a hidden, unpredictable name in the folder of a path."""
     token = uuid.uuid4().hex
     return path.with_name(f".{path.stem}.{token}.partial{path.suffix}")
 
@@ -93,9 +94,9 @@ def is_partial(path: pathlib.Path) -> bool:
 def settle(path: pathlib.Path) -> None:
     """Flushes a file, or the list of files of a folder, to the disk.
 
-    Called before a file takes its name: a machine that loses its power could
-    otherwise keep the name without the content. A file system that cannot
-    flush is ignored.
+    Call it before a file is renamed: after a power failure the name could
+    otherwise exist without the content. A file system that cannot flush is
+    ignored.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -109,10 +110,10 @@ def settle(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """Locks a folder or file until the end, or that of the process before it.
+    """Locks a folder or file while the context or the process lasts.
 
-    A file is made where missing, and stays. Between machines, on storage that
-    they share, only files can be locked.
+    A missing file is created and is not removed. On storage that several
+    machines share, only files can be locked.
 
     Raises:
         BlockingIOError: If another process holds the lock.
@@ -129,10 +130,10 @@ def locked(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plainly_named(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path to a folder that TensorFlow reads as it stands.
+    """Yields a path to a folder without characters of glob patterns.
 
-    It takes the names of what it restores for patterns: of a folder `a[1]` it
-    finds nothing.
+    TensorFlow treats the paths that it restores as patterns, and so finds
+    nothing in a folder `a[1]`.
     """
     if not re.search(r"[\[\]\\*?]", str(folder)):
         yield folder
@@ -173,8 +174,8 @@ def translate_write_errors(path: pathlib.Path) -> Iterator[None]:
     """Raises a `NotWrittenError` with the reason if writing fails.
 
     Args:
-        path: Path of the file or folder that is written. The caller removes
-            what there is of it.
+        path: Path. The file or folder that is written. The caller removes
+            a partial file.
     """
     try:
         yield
@@ -189,9 +190,9 @@ def translate_write_errors(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_disk_full() -> Iterator[None]:
-    """Raises a NotWrittenError where anything within finds the disk full.
+    """Raises a NotWrittenError for any error of a full disk in the context.
 
-    For what others write, such as TensorBoard's event files.
+    Use it for files that other libraries write, such as TensorBoard's.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks of arguments that count something."""
+"""Argument validation."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def positive(name: str, value: int) -> int:
     """Returns a positive int.
 
     Args:
-        name: String. That of the argument, for the message.
+        name: String. The argument's name, for the message.
         value: Integer. The argument.
 
     Raises:

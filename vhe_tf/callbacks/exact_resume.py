@@ -248,7 +248,7 @@ class ExactResume(keras.callbacks.Callback):
                 "the checkpoint and begins at its step. Received: a model of "
                 f"type {type(self.model).__name__}."
             )
-        # After those of the others, which make some start anew.
+        # Last: `on_train_begin` of other callbacks may reset their state.
         self._restore_callbacks()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -87,7 +87,7 @@ class ProgressLine(keras.callbacks.Callback):
         print(f"{self._title()}, {duration(seconds)}: {values}", flush=True)
 
     def close(self) -> None:
-        """Leaves the line to others."""
+        """Clears the progress line."""
         self._line.close()
         self._show = None
 

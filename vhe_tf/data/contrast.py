@@ -43,7 +43,7 @@ def check_contrast(
         shown = "" if high - low >= scale * _LEAST_SPREAD else "of one shade"
     if shown:
         raise ValueError(
-            f"All of {name!r} is {shown}, as if on another scale. Pixels are "
+            f"All of {name!r} is {shown}; is it on another scale? Pixels are "
             f"uint8 in 0..255 or floating point in 0..1; spread them over this "
             f"range. Received: {images.dtype} pixels in {low:g}..{high:g}."
         )

@@ -32,7 +32,7 @@ def fraction_interval(
 
     Args:
         mean: Float. The fraction of all queries.
-        standard_error: Float. That of the mean over tasks.
+        standard_error: Float. Standard error of the mean over tasks.
         num_tasks: Integer. The number of tasks, 2 or more.
         num_queries: Integer. The number of queries in all tasks.
 
@@ -61,7 +61,7 @@ def mean_interval(
 
     Args:
         mean: Float.
-        standard_error: Float. That of the mean over values.
+        standard_error: Float. Standard error of the mean over values.
         num_values: Integer. The number of values, 2 or more.
 
     Example:

@@ -117,7 +117,7 @@ class Measurement:
 
     @property
     def standard_error(self) -> float | None:
-        """That of the mean over values; None for fewer than two."""
+        """The standard error of the mean; None for fewer than two values."""
         count = len(self.values)
         if count < 2:
             return None

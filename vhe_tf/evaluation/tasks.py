@@ -152,14 +152,15 @@ def few_shot_tasks(
 
 
 def lowered_shots(shots: Sequence[int], most: int) -> list[int]:
-    """Lowers numbers of shots to the most that small classes leave.
+    """Clips the requested shots to what the smallest class allows.
 
     Args:
-        shots: Numbers of support images.
-        most: Integer. The largest that leaves a query of every class.
+        shots: Sequence of integers. Numbers of support images.
+        most: Integer. The largest number that leaves a query of every class.
 
     Returns:
-        The numbers, each once, none above `most`; none at all if that is 0.
+        List of integers. The distinct numbers, none above `most`. Empty if
+        `most` is 0.
     """
     return sorted({min(num_shots, most) for num_shots in shots if most > 0})
 

@@ -70,7 +70,7 @@ class Cell(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A picture of the paper, drawn anew.
+    """A figure of the paper, made with our models.
 
     Attributes:
         name: The stem of its files in docs/results.

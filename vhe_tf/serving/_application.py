@@ -207,12 +207,14 @@ class Application:
         host = request.host
         if urllib.parse.urlsplit(f"//{host}").hostname not in self.hosts:
             raise RequestError(
-                f"This server is not {host}. Use --host to serve other "
-                "machines.",
+                f"The Host header must name this server. Received: {host!r}. "
+                "Use --host to serve other machines.",
                 403,
             )
         if origin not in (None, f"{request.scheme}://{host}"):
-            raise RequestError(f"A page of {origin} may not use it.", 403)
+            raise RequestError(
+                f"Requests from pages of {origin} are not allowed.", 403
+            )
 
     def _page(self, request: wrappers.Request) -> wrappers.Response:
         if request.path == "/" and "model" not in request.args:

@@ -1,4 +1,4 @@
-"""Images with any groupings of a user's own, from a table of labels."""
+"""Loads grouped images from a CSV file."""
 
 import csv
 import math
@@ -56,8 +56,8 @@ def read_label_table(
     are the names of groups; where one is empty or a usual spelling of a
     missing value (`NaN`, `NA`, `None`, `null` and so on), the image has no
     label in that grouping. Names that look alike are one group (`1` and `1.0`,
-    Unicode normal forms, characters without a width), with a warning. Spaces
-    around cells and rows without content do not count. Images are read as by
+    Unicode normal forms, characters without a width), with a warning.
+    Surrounding whitespace and blank rows are ignored. Images are read as by
     `read_image_folder`.
 
     Args:
@@ -238,13 +238,13 @@ def _read_rows(path: pathlib.Path) -> list[_Row]:
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"The table {str(path)!r} must be in UTF-8; save it anew in that "
+            f"The table {str(path)!r} must be in UTF-8; save it again in that "
             f"encoding ('CSV UTF-8'). Received: {error}"
         ) from error
     except csv.Error as error:
         raise ValueError(
-            f"The table {str(path)!r} is no intact CSV file; look for a "
-            f"quotation mark that is not closed. Received: {error}."
+            f"The table {str(path)!r} is not a valid CSV file; look for "
+            f"a quotation mark that is not closed. Received: {error}."
         ) from error
     return [row for row in rows if any(row.cells)]
 

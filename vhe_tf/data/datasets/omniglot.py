@@ -307,7 +307,7 @@ def lake_runs(path: str | os.PathLike[str]) -> list[LakeRun]:
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{str(path)!r} is neither a folder nor an intact zip file; "
-            "download `all_runs.zip` anew."
+            "download `all_runs.zip` again."
         ) from error
 
 
@@ -522,7 +522,7 @@ def _read_drawing(root: pathlib.Path | zipfile.Path, name: str) -> np.ndarray:
     except (OSError, SyntaxError, zlib.error) as error:
         raise ValueError(
             f"{str(path)!r} is not an intact PNG file; unpack or download "
-            "`all_runs.zip` anew."
+            "`all_runs.zip` again."
         ) from error
     if page.shape != (_SIZE, _SIZE):
         raise ValueError(

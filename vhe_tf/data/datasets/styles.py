@@ -4,8 +4,8 @@ Section 4.3 extends Omniglot "by assigning each image to one of 30 randomly
 generated styles (independent of its character class), modifying both the
 colour and pen stroke characteristics of each image". A style here is an ink
 and an elliptical nib. The centre line of each stroke is found by thinning [1]
-and drawn anew with the nib, so that the width of a stroke depends on the style
-and not on whose hand drew it.
+and stroked again with the nib, so that the width of a stroke depends on the
+style and not on whose hand drew it.
 
 References:
     [1] Guo and Hall. Parallel Thinning with Two-Subiteration Algorithms.
@@ -91,7 +91,7 @@ class Styles(DatasetSpec):
         if not isinstance(self.base, Omniglot | Glyphs):
             raise ValueError(
                 "`base` must be `Omniglot` or `Glyphs`, drawings whose strokes "
-                f"can be drawn anew. Received: base={self.base!r}."
+                f"have a centre line. Received: base={self.base!r}."
             )
         _check_copies(self.num_styles, self.copies)
 
@@ -194,7 +194,7 @@ def styled(
     image_size: tuple[int, int] = (28, 28),
     seed: int = 0,
 ) -> GroupedImages:
-    """Draws each image anew in random styles, whatever its groups.
+    """Redraws each image in a random style, independent of its groups.
 
     Paper is 0 and an ink of colour c is 255 - c, so that ink is high here as
     elsewhere: `255 - images` is what a person would see. Each pixel is either

@@ -1,4 +1,4 @@
-r"""Makes a folder of records of a folder of images, one image at a time.
+r"""Converts an image folder to TFRecord files.
 
     python -m vhe_tf.data.datasets.records.folder_to_records \
         --from_folder=DIR --to=DIR

@@ -190,7 +190,7 @@ def _name_corrupt_archive(source: pathlib.Path) -> Iterator[None]:
         yield
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
-            f"{str(source)!r} cannot be read to its end; download it anew "
+            f"{str(source)!r} cannot be read to its end; download it again "
             f"from {HOMEPAGE} if it is corrupt, or see whether you may read "
             f"it. Received: {type(error).__name__}: {error}"
         ) from error

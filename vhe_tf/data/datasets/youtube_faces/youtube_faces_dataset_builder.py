@@ -57,7 +57,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     What is stored is what models see: one resize leads from the original pixels
     to images of the configuration's size, and reading them takes seconds.
-    Another size is another configuration, prepared from the archive anew.
+    Another size is another configuration, prepared again from the archive.
 
     An archive is read three times from end to end: for the names of the frames,
     on which the split depends, and for the images of each part.
