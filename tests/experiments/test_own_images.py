@@ -119,11 +119,11 @@ def test_mistakes_in_the_flags_are_explained(image_folder, table):
         ([f"--images={image_folder}", "--data_dir=x"], "--data_dir=x"),
         (
             [f"--images={image_folder}", "--shares=60,20,10"],
-            "Received: shares=(60, 20, 10)",
+            "Received: --shares=60,20,10",
         ),
         (
             [f"--images={image_folder}", "--groupings=a,b,c"],
-            "Received: groupings=('a', 'b', 'c')",
+            "Received: --groupings=a,b,c ",
         ),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -41,7 +41,8 @@ def test_a_run_of_other_settings_is_rejected(tmp_path):
     Run(tmp_path, EXPERIMENT)
     other = dataclasses.replace(EXPERIMENT, seed=4, batch_size=16)
     with pytest.raises(
-        RunError, match=r"batch_size: 32 there, 16 here; seed: 3 there, 4 here"
+        RunError,
+        match=r"`batch_size`: 32 there, 16 here; `seed`: 3 there, 4 here",
     ):
         Run(tmp_path, other)
 
@@ -56,7 +57,9 @@ def test_a_resumed_run_may_have_more_epochs(tmp_path):
     assert Record.read(more.config).experiment.epochs == 6
     assert not more.metrics.exists()  # of fewer epochs
     Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
-    with pytest.raises(RunError, match=r"begun epoch 2: .*epochs=1"):
+    with pytest.raises(
+        RunError, match=r"`epochs` must be at least 2: .*Received: 1"
+    ):
         Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=1))
 
 
@@ -65,7 +68,9 @@ def test_a_run_needs_the_epochs_that_it_has_begun(tmp_path, step):
     run = _trained(tmp_path)
     (run.checkpoints / f"ckpt-{step}.index").touch()
     Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=3))
-    with pytest.raises(RunError, match=r"begun epoch 3: .*epochs=2"):
+    with pytest.raises(
+        RunError, match=r"`epochs` must be at least 3: .*Received: 2"
+    ):
         Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
 
 

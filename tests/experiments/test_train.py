@@ -512,7 +512,7 @@ def test_another_run_is_rejected(image_folder, begun_run):
         *FOLDER,
         "--seed=7",
     )
-    assert "seed: 3 there, 7 here" in said
+    assert "--seed: 3 there, 7 here" in said
 
 
 def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(

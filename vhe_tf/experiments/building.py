@@ -10,6 +10,7 @@ from vhe_tf.experiments.data import check_unseen
 from vhe_tf.experiments.data import sees_test_classes
 from vhe_tf.experiments.run import Run
 from vhe_tf.experiments.run import record_of
+from vhe_tf.experiments.settings import SettingsError
 
 if TYPE_CHECKING:
     import keras
@@ -149,9 +150,10 @@ def _initialize(model: "VHE", experiment: Experiment) -> None:
         )
     num_copied = _copy_weights(vhe_tf.load_model(path), model)
     if not num_copied:
-        raise ValueError(
+        raise SettingsError(
             "`init` must be a model of the architecture and size that this run "
-            f"trains. Received: init={init!r}."
+            "trains.",
+            init=init,
         )
     num_random = len(model.variables) - num_copied
     print(

@@ -78,8 +78,8 @@ class Experiment(Settings):
     `dataset` that are left None get its defaults.
 
     Raises:
-        ValueError: By the constructor, if a setting is invalid, or does not go
-            with the others.
+        SettingsError: By the constructor, if a setting is invalid, or does not
+            go with the others.
 
     Example:
     >>> from vhe_tf.experiments import Experiment
@@ -305,61 +305,63 @@ class Experiment(Settings):
         self._check_own_images()
         low, high = self.support_size
         if low > high:
-            raise ValueError(
-                "`support_size` must be a number or a range (low, high). "
-                f"Received: support_size={self.support_size}."
+            raise self._error(
+                "`support_size` must be an integer or a range, the smaller one "
+                "first.",
+                "support_size",
             )
         if self.symmetries not in (1, 2, 4, 8):
-            raise ValueError(
-                "`symmetries` must be 1, 2, 4 or 8. "
-                f"Received: symmetries={self.symmetries}."
+            raise self._error(
+                "`symmetries` must be 1, 2, 4 or 8.", "symmetries"
             )
         height, width = self.image_size or (0, 0)
         if height != width and self.symmetries > 2:
-            raise ValueError(
-                "Rotations need square images: pass symmetries=2, to mirror "
-                "only, or 1. "
-                f"Received: image_size={height}x{width} with "
-                f"symmetries={self.symmetries}."
+            raise self._error(
+                "Rotations need square images: set `symmetries` to 2, to "
+                "mirror only, or to 1.",
+                "image_size",
+                "symmetries",
             )
         if self.ema >= 1:
-            raise ValueError(
-                f"`ema` must be less than 1. Received: ema={self.ema}."
-            )
+            raise self._error("`ema` must be less than 1.", "ema")
         if self.size == "large" and self.architecture != "pixel_cnn":
-            raise ValueError(
-                "`size` 'large' is for the architecture 'pixel_cnn'. Received: "
-                f"architecture={self.architecture!r}."
+            raise self._error(
+                "`size` large is for `architecture` pixel_cnn alone.",
+                "size",
+                "architecture",
             )
         if self.architecture == "style" and self.affine_copies != 1:
-            raise ValueError(
+            raise self._error(
                 "`affine_copies` would blur the inks of styles and must be 1; "
-                "`copies` makes more elements of a drawing. "
-                f"Received: affine_copies={self.affine_copies}."
+                "`copies` makes more elements of a drawing.",
+                "affine_copies",
             )
 
     def _check_own_images(self) -> None:
         levels = 2 if self.has_alphabets else 1
         if self.groupings and len(self.groupings) != levels:
-            raise ValueError(
-                f"`groupings` must name {levels} grouping(s) for "
-                f"architecture={self.architecture!r}. More of them, or others "
-                "than one within another, need a model of your own: see "
-                "examples/own_structure.py. "
-                f"Received: groupings={self.groupings}."
+            raise self._error(
+                f"`groupings` must name {levels} grouping(s) for this "
+                "`architecture`. More of them, or others than one within "
+                "another, need a model of your own: see "
+                "examples/own_structure.py.",
+                "groupings",
+                "architecture",
             )
         if self.dataset == "table" and not self.groupings:
-            raise ValueError(
+            raise self._error(
                 "`groupings` must name the column of the table with the "
-                "classes. Received: groupings=None."
+                "classes.",
+                "groupings",
             )
         if self.shares and (
             len(self.shares) != 3 or sum(self.shares) != 100 or 0 in self.shares
         ):
-            raise ValueError(
+            raise self._error(
                 "`shares` must be three percentages that sum to 100, to train, "
                 "validate and test on, such as 60,20,20; `final` trains on all "
-                f"classes. Received: shares={self.shares}."
+                "classes.",
+                "shares",
             )
 
     def _fill_data(self) -> None:
@@ -367,11 +369,12 @@ class Experiment(Settings):
         for name in DATA[1:]:
             value = getattr(self, name)
             if value is not None and name not in own:
-                raise ValueError(
-                    f"`{name}` has no effect for dataset={self.dataset!r} with "
-                    f"architecture={self.architecture!r} and "
-                    f"images={self.images!r}. Leave it out. "
-                    f"Received: {name}={value!r}."
+                raise self._error(
+                    f"`{name}` has no effect on these data. Leave it out.",
+                    name,
+                    "dataset",
+                    "architecture",
+                    *(["images"] if name != "images" else []),
                 )
             if value is None and name in own:
                 object.__setattr__(self, name, own[name])
@@ -385,20 +388,19 @@ class Experiment(Settings):
         elif self.dataset == "youtube_faces" or self.images == "colour":
             known = _PHOTOGRAPHS
         if self.dataset not in known:
-            raise ValueError(
-                f"`dataset` must be one of {', '.join(known)} for "
-                f"architecture={self.architecture!r} and "
-                f"images={self.images!r}. Received: dataset={self.dataset!r}."
+            raise self._error(
+                f"`dataset` must be one of {', '.join(known)} for this "
+                "`architecture` and these `images`.",
+                "dataset",
+                "architecture",
+                "images",
             )
         own = known[self.dataset]
         if self.dataset == "youtube_faces" and self.images in (
             "binary",
             "grey",
         ):
-            raise ValueError(
-                "`images` of youtube_faces are colour. "
-                f"Received: images={self.images!r}."
-            )
+            raise self._error("`images` of youtube_faces are colour.", "images")
         return own
 
     @property
@@ -477,7 +479,7 @@ def override(experiment: Experiment, **settings: Any) -> Experiment:
         **settings: Settings by name.
 
     Raises:
-        ValueError: As by `Experiment`.
+        SettingsError: As by `Experiment`.
 
     Example:
     >>> from vhe_tf.experiments import Experiment

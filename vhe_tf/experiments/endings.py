@@ -1,7 +1,6 @@
 """Ends of commands on an error: a message, no traceback."""
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import pathlib
@@ -11,8 +10,8 @@ import tempfile
 from collections.abc import Iterator
 
 from vhe_tf._utils.progress import status_line
-from vhe_tf.experiments.settings import Settings
-from vhe_tf.experiments.settings import flag_name
+from vhe_tf.experiments.settings import SettingsError
+from vhe_tf.experiments.settings import in_flags
 
 __all__ = [
     "exit_on_interrupt",
@@ -24,7 +23,6 @@ __all__ = [
 # What a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia")
-_QUOTED = re.compile(r"`(\w+)`")
 
 
 @contextlib.contextmanager
@@ -37,23 +35,10 @@ def exit_on_user_error() -> Iterator[None]:
     """
     try:
         yield
+    except SettingsError as error:
+        raise SystemExit(f"error: {error.in_flags()}") from error
     except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {_in_flags(str(error))}") from error
-
-
-def _in_flags(message: str) -> str:
-    """Returns a message with flags in place of the settings that it names."""
-    classes = [Settings]
-    names: dict[str, str] = {}
-    while classes:
-        of = classes.pop()
-        classes += of.__subclasses__()
-        for field in dataclasses.fields(of):
-            if names.get(field.name, field.name) == field.name:
-                names[field.name] = flag_name(field)
-    return _QUOTED.sub(
-        lambda m: f"--{names[m[1]]}" if m[1] in names else m[0], message
-    )
+        raise SystemExit(f"error: {in_flags(str(error))}") from error
 
 
 @contextlib.contextmanager

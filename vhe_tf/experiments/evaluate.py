@@ -179,9 +179,10 @@ class Measuring(settings.Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kl_support_size and not self.num_kl_batches:
-            raise ValueError(
-                "`kl_support_size` needs `num_kl_batches`. "
-                "Received: num_kl_batches=0."
+            raise self._error(
+                "`kl_support_size` needs `num_kl_batches`.",
+                "kl_support_size",
+                "num_kl_batches",
             )
 
 

@@ -306,7 +306,7 @@ class Run:
                 "Restore it, or use another folder."
             )
         differences = [
-            f"{name}: {there!r} there, {here!r} here"
+            f"`{name}`: {there!r} there, {here!r} here"
             for name, there, here in _differences(
                 earlier.experiment, self.experiment
             )
@@ -321,8 +321,8 @@ class Run:
         begun = -(-self._step() // self.experiment.steps_per_epoch)
         if self.experiment.epochs < begun:
             raise RunError(
-                f"The run in {self.folder} has begun epoch {begun}: `epochs` "
-                f"must not be less. Received: epochs={self.experiment.epochs}."
+                f"`epochs` must be at least {begun}: the run in {self.folder} "
+                f"has begun that epoch. Received: {self.experiment.epochs}."
             )
 
     def _step(self) -> int:

@@ -5,8 +5,11 @@ the checks of `Settings`, its JSON form, and the flags of the commands. Imports
 nothing heavy: `--help` answers at once.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import functools
+import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -23,8 +26,10 @@ from vhe_tf.experiments.paths import check_path
 
 __all__ = [
     "Settings",
+    "SettingsError",
     "add_flags",
     "flag_name",
+    "in_flags",
     "parse",
     "read_flags",
     "setting",
@@ -32,6 +37,8 @@ __all__ = [
 
 
 _REQUIRED = " Required."
+_QUOTED = re.compile(r"`(\w+)`")
+_NO_BOOLEAN = re.compile(r"flag --(\w+)=(.*): ")  # by absl, of no other kind
 
 
 class _Kind(NamedTuple):
@@ -45,6 +52,11 @@ class _Kind(NamedTuple):
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    is_float = isinstance(value, float) and math.isfinite(value)
+    return is_float or _is_integer(value)
 
 
 def _are_integers(value: Any) -> bool:
@@ -74,26 +86,20 @@ def _write_range(value: tuple[int, int]) -> str:
 
 _KINDS = {
     "strings": _Kind(
-        "words such as cpu,cuda",
+        "words with commas between them",
         lambda v: isinstance(v, tuple) and all(isinstance(w, str) for w in v),
         lambda text: tuple(word for word in text.split(",") if word),
         ",".join,
     ),
     "string": _Kind("a string", lambda v: isinstance(v, str), str),
     "integer": _Kind("an integer", _is_integer, int),
-    "float": _Kind(
-        "a number",
-        lambda v: _is_integer(v) or isinstance(v, float),
-        float,
-    ),
-    "boolean": _Kind(
-        "true or false",
-        lambda v: isinstance(v, bool),
-        bool,
-        lambda v: str(v).lower(),
-    ),
+    "float": _Kind("a number", _is_number, float),
+    "boolean": _Kind("true or false", lambda v: isinstance(v, bool), bool),
     "range": _Kind(
-        "a number or a range such as 1-10", _is_pair, _read_range, _write_range
+        "an integer or a range such as 1-10",
+        _is_pair,
+        _read_range,
+        _write_range,
     ),
     "size": _Kind(
         "HEIGHTxWIDTH in pixels, such as 48x32",
@@ -102,7 +108,7 @@ _KINDS = {
         lambda v: f"{v[0]}x{v[1]}",
     ),
     "integers": _Kind(
-        "numbers such as 1,5",
+        "integers with commas between them",
         _are_integers,
         lambda text: tuple(int(word) for word in text.split(",") if word),
         lambda v: ",".join(map(str, v)),
@@ -149,12 +155,52 @@ def setting(
     )
 
 
+class SettingsError(ValueError):
+    """Settings that are invalid.
+
+    Its message has the names of arguments; `in_flags` has those of flags.
+
+    Args:
+        problem: String. What is wrong, and the way out. Names of settings are
+            in backticks.
+        **received: By name, the values of the settings.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> try:
+    ...     Experiment(dataset="folder", shares=(50, 50))
+    ... except SettingsError as error:
+    ...     print(error.in_flags().partition("Received")[2])
+    : --shares=50,50
+    """
+
+    def __init__(self, problem: str, **received: Any) -> None:
+        values = ", ".join(f"{k}={v!r}" for k, v in received.items())
+        super().__init__(f"{problem} Received: {values}.")
+        self.problem = problem
+        self.received = received
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(SettingsError, **self.received), (
+            self.problem,
+        )
+
+    def in_flags(self) -> str:
+        """Returns the message for someone who typed flags."""
+        fields = _all_fields()
+        values = " ".join(
+            _as_flag(fields[name], value)
+            for name, value in self.received.items()
+        )
+        return f"{in_flags(self.problem)} Received: {values}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Base class of frozen dataclasses whose fields are made by `setting`.
 
     Raises:
-        ValueError: By the constructor, if a value is of another type, or is
+        SettingsError: By the constructor, if a value is of another type, or is
             not allowed.
     """
 
@@ -166,27 +212,21 @@ class Settings:
                 object.__setattr__(self, field.name, value)
             if value is None and field.default is None:
                 continue
-            self._check(field, value)
+            _check(field, value)
             if field.metadata["kind"] == "float":
                 object.__setattr__(self, field.name, float(value))
 
-    def _check(self, field: dataclasses.Field[Any], value: Any) -> None:
-        kind = _KINDS[field.metadata["kind"]]
-        choices = field.metadata["choices"]
-        least = field.metadata["least"]
-        received = f"Received: {field.name}={value!r}."
-        if not kind.accepts(value):
-            raise ValueError(f"`{field.name}` must be {kind.name}. {received}")
-        if choices and value not in choices:
-            raise ValueError(
-                f"`{field.name}` must be one of {', '.join(choices)}. "
-                f"{received}"
-            )
-        numbers = value if isinstance(value, tuple) else (value,)
-        if least is not None and any(number < least for number in numbers):
-            raise ValueError(
-                f"`{field.name}` must be at least {least}. {received}"
-            )
+    def _error(self, problem: str, *names: str) -> SettingsError:
+        """Returns an error with the values of settings that are not None."""
+        values = {name: getattr(self, name) for name in names}
+        return SettingsError(
+            problem,
+            **{
+                k: v
+                for k, v in values.items()
+                if v is not None or k == names[0]
+            },
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON values; None is omitted."""
@@ -216,6 +256,66 @@ class Settings:
                 )
                 raise ValueError(f"Unknown setting {name!r}. {hint}")
         return cls(**values)
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    kind = _KINDS[field.metadata["kind"]]
+    choices = field.metadata["choices"]
+    least = field.metadata["least"]
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not kind.accepts(value):
+        expected = kind.name
+    elif choices and value not in choices:
+        expected = f"one of {', '.join(choices)}"
+    elif least is not None and any(number < least for number in numbers):
+        expected = f"at least {least}"
+    else:
+        return
+    raise SettingsError(
+        f"`{field.name}` must be {expected}.", **{field.name: value}
+    )
+
+
+def _all_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Returns the fields of all settings; those with another flag precede."""
+    classes = [Settings]
+    fields: dict[str, dataclasses.Field[Any]] = {}
+    while classes:
+        of = classes.pop()
+        classes += of.__subclasses__()
+        for field in dataclasses.fields(of):
+            if field.metadata["flag"] or field.name not in fields:
+                fields[field.name] = field
+    return fields
+
+
+def _as_flag(field: dataclasses.Field[Any], value: Any) -> str:
+    flag = flag_name(field)
+    if value is None:
+        return f"no --{flag}"
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no{flag}"
+    kind = _KINDS[field.metadata["kind"]]
+    text = kind.write(value) if kind.accepts(value) else value
+    return f"--{flag}={text}"
+
+
+def in_flags(message: str) -> str:
+    """Returns a message with flags in place of the settings that it names.
+
+    Args:
+        message: String. The names of settings are in backticks.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> in_flags("`images` must be grey.")
+    '--pixels must be grey.'
+    """
+    fields = _all_fields()
+    return _QUOTED.sub(
+        lambda m: f"--{flag_name(fields[m[1]])}" if m[1] in fields else m[0],
+        message,
+    )
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:
@@ -260,32 +360,18 @@ def _define(
 ) -> None:
     name = flag_name(field)
     kind = field.metadata["kind"]
+    choices = field.metadata["choices"]
     description = field.metadata["description"]
     options: dict[str, Any] = {"flag_values": values, "module_name": title}
-    if field.metadata["choices"]:
-        flags.DEFINE_enum(
-            name,
-            default,
-            list(field.metadata["choices"]),
-            description,
-            **options,
-        )
-    elif kind == "boolean":
+    if kind == "boolean":
         flags.DEFINE_bool(name, default, description, **options)
-    elif kind in ("integer", "float"):
-        define = (
-            flags.DEFINE_integer if kind == "integer" else flags.DEFINE_float
-        )
-        define(
-            name,
-            default,
-            description,
-            lower_bound=field.metadata["least"],
-            **options,
-        )
-    else:
-        text = None if default is None else _KINDS[kind].write(default)
-        flags.DEFINE_string(name, text, description, **options)
+        return
+    if choices:
+        description += f" One of: {', '.join(choices)}."
+    # absl's own parsers of numbers and choices explain errors in Python's
+    # words; `read_flags` reads them.
+    text = None if default is None else _KINDS[kind].write(default)
+    flags.DEFINE_string(name, text, description, **options)
 
 
 def read_flags(
@@ -305,8 +391,8 @@ def read_flags(
         By name. Flags that are None are omitted.
 
     Raises:
-        ValueError: If the text of a flag cannot be read, or the path that it
-            names is not there.
+        SettingsError: If the text of a flag cannot be read, or is not allowed.
+        ValueError: If the path that it names is not there.
     """
     found = {}
     for field in dataclasses.fields(settings):
@@ -318,12 +404,9 @@ def read_flags(
             continue
         kind = _KINDS[field.metadata["kind"]]
         if isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError):  # `_check` explains it.
                 value = kind.read(value)
-            except ValueError:
-                raise ValueError(
-                    f"--{flag} must be {kind.name}. Received: {value!r}."
-                ) from None
+            _check(field, value)
             if field.metadata["path"]:
                 check_path(f"--{flag}", value, kind=field.metadata["path"])
         found[field.name] = value
@@ -354,6 +437,12 @@ def parse(
         return list(values(list(argv)))[1:]
     except flags.Error as error:
         text = str(error).rstrip("?. ")
+        wrong = _NO_BOOLEAN.match(text)
+        if wrong and isinstance(values[wrong[1]], flags.BooleanFlag):
+            text = (
+                f"--{wrong[1]} must be true or false. "
+                f"Received: --{wrong[1]}={wrong[2]}"
+            )
         missing = re.search(r"Flag (--\w+) must have a value", text)
         if missing:
             text = f"{missing[1]} is required"

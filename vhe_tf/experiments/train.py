@@ -254,6 +254,7 @@ def chosen_experiment(
     Raises:
         ValueError: If there is not one name, or a setting is invalid.
     """
+    given = settings.read_flags(values, Experiment)
     flagged = values["experiment"].value
     named = [*words, *([flagged] if flagged else [])] or [default]
     name = named[0]
@@ -263,7 +264,6 @@ def chosen_experiment(
             "them), or your own images by --images=DIR. "
             f"Received: {[*words]}."
         )
-    given = settings.read_flags(values, Experiment)
     if own and own.path:
         given = own.experiment_settings(given)
     return name, override(get(name), **given)
