@@ -223,7 +223,8 @@ def test_a_hierarchy_trains(kind, table, nested_folder, tmp_path):
     )
     drawn = tmp_path / "drawn.png"
     image = next(nested_folder.glob("*/*/0.png"))
-    commanded("draw", image, f"--model={tmp_path}", f"--out={drawn}")
+    text = commanded("draw", image, f"--model={tmp_path}", f"--out={drawn}")
+    assert "samples of the same character." in text
     assert drawn.exists()
 
 

@@ -15,6 +15,7 @@ from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
+from vhe_tf.experiments.user_images import class_group
 from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
 
         with status_line("loading the model"):
             model = vhe_tf.load_model(given.model)
+        group = class_group(model, given.model)
         queries = read_for(model, paths, invert=given.invert)
         files = class_files(pathlib.Path(given.support).expanduser())
         # Each class with its own number of images.
@@ -53,10 +55,11 @@ def main(argv: Sequence[str]) -> None:
         with status_line() as show:
             for index, (name, of_class) in enumerate(files.items(), 1):
                 show(f"class {index} of {len(files)}: {name}")
-                support = read_for(model, of_class, invert=given.invert)
+                images = read_for(model, of_class, invert=given.invert)
+                support = tf.repeat(images[None, None], len(queries), axis=0)
                 scores.append(
                     model.classify(
-                        tf.repeat(support[None, None], len(queries), axis=0),
+                        {group: support},
                         queries,
                         seed=(given.seed, 0),
                         num_samples=given.num_samples,

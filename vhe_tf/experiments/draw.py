@@ -16,6 +16,7 @@ from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
+from vhe_tf.experiments.user_images import class_group
 from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         with status_line("loading the model"):
             model = vhe_tf.load_model(given.model)
         support = read_for(model, paths, invert=given.invert)
-        group = next(v.name for v in model.latents if not v.per_element)
+        group = class_group(model, given.model)
         with status_line("sampling"):
             grid = visualization.conditional_grid(
                 model,
@@ -58,5 +59,5 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"Wrote {given.out}: on the left the {seen} as the model sees "
         f"{'it' if len(paths) == 1 else 'them'}, then {given.num_samples} "
-        "samples of the class."
+        f"samples of the same {group}."
     )

@@ -12,6 +12,7 @@ from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import check_path
+from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from vhe_tf.models.vhe import VHE
 
-__all__ = ["Reading", "read_command", "read_for"]
+__all__ = ["Reading", "class_group", "read_command", "read_for"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Reading(settings.Settings):
 
     model: str = setting(
         "omniglot_pixel_cnn_small",
-        "A .keras file, or the name of a shipped model.",
+        "A .keras file, the folder of a run, or the name of a shipped model.",
         path="model",
     )
     invert: bool | None = setting(
@@ -109,3 +110,32 @@ def read_for(
         )
     images = read_images(paths, image_size=(height, width), channels=channels)
     return np.stack(list(images)).astype(np.float32) / 255
+
+
+def class_group(model: "VHE", name: str) -> str:
+    """Returns the group latent whose groups are the classes of a model.
+
+    Args:
+        model: `VHE`. The model.
+        name: String. Its file, the folder of its run, or the name of a shipped
+            model.
+
+    Returns:
+        The name of the latent of the classes of the model's run. If that is
+        not known, the last group latent in the graph: of nested groupings,
+        the innermost.
+
+    Raises:
+        RunError: If the `config.json` beside the model is not of a run.
+
+    Example:
+    >>> class_group(model, "nowhere/best.keras")
+    'character'
+    """
+    from vhe_tf.models.presets import model_path
+
+    groups = [v.name for v in model.latents if not v.per_element]
+    record = record_of(model_path(name))
+    if record and record.experiment.class_group in groups:
+        return record.experiment.class_group
+    return groups[-1]
