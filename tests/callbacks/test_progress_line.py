@@ -37,7 +37,7 @@ def test_time_left_is_of_the_whole_run_without_its_compilation(
     line.set_params({"epochs": 3, "steps": 10})
 
     def shown():
-        return terminal.getvalue().rpartition("\033[K")[2]
+        return terminal.getvalue().rpartition("\033[K")[2].rstrip("\r")
 
     def epoch(index, first_step):
         line.on_epoch_begin(index)

@@ -121,8 +121,9 @@ def test_folders_with_other_classes_are_told_of(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_shipped_model_is_that_of_its_experiment(name):
-    record = record_of(model_path(name))
-    assert record.experiment == EXPERIMENTS[name]
+    trained = record_of(model_path(name)).experiment
+    # Where XLA compiles a step is the machine's.
+    assert dataclasses.replace(trained, jit_compile=None) == EXPERIMENTS[name]
 
 
 def test_a_path_is_no_shipped_model():
