@@ -20,3 +20,9 @@ def test_ctrl_c_ends_every_command_with_one_line(name, monkeypatch, capsys):
     assert not said.out
     assert said.err.strip().startswith("Interrupted.")
     assert len(said.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["list", "quickstart", "reproduce"])
+def test_commands_without_arguments_reject_them(name):
+    with pytest.raises(SystemExit, match="Received: foo"):
+        cli.main(["vhe-tf", name, "foo"])

@@ -125,6 +125,22 @@ def test_mistakes_in_the_flags_are_explained(image_folder, table):
             [f"--images={image_folder}", "--groupings=a,b,c"],
             "Received: --groupings=a,b,c ",
         ),
+        (
+            [f"--images={image_folder}", "--num_validation_groups=1"],
+            "Received: --num_validation_groups=1 --dataset=folder",
+        ),
+        (
+            [f"--images={image_folder}", "--final", "--shares=60,20,20"],
+            "Received: --shares=60,20,20 --final",
+        ),
+        (
+            [f"--images={image_folder}", "--oracle_epochs=2"],
+            "Received: --oracle_epochs=2 --architecture=pixel_cnn",
+        ),
+        (
+            ["quickstart", "--data_dir=x"],
+            "Received: --data_dir=x --dataset=glyphs",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             _read(*words)

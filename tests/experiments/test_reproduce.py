@@ -478,7 +478,7 @@ def test_lakes_runs_are_asked_for_where_they_are_given():
     [
         (["--lake_runs=nowhere.zip"], r"There is no nowhere\.zip"),
         ([], "--table=lake needs --lake_runs"),
-        (["more"], "only flags"),
+        (["more"], "Received: more"),
         (["--table=5"], "table"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.run import record_of
+from vhe_tf.experiments.settings import SettingsError
 
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DatasetSpec
@@ -50,6 +51,7 @@ def load_data(
     """
     if experiment.architecture == "style":
         print("Drawing in styles (a minute) ...", flush=True)
+    check_options(experiment, data_dir=data_dir)
     spec = _spec(experiment, manual_dir=manual_dir, skip_corrupt=skip_corrupt)
     return spec.load(data_dir)
 
@@ -96,14 +98,18 @@ def check_options(experiment: Experiment, **options: Any) -> dict[str, Any]:
     """Returns the options that are given, of those to load the data with.
 
     Raises:
-        ValueError: If one of them is of another data set.
+        SettingsError: If one of them is of another data set.
     """
     given = {name: value for name, value in options.items() if value}
-    own = {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}
-    for name in set(given).difference(own.get(experiment.dataset, [])):
-        raise ValueError(
-            f"`{name}` has no effect for dataset={experiment.dataset!r}. Leave "
-            f"it out. Received: {name}={given[name]!r}."
+    dataset = experiment.dataset
+    own = ["data_dir"] if dataset != "glyphs" else []
+    own += {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}.get(
+        dataset, []
+    )
+    for name in set(given).difference(own):
+        raise SettingsError(
+            f"`{name}` has no effect on these data. Leave it out.",
+            **{name: given[name], "dataset": dataset},
         )
     return given
 

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf list`."""
-    settings.parse(argv, flags.FlagValues(), usage=__doc__ or "")
+    settings.parse(argv, flags.FlagValues(), usage=__doc__ or "", words=False)
     print("Experiments (vhe-tf train NAME):")
     for name, experiment in EXPERIMENTS.items():
         steps = experiment.epochs * experiment.steps_per_epoch

@@ -27,9 +27,7 @@ _PICTURE = pathlib.Path("runs", f"{_NAME}_preset.png")
 
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf quickstart`."""
-    words = settings.parse(argv, flags.FlagValues(), usage=__doc__ or "")
-    if words:
-        raise SystemExit(f"error: expected no arguments. Received: {words}.")
+    settings.parse(argv, flags.FlagValues(), usage=__doc__ or "", words=False)
     import_tensorflow()
     with exit_on_user_error():
         _show_preset()

@@ -99,9 +99,7 @@ class Inputs(settings.Settings):
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf reproduce`."""
     values = _flags()
-    words = settings.parse(argv, values, usage=__doc__ or "")
-    if words:
-        raise SystemExit(f"error: expected only flags. Received: {words}.")
+    settings.parse(argv, values, usage=__doc__ or "", words=False)
     inputs = Inputs(**settings.read_flags(values, Inputs))
     if not (results.ROOT / "docs" / "results").is_dir():
         raise SystemExit(

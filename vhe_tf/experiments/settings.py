@@ -414,7 +414,11 @@ def read_flags(
 
 
 def parse(
-    argv: Sequence[str], values: flags.FlagValues, *, usage: str
+    argv: Sequence[str],
+    values: flags.FlagValues,
+    *,
+    usage: str,
+    words: bool = True,
 ) -> list[str]:
     """Parses a command line, or prints the help that it asks for.
 
@@ -422,6 +426,8 @@ def parse(
         argv: Strings. The name of the program, then the arguments.
         values: `absl.flags.FlagValues`. The flags that are defined.
         usage: String. Printed above the flags by `--help`.
+        words: Boolean. Whether arguments that are no flags are allowed.
+            Defaults to True.
 
     Returns:
         The arguments that are no flags.
@@ -434,7 +440,7 @@ def parse(
         print(_help(values))
         raise SystemExit(0)
     try:
-        return list(values(list(argv)))[1:]
+        found = list(values(list(argv)))[1:]
     except flags.Error as error:
         text = str(error).rstrip("?. ")
         wrong = _NO_BOOLEAN.match(text)
@@ -449,6 +455,12 @@ def parse(
         raise SystemExit(
             f"error: {text}. `{argv[0]} --help` lists the flags."
         ) from None
+    if found and not words:
+        raise SystemExit(
+            f"error: {argv[0]} takes no arguments but flags. "
+            f"Received: {' '.join(found)}"
+        )
+    return found
 
 
 def _help(values: flags.FlagValues) -> str:

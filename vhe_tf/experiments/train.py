@@ -37,6 +37,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 from absl import flags
@@ -58,6 +59,7 @@ from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
+from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -189,9 +191,12 @@ def read(
                 )
             machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
         _check_data(experiment, machine)
+        measured = settings.read_flags(values, Evaluation)
+        _check_effects(
+            experiment, settings.read_flags(values, Experiment) | measured
+        )
         evaluation = dataclasses.replace(
-            EVALUATIONS.get(name, Evaluation()),
-            **settings.read_flags(values, Evaluation),
+            EVALUATIONS.get(name, Evaluation()), **measured
         )
     return Arguments(experiment, evaluation, machine)
 
@@ -200,6 +205,7 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
     """Checks what flags say of the data, and of the weights to start from."""
     check_options(
         experiment,
+        data_dir=machine.data_dir,
         manual_dir=machine.manual_dir,
         skip_corrupt=machine.skip_corrupt,
     )
@@ -212,6 +218,26 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
         check_path("--data_dir", machine.data_dir, kind="folder")
     if experiment.init not in (None, "nearest"):
         check_path("--init", experiment.init, kind="model")
+
+
+def _check_effects(experiment: Experiment, given: dict[str, Any]) -> None:
+    """Checks that flags have an effect which other settings may take away."""
+    validates_by_shares = experiment.dataset in OWN_IMAGES
+    effects = {
+        "num_validation_groups": (not validates_by_shares, "dataset"),
+        "shares": (not experiment.final, "final"),
+        "oracle_epochs": (experiment.architecture == "style", "architecture"),
+    }
+    for name, (has_effect, because) in effects.items():
+        if name in given and not has_effect:
+            received = {
+                name: given[name],
+                because: getattr(experiment, because),
+            }
+            raise SettingsError(
+                f"`{name}` has no effect with this `{because}`. Leave it out.",
+                **received,
+            )
 
 
 def add_experiment_flags(
