@@ -20,6 +20,7 @@ from tests.serving.conftest import example_inputs
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf._utils import atomic_io
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -511,6 +512,35 @@ def test_an_invalid_row_does_not_spoil_the_others(served, signature, change):
         value = tf.where(row & pixel, change(inputs[name]), inputs[name])
         outputs = signatures[signature](**{**inputs, name: value})
         _assert_one_row_is_invalid(outputs, expected, 1, name)
+
+
+@pytest.mark.parametrize(
+    ("domain", "scales"),
+    [
+        (Domain(0.0, 1.0, integer=True), [0.5, 1 / 255]),  # grey
+        (Domain(0.0, 1.0), [1 / 255]),  # divided twice
+        (Domain(), []),
+    ],
+)
+def test_pixels_that_the_likelihood_does_not_model_fail_their_row(
+    domain, scales
+):
+    signature = _rows.checked(
+        lambda inputs: {"pixel": inputs["support"][:, 0, 0, 0, 0]},
+        [tf.TensorSpec([None, None, *IMAGE_SHAPE], name="support")],
+        max_rows=9,
+        domain=domain,
+    )
+    right = np.array(_images(3, 2))
+    right[0, 1] = -1  # absent
+    right[2] = 0  # blank
+    assert not any(signature(tf.constant(right))["status"].numpy())
+    for scale in [0.5, 1 / 255]:
+        wrong = right.copy()
+        wrong[0, 0] *= scale
+        status = signature(tf.constant(wrong))["status"].numpy().tolist()
+        assert (b"`support`" in status[0]) == (scale in scales)
+        assert status[1:] == [b"", b""]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-__all__ = ["check_contrast"]
+__all__ = ["LEAST_SPREAD", "check_contrast"]
 
 # Photographs whose darkest and brightest pixels are closer show nothing. Pixels
 # of 4 bits that are read as 8 bits lie in 15 / 255.
-_LEAST_SPREAD = 1 / 16
+LEAST_SPREAD = 1 / 16
 
 
 def check_contrast(
@@ -40,7 +40,7 @@ def check_contrast(
             "blank" if high < scale / 2 else "ink" if low >= scale / 2 else ""
         )
     else:
-        shown = "" if high - low >= scale * _LEAST_SPREAD else "of one shade"
+        shown = "" if high - low >= scale * LEAST_SPREAD else "of one shade"
     if shown:
         raise ValueError(
             f"All of {name!r} is {shown}; is it on another scale? Pixels are "

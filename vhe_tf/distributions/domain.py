@@ -99,7 +99,7 @@ class Domain:
         Example:
         >>> Domain(0.0, 1.0).check("query", np.ones([2, 8, 8, 1]), event_rank=3)
         """
-        right = self._holds(values)
+        right = self.holds(values)
         if right.all():
             return
         first = np.argwhere(~right)[0]
@@ -122,7 +122,7 @@ class Domain:
             values: Floating point tensor.
         """
         return tf.debugging.Assert(
-            tf.reduce_all(self._holds(values)),
+            tf.reduce_all(self.holds(values)),
             [
                 f"The likelihood of this model is over {self}. "
                 f"{self._remedy()} Received: `{name}` with values in",
@@ -131,8 +131,19 @@ class Domain:
             ],
         )
 
-    def _holds(self, values: Any) -> Any:
-        """Returns which values are modelled; NaN and infinity never are."""
+    def holds(self, values: Any) -> Any:
+        """Returns which values are modelled; NaN and infinity never are.
+
+        Args:
+            values: Floating point array or tensor.
+
+        Returns:
+            Booleans of the same shape.
+
+        Example:
+        >>> Domain(0.0, 1.0).holds(np.array([0.5, 2.0, np.nan])).tolist()
+        [True, False, False]
+        """
         if self.binary:
             return (values == 0) | (values == 1)
         right = (values >= self.low) & (values <= self.high)

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf.data.contrast import LEAST_SPREAD
+from vhe_tf.distributions.domain import Domain
+
 __all__ = ["Function", "checked", "distinct", "gathered", "in_pieces"]
 
 Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
@@ -20,7 +23,11 @@ _ABSENT = -1.0
 
 
 def checked(
-    function: Function, specs: Sequence[tf.TensorSpec], *, max_rows: int
+    function: Function,
+    specs: Sequence[tf.TensorSpec],
+    *,
+    max_rows: int,
+    domain: Domain,
 ) -> Any:
     """Makes a signature with named inputs of checked shapes and values.
 
@@ -28,6 +35,7 @@ def checked(
         function: Callable. Maps inputs to outputs by name, all of one batch.
         specs: Tensor specs of the inputs, in order.
         max_rows: Integer. Largest number of rows of a batch.
+        domain: `Domain`. The pixels that the likelihood models.
 
     Returns:
         A concrete function. It fails if the shapes of the inputs do not fit. A
@@ -41,7 +49,7 @@ def checked(
         }
         num_rows = tf.shape(values[0])[0]
         with tf.control_dependencies(_shape_checks(inputs, max_rows)):
-            status = _status(inputs)
+            status = _status(inputs, domain)
             valid = tf.equal(status, "")
             # Ones are valid everywhere. Some kernels fail on an empty batch:
             # compute one row.
@@ -109,7 +117,7 @@ def _shape_checks(
     return checks
 
 
-def _status(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _status(inputs: Mapping[str, tf.Tensor], domain: Domain) -> tf.Tensor:
     """Returns a string per row: what is wrong with its values."""
     status = tf.fill(tf.shape(next(iter(inputs.values())))[:1], "")
     for name, value in inputs.items():
@@ -121,8 +129,17 @@ def _status(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
             valid = tf.math.is_finite(value) & (value > 0.0)
             rule = "be positive and finite"
         else:
-            valid = (value >= 0.0) & (value <= 1.0)
+            valid = (value >= 0.0) & (value <= 1.0) & domain.holds(value)
             rule = "hold pixels from 0 to 1, ink 1; no NaN"
+            if domain.binary:
+                rule = "hold pixels 0 or 1, ink 1, as in `images >= 0.5`"
+            elif domain.is_bounded:
+                status = _stated(
+                    status,
+                    _shows_something(value),
+                    f"`{name}` is of one shade, as if on another scale: it "
+                    "must hold pixels spread from 0 to 1.",
+                )
             if _is_support(name):
                 present = _present(value)
                 valid |= ~present[..., tf.newaxis, tf.newaxis, tf.newaxis]
@@ -133,6 +150,14 @@ def _status(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
                 )
         status = _stated(status, valid, f"`{name}` must {rule}.")
     return status
+
+
+def _shows_something(images: tf.Tensor) -> tf.Tensor:
+    """Returns the rows that `check_contrast` accepts; `_ABSENT` is no shade."""
+    axes = list(range(1, images.shape.rank))
+    low = tf.reduce_min(tf.where(images < 0.0, 1.0, images), axes)
+    high = tf.reduce_max(images, axes)
+    return (low == high) | (high - low >= LEAST_SPREAD)
 
 
 def _stated(status: tf.Tensor, valid: tf.Tensor, rule: str) -> tf.Tensor:

@@ -253,7 +253,12 @@ class _Signatures:
         return self._function(function, [*specs, self._query_spec(), _SEED])
 
     def _function(self, function: _rows.Function, specs: Sequence[Any]) -> Any:
-        return _rows.checked(function, specs, max_rows=self._max_rows)
+        return _rows.checked(
+            function,
+            specs,
+            max_rows=self._max_rows,
+            domain=self._model.domain,
+        )
 
     def _supports(self, num_leading: int) -> list[Any]:
         """Returns the specs of `[leading..., shot, H, W, C]` for latents."""
