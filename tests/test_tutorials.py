@@ -1,15 +1,24 @@
-"""The tutorials run, and their pages and notebooks are made from them."""
+"""The tutorials and the README's Python run; pages are made from scripts."""
 
 import pathlib
+import re
 import runpy
 
 import pytest
 
 from tests.conftest import tiny_sizes
 
-FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "tutorials"
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "tutorials"
 
 # What makes each small.
+README = {
+    "generate_glyphs()": "generate_glyphs(num_alphabets=2)",
+    "[29]": "[1]",
+    "num_samples=5": "num_samples=1",
+    "epochs=10": "epochs=1, verbose=0",
+    "steps_per_epoch=200": "steps_per_epoch=1",
+}
 SMALL = {
     "first_steps": {
         "NUM_CHARACTERS = 20": "NUM_CHARACTERS = 4",
@@ -45,20 +54,35 @@ def test_every_tutorial_is_tested():
     assert {path.stem for path in FOLDER.glob("*.py")} == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_tutorials_run(name, tmp_path, monkeypatch):
-    text = (FOLDER / f"{name}.py").read_text("utf-8")
+def _run_small(text, replacements):
+    """Runs a script by models of few features and without their weights."""
     text = text.replace(
         'load_model("omniglot_pixel_cnn_small")', 'pixel_cnn_vhe("small")'
     )
-    for large, small in SMALL[name].items():
+    for large, small in replacements.items():
         assert large in text
         text = text.replace(large, small)
-    script = tmp_path / f"{name}.py"
+    script = pathlib.Path("script.py")  # of the current folder
     script.write_text(text, "utf-8")
-    monkeypatch.chdir(tmp_path)
     with tiny_sizes():
         runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tutorials_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _run_small((FOLDER / f"{name}.py").read_text("utf-8"), SMALL[name])
+
+
+def test_the_python_of_the_readme_runs_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text("utf-8")
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) > 1
+    _run_small("".join(blocks), README)
+    assert pathlib.Path("runs/mine/checkpoints").is_dir()
 
 
 @pytest.mark.parametrize("name", SMALL)
