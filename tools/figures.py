@@ -194,7 +194,8 @@ def idea() -> None:
         text(
             400,
             310,
-            "maximise   E [ log p(x | c, z) ]  \u2212  KL[ q(z; x) ‖ p(z) ]  "
+            "maximise   E [ log p(x | c, z) ]  "
+            "\u2212  KL[ q(z; x) ‖ p(z | c) ]  "
             "\u2212  KL[ q(c; D) ‖ p(c) ] / |X|",
             size=17,
         ),
