@@ -4,16 +4,9 @@ import inspect
 import pathlib
 import pkgutil
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
-from tensorflow_probability import distributions as tfd
 
 import vhe_tf
-from tests.conftest import tiny_vhe
-from vhe_tf.data import GroupedImages
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [
@@ -34,30 +27,6 @@ PUBLIC = sorted(
         if module.ispkg
     }
 )
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    """The names that examples use: see docs/reference/index.md."""
-    keras.utils.set_random_seed(0)
-    model = tiny_vhe()
-    model.compile("adam")
-    images = np.random.default_rng(0).integers(0, 2, (42, 8, 8, 1))
-    folder = tmp_path_factory.mktemp("drawings")
-    for index, image in enumerate(images[:18, :, :, 0]):
-        path = folder / "abcdef"[index // 3] / f"{index % 3}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(255 * image.astype(np.uint8)).save(path)
-    return {
-        "model": model,
-        "data": GroupedImages(
-            images.astype(np.float32), {"character": np.arange(42) // 7}
-        ),
-        "folder": folder,
-        "np": np,
-        "tf": tf,
-        "tfd": tfd,
-    }
 
 
 @pytest.mark.parametrize("name", MODULES)
