@@ -1,4 +1,6 @@
 import importlib
+import os
+import sys
 
 import pytest
 
@@ -26,3 +28,20 @@ def test_ctrl_c_ends_every_command_with_one_line(name, monkeypatch, capsys):
 def test_commands_without_arguments_reject_them(name):
     with pytest.raises(SystemExit, match="Received: foo"):
         cli.main(["vhe-tf", name, "foo"])
+
+
+def test_an_unknown_command_prints_an_error_alone(capsys):
+    with pytest.raises(SystemExit, match=r"'tran'.*'train'"):
+        cli.main(["vhe-tf", "tran"])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["list"], ["train", "--help"]])
+def test_output_that_nobody_reads_ends_a_command_quietly(words, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["vhe-tf", *words])
+    assert stop.value.code == 141

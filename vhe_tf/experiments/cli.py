@@ -1,10 +1,12 @@
 """The command `vhe-tf`."""
 
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from vhe_tf.experiments.endings import exit_on_closed_output
 from vhe_tf.experiments.endings import exit_on_interrupt
 
 __all__ = ["COMMANDS", "main"]
@@ -39,17 +41,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     program, *arguments = sys.argv if argv is None else argv
     program = os.path.basename(program)
-    if arguments and arguments[0] in COMMANDS:
-        _, module = COMMANDS[arguments[0]]
-        with exit_on_interrupt():
-            command = importlib.import_module(f"vhe_tf.experiments.{module}")
-            command.main([f"{program} {arguments[0]}", *arguments[1:]])
-        return
-    print("Usage: vhe-tf COMMAND [ARGUMENTS]; vhe-tf COMMAND --help\n")
-    for name, (meaning, _) in COMMANDS.items():
-        print(f"  {name:10} {meaning}")
-    if arguments and arguments[0] not in ("--help", "-h", "help"):
-        raise SystemExit(f"error: there is no command {arguments[0]!r}.")
+    with exit_on_interrupt(), exit_on_closed_output():
+        if not arguments or arguments[0] in ("--help", "-h", "help"):
+            print("Usage: vhe-tf COMMAND [ARGUMENTS]; vhe-tf COMMAND --help\n")
+            for name, (meaning, _) in COMMANDS.items():
+                print(f"  {name:10} {meaning}")
+            return
+        name, *rest = arguments
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise SystemExit(
+                f"error: there is no command {name!r}. "
+                + (f"Did you mean {near[0]!r}? " if near else "")
+                + f"`{program} --help` lists the commands."
+            )
+        _, module = COMMANDS[name]
+        command = importlib.import_module(f"vhe_tf.experiments.{module}")
+        command.main([f"{program} {name}", *rest])
 
 
 if __name__ == "__main__":

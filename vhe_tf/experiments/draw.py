@@ -59,5 +59,5 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"Wrote {given.out}: on the left the {seen} as the model sees "
         f"{'it' if len(paths) == 1 else 'them'}, then {given.num_samples} "
-        f"samples of the same {group}."
+        f"sample{'s' * (given.num_samples != 1)} of the same {group}."
     )

@@ -14,14 +14,16 @@ from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import in_flags
 
 __all__ = [
+    "exit_on_closed_output",
     "exit_on_interrupt",
     "exit_on_run_error",
     "exit_on_user_error",
     "import_tensorflow",
 ]
 
-# What a shell expects of a program that Ctrl-C ended.
+# What a shell expects of a program that Ctrl-C ended, or a closed pipe.
 _INTERRUPTED = 130
+_CLOSED_PIPE = 141
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia")
 
 
@@ -72,6 +74,24 @@ def exit_on_interrupt() -> Iterator[None]:
     except KeyboardInterrupt as error:
         print("\nInterrupted. No file is left half written.", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from error
+
+
+@contextlib.contextmanager
+def exit_on_closed_output() -> Iterator[None]:
+    """Ends the program without a message if nobody reads what it prints.
+
+    As in `vhe-tf train --help | head`.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        # What is still in the buffer would fail at the interpreter's end.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise SystemExit(_CLOSED_PIPE) from error
 
 
 def import_tensorflow() -> None:
