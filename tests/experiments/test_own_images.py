@@ -1,4 +1,5 @@
 import csv
+import types
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ from tests.experiments.conftest import commanded
 from tests.experiments.conftest import failure_of
 from tests.experiments.conftest import json_of
 from tests.experiments.conftest import keys_of
+from vhe_tf.evaluation import Report
+from vhe_tf.experiments import Evaluation
 from vhe_tf.experiments import Experiment
+from vhe_tf.experiments import Run
 from vhe_tf.experiments import data
 from vhe_tf.experiments import train
+from vhe_tf.experiments.header import header
 
 
 def _read(*words):
@@ -175,6 +180,38 @@ def test_what_was_found_is_printed(
     if not experiment.final:
         assert not set.intersection(classes[0], classes[1] | classes[2])
         assert not classes[1] & classes[2]
+
+
+@pytest.mark.parametrize(
+    ("final", "split", "measured"),
+    [
+        (False, "9 train, 3 validation, 3 test", "on unseen groups"),
+        (True, "15, all of them to train", "on the training groups"),
+    ],
+)
+def test_a_run_on_all_classes_says_so(
+    final, split, measured, image_folder, tmp_path, capsys
+):
+    experiment = Experiment(dataset="folder", final=final)
+    splits = data.load_data(experiment, data_dir=str(image_folder))
+    run = Run(tmp_path, experiment)
+    model = types.SimpleNamespace(
+        count_params=lambda: 1,
+        distribute_strategy=types.SimpleNamespace(num_replicas_in_sync=1),
+    )
+    episodes = [
+        types.SimpleNamespace(data=part)
+        for part in (splits.train, splits.validation)
+    ]
+    text = header(run, model, splits=splits, episodes=episodes)
+    assert f"classes by character: {split}" in text
+    train._say_what_was_made(
+        train.Arguments(experiment, Evaluation(), train.Machine()),
+        run,
+        model,
+        Report([]),
+    )
+    assert measured in capsys.readouterr().out
 
 
 def test_training_on_all_classes_is_known_to_see_those_of_a_test():

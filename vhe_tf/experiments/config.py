@@ -138,8 +138,9 @@ class Experiment(Settings):
     )
     final: bool | None = setting(
         None,
-        "For your own images: train on all classes, once the settings are "
-        "chosen. Nothing is then measured on unseen classes.",
+        "For your own images: train on all classes, once the settings, also "
+        "--epochs, are chosen. Nothing is then measured on unseen classes; the "
+        "ELBO that chooses best.keras is that of training classes.",
         kind="boolean",
     )
     image_size: tuple[int, int] | None = setting(

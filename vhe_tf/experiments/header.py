@@ -59,9 +59,15 @@ def _data(
     size = "x".join(map(str, splits.image_size))
     return (
         f"{', '.join(name for name in names if name)}, {size} pixels; "
-        f"classes by {group}: {counts[0]:,} train, {counts[1]:,} validation, "
-        f"{counts[2]:,} test"
+        f"classes by {group}: {_split(counts, final=bool(experiment.final))}"
     )
+
+
+def _split(counts: list[int], *, final: bool) -> str:
+    train, validation, test = counts
+    if final:
+        return f"{train:,}, all of them to train, validate and test on"
+    return f"{train:,} train, {validation:,} validation, {test:,} test"
 
 
 def _device(model: "VHE") -> str:

@@ -21,7 +21,9 @@ Advice for your own images:
   how long          the default, 2,400 steps, is ten minutes of one core; from
                     a shipped model a third of it gave the same accuracy.
                     With --init=none ask for more --epochs: what is kept is
-                    the epoch with the best validation ELBO.
+                    the epoch with the best validation ELBO. With --final
+                    that is an ELBO of training classes, which grows on when
+                    others get worse: choose --epochs without it.
 
 NAME is an experiment of the registry; flags override its settings. A run that
 was interrupted resumes if the same command is started again, and ends with the
@@ -457,7 +459,7 @@ def measure(
     splits: "DataSplits",
     progress: Callable[[str], None],
 ) -> "Report":
-    """Returns the measurements of a model on unseen groups."""
+    """Returns the measurements of a model on the test groups."""
     from vhe_tf import evaluation as measuring
 
     experiment, evaluation, _ = arguments
@@ -497,10 +499,11 @@ def _say_what_was_made(
     from vhe_tf.experiments import pictures
 
     margin = "\n" + " " * 17
+    groups = "the training" if arguments.experiment.final else "unseen"
     print(f"""
 Made in {run.folder}:
   best.keras     the model ({model.count_params():,} parameters)
-  metrics.json   measurements on unseen groups:""")
+  metrics.json   measurements on {groups} groups:""")
     for line in summary_lines(report):
         print(f"                   {line}")
     print(f"""\
