@@ -6,8 +6,11 @@ import importlib
 import inspect
 import io
 import pathlib
+import subprocess
 import textwrap
 import tokenize
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted((ROOT / "vhe_tf").rglob("*.py"))
@@ -16,6 +19,7 @@ MAX_FILE_LINES = 550
 MAX_CODE_LINES = 60
 MAX_ARGUMENTS = 8
 MAX_POSITIONAL = 2
+MAX_TRACKED_BYTES = 40_000_000
 
 # Functions that may exceed a limit.
 LONG = {"experiments/registry.py": {"_omniglot"}}
@@ -208,3 +212,20 @@ def test_constructor_arguments_are_attributes():
                 if name not in stored and not hasattr(cls, name)
             ]
     assert not lacking
+
+
+def test_a_clone_is_small():
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone of the repository")
+    try:
+        listed = subprocess.run(
+            ["git", "-C", ROOT, "ls-files", "-z"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs git to list the files: {error}")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    sizes = [path.lstat().st_size for path in paths if path.exists()]
+    assert 0 < sum(sizes) <= MAX_TRACKED_BYTES
