@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import in_flags
@@ -21,8 +22,7 @@ __all__ = [
     "import_tensorflow",
 ]
 
-# What a shell expects of a program that Ctrl-C ended, or a closed pipe.
-_INTERRUPTED = 130
+# What a shell expects of a program that a closed pipe ended.
 _CLOSED_PIPE = 141
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia")
 
@@ -64,16 +64,6 @@ def exit_on_run_error() -> Iterator[None]:
         atomic_io.NotWrittenError,
     ) as error:
         raise SystemExit(f"error: {error}") from error
-
-
-@contextlib.contextmanager
-def exit_on_interrupt() -> Iterator[None]:
-    """Ends the program with one line at Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        print("\nInterrupted. No file is left half written.", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from error
 
 
 @contextlib.contextmanager

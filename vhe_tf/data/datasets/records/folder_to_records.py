@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
@@ -37,6 +38,7 @@ _GROUPINGS = {1: "character", 3: "person"}
 _MAX_SAMPLE = 200  # images by which to distinguish light pages from dark ones
 
 
+@exit_on_interrupt()
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads and writes."""
     flags = _parser().parse_args(argv)
