@@ -2,9 +2,9 @@
 
 python -m tools.figures
 
-The idea of the model, a diagram of each architecture, and the chart of
-README.md, whose numbers are those of docs/results. The drawings are those of
-the embedded data set.
+The idea of the model, a diagram of each architecture, and the charts of
+README.md and docs/results.md, whose numbers are those of docs/results. The
+drawings are those of the embedded data set.
 """
 
 import base64
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from vhe_tf.data import generate_glyphs
+from vhe_tf.experiments import paper
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "docs" / "assets"
@@ -360,8 +361,64 @@ def chart() -> None:
     save("results", 680, 280, *parts)
 
 
+def table(name: str, measure: str, low: int, high: int) -> None:
+    """Draws a table of docs/results.md: the paper's numbers and ours.
+
+    Args:
+        name: String. A key of `paper.TABLES`.
+        measure: String. A key of `paper.MEASURES`.
+        low: Integer. The left end of the axis, in the unit of the table.
+        high: Integer. The right end.
+    """
+    left, scale = 250, 100 if measure.startswith("accuracy") else 1
+    unit = 400 / (high - low)
+    cells = [
+        cell
+        for cell in paper.CELLS
+        if cell.table == name and cell.measure == measure and cell.row
+    ]
+    bottom = 48 + 30 * len(cells)
+    parts = [
+        text(left, 24, paper.MEASURES[measure], size=13, anchor="start"),
+        f'<path d="M486,12v16" stroke="{QUERY}" stroke-width="3"/>',
+        text(494, 24, "paper", size=13, anchor="start"),
+        f'<circle cx="566" cy="20" r="4" fill="{SUPPORT}"/>',
+        text(574, 24, "ours (cpu)", size=13, anchor="start"),
+    ]
+    for tick in range(low, high + 1, 20):
+        x = left + unit * (tick - low)
+        parts += [
+            f'<path d="M{x:g},36V{bottom}" stroke="#e2e6e8"/>',
+            text(x, bottom + 18, str(tick), size=12, colour=GREY),
+        ]
+    for i, cell in enumerate(cells):
+        path = ROOT / "docs" / "results" / f"{cell.row}_cpu.json"
+        value = json.loads(path.read_text("utf-8"))["measures"][measure]
+        y = 54 + 30 * i
+        least, ours, most, published = (
+            f"{left + unit * (at - low):.1f}"
+            for at in (
+                scale * value["interval_95"][0],
+                scale * value["mean"],
+                scale * value["interval_95"][1],
+                float(cell.paper or "nan"),
+            )
+        )
+        parts += [
+            text(left - 12, y + 5, cell.method, size=13, anchor="end"),
+            f'<path d="M{published},{y - 10}v20" stroke="{QUERY}" '
+            'stroke-width="3"/>',
+            f'<path d="M{least},{y}H{most}M{least},{y - 5}v10M{most},{y - 5}'
+            f'v10" stroke="{SUPPORT}" stroke-width="1.5"/>',
+            f'<circle cx="{ours}" cy="{y}" r="4" fill="{SUPPORT}"/>',
+        ]
+    save(f"table{name}", 680, bottom + 30, *parts)
+
+
 if __name__ == "__main__":
     ASSETS.mkdir(exist_ok=True)
     idea()
     architectures()
     chart()
+    table("1", "accuracy.20way_5shot", 0, 100)
+    table("3", "joint_nll", 40, 120)

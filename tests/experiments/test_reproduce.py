@@ -153,6 +153,18 @@ def test_the_summary_has_a_line_per_model_with_its_provenance():
     assert line.endswith("| 62.42 |  | not implemented here |")
 
 
+def test_a_published_table_has_four_columns_and_each_protocol_stands_once():
+    text = render.render_summary({}, ())
+    headings = [x for x in text.splitlines() if x.startswith("| method")]
+    assert headings.pop().count("|") == 8  # by shots, without a number
+    assert {line.count("|") for line in headings} == {5}
+    assert len(headings) == 9
+    stated = {row.protocol for row in paper.ROWS.values()} - {"Figure 7"}
+    assert {name: text.count(paper.PROTOCOLS[name]) for name in stated} == (
+        dict.fromkeys(stated, 1)
+    )
+
+
 @pytest.mark.parametrize(
     ("table", "method", "measure", "published"),
     [

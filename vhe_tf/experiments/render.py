@@ -68,7 +68,7 @@ each `vhe-tf reproduce`."""
 _TABLE_NOTES = {
     "2": (
         "The paper has VHEs with |D| = 1 and with |D| = 5. We take the first "
-        "for the 1-shot column and the second for the 5-shot column. The "
+        "for the 1-shot accuracy and the second for the 5-shot one. The "
         "published Neural Statistician has a classifier of its own; ours is "
         "the deconvolutional one of Table 1, with the same classifier as the "
         "others. Unlike the paper, models for tasks within an alphabet are "
@@ -84,6 +84,13 @@ _TABLE_NOTES = {
         "same character; the samples have equal weights, so that there is no "
         "ESS of c. The paper has no numbers."
     ),
+}
+
+# Drawn by `python -m tools.figures`.
+_PLOTS = {
+    "1": "assets/table1.svg",
+    "2": "assets/results.svg",
+    "3": "assets/table3.svg",
 }
 
 _HEADINGS = ("measure", "paper", "ours", "interval", "measured on")
@@ -170,8 +177,11 @@ def render_summary(
         parts += [
             f"## {title}",
             *_notes(table, cells),
-            _summary_table(cells, results),
+            *_summary_tables(cells, results),
         ]
+    parts += ["## Protocols"]
+    for name in dict.fromkeys(r.protocol for r in _rows(paper.CELLS)):
+        parts += [f"### {name}", paper.PROTOCOLS[name]]
     parts.append("## Figures")
     for figure in paper.FIGURES:
         paths = [
@@ -186,35 +196,45 @@ def render_summary(
     return "\n\n".join(parts) + "\n"
 
 
-def _summary_table(
+def _summary_tables(
     cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Returns a table per published measure, or one of all measures."""
+    measures = list(dict.fromkeys(cell.measure for cell in cells))
+    if not any(cell.paper for cell in cells):
+        return [_table(cells, measures, results)]
+    parts = []
+    for measure in measures:
+        if len(measures) > 1:
+            parts.append(f"### {paper.MEASURES[measure]}")
+        of_measure = [cell for cell in cells if cell.measure == measure]
+        parts.append(_table(of_measure, [measure], results))
+    return parts
+
+
+def _table(
+    cells: Sequence[Cell],
+    measures: Sequence[str],
+    results: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Returns a table: for each method a line per model, measures across."""
-    measures = list(dict.fromkeys(cell.measure for cell in cells))
-    headings = ["model"]
-    for measure in measures:
-        headings += [f"{paper.MEASURES[measure]}: paper", "ours"]
-    lines = [
-        _line([*headings, "budget"]),
-        _line(["---"] * (len(headings) + 1)),
-    ]
+    published = any(cell.paper for cell in cells)
+    ours = [paper.MEASURES[m] for m in measures]
+    headings = ["paper", "ours with interval"] if published else ours
+    lines = [_line(["method", *headings, "budget"])]
+    lines.append(_line(["---"] * (len(headings) + 2)))
     for method in dict.fromkeys(cell.method for cell in cells):
         of_method = {c.measure: c for c in cells if c.method == method}
-        published = {m: c.paper or "-" for m, c in of_method.items()}
-        ours = _models(of_method, results)
-        if not ours:
+        models = _models(of_method, results)
+        if not models:
             run = any(cell.row for cell in of_method.values())
-            ours = {"not run" if run else "not implemented here": {}}
-        for budget, numbers in ours.items():
-            columns = [method]
-            for measure in measures:
-                # The published number beside ours, once.
-                shown = not numbers or measure in numbers
-                columns += [
-                    published.get(measure, "") if shown else "",
-                    numbers.get(measure, ""),
-                ]
-            lines.append(_line([*columns, budget]))
+            models = {"not run" if run else "not implemented here": {}}
+        number_of_paper = of_method[measures[0]].paper or "-"
+        for budget, numbers in models.items():
+            columns = [numbers.get(measure, "") for measure in measures]
+            if published:
+                columns.insert(0, number_of_paper)
+            lines.append(_line([method, *columns, budget]))
     return "\n".join(lines)
 
 
@@ -242,12 +262,24 @@ def _models(
 
 
 def _notes(table: str, cells: Sequence[Cell]) -> list[str]:
-    """Returns the paragraphs above a table: its protocols, and a note."""
-    protocols = dict.fromkeys(
-        paper.ROWS[cell.row].protocol for cell in cells if cell.row
-    )
-    note = _TABLE_NOTES.get(table)
-    return [*protocols, *([note] if note else [])]
+    """Returns what is above a table: links to its protocols, a note, a plot."""
+    links = [
+        f"[{name.lower()}](#{name.lower().replace(' ', '-')})"
+        for name in dict.fromkeys(row.protocol for row in _rows(cells))
+    ]
+    parts = [f"Protocol: {', '.join(links)}."]
+    if table in _TABLE_NOTES:
+        parts.append(_TABLE_NOTES[table])
+    if table in _PLOTS:
+        parts.append(
+            f"![{paper.TABLES[table]}; intervals are 95%]({_PLOTS[table]})"
+        )
+    return parts
+
+
+def _rows(cells: Sequence[Cell]) -> list[paper.Row]:
+    """Returns the rows of our models."""
+    return [paper.ROWS[cell.row] for cell in cells if cell.row]
 
 
 def number(measure: str, value: Mapping[str, Any]) -> str:
