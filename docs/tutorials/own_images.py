@@ -39,9 +39,8 @@ train, test = hold_out_groups(data, "character", num_groups=40)
 train, validation = hold_out_groups(train, "character", num_groups=20)
 print(len(train), "images to train on,", len(test), "to test on")
 
-# A trained model is the best start for 28x28 drawings: it needs minutes where
-# random weights need an hour. For other shapes, make a model with
-# `vhe_tf.pixel_cnn_vhe("small", image_shape=..., num_levels=256)`.
+# A trained model is the best start for 28x28 drawings. For other shapes, make a
+# model with `vhe_tf.pixel_cnn_vhe("small", image_shape=..., num_levels=256)`.
 
 keras.utils.set_random_seed(0)
 model = vhe_tf.load_model("omniglot_pixel_cnn_small")
@@ -80,14 +79,5 @@ for measurement in evaluator(model):
 # The saved file works wherever a preset's name does:
 # `vhe-tf draw DRAWING.png --model=runs/tutorial/model.keras`.
 #
-# ## Advice
-#
-# Measured on real sets: [train on your own images](../own_images.md).
-#
-# | you have | do |
-# | --- | --- |
-# | letters, digits, icons with an up and a down | `--symmetries=1` |
-# | textures, cells, marks without an up | `--symmetries=8` |
-# | fewer than 100 classes | start from a preset, `--affine_copies=20` |
-# | photographs | `--experiment=own_photographs --image_size=48x32`; hours, not minutes |
-# | images that do not fit in memory | `python -m vhe_tf.data.datasets.records.folder_to_records` |
+# [Train on your own images](../own_images.md#advice) says which settings suit
+# which images, and what was measured on real sets.
