@@ -114,8 +114,8 @@ def episodes(support, query):
         {
             "query": query,
             "support": {"character": support},
-            "group_size": {"character": np.full(3, 5, np.int32)},
-            "seed": np.zeros((3, 2), np.int32),
+            "group_size": {"character": np.full(len(query), 5, np.int32)},
+            "seed": np.zeros((len(query), 2), np.int32),
         }
     )
 
@@ -189,9 +189,23 @@ def test_images_that_are_blank_or_all_ink_are_rejected(models, name, levels):
     ):
         with pytest.raises(ValueError, match=received):
             call()
-    if images.dtype == np.uint8:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Received: "):
+        list(
+            checked_dataset(
+                model, episodes(images.reshape(4, 5, *SHAPE), images[::5])
+            )
+        )
+    if levels == 2 and images.dtype != np.uint8:
+        received = "Received: "  # grey, before it is of low contrast
+    with pytest.raises(ValueError, match=received):
+        model.infer(images[np.newaxis], seed=SEED)
+    if images.dtype != np.uint8:
         with pytest.raises(ValueError, match=received):
-            model.infer(images[np.newaxis], seed=SEED)
+            model.log_likelihood(binary(1, 2), images[:1], seed=SEED)
+        with pytest.raises(ValueError, match=received):
+            ClassScorer(model, group="character", num_samples=1)(
+                binary(2, 1), images, seed=SEED
+            )
 
 
 def test_some_blank_images_are_no_mistake(models):

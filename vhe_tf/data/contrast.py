@@ -1,12 +1,14 @@
 """A check that images show something: not all blank, and not all ink."""
 
+from typing import Any
+
 import numpy as np
 
-__all__ = ["LEAST_SPREAD", "check_contrast"]
+__all__ = ["check_contrast", "shows_something"]
 
 # Photographs whose darkest and brightest pixels are closer show nothing. Pixels
 # of 4 bits that are read as 8 bits lie in 15 / 255.
-LEAST_SPREAD = 1 / 16
+_LEAST_SPREAD = 1 / 16
 
 
 def check_contrast(
@@ -35,15 +37,32 @@ def check_contrast(
     low, high = float(images.min()), float(images.max())
     if constant and low == high:
         return
-    if binary:
-        shown = (
-            "blank" if high < scale / 2 else "ink" if low >= scale / 2 else ""
-        )
-    else:
-        shown = "" if high - low >= scale * LEAST_SPREAD else "of one shade"
-    if shown:
+    if not shows_something(low / scale, high / scale, binary=binary):
+        shown = "of one shade"
+        if binary:
+            shown = "blank" if high < scale / 2 else "ink"
         raise ValueError(
             f"All of {name!r} is {shown}; is it on another scale? Pixels are "
             f"uint8 in 0..255 or floating point in 0..1; spread them over this "
             f"range. Received: {images.dtype} pixels in {low:g}..{high:g}."
         )
+
+
+def shows_something(low: Any, high: Any, *, binary: bool) -> Any:
+    """Returns whether images of this range are not blank or all ink.
+
+    Args:
+        low: Floating point number, array or tensor. Smallest pixel, in 0..1.
+        high: As `low`. Largest pixel.
+        binary: Boolean. As in `check_contrast`.
+
+    Returns:
+        Boolean of the shape of `low`.
+
+    Example:
+    >>> shows_something(0.0, 1 / 255, binary=False)
+    False
+    """
+    if binary:
+        return (low < 0.5) & (high >= 0.5)
+    return high - low >= _LEAST_SPREAD

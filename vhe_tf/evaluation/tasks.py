@@ -225,9 +225,6 @@ def check_ready(
     if model is not None:
         check_shape(model, data.event_shape)
         check_values(model, "images", values=data.images)
-        if is_image_shape(model.event_shape) and model.domain.is_bounded:
-            binary = model.domain.binary
-            check_contrast(data.images, "images", binary=binary, constant=True)
     if data.images.dtype != np.float32:
         raise ValueError(
             "Evaluation needs images as a model sees them, float32; see "
@@ -248,6 +245,8 @@ def check_shape(model: VHE, event_shape: Sequence[int]) -> None:
 def check_values(model: VHE, name: str, *, values: np.ndarray) -> None:
     """Raises a ValueError for values that the likelihood does not model."""
     model.domain.check(name, values, event_rank=len(model.event_shape))
+    if is_image_shape(model.event_shape) and model.domain.is_bounded:
+        check_contrast(values, name, binary=model.domain.binary, constant=True)
 
 
 def checked_latent(model: VHE, group: str) -> str:

@@ -171,19 +171,22 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
     checked where there are any: not in graphs.
     """
     images = tf.convert_to_tensor(images)
-    if not is_image_shape(model.event_shape):
+    are_images = is_image_shape(model.event_shape)
+    if not are_images:
         images = tf.cast(images, tf.float32)
     eager = tf.executing_eagerly() and tf.size(images) > 0
+    binary = model.domain.binary
+    has_contrast = eager and are_images and model.domain.is_bounded
     if images.dtype == tf.uint8:
-        if eager and model.domain.is_bounded:
-            check_contrast(
-                images.numpy(), name, binary=model.domain.binary, constant=True
-            )
+        if has_contrast:
+            check_contrast(images.numpy(), name, binary=binary, constant=True)
         images = tf.cast(images, tf.float32) / 255.0
-        if model.domain.binary:
+        if binary:
             images = tf.cast(images >= 0.5, tf.float32)
             if eager:
                 warn_if_paper_is_ink(images.numpy(), name)
+        elif eager:
+            model.domain.check(name, images.numpy(), event_rank=3)
         return images
     if not images.dtype.is_floating:
         raise ValueError(
@@ -195,10 +198,12 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
     if eager:
         rank = len(model.event_shape)
         model.domain.check(name, images.numpy(), event_rank=rank)
-        if rank == 3 and model.domain.binary:
+        if has_contrast:
+            check_contrast(images.numpy(), name, binary=binary, constant=True)
+        if are_images and binary:
             warn_if_paper_is_ink(images.numpy(), name)
         largest = float(tf.reduce_max(images))
-        unbounded = rank == 3 and not model.domain.is_bounded
+        unbounded = are_images and not model.domain.is_bounded
         if unbounded and largest > _LARGEST_PIXEL:
             raise ValueError(
                 "Images of floating point are from 0 to 1. Divide pixels from "

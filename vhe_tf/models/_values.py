@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vhe_tf._utils.validation import is_image_shape
 from vhe_tf.data.contrast import check_contrast
+from vhe_tf.data.contrast import shows_something
 from vhe_tf.data.datasets.records.recorded_images import name_corrupt_records
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedImages
@@ -56,11 +57,12 @@ def with_checked_values(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:
 
     def checked(episode: Any) -> Any:
         images = {"query": episode["query"], **episode["support"]}
-        checks = [
-            model.domain.assertion(name, value)
-            for name, value in images.items()
-            if value.dtype.is_floating
-        ]
+        checks = []
+        for name, value in images.items():
+            if value.dtype.is_floating:
+                checks.append(model.domain.assertion(name, value))
+            if is_image_shape(model.event_shape) and model.domain.is_bounded:
+                checks.append(_contrast(name, value, model.domain.binary))
         with tf.control_dependencies(checks):
             return tf.nest.map_structure(tf.identity, episode)
 
@@ -68,3 +70,21 @@ def with_checked_values(model: Any, data: tf.data.Dataset) -> tf.data.Dataset:
     if not isinstance(spec, Mapping) or not {"query", "support"} <= set(spec):
         return data
     return data.map(checked, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _contrast(name: str, images: tf.Tensor, binary: bool) -> tf.Operation:
+    """Returns what fails in a graph where `check_contrast` raises."""
+    low, high = tf.reduce_min(images), tf.reduce_max(images)
+    scale = 255.0 if images.dtype == tf.uint8 else 1.0
+    ends = [tf.cast(value, tf.float32) / scale for value in (low, high)]
+    return tf.debugging.Assert(
+        tf.equal(low, high) | shows_something(*ends, binary=binary),
+        [
+            "All images are blank, ink or of one shade, as if on another "
+            "scale. Pixels are uint8 in 0..255 or floating point in 0..1; "
+            f"spread them over this range. Received: `{name}` of "
+            f"{images.dtype.name} pixels in",
+            low,
+            high,
+        ],
+    )

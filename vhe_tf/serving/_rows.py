@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf.data.contrast import LEAST_SPREAD
+from vhe_tf.data.contrast import shows_something
 from vhe_tf.distributions.domain import Domain
 
 __all__ = ["Function", "checked", "distinct", "gathered", "in_pieces"]
@@ -136,7 +136,7 @@ def _status(inputs: Mapping[str, tf.Tensor], domain: Domain) -> tf.Tensor:
             elif domain.is_bounded:
                 status = _stated(
                     status,
-                    _shows_something(value),
+                    _is_spread(value),
                     f"`{name}` is of one shade, as if on another scale: it "
                     "must hold pixels spread from 0 to 1.",
                 )
@@ -152,12 +152,12 @@ def _status(inputs: Mapping[str, tf.Tensor], domain: Domain) -> tf.Tensor:
     return status
 
 
-def _shows_something(images: tf.Tensor) -> tf.Tensor:
+def _is_spread(images: tf.Tensor) -> tf.Tensor:
     """Returns the rows that `check_contrast` accepts; `_ABSENT` is no shade."""
     axes = list(range(1, images.shape.rank))
     low = tf.reduce_min(tf.where(images < 0.0, 1.0, images), axes)
     high = tf.reduce_max(images, axes)
-    return (low == high) | (high - low >= LEAST_SPREAD)
+    return (low == high) | shows_something(low, high, binary=False)
 
 
 def _stated(status: tf.Tensor, valid: tf.Tensor, rule: str) -> tf.Tensor:
