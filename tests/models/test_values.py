@@ -252,6 +252,23 @@ BINARY = Domain(0.0, 1.0, integer=True)
         (tfb.Exp()(tfd.Normal(0.0, 1.0)), Domain(0.0)),
         (tfd.Normal(0.0, 1.0), Domain()),
         (tfd.MultivariateNormalDiag([0.0, 1.0]), Domain()),
+        (tfd.Categorical(np.zeros(2)), BINARY),
+        (
+            tfd.Independent(tfd.Categorical(np.zeros([3, 5])), 1),
+            Domain(0.0, 4.0, integer=True),
+        ),
+        (tfd.Masked(tfd.Bernoulli([0.0]), True), BINARY),
+        (tfd.Blockwise([tfd.Bernoulli(0.0), tfd.Bernoulli(1.0)]), BINARY),
+        (
+            tfd.Blockwise(
+                [tfd.Normal(0.0, 1.0), tfd.Bernoulli(0.0, dtype=tf.float32)]
+            ),
+            Domain(),
+        ),
+        (
+            tfb.Shift(1.0)(tfd.Blockwise([tfd.Normal(0.0, 1.0)] * 2)),
+            Domain(),
+        ),
         # Its limits may depend on the latents.
         (tfd.Uniform(-2.0, 3.0), Domain()),
     ],

@@ -26,6 +26,7 @@ _COMPOSITES = (
     tfd.BatchBroadcast,
     tfd.BatchReshape,
     tfd.Independent,
+    tfd.Masked,
     tfd.Mixture,
     tfd.MixtureSameFamily,
     tfd.Sample,
@@ -53,8 +54,10 @@ class Domain:
         """Returns the values that a likelihood models.
 
         Args:
-            likelihood: A distribution over elements. Independent copies and
-                mixtures have the domain of their first part.
+            likelihood: A distribution over elements. Independent copies,
+                mixtures and masked distributions have the domain of their first
+                part. Blocks have the domain that all of them share, or else any
+                numbers.
 
         Example:
         >>> Domain.of(tfd.Independent(tfd.Bernoulli([0.0]), 1))
@@ -67,6 +70,13 @@ class Domain:
             if isinstance(base.pixels, NormalPixels):
                 return cls()
             return cls(0.0, 1.0, isinstance(base.pixels, BernoulliPixels))
+        if isinstance(base, tfd.Blockwise):
+            domains = {cls.of(part) for part in base.distributions}
+            return domains.pop() if len(domains) == 1 else cls()
+        if isinstance(base, tfd.Categorical):
+            classes = base.logits_parameter().shape[-1]
+            high = math.inf if classes is None else classes - 1.0
+            return cls(0.0, high, integer=True)
         if isinstance(base, tfd.Bernoulli | tfd.OneHotCategorical):
             return cls(0.0, 1.0, integer=True)
         if isinstance(base, _COUNTS):
@@ -186,7 +196,7 @@ def _interval(base: tfd.Distribution) -> Domain:
     """
     try:
         bijector = base.experimental_default_event_space_bijector()
-    except (NotImplementedError, TypeError):
+    except (AttributeError, NotImplementedError, TypeError):
         return Domain()
     if bijector is None or bijector.forward_min_event_ndims != 0:
         return Domain()
