@@ -212,8 +212,8 @@ def test_options_without_a_meaning_are_rejected(name, value, model):
         fit(model, images, np.arange(12) // 6, **{name: value})
 
 
-def test_validation_data_have_no_weights(model):
-    images = np.zeros((12, 8, 8, 1), np.float32)
+def test_validation_data_have_no_weights(model, episodes):
+    images = episodes.data.images[:12]
     labels = np.arange(12) // 6
     with pytest.raises(ValueError, match="Received: 3 values"):
         fit(
@@ -303,6 +303,7 @@ def check_groupings(model, data):
 
 def grouped(**labels):
     images = np.zeros((len(next(iter(labels.values()))), 8, 8, 1), np.float32)
+    images[:, 4] = 1.0  # a stroke
     return GroupedImages(images, {k: np.array(v) for k, v in labels.items()})
 
 

@@ -23,6 +23,7 @@ from vhe_tf.evaluation import Elbo
 from vhe_tf.evaluation import JointLikelihood
 from vhe_tf.evaluation import JointScorer
 from vhe_tf.layers.base import BaseLayer
+from vhe_tf.models._checks import check_episodes
 from vhe_tf.models._checks import checked_dataset
 
 SHAPE = (8, 8, 1)
@@ -227,6 +228,24 @@ def test_a_page_that_is_ink_is_warned_of(models, caplog, as_bytes):
     [message] = caplog.messages
     assert "'character'" in message
     assert f"all pixels {1 - right.mean():.2f}" in message
+    caplog.clear()
+    models[2].compile("adam")
+    data = GroupedImages(
+        wrong.reshape(6, *SHAPE), {"character": [0, 0, 0, 1, 1, 1]}
+    )
+    check_episodes(
+        models[2], Episodes.for_model(models[2], data, support_size=2)
+    )
+    [message] = caplog.messages
+    assert "'images'" in message
+
+
+@pytest.mark.parametrize("value", [np.float32(0), np.float32(1), np.uint8(255)])
+def test_data_without_any_drawing_are_rejected(models, value):
+    images = np.full([20, *SHAPE], value)
+    models[2].compile("adam")
+    with pytest.raises(ValueError, match=f"Received: .* {value:g}"):
+        models[2].fit(images, LABELS["character"], verbose=0)
 
 
 # The domain -------------------------------------------------------------------

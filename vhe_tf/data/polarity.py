@@ -130,16 +130,18 @@ def warn_if_paper_is_ink(images: np.ndarray, name: str) -> None:
     """Warns of drawings most of whose borders and pixels are ink.
 
     Args:
-        images: `[..., H, W, C]`, floating point in 0..1, ink 1.
+        images: `[..., H, W, C]`, ink 255 or 1: uint8 in 0..255 or floating
+            point in 0..1.
         name: String. What they are, for the warning.
     """
     found = found_polarity(images.reshape(-1, *images.shape[-3:]))
     if found.light > found.dark:
         _logger.warning(
-            "%r is mostly ink: is the page ink? In this package ink is 1 and "
-            "paper is 0; pass 1 - images if it is the other way round. Found: "
+            "%r is mostly ink: is the page ink? In this package ink is %d and "
+            "paper is 0; pass %d - images if it is the other way round. Found: "
             "mean of the border %.2f, of all pixels %.2f.",
             name,
+            *[255 if images.dtype == np.uint8 else 1] * 2,
             found.border,
             found.mean,
         )

@@ -12,6 +12,7 @@ from vhe_tf.data.contrast import shows_something
 from vhe_tf.data.datasets.records.recorded_images import name_corrupt_records
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.polarity import warn_if_paper_is_ink
 
 __all__ = ["check_prepared", "with_checked_values"]
 
@@ -30,9 +31,10 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
             images = data.reader()(tf.range(0, len(data), step)).numpy()
     are_images = is_image_shape(model.event_shape)
     if are_images and model.domain.is_bounded:
-        check_contrast(
-            images, "images", binary=model.domain.binary, constant=True
-        )
+        check_contrast(images, "images", binary=model.domain.binary)
+        if model.domain.binary:
+            step = -(-len(images) // _MAX_CHECKED)
+            warn_if_paper_is_ink(images[::step], "images")
     if not model.domain.integer or how.binarization != "none":
         return
     if how.affine_copies > 1 and data.event_shape == episodes.event_shape:
