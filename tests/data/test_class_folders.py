@@ -198,6 +198,20 @@ def test_a_single_folder_for_training_is_only_a_folder(tmp_path):
     assert list(splits.train.labels) == ["character"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "where"),
+    [
+        (["train/a", "test/b", "extra/c"], "'test' in 'test/b'"),
+        (["a/Train", "a/test", "b/train"], "'Train' in 'a/Train'"),
+        (["train/a/val", "test/b/val"], "'val' in 'b/val'"),
+    ],
+)
+def test_a_split_that_is_ignored_is_warned_of(tmp_path, caplog, folders, where):
+    draw(tmp_path, *folders)
+    read_image_folder(tmp_path)
+    assert where in messages(caplog)
+
+
 def test_splits_without_classes_are_rejected(tmp_path):
     draw(tmp_path, "train", "test")
     with pytest.raises(ValueError, match="a folder for each class in 'te"):

@@ -156,6 +156,7 @@ def class_folders(root: pathlib.Path, *, label_name: str) -> ClassFolders:
     folders = walk.folders()
     walk.warn()
     sides, folders = _take_sides(root, folders)
+    _warn_of_ignored_split(root, folders)
     _check_depths(root, folders)
     return _grouped(root, folders, label_name, sides)
 
@@ -279,6 +280,25 @@ def _take_sides(
         sides = [2 if side == 1 else side for side in sides]
     inner = [_Folder(folder.parts[1:], folder.files) for folder in folders]
     return sides if {0, 2} <= set(sides) else None, inner
+
+
+def _warn_of_ignored_split(
+    root: pathlib.Path, folders: Sequence[_Folder]
+) -> None:
+    """Warns of classes and groups that are named as a split is."""
+    for folder in folders:
+        named = [name for name in folder.parts if name.lower() in _SIDE_OF_NAME]
+        if named:
+            _logger.warning(
+                "%r has groups or classes named as a split is, for example %r "
+                "in %r. They do not split the data. If they should, keep no "
+                "other folders beside them, outermost: train/<class>/ and "
+                "test/<class>/.",
+                str(root),
+                named[0],
+                "/".join(folder.parts),
+            )
+            return
 
 
 def _check_depths(root: pathlib.Path, folders: Sequence[_Folder]) -> None:
