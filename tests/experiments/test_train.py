@@ -34,6 +34,7 @@ from vhe_tf.experiments import get
 from vhe_tf.experiments import train
 from vhe_tf.experiments.run import Record
 from vhe_tf.models import loading
+from vhe_tf.models import presets
 
 GLYPHS = (
     "--dataset=glyphs",
@@ -244,6 +245,26 @@ def test_a_model_of_alphabets_begins_with_a_model_of_characters(
 def test_training_starts_from_the_nearest_preset(settings, image_shape, name):
     experiment = Experiment(**{"dataset": "folder", **settings})
     assert building.nearest_preset(experiment, image_shape) == name
+
+
+def test_weights_that_an_installation_lacks_are_named(monkeypatch, capsys):
+    """As those of larger models in a wheel."""
+    lacking = {
+        name: dataclasses.replace(preset, installed=False)
+        for name, preset in vhe_tf.presets().items()
+    }
+    monkeypatch.setattr(presets, "presets", lambda: lacking)
+    experiment = Experiment(dataset="folder", init="nearest", symmetries=1)
+    assert building.nearest_preset(experiment, (28, 28, 1)) is None
+    images = GroupedImages(
+        np.stack([np.eye(28, dtype=np.float32)[..., None]] * 2),
+        {"character": np.arange(2)},
+    )
+    splits = drawings(images, images, images="binary", image_size=(28, 28))
+    with tiny_sizes():
+        building.build_model(experiment, splits)
+    name = "omniglot_deconvolutional_small"
+    assert f"saved_models/{name}/best.keras" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

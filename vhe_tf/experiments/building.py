@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
     from vhe_tf.data.episodes import Episodes
     from vhe_tf.experiments.pictures import Draw
+    from vhe_tf.models.presets import Preset
     from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -31,7 +32,8 @@ __all__ = [
     "start",
 ]
 
-# TensorBoard sorts what HParams shows by name, and selects the first five.
+# What TensorBoard's HParams can show. It sorts them by name and selects the
+# first five, `affine_copies` to `init`. A reader selects the others.
 _HYPERPARAMETERS = (
     "architecture",
     "size",
@@ -128,13 +130,7 @@ def _initialize(model: "VHE", experiment: Experiment) -> None:
     if init == "nearest":
         init = nearest_preset(experiment, model.image_shape)
         if init is None:
-            print(
-                "Initial weights: random. No shipped model for other images "
-                f"has architecture={experiment.architecture!r}, "
-                f"size={experiment.size!r} and images of "
-                f"{'x'.join(map(str, model.image_shape))}.",
-                flush=True,
-            )
+            print(_why_random(experiment, model.image_shape), flush=True)
             return
     path = model_path(init or "")
     trained = check_unseen(path, experiment)
@@ -203,8 +199,9 @@ def nearest_preset(
     """Returns the shipped model to start the training of an experiment from.
 
     It has the architecture, the size and the shape of images of the
-    experiment, and has not been trained on its test classes. Among several,
-    one whose images are of the same recipe is preferred.
+    experiment, is a part of this installation, and has not been trained on
+    the test classes. Among several, one whose images are of the same recipe is
+    preferred.
 
     Args:
         experiment: `Experiment`. The experiment.
@@ -220,14 +217,20 @@ def nearest_preset(
     'omniglot_pixel_cnn_small'
     >>> nearest_preset(drawings, (32, 32, 1))
     """
+    return next(
+        (p.name for p in _fitting(experiment, image_shape) if p.installed), None
+    )
+
+
+def _fitting(
+    experiment: Experiment, image_shape: Sequence[int]
+) -> "list[Preset]":
+    """Returns the presets to start from, the nearest first."""
     from vhe_tf.models import presets
 
     found = []
-    for name in presets.PRESETS:
-        try:
-            record = record_of(presets.model_path(name))
-        except FileNotFoundError:
-            continue  # not a part of this installation
+    for preset in presets.presets().values():
+        record = record_of(preset.card)
         if record is None:
             continue
         trained = record.experiment
@@ -237,8 +240,25 @@ def nearest_preset(
             and tuple(image_shape) == _PRESET_IMAGE_SHAPE
             and not sees_test_classes(trained, experiment)
         ):
-            found.append((trained.images != experiment.images, name))
-    return min(found)[1] if found else None
+            found.append((trained.images != experiment.images, preset))
+    return [p for _, p in sorted(found, key=lambda f: (f[0], f[1].name))]
+
+
+def _why_random(experiment: Experiment, image_shape: Sequence[int]) -> str:
+    """Returns why no preset of this installation gives initial weights."""
+    elsewhere = _fitting(experiment, image_shape)
+    if elsewhere:
+        name = elsewhere[0].name
+        return (
+            f"Initial weights: random. Those of {name} would fit, but they are "
+            "not in the installed package. To start from them, clone the "
+            f"repository and pass --init=CLONE/saved_models/{name}/best.keras."
+        )
+    return (
+        "Initial weights: random. No shipped model for other images has "
+        f"architecture={experiment.architecture!r}, size={experiment.size!r} "
+        f"and images of {'x'.join(map(str, image_shape))}."
+    )
 
 
 def compile_model(
