@@ -4,8 +4,9 @@
     vhe-tf evaluate omniglot_pixel_cnn_small --data_dir=DIR
 
 Few-shot accuracy, joint NLL and conditional NLL by shots, with 95% intervals,
-written to evaluation.json beside the model. MODEL is a .keras file or the name
-of a shipped model. Its data are those of its run, as the config.json beside it
+written to evaluation.json beside the model. MODEL is a .keras file, the folder
+of a run, or the name of a shipped model, whose report is written to the current
+folder. Its data are those of its run, as the config.json beside it
 says, unless flags say otherwise. Lake's twenty one-shot runs are measured too
 if --lake_runs names them, and the KL of Table 1 if --num_kl_batches asks for
 it.
@@ -27,6 +28,7 @@ from vhe_tf.experiments.config import override
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
+from vhe_tf.experiments.paths import beside_model
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
@@ -62,7 +64,8 @@ class Measuring(settings.Settings):
     )
     out: str | None = setting(
         None,
-        "Where the report goes. Default: evaluation.json beside the model.",
+        "Where the report goes. Default: evaluation.json beside the model; of "
+        "a shipped model, in the current folder.",
         path="new file",
     )
     data_dir: str | None = setting(
@@ -229,8 +232,11 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
 
     # Everything that may be wrong comes first: measuring takes long.
     with exit_on_user_error():
-        path = model_path(measuring.model or "")
-        out = pathlib.Path(measuring.out or path.with_name("evaluation.json"))
+        name = measuring.model or ""
+        path = model_path(name)
+        out = pathlib.Path(
+            measuring.out or beside_model(name, "evaluation.json")
+        )
         experiment, data_dir = _data_of(measuring, path, data)
         # Before TensorFlow does anything else.
         strategy = distribute.make_strategy(measuring.distribution)

@@ -19,6 +19,7 @@ from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
+from vhe_tf.experiments.paths import beside_model
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
@@ -37,7 +38,8 @@ class Fitting(settings.Settings):
     )
     out: str | None = setting(
         None,
-        "The .keras file to write. Default: fitted.keras beside the model.",
+        "The .keras file to write. Default: fitted.keras beside the model; of "
+        "a shipped model, in the current folder.",
         path="new file",
     )
     data_dir: str | None = setting(
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
                 f"run, and there is no config.json beside {path}. Restore the "
                 "file, or use vhe_tf.fit_prior."
             )
-        out = pathlib.Path(given.out or path.with_name("fitted.keras"))
+        out = pathlib.Path(given.out or beside_model(name, "fitted.keras"))
         with status_line("loading the model and the data"):
             model = vhe_tf.load_model(path)
             splits = load_data(

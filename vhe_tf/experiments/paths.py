@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-__all__ = ["check_path", "one_model"]
+__all__ = ["beside_model", "check_path", "one_model"]
 
 
 def check_path(flag: str, path: str, *, kind: str) -> None:
@@ -87,3 +87,27 @@ def one_model(words: Sequence[str], flagged: str | None) -> str:
         )
     check_path("MODEL", models[0], kind="model")
     return models[0]
+
+
+def beside_model(name: str, file: str) -> pathlib.Path:
+    """Returns where a command writes a file about a model by default.
+
+    Args:
+        name: String. A `.keras` file, the folder of a run, or a shipped model.
+        file: String. The name of the file.
+
+    Returns:
+        A path beside the model. The folder of a shipped model belongs to the
+        installation or to the repository: of these, in the current folder.
+
+    Example:
+    >>> beside_model("runs/mine/best.keras", "evaluation.json").as_posix()
+    'runs/mine/evaluation.json'
+    >>> beside_model("omniglot_pixel_cnn_small", "evaluation.json").as_posix()
+    'evaluation.json'
+    """
+    from vhe_tf.models import presets
+
+    if name in presets.PRESETS:
+        return pathlib.Path(file)
+    return presets.model_path(name).with_name(file)
