@@ -62,7 +62,15 @@ MAY_IMPORT = {
         "optimizers",
         "visualization",
     },
-    "serving": {"_utils", "evaluation", "layers", "models", "random"},
+    "serving": {
+        "_utils",
+        "data",
+        "distributions",
+        "evaluation",
+        "layers",
+        "models",
+        "random",
+    },
     "experiments": {
         "_utils",
         "callbacks",
