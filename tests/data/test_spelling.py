@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vhe_tf._utils.spelling import spelling_key
+from vhe_tf._utils.spelling import unified_names
 from vhe_tf.data import from_columns
 from vhe_tf.data import read_label_table
-from vhe_tf.data.datasets.spelling import spelling_key
-from vhe_tf.data.datasets.spelling import unified_names
 
 ALIKE = [
     ("é", unicodedata.normalize("NFD", "é")),

@@ -48,7 +48,7 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--shots=1,many", "numbers such as 1,5"),
+        ("--shots=1,many", "Received: --shots=1,many"),
         ("--shots=0", "at least 1"),
         ("--split=lake", "--split has no effect"),
         ("--lake_runs=nowhere.zip", "--lake_runs must be an existing"),
@@ -157,7 +157,7 @@ def test_images_are_classified_by_those_of_each_class(image_folder, begun_run):
         (["draw"], "Name one or more images"),
         (["draw", "no.png"], "Received: 'no.png'"),
         (["draw", __file__, "--model=no"], "--model must be a .keras file"),
-        (["classify", "--support=."], "Name one or more images"),
+        (["classify", "--support=."], "images"),
         (["classify", "q.png"], "--support is required"),
         (["export", "--out=x"], "Name one model"),
         (["serve"], "Name one model"),

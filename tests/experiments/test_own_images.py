@@ -182,6 +182,55 @@ def test_what_was_found_is_printed(
         assert not classes[1] & classes[2]
 
 
+def _folders(root, **num_images):
+    for name, count in num_images.items():
+        (root / name).mkdir()
+        for index in range(count):
+            (root / name / f"{index}.png").touch()
+    return f"--images={root}"
+
+
+def _rows(root, *rows):
+    path = root / "labels.csv"
+    path.write_text("\n".join(["image,letter", *rows]))
+    return f"--labels={path}"
+
+
+# Files of images are empty: they are not read before TensorFlow is imported.
+@pytest.mark.parametrize(
+    ("make", "flags", "message"),
+    [
+        (_folders, [], "no class folders"),
+        (lambda root: _folders(root, a=2, b=0), [], "/b' has no images"),
+        (lambda root: _folders(root, a=1, b=1), [], "--final .*Received: 2 in"),
+        (
+            lambda root: _folders(root, a=1, b=1),
+            ["--groupings=script,letter"],
+            "Received: --groupings=script,letter",
+        ),
+        (lambda root: _rows(root, "0.png,a"), [], "Received: '0.png' in row 2"),
+        (
+            lambda root: _rows(root, "0.png,a"),
+            ["--groupings=foo"],
+            r"\['letter'\].*Received: --groupings=foo",
+        ),
+        (
+            lambda root: _folders(root, a=1) and _rows(root, "a/0.png,a"),
+            [],
+            "--final .*Received: 1 in",
+        ),
+        (_rows, [], "Received: a header alone"),
+    ],
+)
+def test_names_of_files_are_checked_first(make, flags, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        _read(make(tmp_path), *flags)
+
+
+def test_few_classes_are_enough_for_a_run_on_all(tmp_path):
+    assert _read(_folders(tmp_path, a=1), "--final").experiment.final
+
+
 @pytest.mark.parametrize(
     ("final", "split", "measured"),
     [

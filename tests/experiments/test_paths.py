@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from vhe_tf.experiments import classify
+from vhe_tf.experiments import user_images
 from vhe_tf.experiments.paths import check_path
 
 
@@ -53,3 +55,21 @@ def test_commands_check_their_output_first(
     main = importlib.import_module(f"vhe_tf.experiments.{command}").main
     with pytest.raises(SystemExit, match="it is no folder"):
         main(["vhe-tf", *(word.format(**places) for word in words)])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--support={root}", "no class folders"), ("--model={file}", "{file}")],
+)
+def test_classify_checks_its_files_first(tmp_path, monkeypatch, flag, message):
+    monkeypatch.setattr(user_images, "import_tensorflow", None)
+    file = tmp_path / "image.png"
+    file.touch()
+    support = tmp_path / "support" / "a"
+    support.mkdir(parents=True)
+    (support / "0.png").touch()
+    words = {"--support": f"--support={support.parent}"}
+    flag = flag.format(root=support, file=file)
+    words[flag.partition("=")[0]] = flag
+    with pytest.raises(SystemExit, match=message.format(file=file)):
+        classify.main(["vhe-tf", str(file), *words.values()])

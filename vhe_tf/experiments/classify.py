@@ -29,7 +29,7 @@ class Classify(Reading):
     support: str = setting(
         dataclasses.MISSING,
         "A folder with a folder of images per class.",
-        path="folder",
+        path="class folders",
     )
     num_samples: int = setting(
         20, "Samples from q(c; D).", kind="integer", least=1

@@ -1,16 +1,24 @@
 """The flags that name a user's own images. Imports nothing heavy."""
 
-import csv
 import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from vhe_tf._utils.class_tree import check_num_groups
+from vhe_tf._utils.class_tree import find_class_folders
+from vhe_tf._utils.label_rows import file_column
+from vhe_tf._utils.label_rows import image_files
+from vhe_tf._utils.label_rows import read_table
+from vhe_tf._utils.spelling import is_missing
+from vhe_tf._utils.spelling import spelling_key
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
 
-__all__ = ["OwnImages"]
+__all__ = ["OwnImages", "check_files"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +82,52 @@ class OwnImages(settings.Settings):
         return chosen | dict(given)
 
     def _columns(self) -> list[str]:
-        path = pathlib.Path(self.labels or "").expanduser()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [cell.strip() for cell in next(csv.reader(file), [])]
+        header, _ = read_table(pathlib.Path(self.labels or "").expanduser())
+        return header
 
     def _only_column(self) -> tuple[str, ...] | None:
         columns = self._columns()
-        files = ["image"] if "image" in columns else columns[:1]
-        groupings = [name for name in columns if name not in files]
-        return tuple(groupings) if len(groupings) == 1 else None
+        del columns[file_column(columns)]
+        return tuple(columns) if len(columns) == 1 else None
+
+
+def check_files(experiment: Experiment, path: str) -> None:
+    """Checks what names of files tell of a user's own images.
+
+    Before TensorFlow is imported. Loading the images checks more.
+
+    Args:
+        experiment: `Experiment`. Of the data set folder or table.
+        path: String. The folder or the table.
+
+    Raises:
+        ValueError, OSError: If there are no such images, groupings or groups.
+    """
+    place = pathlib.Path(path).expanduser()
+    outer, *_ = experiment.groups
+    if experiment.dataset == "folder":
+        sides, folders = find_class_folders(place, warn=False)
+        level = len(folders[0].parts) - len(experiment.groups)
+        if level < 0:
+            raise SettingsError(
+                f"`groupings` must name levels of folders, and {path!r} has "
+                f"{len(folders[0].parts)}.",
+                groupings=experiment.groups,
+            )
+        is_split = sides is not None
+        total = len({folder.parts[: level + 1] for folder in folders})
+    else:
+        header, rows = read_table(place)
+        index = file_column(header)
+        columns = [name for name in header if name != header[index]]
+        if not set(experiment.groups).issubset(columns):
+            raise SettingsError(
+                f"`groupings` must be among the columns {columns} of {path!r}.",
+                groupings=experiment.groups,
+            )
+        image_files(place, rows, column=index)
+        is_split = "split" in columns
+        cells = {spelling_key(row.cells[header.index(outer)]) for row in rows}
+        total = sum(not is_missing(cell) for cell in cells)
+    if not (experiment.final or is_split):
+        check_num_groups(total, group=outer, place=place)

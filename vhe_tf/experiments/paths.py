@@ -2,7 +2,10 @@
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Sequence
+
+from vhe_tf._utils.class_tree import find_class_folders
 
 __all__ = ["beside_model", "check_path", "one_model"]
 
@@ -14,17 +17,19 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
         flag: String. The name of the flag, with its dashes, or "MODEL".
         path: String. Its value.
         kind: String. What must exist: `"file"`, `"folder"`, `"path"` (either),
+            `"class folders"` (a folder with a folder of images per class),
             `"model"` (a file, the folder of a run, or a shipped model); or
             `"new file"`, `"new folder"`, which may exist.
 
     Raises:
-        ValueError: If it is not there, is of another kind, or is new and
-            cannot be written.
+        ValueError, OSError: If it is not there, is of another kind, or is new
+            and cannot be written.
     """
     expected = {
         "file": "an existing file",
         "folder": "an existing folder",
         "path": "an existing file or folder",
+        "class folders": "an existing folder with a folder of images per class",
         "model": "a .keras file, the folder of a run, or a shipped model "
         "(`vhe-tf list` prints their names)",
         "new file": "a file, not a folder",
@@ -32,8 +37,29 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
     }[kind]
     if not _is(kind, path):
         raise ValueError(f"{flag} must be {expected}. Received: {path!r}.")
-    if kind.startswith("new "):
+    if kind == "model":
+        _check_model_file(flag, path)
+    elif kind == "class folders":
+        find_class_folders(pathlib.Path(path).expanduser(), warn=False)
+    elif kind.startswith("new "):
         _check_writable(flag, pathlib.Path(path).expanduser(), kind=kind)
+
+
+def _check_model_file(flag: str, path: str) -> None:
+    """Checks that a file is the archive that Keras writes."""
+    from vhe_tf.models.presets import model_path
+
+    file = model_path(path)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if "config.json" not in names:
+        raise ValueError(
+            f"{flag} must be a .keras file that `model.save` wrote; it may be "
+            f"damaged, or of another format. Received: {str(file)!r}."
+        )
 
 
 def _check_writable(flag: str, path: pathlib.Path, *, kind: str) -> None:
@@ -65,6 +91,7 @@ def _is(kind: str, path: str) -> bool:
     return {
         "file": expanded.is_file,
         "folder": expanded.is_dir,
+        "class folders": expanded.is_dir,
         "path": expanded.exists,
     }[kind]()
 

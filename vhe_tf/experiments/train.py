@@ -57,6 +57,7 @@ from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.own_images import OwnImages
+from vhe_tf.experiments.own_images import check_files
 from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
@@ -211,13 +212,16 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
         manual_dir=machine.manual_dir,
         skip_corrupt=machine.skip_corrupt,
     )
-    if experiment.dataset in ("folder", "records"):
+    if experiment.dataset in (*OWN_IMAGES, "records"):
         if machine.data_dir is None:
             raise ValueError(
-                "Name the folder of your images by --images, or that of your "
-                "records by --data_dir. Received: neither."
+                "Name your images by --images or --labels, or the folder of "
+                "your records by --data_dir. Received: neither."
             )
-        check_path("--data_dir", machine.data_dir, kind="folder")
+        kind = "file" if experiment.dataset == "table" else "folder"
+        check_path("--data_dir", machine.data_dir, kind=kind)
+    if experiment.dataset in OWN_IMAGES:
+        check_files(experiment, machine.data_dir or "")
     if experiment.init not in (None, "nearest"):
         check_path("--init", experiment.init, kind="model")
 

@@ -14,7 +14,6 @@ from PIL.PngImagePlugin import PngImageFile
 from vhe_tf._utils import validation
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "check_channels",
     "check_image_size",
     "listing",
@@ -24,18 +23,6 @@ __all__ = [
 ]
 
 _MODES = {1: "L", 3: "RGB"}
-
-# The usual formats first, since they are tried in the order of loading.
-Image.preinit()
-
-# Pillow knows these by name alone.
-_UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-IMAGE_SUFFIXES = frozenset(
-    suffix
-    for suffix, kind in Image.registered_extensions().items()
-    if kind in Image.OPEN and kind not in _UNREADABLE
-)
-"""The suffixes of files that Pillow reads, in lower case."""
 
 # Their further frames are previews, maps or layers of the one image.
 _ONE_IMAGE = ("MPO", "PSD")

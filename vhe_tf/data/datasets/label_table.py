@@ -1,23 +1,22 @@
 """Loads grouped images from a CSV file."""
 
-import csv
 import math
 import os
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 import numpy as np
 
+from vhe_tf._utils.label_rows import file_column
+from vhe_tf._utils.label_rows import image_files
+from vhe_tf._utils.label_rows import read_table
+from vhe_tf._utils.spelling import unified_names
 from vhe_tf.data.datasets.copies import Copies
-from vhe_tf.data.datasets.image_file import IMAGE_SUFFIXES
 from vhe_tf.data.datasets.image_file import check_channels
 from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import read_images
-from vhe_tf.data.datasets.spelling import spelling_key
-from vhe_tf.data.datasets.spelling import unified_names
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
@@ -25,15 +24,8 @@ from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["check_nested", "from_columns", "read_label_table"]
 
-_FILE_COLUMN = "image"
-_EXAMPLE = "'image,alphabet,character'"
 # What pandas has for values that are missing.
 _MISSING_TYPES = ("NAType", "NaTType")
-
-
-class _Row(NamedTuple):
-    number: int  # As a spreadsheet counts: the header is row 1.
-    cells: list[str]
 
 
 def read_label_table(
@@ -89,13 +81,13 @@ def read_label_table(
     check_image_size(image_size)
     check_channels(channels)
     path = pathlib.Path(path)
-    header, rows = _read_table(path)
-    file_column = _file_column(header)
-    files = _image_files(path, rows, file_column)
+    header, rows = read_table(path)
+    of_files = file_column(header)
+    files = image_files(path, rows, column=of_files)
     columns = {
         name: [row.cells[index] for row in rows]
         for index, name in enumerate(header)
-        if index != file_column
+        if index != of_files
     }
     # Before the images, which take long.
     labels, names = _labels_and_names(columns, len(rows))
@@ -193,119 +185,6 @@ def check_nested(data: GroupedData, child: str, *, parent: str) -> None:
         f"{data.describe_group(child, int(split[0]))} with images in "
         f"{parent} {' and in '.join(places[:2])} ({len(split)} such groups)."
     )
-
-
-def _read_table(path: pathlib.Path) -> tuple[list[str], list[_Row]]:
-    """Returns the header and the other rows, all of the header's length."""
-    rows = _read_rows(path)
-    if not rows:
-        raise ValueError(
-            f"The table {str(path)!r} needs a header, such as {_EXAMPLE}, and "
-            "a row for each image. Received: an empty file."
-        )
-    header = [spelling_key(cell) for cell in rows[0].cells]
-    _check_header(path, header)
-    for row in rows[1:]:
-        if len(row.cells) != len(header):
-            raise ValueError(
-                f"Each row of {str(path)!r} needs {len(header)} cells, as the "
-                "header has; leave cells empty where there is no label, and "
-                "put names with commas in quotation marks. "
-                f"Received: {len(row.cells)} cells in row {row.number}."
-            )
-    if len(rows) == 1:
-        raise ValueError(
-            f"The table {str(path)!r} needs a row for each image. "
-            "Received: a header alone."
-        )
-    return header, rows[1:]
-
-
-def _read_rows(path: pathlib.Path) -> list[_Row]:
-    """Returns the rows with content."""
-    # Spreadsheets put a byte order mark in front; the csv module wants line
-    # ends as they are.
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                _Row(number, [cell.strip() for cell in cells])
-                for number, cells in enumerate(csv.reader(file, strict=True), 1)
-            ]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"There is no table of labels {str(path)!r}; give the path of a "
-            "CSV file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"The table {str(path)!r} must be in UTF-8; save it again in that "
-            f"encoding ('CSV UTF-8'). Received: {error}"
-        ) from error
-    except csv.Error as error:
-        raise ValueError(
-            f"The table {str(path)!r} is not a valid CSV file; look for "
-            f"a quotation mark that is not closed. Received: {error}."
-        ) from error
-    return [row for row in rows if any(row.cells)]
-
-
-def _check_header(path: pathlib.Path, header: list[str]) -> None:
-    # A file name among the names of columns: the header was forgotten.
-    files = [
-        cell for cell in header if cell.lower().endswith(tuple(IMAGE_SUFFIXES))
-    ]
-    if files:
-        raise ValueError(
-            f"The first row of {str(path)!r} must be a header that names the "
-            f"columns, such as {_EXAMPLE}. Received: {files[0]!r} in row 1."
-        )
-    if len(header) < 2:
-        raise ValueError(
-            f"The table {str(path)!r} needs a column of file names and at "
-            f"least one of labels, separated by commas, such as {_EXAMPLE}. "
-            f"Received: the header {header[0]!r}."
-        )
-    if "" in header:
-        raise ValueError(
-            f"Each column of {str(path)!r} needs a name in the first row; "
-            "name the column or delete it. "
-            f"Received: none for column {header.index('') + 1}."
-        )
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"The columns of {str(path)!r} need different names; rename or "
-            f"delete one. Received: {header.count(twice[0])} columns "
-            f"{twice[0]!r}."
-        )
-
-
-def _file_column(header: list[str]) -> int:
-    return header.index(_FILE_COLUMN) if _FILE_COLUMN in header else 0
-
-
-def _image_files(
-    path: pathlib.Path, rows: list[_Row], column: int
-) -> list[pathlib.Path]:
-    for row in rows:
-        if not row.cells[column]:
-            raise ValueError(
-                f"Each row of {str(path)!r} needs the file name of an image; "
-                f"fill it in or delete the row. Received: none in row "
-                f"{row.number}."
-            )
-    files = [path.parent / row.cells[column] for row in rows]
-    absent = [index for index, file in enumerate(files) if not file.is_file()]
-    if absent:
-        first = absent[0]
-        raise FileNotFoundError(
-            f"The table {str(path)!r} lists images that do not exist; file "
-            "names are relative to the table's folder. "
-            f"Received: {rows[first].cells[column]!r} in row "
-            f"{rows[first].number}, which would be {str(files[first])!r} "
-            f"({len(absent)} such rows)."
-        )
-    return files
 
 
 def _labels_and_names(

@@ -6,6 +6,7 @@ import os
 from typing import ClassVar
 from typing import Self
 
+from vhe_tf._utils.class_tree import check_num_groups
 from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import read_label_table
@@ -22,8 +23,6 @@ from vhe_tf.data.datasets.splits import split_classes
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["OwnImages", "Table"]
-
-_MIN_GROUPS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +140,7 @@ class OwnImages(DatasetSpec):
             )
             return rest, validation, test
         total = len(data.group_ids(group))
-        if total < _MIN_GROUPS:
-            raise ValueError(
-                f"Training needs at least {_MIN_GROUPS} groups of {group!r}, "
-                "to hold some for validation and testing; `final` trains on "
-                "all, and then nothing is measured on unseen ones. "
-                f"Received: {total} in {path!r}."
-            )
+        check_num_groups(total, group=group, place=path)
         _, share, test_share = self.shares
         # One class alone cannot be distinguished from another.
         num_test = max(2, total * test_share // 100)
