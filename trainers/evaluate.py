@@ -2,8 +2,8 @@
 
 import sys
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf.experiments import evaluate
-from vhe_tf.experiments.endings import exit_on_interrupt
 
 if __name__ == "__main__":
     with exit_on_interrupt():

@@ -12,12 +12,13 @@ command is started again, and ends with the same weights. This script is
 
 import sys
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf.experiments import Run
 from vhe_tf.experiments import endings
 from vhe_tf.experiments import train
 
 
-@endings.exit_on_interrupt()
+@exit_on_interrupt()
 def main(argv: list[str]) -> None:
     """Loads, trains, evaluates and pictures."""
     arguments = train.read(argv, usage=__doc__ or "", default="omniglot")

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf.experiments.endings import exit_on_closed_output
-from vhe_tf.experiments.endings import exit_on_interrupt
 
 __all__ = ["COMMANDS", "main"]
 

@@ -9,14 +9,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import in_flags
 
 __all__ = [
     "exit_on_closed_output",
-    "exit_on_interrupt",
     "exit_on_run_error",
     "exit_on_user_error",
     "import_tensorflow",

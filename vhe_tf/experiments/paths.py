@@ -58,7 +58,7 @@ def _check_model_file(flag: str, path: str) -> None:
     if "config.json" not in names:
         raise ValueError(
             f"{flag} must be a .keras file that `model.save` wrote; it may be "
-            f"damaged, or of another format. Received: {str(file)!r}."
+            f"corrupt, or of another format. Received: {str(file)!r}."
         )
 
 

@@ -18,10 +18,13 @@ Advice for your own images:
   quick, blurred    --architecture=deconvolutional --batch_size=32
   photographs       vhe-tf train own_photographs --images=DIR; many thousands
                     of images, and a GPU
-  how long          the default, 2,400 steps, is ten minutes of one core; from
-                    a shipped model a third of it gave the same accuracy.
-                    With --init=none ask for more --epochs: what is kept is
-                    the epoch with the best validation ELBO. With --final
+  two groupings     the deconvolutional model, from random weights;
+                    --architecture=alphabet_pixel_cnn is the PixelCNN
+  how long          the default, 2,400 steps, is ten minutes of one core. From
+                    a shipped model, 750 and 3,000 steps gave accuracies whose
+                    intervals overlap (docs/own_images.md). With --init=none
+                    ask for more --epochs: the epoch with the best validation
+                    ELBO is kept. With --final
                     that is an ELBO of training classes, which grows on when
                     others get worse: choose --epochs without it.
 
@@ -44,6 +47,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.json_files import write_json
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
@@ -52,7 +56,6 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.data import OWN_IMAGES
 from vhe_tf.experiments.data import check_options
-from vhe_tf.experiments.endings import exit_on_interrupt
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
