@@ -469,7 +469,7 @@ def test_a_run_of_other_settings_is_refused(workshop):
     run.begin()
     run.metrics.write_text("{}", "utf-8")
     [failure] = reproduce.make([ROW], "cpu", inputs=reproduce.Inputs())
-    assert "--size: 'published' there, 'small' here" in failure
+    assert "`size`: 'published' there, 'small' here" in failure
     assert started == []
 
 
