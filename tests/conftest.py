@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pathlib
+import signal
 import subprocess
 from unittest import mock
 
@@ -30,6 +31,10 @@ from vhe_tf.models.architectures import alphabet
 
 IMAGE_SHAPE = (8, 8, 1)
 
+# A shell has the processes that it starts in the background ignore Ctrl-C, and
+# some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests that take more than about a second, measured with `--durations=0`.
 EXTENDED = frozenset(
