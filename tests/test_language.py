@@ -50,6 +50,19 @@ WORDS = {
     "trial, for task": r"(?i)(?<![a-z])trials?(?![a-z])(?!_id)",
 }
 FIRST_LINE = re.compile(r"(Of|What|Where|Whether|How|Which)\b")
+SECTION = re.compile(
+    r"(?m)^(?:Args|Call arguments|Attributes):\n((?: .*\n?|\n)+)"
+)
+ENTRY = re.compile(r"(?m)^    (\S[\w*`, ]*): *(.*)")
+TYPE = re.compile(
+    r"(?i)(?:(?:even|floating|keras|nested|non-negative|odd|point|positive"
+    r"|scalar|three|two|u?int\d+|float\d+)[ -])*"
+    r"(?:(?:any|arrays?|booleans?|bytes|callables?|collection|dictionary"
+    r"|distribution|floats?|initializer|integers?|iterable|layers?"
+    r"|lists?|mappings?|number|optimizer|pair|paths?|sequence|strings?"
+    r"|subclass|tensors?|tuple|type)\b|`[^\"])"
+    r"|As (?:in |`)|Passed on to "
+)
 
 
 def _docstrings(tree):
@@ -97,6 +110,21 @@ def found(source):
     return forms
 
 
+def untyped(source):
+    """Returns the documented arguments whose text does not begin with a type.
+
+    Those of public names. "As in" and "Passed on to" lead to a type.
+    """
+    return [
+        f"{node.name}: {name}: {text}"
+        for node, docstring in _docstrings(ast.parse(source))
+        if not getattr(node, "name", "_").startswith("_")
+        for section in SECTION.findall(docstring)
+        for name, text in ENTRY.findall(section)
+        if not TYPE.match(text)
+    ]
+
+
 def _by_file(paths, forms):
     """Returns the banned forms of each file that has any."""
     return {
@@ -113,6 +141,19 @@ def test_texts_have_no_banned_form():
 def test_documents_have_no_banned_form():
     banned = BANNED | WORDS
     assert not _by_file(DOCUMENTS, lambda text: _forms(text, banned))
+
+
+def test_arguments_begin_with_their_type():
+    package = [path for path in MODULES if path.is_relative_to(ROOT / "vhe_tf")]
+    assert not _by_file(package, untyped)
+
+
+def test_arguments_without_a_type_are_found():
+    source = (
+        'def f():\n    """Counts.\n\n    Args:\n        count: Integer. Size.\n'
+        '            All: rows.\n        seed: Decides it.\n    """'
+    )
+    assert untyped(source) == ["f: seed: Decides it."]
 
 
 @pytest.mark.parametrize(

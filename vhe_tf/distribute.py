@@ -84,9 +84,9 @@ def split(
     """Gives each replica its rows of every batch of episodes.
 
     Args:
-        strategy: Strategy of R replicas.
-        episodes: Makes episodes as `Episodes.dataset` does, B of them a
-            multiple of R; called with `part` and `num_parts`.
+        strategy: `tf.distribute.Strategy`. The strategy, of R replicas.
+        episodes: Callable. Makes episodes as `Episodes.dataset` does, B of them
+            per step, B a multiple of R. Called with `part` and `num_parts`.
 
     Returns:
         The same batches, over and over, of which replica r has the rows from
@@ -134,8 +134,9 @@ def accumulated(
     One after the other, so that the memory is that of one of them.
 
     Args:
-        gradients: Returns the gradients on a microbatch.
-        batch: Batch of this replica, b rows; b a multiple of `count`.
+        gradients: Callable. Returns the gradients on a microbatch.
+        batch: Mapping of strings to tensors. The batch of this replica, of b
+            rows, b a multiple of `count`.
         count: Integer. The number of microbatches.
         variables: Sequence of variables. What the gradients are of.
 
@@ -181,7 +182,8 @@ def mean(values: Any) -> Any:
     """Returns means over all replicas, the same on each.
 
     Args:
-        values: A tensor, or a nest of them; of equally many rows a replica.
+        values: Tensor, or a nest of tensors. Each replica has the same number
+            of rows.
 
     Example:
     >>> float(mean(tf.constant(3.0)))  # outside of a strategy

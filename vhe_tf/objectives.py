@@ -76,10 +76,10 @@ class ElboTerms(NamedTuple):
             the objective is Rescale and x is in D.
         log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
             nats.
-        kl: For each latent, a float32 tensor of shape `[B]`, `KL[q || p]` in
-            nats, not yet divided by `group_scale`.
-        scaled_kl: For each latent, a float32 tensor of shape `[B]`, `kl`
-            divided by `group_scale`, in nats per element.
+        kl: Dictionary of float32 tensors of shape `[B]`. For each latent,
+            `KL[q || p]` in nats, not yet divided by `group_scale`.
+        scaled_kl: Dictionary of float32 tensors of shape `[B]`. For each
+            latent, `kl` divided by `group_scale`, in nats per element.
 
     Example:
     >>> terms = elbo_terms(

@@ -30,7 +30,7 @@ class AveragingAdam(keras.optimizers.Adam):
 
     Args:
         *args: As in `keras.optimizers.Adam`.
-        **kwargs: The same.
+        **kwargs: As in `keras.optimizers.Adam`.
 
     Example:
     >>> import vhe_tf
@@ -61,7 +61,7 @@ class AveragingAdam(keras.optimizers.Adam):
 
         Args:
             gradient: Tensor of the shape of the weight.
-            variable: The weight.
+            variable: `keras.Variable`. The weight.
             learning_rate: Mapping from the names of arguments of
                 `tf.raw_ops.ResourceApplyAdam` to scalar tensors.
         """
@@ -114,7 +114,7 @@ def ema_weights(model: keras.Model) -> Iterator[None]:
     bit for bit.
 
     Args:
-        model: A compiled `keras.Model`.
+        model: `keras.Model`. A compiled model.
 
     Example:
     >>> with ema_weights(model):

@@ -139,7 +139,7 @@ def fold_in(seed: Any, data: Any) -> tf.Tensor:
     """Derives new seeds from a seed and integers.
 
     Args:
-        seed: Seed or seeds, see `as_seed`.
+        seed: Integers. One seed or one per row; see `as_seed`.
         data: Integer or integer tensor of shape `[]` or `[B]`. Different
             integers of 64 bits give different seeds.
 
@@ -291,9 +291,9 @@ def sample(
         distribution: Distribution of batch shape `[]`, `[B]` or `[S..., B]`.
         sample_shape: Integers. The axes to add before those of the batch. With
             one seed per row and a batch shape `[]`, the last one is B.
-        seed: Seed or seeds, see `as_seed`. One seed goes to
-            `distribution.sample`; seeds of shape `[B, 2]` need a family that
-            is registered. By seeds of shape `[1, 2]` all rows share the same
+        seed: Integers. One seed or one per row; see `as_seed`. One seed goes to
+            `distribution.sample`; seeds of shape `[B, 2]` need a family that is
+            registered. By seeds of shape `[1, 2]` all rows share the same
             randomness.
         allow_unregistered: Boolean. Whether to sample an unregistered family
             with the first of the seeds. What a row samples then depends on the

@@ -95,10 +95,10 @@ def conditional_grid(
         model: `VHE`. The model.
         supports: Sequence of arrays `[G, N, H, W, C]`, one block of columns
             each. N may differ; it is 1 for 1-shot.
-        group: The group latent that they are the support of; one for all
-            blocks or one for each.
+        group: String, or sequence of strings. The group latent that they are
+            the support of; one for all blocks or one for each.
         num_samples: Integer. Number of samples per group. Defaults to 8.
-        seed: Two ints.
+        seed: Pair of integers. Random seed.
         heading: String. Above the samples. Defaults to `"samples"`.
 
     Returns:
@@ -148,7 +148,7 @@ def sample_grid(
         support: Array `[G, N, H, W, C]`. The support images.
         group: String. The group latent that they are the support of.
         num_samples: Integer. Samples for each row.
-        seed: Two ints.
+        seed: Pair of integers. Random seed.
 
     Returns:
         `[height, width, C]`, one row per group: its support, then samples.
@@ -184,7 +184,7 @@ def comparison_grid(
         names: Strings. The headings of the models' samples.
         group: String. The group latent that they are the support of.
         num_samples: Integer. Samples of each model for each row.
-        seed: Two ints.
+        seed: Pair of integers. Random seed.
 
     Returns:
         `[height, width, C]`, one row per group: its support, then for each
@@ -306,8 +306,8 @@ def prior_grid(
     Args:
         model: `VHE`. The model.
         num_groups: Integer. Rows: each shares one sample of every group latent.
-        num_samples: Images of each group.
-        seed: Two ints.
+        num_samples: Integer. Number of images of each group.
+        seed: Pair of integers. Random seed.
 
     Returns:
         `[height, width, C]`.

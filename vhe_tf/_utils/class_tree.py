@@ -61,8 +61,8 @@ class Folder(NamedTuple):
     """A folder of images.
 
     Attributes:
-        parts: The names from the root on.
-        files: The images, sorted by name.
+        parts: Tuple of strings. The names from the root on.
+        files: List of paths. The images, sorted by name.
     """
 
     parts: tuple[str, ...]

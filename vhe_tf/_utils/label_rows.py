@@ -17,8 +17,10 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        number: As a spreadsheet counts: the header is row 1.
-        cells: The text of its cells.
+        number: Integer. Number of the row as a spreadsheet counts; the header
+            is row 1.
+        cells: List of strings. The text of each cell, without surrounding
+            spaces.
     """
 
     number: int

@@ -37,21 +37,24 @@ class Augmentation:
     """Random changes of an image each time that it is used.
 
     Attributes:
-        symmetries: 1 for none, 2 for the image and its mirror image, 4 for
-            the rotations by quarter turns, 8 for these and their reflections:
-            each makes a group of its own. 4 and 8 need square images.
-        affine_copies: The number of elements made of one image, itself
+        symmetries: Integer. 1 for none, 2 for the image and its mirror image, 4
+            for the rotations by quarter turns, 8 for these and their
+            reflections: each makes a group of its own. 4 and 8 need square
+            images.
+        affine_copies: Integer. The number of elements made of one image, itself
             included; the others are small random affine maps of it, the same
             ones throughout a run. They multiply the size of every group.
-        binarization: `"dynamic"` samples each pixel from a Bernoulli of its
-            value, `"threshold"` compares it with one half, `"none"` keeps it.
-        image_size: `(H, W)` to make of larger stored images, by taking the
-            stored pixel at `floor(k * stored / wanted)`; None keeps the size.
-        repeat_edges: Whether affine copies extend beyond the border of an image
-            with its last pixels, as photographs had better, instead of zeros,
-            which are paper.
-        num_levels: Rounds each channel to the nearest of so many levels, even
-            from 0 to 1, last of all; None keeps it.
+        binarization: String. `"dynamic"` samples each pixel from a Bernoulli of
+            its value, `"threshold"` compares it with one half, `"none"` keeps
+            it.
+        image_size: Two integers `(H, W)` or None. The size to make of larger
+            stored images, by taking the stored pixel at
+            `floor(k * stored / wanted)`. None keeps the size.
+        repeat_edges: Boolean. Whether affine copies extend beyond the border of
+            an image with its last pixels, as photographs had better, instead of
+            zeros, which are paper.
+        num_levels: Integer or None. The number of levels, evenly spaced from 0
+            to 1, to which each channel is rounded last of all. None keeps it.
 
     Raises:
         ValueError: If a value is none of those named.

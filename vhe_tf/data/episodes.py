@@ -150,7 +150,7 @@ class Episodes:
         groupings have supports.
 
         Args:
-            model: A `VHE`.
+            model: `VHE`. The model to train.
             data: `GroupedImages` or `RecordedImages`.
             batch_size: Integer. Episodes per step. Defaults to 32.
             support_size: Integer, or a pair (low, high) from which the size of

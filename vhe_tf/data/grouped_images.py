@@ -29,10 +29,10 @@ class GroupedData(abc.ABC):
     """Images and the groups that they are in, wherever their pixels are.
 
     Attributes:
-        labels: A mapping from the name of a group latent to `[M]` integers,
-            as in `GroupedImages`.
-        group_names: For some or all keys of `labels`, the name of each group
-            for a human reader, by id.
+        labels: Mapping from the name of a group latent to `[M]` integers, as in
+            `GroupedImages`.
+        group_names: Mapping of strings to mappings. For some or all keys of
+            `labels`, the name of each group for a human reader, by id.
 
     Example:
     >>> data.with_groups("character", [0, 1]).members("character")[1]
@@ -119,12 +119,12 @@ class GroupedImages(GroupedData):
         images: `[M, H, W, C]`, either uint8 in 0..255 or floating point in
             0..1. In binary and grey images 1 (or 255) is ink. Elements that
             are no images have any other shape, `[M, ...]`, and any numbers.
-        labels: A mapping from the name of a group latent (`"character"`,
+        labels: Mapping from the name of a group latent (`"character"`,
             `"alphabet"`) to `[M]` integers: the id of the group of each image,
             or -1 (`MISSING`) where it is not known. Ids are any non-negative
             integers, not necessarily 0..n-1.
-        group_names: For some or all keys of `labels`, the name of each group
-            for a human reader, by id.
+        group_names: Mapping of strings to mappings. For some or all keys of
+            `labels`, the name of each group for a human reader, by id.
 
     Raises:
         ValueError: If `images` has a wrong dtype or range or holds NaN,

@@ -86,7 +86,7 @@ def pixel_levels(likelihood: tfd.Distribution) -> int | None:
     """Returns the number of levels per channel that a likelihood models.
 
     Args:
-        likelihood: A distribution over images.
+        likelihood: `tfd.Distribution`. A distribution over images.
 
     Returns:
         2 for binary pixels, L for a mixture over L levels, None for a density.

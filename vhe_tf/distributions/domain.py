@@ -54,10 +54,10 @@ class Domain:
         """Returns the values that a likelihood models.
 
         Args:
-            likelihood: A distribution over elements. Independent copies,
-                mixtures and masked distributions have the domain of their first
-                part. Blocks have the domain that all of them share, or else any
-                numbers.
+            likelihood: `tfd.Distribution`. A distribution over elements.
+                Independent copies, mixtures and masked distributions have the
+                domain of their first part. Blocks have the domain that all of
+                them share, or else any numbers.
 
         Example:
         >>> Domain.of(tfd.Independent(tfd.Bernoulli([0.0]), 1))

@@ -252,7 +252,7 @@ class PixelCNN(tfd.Distribution):
     """An autoregressive distribution over images.
 
     Args:
-        network: The network.
+        network: `AutoregressiveNetwork`. The network.
         pixels: `Pixels`. The kind of pixel.
         image_shape: `(H, W, C)`.
         conditioning: `[B..., H, W, L]`, or None for a network without.

@@ -20,9 +20,9 @@ def tempered(
     a mixture for p(component) and each Gaussian.
 
     Args:
-        distribution: Bernoulli, Normal, MultivariateNormalDiag, PixelCNN,
-            GaussianMixture, or an Independent of these. Any distribution if
-            the temperature is 1.
+        distribution: `tfd.Distribution`. Bernoulli, Normal,
+            MultivariateNormalDiag, PixelCNN, GaussianMixture, or an Independent
+            of these. Any distribution if the temperature is 1.
         temperature: Positive float or scalar tensor. Samples are more typical
             below 1, except binary images of a `PixelCNN`: most pixels are
             paper, so that ink and whole strokes disappear; see `guided`.

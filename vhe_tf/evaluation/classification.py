@@ -201,7 +201,7 @@ def few_shot_accuracy(
 
     Args:
         scorer: `ClassScorer`. The classifier.
-        data: Images of unseen classes, ready for the model.
+        data: `GroupedImages`. Images of unseen classes, ready for the model.
         design: `TaskDesign`. The shape of the tasks.
         num_tasks: Integer. The number of tasks, over which the interval is.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.

@@ -57,8 +57,8 @@ class Drawings(evaluators.Evaluator):
       drawings also `frechet`, in the features of `DrawingCritics.variation`.
 
     Args:
-        data: Images of unseen groups, ready for the model, of one channel.
-            `drawing_classes` selects the usual ones of Omniglot.
+        data: `GroupedImages`. Images of unseen groups, ready for the model, of
+            one channel. `drawing_classes` selects the usual ones of Omniglot.
         group: String. The group latent, and grouping, that is drawn.
         shots: Sequence of integers, each N. Those for which the smallest class
             has too few images are omitted. Defaults to `(1,)`.
@@ -281,7 +281,7 @@ def drawing_classes(
     characters that the published map also holds out.
 
     Args:
-        data: Images of unseen groups.
+        data: `GroupedImages`. Images of unseen groups.
         group: String. The grouping whose groups are the classes.
         within: String or None. The coarser grouping. None returns all classes.
 

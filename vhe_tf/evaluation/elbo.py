@@ -30,7 +30,7 @@ class Elbo(Evaluator):
     images are comparable whatever their latents.
 
     Args:
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         num_shots: Integer. |D|, of every group latent. Defaults to 5.
         num_batches: Integer. Batches of 32 elements. Defaults to 200.
         seed: Integer. Seed of the episodes. Defaults to 0.
@@ -105,7 +105,8 @@ class TrainingKL(Evaluator):
     is over batches.
 
     Args:
-        episodes: Episodes of the groups that the model was trained on.
+        episodes: `Episodes`. Episodes of the groups that the model was trained
+            on.
         num_batches: Integer. How many batches to take. Defaults to 100.
 
     Example:

@@ -151,7 +151,7 @@ class FewShotClassification(_OfGroups):
     """Accuracy of K-way N-shot classification on unseen groups.
 
     Args:
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         group: String. The grouping whose groups are the classes.
         ways: Sequence of integers, each K. Lowered to the number of classes.
             Defaults to `(20,)`.
@@ -260,7 +260,7 @@ class ConditionalLikelihood(_OfGroups):
     """Negative log likelihood of a new image after some shots.
 
     Args:
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         group: String. The grouping whose groups the images are of.
         shots: Sequence of integers, each |D|. Those for which the smallest
             group has too few images are omitted. Defaults to
@@ -325,7 +325,7 @@ class JointLikelihood(_OfGroups):
     """Joint negative log likelihood of groups; see `joint_nll`.
 
     Args:
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         group: String. The grouping whose groups are the sets X.
         num_groups: Integer or None. Number of groups, a random selection that
             is the same at every call. None measures all groups.
@@ -426,7 +426,7 @@ class Probes(Evaluator):
     The right latent should predict its factor, and the wrong one not.
 
     Args:
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         group: String. The innermost grouping (`"character"`). Any factor but
             this is learned from some of its groups and tested on others: an
             alphabet could otherwise be recognised by its characters.
@@ -501,7 +501,7 @@ def lake_run_accuracy(
     """Returns the accuracy of a classifier in Lake's one-shot runs.
 
     Args:
-        scorer: The classifier of 28x28 binary images.
+        scorer: `ClassScorer`. The classifier of 28x28 binary images.
         path: String. `all_runs.zip`, or the unpacked folder.
         progress: Callable or None. Called with a line of text after each run.
     """

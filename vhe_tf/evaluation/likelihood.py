@@ -58,7 +58,7 @@ def joint_log_weights(
         num_element_samples: Integer. T, the number of samples of the
             per-element latents for each.
         max_decoded: Integer. The largest number of images to decode at once.
-        seed: Two ints.
+        seed: Pair of integers. Random seed.
 
     Returns:
         `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
@@ -86,7 +86,8 @@ class JointScorer:
             at once, but T for one image and one sample.
 
     Attributes:
-        num_at_once: The number of groups scored at once, that of the replicas.
+        num_at_once: Integer. The number of groups scored at once, that of the
+            replicas.
 
     Raises:
         ValueError: If other groups lie within those of `group`: their latents
@@ -145,7 +146,7 @@ class JointScorer:
         Args:
             groups: `[n, H, W, C]` each, at most `num_at_once` of them.
             num_samples: Integer, k.
-            seeds: Two ints for each.
+            seeds: Sequence of pairs of integers. Random seed of each.
 
         Returns:
             `[R, k]` for R groups.
@@ -235,7 +236,7 @@ def joint_nll(
 
     Args:
         scorer: `JointScorer`. Gives the importance weights.
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         num_samples: Integer. k. Defaults to 500, as in the paper.
         num_groups: Integer or None. Number of groups, a random selection. None
             measures all groups.
@@ -314,7 +315,7 @@ def conditional_nll(
 
     Args:
         scorer: `ClassScorer`. Gives the expected conditional likelihood.
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         num_shots: Integer. |D|.
         num_queries: Integer. The number of pairs (D, x), each of a random
             group.

@@ -94,7 +94,7 @@ class Measurement:
         Args:
             metric: String.
             values: `[n]`, one value per task, image, group or batch.
-            **fields: Other attributes.
+            **fields: Passed on to `Measurement`.
         """
         each = np.asarray(values, np.float64)
         values = tuple(each.tolist())

@@ -27,8 +27,8 @@ class OracleClassifier:
     """Finds the class of an image, by a network that is trained separately.
 
     Args:
-        network: Keras model from images `[B, H, W, C]` to embeddings of unit
-            length, `[B, E]`.
+        network: `keras.Model`. Maps images `[B, H, W, C]` to embeddings of
+            unit length, `[B, E]`.
         head: Keras layer from embeddings to scores, `[B, K]`.
         class_ids: `[K]`, the labels that the scores stand for.
     """
@@ -115,7 +115,7 @@ def train_oracle_classifier(
             negative, not known, is left out.
         epochs: Integer. Passes over the images. A few do for styles; hundreds
             of characters take ten and gain by more.
-        batch_size: Images a step.
+        batch_size: Integer. Number of images per step.
         embedding: Integer. E, the size of the embedding.
         augment: Integer. The largest random shift of a training image, pixels
             in each direction; 0 for none.

@@ -116,7 +116,7 @@ def posterior_means(
 
     Args:
         model: `VHE`. The model.
-        data: Images ready for the model.
+        data: `GroupedImages`. Images ready for the model.
         latent: String. The group latent to infer, and the grouping of the data
             whose groups the supports are from.
         num_shots: Integer. N, the images of a support. Of 1, all labels of the

@@ -28,7 +28,7 @@ class StyleTransfer(Evaluator):
     the first call. Shares are also measured for each style on its own.
 
     Args:
-        splits: Images in styles.
+        splits: `DataSplits`. Images in styles.
         groups: Pair of strings. The groupings of content and style. Defaults
             to `("character", "style")`.
         epochs: Integer. Passes over the images that train the classifier of

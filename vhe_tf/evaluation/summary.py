@@ -199,9 +199,10 @@ def evaluate(
 
     Args:
         model: `VHE`. The model.
-        data: Images of unseen groups, ready for the model.
+        data: `GroupedImages`. Images of unseen groups, ready for the model.
         group: String. The grouping whose groups are classes and sets.
-        settings: The settings. Defaults to `EvaluationSettings()`.
+        settings: `EvaluationSettings`. The settings. Defaults to
+            `EvaluationSettings()`.
         more: Sequence of evaluators to call as well.
         progress: Callable or None. Called with a line of text from time to
             time.

@@ -94,7 +94,8 @@ def few_shot_tasks(
     """Samples few-shot tasks; support and queries never overlap.
 
     Args:
-        data: Images ready for the model: floating point, of its size.
+        data: `GroupedImages`. Images ready for the model: floating point, of
+            its size.
         design: `TaskDesign`. The shape of the tasks.
         group: String. The grouping whose groups are the classes.
         num_tasks: Integer. The number of tasks.
@@ -213,8 +214,9 @@ def check_ready(
     Args:
         data: `GroupedImages`. Stored images are rejected: they are not ready
             for a model.
-        model: The images must have its shape.
-        groupings: What the data must have labels of; None is passed over.
+        model: `VHE` or None. The model whose shape the images must have.
+        groupings: Strings or None. The groupings that the data must have; None
+            is passed over.
     """
     for name in groupings:
         if name is not None and name not in data.labels:

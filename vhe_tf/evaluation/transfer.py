@@ -32,15 +32,23 @@ class Transfer(NamedTuple):
     """The shares of redrawn images that are as they should be, 0 to 1.
 
     Attributes:
-        style: The style found is that of the style support.
-        content: The content found, among K, is that of the content support.
-        content_kept: One content in two styles: the same content is found.
-        style_kept: Two contents in one style: the same style is found.
-        style_changed: One content in two styles: different styles are found.
-        style_of_true: Accuracy of the classifier of styles on true images.
-        content_of_true: Accuracy of the classifier of contents on true images.
-        by_style: For each style that occurs, `style` and `content` of the
-            images redrawn in it. `tasks` is the name of the style.
+        style: `Measurement`. Share of images in which the style of the style
+            support is found.
+        content: `Measurement`. Share of images in which the content of the
+            content support is found, among K.
+        content_kept: `Measurement`. Share of pairs of one content in two
+            styles, in which the same content is found.
+        style_kept: `Measurement`. Share of pairs of two contents in one style,
+            in which the same style is found.
+        style_changed: `Measurement`. Share of pairs of one content in two
+            styles, in which different styles are found.
+        style_of_true: `Measurement`. Accuracy of the classifier of styles on
+            true images.
+        content_of_true: `Measurement`. Accuracy of the classifier of contents
+            on true images.
+        by_style: Tuple of `Measurement`s. For each style that occurs, `style`
+            and `content` of the images redrawn in it. `tasks` is the name of
+            the style.
     """
 
     style: Measurement
@@ -98,8 +106,8 @@ def transfer(
         model: `VHE`. A model with two group latents.
         content: `[R, N, H, W, C]`, a support for each content.
         style: `[S, N, H, W, C]`, a support for each style.
-        groups: The names of the latents of content and style.
-        seed: Two ints.
+        groups: Pair of strings. The names of the latents of content and style.
+        seed: Pair of integers. Random seed.
 
     Returns:
         `[R, S, H, W, C]`, each with its own noise.
@@ -131,10 +139,11 @@ def style_transfer_accuracy(
 
     Args:
         model: `VHE`. The model.
-        data: Images of unseen contents, ready for the model.
-        oracles: The classifiers of contents and of styles, trained on true
-            images. The classes of the latter are the styles of `data`.
-        design: The shape of the tasks.
+        data: `GroupedImages`. Images of unseen contents, ready for the model.
+        oracles: Two `OracleClassifier`s. The classifiers of contents and of
+            styles, trained on true images. The classes of the latter are the
+            styles of `data`.
+        design: `TransferDesign`. The shape of the tasks.
         num_tasks: Integer. Tasks, over which the intervals are. Defaults to 5.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
         progress: Callable or None. Called with a line of text after each task.

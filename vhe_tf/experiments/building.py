@@ -357,7 +357,7 @@ def monitors(
         experiment: `Experiment`. The experiment.
         run: `Run`. Its run.
         splits: `DataSplits`. Its data.
-        draw: Returns the pictures of a model by name, such as
+        draw: Callable. Returns the pictures of a model by name, such as
             `pictures.painter`.
     """
     from vhe_tf import callbacks

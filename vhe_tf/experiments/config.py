@@ -477,7 +477,7 @@ def override(experiment: Experiment, **settings: Any) -> Experiment:
 
     Args:
         experiment: `Experiment`. The experiment to start from.
-        **settings: Settings by name.
+        **settings: Any. Settings by name.
 
     Raises:
         SettingsError: As by `Experiment`.

@@ -37,7 +37,8 @@ def draw_figures(
 
     Args:
         budget: String, a key of `paper.BUDGETS`.
-        names: Names of rows. Figures of other rows only are left as they are.
+        names: Strings. Names of rows. Figures of other rows only are left as
+            they are.
         data_dir: String. Folder of the data. Defaults to that of the runs.
 
     Returns:

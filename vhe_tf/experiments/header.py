@@ -27,7 +27,7 @@ def header(
         run: `Run`. The run. Called before it begins.
         model: `VHE`. The model.
         splits: `DataSplits`. The data.
-        episodes: Those to train on and to validate on.
+        episodes: Two `Episodes`. Those to train on and to validate on.
     """
     experiment = run.experiment
     steps = experiment.epochs * experiment.steps_per_epoch

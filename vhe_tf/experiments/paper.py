@@ -55,13 +55,13 @@ class Cell(NamedTuple):
     """A number of the paper.
 
     Attributes:
-        table: Which table, a key of `TABLES`.
-        method: The row of that table.
-        measure: A key of `MEASURES`.
-        paper: The number as printed, without its unit; None where the paper
-            has none.
-        row: The key in `ROWS` of the model of ours; None for methods of
-            others, which are not implemented here.
+        table: String. The table, a key of `TABLES`.
+        method: String. The row of that table.
+        measure: String. A key of `MEASURES`.
+        paper: String or None. The number as printed, without its unit. None if
+            the paper has none.
+        row: String or None. The key in `ROWS` of the model of ours. None for
+            methods of others, which are not implemented here.
     """
 
     table: str
@@ -75,12 +75,13 @@ class Figure(NamedTuple):
     """A figure of the paper, made with our models.
 
     Attributes:
-        name: The stem of its files in docs/results.
-        caption: What it shows.
-        rows: The models that must be trained.
-        picture: Which of the `pictures/` of the (only) model it is; None to
-            show samples of the models side by side.
-        others: Like pictures of other models, in docs/, with what they are of.
+        name: String. The stem of its files in docs/results.
+        caption: String. The caption.
+        rows: Tuple of strings. The models that must be trained.
+        picture: String or None. Which of the `pictures/` of the (only) model it
+            is. None shows samples of the models side by side.
+        others: Tuple of pairs of strings. Similar pictures of other models, in
+            docs/, each with its caption.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Check(NamedTuple):
     """The settings by which a shipped model is measured again.
 
     Attributes:
-        results: Its files in docs/results, without ".json".
+        results: Tuple of strings. Its files in docs/results, without ".json".
         evaluate: Mapping. Settings of `Measuring`.
     """
 

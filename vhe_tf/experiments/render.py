@@ -101,7 +101,7 @@ def render(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns the page of provenance: a section per model.
 
     Args:
-        results: By name, what was measured of a model:
+        results: Mapping of strings to mappings. The results of each model:
 
                 rows        the rows it stands in, each with how it departs
                             from that row's protocol, "" if not

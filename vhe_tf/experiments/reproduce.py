@@ -225,7 +225,7 @@ def select_rows(tables: Sequence[str], names: Sequence[str]) -> list[str]:
     """Returns the rows that tables and figures need, in their order.
 
     Args:
-        tables: Names in `paper.TABLES`, or `"figures"`.
+        tables: Strings. Names in `paper.TABLES`, or `"figures"`.
         names: Sequence of strings. Parts of names, one of which a row must
             contain; or none.
 

@@ -26,7 +26,7 @@ class Record:
     """The contents of the `config.json` of a run.
 
     Attributes:
-        experiment: The settings of the run.
+        experiment: `Experiment`. The settings of the run.
         provenance: Mapping. `data_dir`, where the data were; `classes`, the
             checksum of the classes that are not for testing; and what
             `provenance.of_this_process` returned when the run began. `resumed`

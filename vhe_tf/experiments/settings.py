@@ -129,7 +129,7 @@ def setting(
     """Returns a field of `Settings`.
 
     Args:
-        default: The default. None makes the setting optional; use
+        default: Any. The default. None makes the setting optional; use
             `dataclasses.MISSING` if it is required.
         description: String. The help text of its flag.
         kind: String. One of `"string"`, `"integer"`, `"float"`, `"boolean"`,
@@ -163,7 +163,7 @@ class SettingsError(ValueError):
     Args:
         problem: String. What is wrong, and the way out. Names of settings are
             in backticks.
-        **received: By name, the values of the settings.
+        **received: Any. The values of the settings, by name.
 
     Example:
     >>> from vhe_tf.experiments import Experiment
@@ -337,7 +337,7 @@ def add_flags(
         values: `absl.flags.FlagValues`. Where to define the flags.
         settings: Type of `Settings`. The class.
         title: String. The heading of these flags in `--help`.
-        names: Names of the fields. Defaults to all.
+        names: Strings. Names of the fields. Defaults to all.
         overrides: Boolean. Whether a flag that is not given leaves a value as
             it is, instead of being the field's default. Defaults to False.
     """
@@ -385,7 +385,7 @@ def read_flags(
     Args:
         values: `absl.flags.FlagValues`. The parsed flags.
         settings: Type of `Settings`. The class.
-        names: Names of the fields. Defaults to all.
+        names: Strings. Names of the fields. Defaults to all.
 
     Returns:
         By name. Flags that are None are omitted.

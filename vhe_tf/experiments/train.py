@@ -136,9 +136,9 @@ class Arguments(NamedTuple):
     """The arguments of `vhe-tf train`.
 
     Attributes:
-        experiment: What to train.
-        evaluation: How to measure it at the end.
-        machine: Where to train it. `run_dir` is set.
+        experiment: `Experiment`. The experiment to train.
+        evaluation: `Evaluation`. How to measure it at the end.
+        machine: `Machine`. Where to train it. `run_dir` is set.
     """
 
     experiment: Experiment
@@ -284,7 +284,8 @@ def chosen_experiment(
         values: `absl.flags.FlagValues`. The parsed flags.
         words: Strings. The other arguments, among them maybe the name.
         default: String. The name if there is none. Defaults to none.
-        own: The user's own images, if they are used. Defaults to none.
+        own: `OwnImages` or None. The user's own images, if they are used.
+            Defaults to none.
 
     Raises:
         ValueError: If there is not one name, or a setting is invalid.
@@ -420,11 +421,11 @@ def finish(
     Prints what was made. The chief does all of this, of several workers.
 
     Args:
-        arguments: What was asked for.
+        arguments: `Arguments`. The arguments of the command.
         run: `Run`. The run.
         model: `VHE`. The model as trained.
         splits: `DataSplits`. The data.
-        draw: Returns the pictures of a model by name.
+        draw: Callable. Returns the pictures of a model by name.
 
     Raises:
         SystemExit: If a file cannot be written.

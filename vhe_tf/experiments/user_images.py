@@ -51,7 +51,7 @@ def read_command(
 
     Args:
         argv: Strings. The name of the program, then the arguments.
-        command: The settings that its flags set.
+        command: Subclass of `Settings`. The settings that its flags set.
         usage: String. Printed above the flags by `--help`.
 
     Returns:
@@ -86,8 +86,8 @@ def read_for(
 
     Args:
         model: `VHE`. The model.
-        paths: Files of any format that Pillow knows. For models of one
-            channel, photographs or scans of drawings.
+        paths: Sequence of paths. Files of any format that Pillow knows. For
+            models of one channel, photographs or scans of drawings.
         invert: Boolean or None. For drawings: whether ink is dark. None
             decides for each. Defaults to None.
 

@@ -66,7 +66,8 @@ class SeededDropout(keras.layers.Layer):
     Call arguments:
         features: Tensor of shape `[B K, ...]` for the B seeds of the scope:
             first the K entries of the first row, then those of the next.
-        training: Bool; a `seed_scope` may say otherwise.
+        training: Boolean. Whether to drop entries. A `seed_scope` may override
+            it.
 
     Returns:
         `features`, or while training those kept, divided by `1 - rate`.

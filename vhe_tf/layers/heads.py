@@ -34,7 +34,7 @@ class StandardNormal(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        *parents: Ignored.
+        *parents: Tensors. Ignored.
 
     Returns:
         A `tfd.MultivariateNormalDiag` with batch shape `[]` and event shape

@@ -294,7 +294,7 @@ class IncrementalPixelCNN:
         """Advances the vertical stack by a row.
 
         Args:
-            rows: The state of rows.
+            rows: Nested tensors. The state of rows.
             row_above: `[N, W, C]`.
             index: `[]` int32, which row.
 
@@ -359,7 +359,7 @@ class IncrementalPixelCNN:
         """Advances the horizontal stack by a pixel.
 
         Args:
-            pixels: The state of pixels.
+            pixels: Nested tensors. The state of pixels.
             pixel_before: `[N, C]`.
             row: `[W, K, N, 2F]`. The result of `next_row`, columns first.
             index: `[]` int32, which pixel of the row.

@@ -247,7 +247,7 @@ def concatenated(
 
     Args:
         latents: Tensors of shape `[S..., B, L]` by name.
-        exclude: Names of latents that are omitted.
+        exclude: Sequence of strings. Names of latents that are omitted.
 
     Raises:
         ValueError: If `exclude` names an unknown latent.

@@ -49,9 +49,9 @@ class GatedPixelCNN(keras.layers.Layer):
         conditioning_kernel_size: Integer. Kernel size of the convolutions of
             the conditioning into each gate. Defaults to 1.
         dropout: Float. Dropout rate of every block. Defaults to 0.
-        bias_initializer: Initializer of the last bias, which gives the initial
-            parameters of a pixel; see `Pixels.initial_parameters`. Defaults to
-            `"zeros"`.
+        bias_initializer: Keras initializer. Initializer of the last bias, which
+            gives the initial parameters of a pixel; see
+            `Pixels.initial_parameters`. Defaults to `"zeros"`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:

@@ -413,7 +413,7 @@ def check_episodes(
     """Rejects episodes that a model cannot be trained on.
 
     Args:
-        model: A compiled `VHE`.
+        model: `VHE`. A compiled model.
         episodes: `Episodes`. The episodes.
         validation: Boolean. Whether they are to validate. Defaults to False.
 

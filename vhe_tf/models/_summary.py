@@ -47,7 +47,8 @@ def graph_table(
     Args:
         latents: Sequence of `Latent`s.
         likelihood: Keras layer.
-        nodes: For each latent, and for the image `"x"`, its `Node`.
+        nodes: Mapping of strings to `Node`s. The node of each latent, and of
+            the image, `"x"`.
 
     Returns:
         String of one line per variable below the headings.

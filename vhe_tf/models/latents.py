@@ -40,8 +40,8 @@ class Latent(base.BaseLayer):
             `observed` is the support, `[B, N, H, W, C]`, or for a per-element
             latent the query, `[B, H, W, C]`. Parents can have sample axes,
             `[S..., B, E...]`. The posterior then has batch shape `[S..., B]`.
-        parents: Names of the latents on which it is conditioned. Defaults to
-            none.
+        parents: Sequence of strings. Names of the latents on which it is
+            conditioned. Defaults to none.
         per_element: Boolean. Whether each element has its own value. Defaults
             to False.
         divergence: String. `"closed_form"`, or `"one_sample"` if the KL of
@@ -53,7 +53,7 @@ class Latent(base.BaseLayer):
             likelihood uses it. Defaults to None.
 
     Call arguments:
-        observed: The support or the query, see `posterior`.
+        observed: Tensor. The support or the query, see `posterior`.
         *parents: Tensors of shape `[S..., B, E...]`, the values of the
             parents, in the order of `parents`.
 
@@ -313,8 +313,8 @@ def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
     """Sorts latents so that each follows its parents.
 
     Args:
-        latents: Declared latents. If the parents of several are placed, the
-            latent declared first is next.
+        latents: Iterable of `Latent`s. Declared latents. If the parents of
+            several are placed, the latent declared first is next.
 
     Returns:
         Tuple of the same latents, parents first.

@@ -139,7 +139,7 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
 
     Args:
         model: `VHE`. The model.
-        path: The file.
+        path: Path. The file.
 
     Raises:
         NotWrittenError: If it cannot be written. No partial file remains.

@@ -122,7 +122,7 @@ class EpisodeTrainer(keras.Model):
                 `validation_steps` batches, 20 by default.
             callbacks: List of Keras callbacks. `callbacks.ExactResume` lets a
                 run that was interrupted resume at its last step.
-            **options: Other arguments of `keras.Model.fit`.
+            **options: Passed on to `keras.Model.fit`.
 
         Returns:
             A `keras.callbacks.History`.
@@ -230,8 +230,8 @@ class EpisodeTrainer(keras.Model):
         Args:
             x: As in `fit`.
             y: As in `fit`.
-            **options: Other arguments of `keras.Model.evaluate`. `steps`
-                defaults to 20 where `x` is not a `tf.data.Dataset`.
+            **options: Passed on to `keras.Model.evaluate`. `steps` defaults to
+                20 where `x` is not a `tf.data.Dataset`.
         """
         if "_use_cached_eval_dataset" in options:  # within `fit`
             with ema_weights(self):

@@ -252,7 +252,8 @@ class LatentVariableModel(GraphModel):
 
         Args:
             support: As in `sample`.
-            other: The same latents, for the groups at the other end.
+            other: As in `sample`. The same latents, for the groups at the other
+                end.
             num_steps: Integer, T. Number of steps, both ends included.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.

@@ -28,7 +28,7 @@ def portable_graph(function: Any) -> tuple[tf.Graph, list[tf.Tensor]]:
     - Loops hold the constants that they use; converters need to see weights.
 
     Args:
-        function: Concrete function whose inputs have static shapes.
+        function: Callable. A concrete function with static input shapes.
 
     Returns:
         The graph, in which each input is a placeholder of its name, and the

@@ -57,7 +57,7 @@ class TensorInfo(NamedTuple):
 
     Attributes:
         name: String. Name of the tensor in the graph.
-        dtype: NumPy dtype; object for strings.
+        dtype: `numpy.dtype`. The type of its entries; object for strings.
         shape: Tuple of integers, -1 for any size. None for any rank.
 
     Example:

@@ -24,11 +24,13 @@ class ClassFolders(NamedTuple):
     """The images in folders, and the groups that the folders are.
 
     Attributes:
-        paths: `M` files, sorted by class and name.
-        labels: By grouping, the outermost first, `[M]` ids.
-        group_names: By grouping, the names of the folders by id.
-        sides: `[M]` indices in `SIDES`, which of these folders each image is
-            in, or None where there are none.
+        paths: List of M paths. The files, sorted by class and name.
+        labels: Dictionary of strings to integer arrays of shape `[M]`. By
+            grouping, the outermost first, the ids.
+        group_names: Dictionary of strings to dictionaries. By grouping, the
+            names of the folders by id.
+        sides: Integer array of shape `[M]`, or None. The index in `SIDES` of
+            the folder that each image is in. None if there are no such folders.
     """
 
     paths: list[pathlib.Path]

@@ -65,7 +65,8 @@ class Copies:
         Args:
             labels: Mapping of strings to arrays. By grouping, the group ids of
                 the images.
-            names: By grouping, the names of the groups.
+            names: Mapping of strings to mappings. By grouping, the names of the
+                groups by id.
 
         Returns:
             The labels, and which images to keep: all but the copies in a group

@@ -61,7 +61,7 @@ def read_drawing(
     of the model is only made binary.
 
     Args:
-        path: A file of any format that Pillow knows.
+        path: Path. A file of any format that Pillow knows.
         image_size: `(H, W)` of the image to return.
         invert: Boolean or None. True for dark ink, False for light ink. None
             decides by the image. Defaults to None.

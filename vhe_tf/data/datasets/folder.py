@@ -85,7 +85,7 @@ def read_image_folder(
     classes with the same images, which are read as one class.
 
     Args:
-        root: A folder with one sub-folder for each class. The classes get
+        root: Path. A folder with one sub-folder for each class. The classes get
             the ids 0, 1, ... in the order of the folders' names.
         image_size: `(H, W)`, both positive.
         channels: Integer. 1 for grey or 3 for RGB images.

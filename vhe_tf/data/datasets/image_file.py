@@ -111,7 +111,7 @@ def open_image(path: _Path) -> Image.Image:
     """Opens an image, turned upright, opaque and of 8 bits per channel.
 
     Args:
-        path: A file of any format that Pillow knows.
+        path: Path. A file of any format that Pillow knows.
 
     Returns:
         A grey or RGB image.
@@ -149,7 +149,7 @@ def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     """Resizes an image by area averages, and linearly where it grows.
 
     Args:
-        image: A grey or RGB image.
+        image: `PIL.Image.Image`. A grey or RGB image.
         image_size: `(H, W)`, both positive.
 
     Returns:

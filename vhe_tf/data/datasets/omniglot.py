@@ -135,10 +135,10 @@ class OmniglotSplit(NamedTuple):
     """Training, validation and test images with disjoint characters.
 
     Attributes:
-        train: The images to train on.
-        validation: The images to choose a model by, or None where the
-            literature defines none.
-        test: The images to report numbers on.
+        train: `GroupedImages`. The images to train on.
+        validation: `GroupedImages` or None. The images to choose a model by.
+            None if the literature defines none.
+        test: `GroupedImages`. The images to report numbers on.
     """
 
     train: GroupedImages

@@ -48,11 +48,11 @@ class DataSplits(NamedTuple):
     """Training, validation and test images of disjoint groups.
 
     Attributes:
-        train: Images as stored. Augmentation and binarization happen when an
-            episode is sampled.
-        validation: The same of held-out groups where the data set has a
-            canonical validation set, or None.
-        test: Images of unseen groups, ready for a model.
+        train: `GroupedData`. Images as stored. Augmentation and binarization
+            happen when an episode is sampled.
+        validation: `GroupedData` or None. Images of held-out groups, as stored.
+            None if the data set has no canonical validation set.
+        test: `GroupedImages`. Images of unseen groups, ready for a model.
         image_size: `(H, W)` of the images that a model sees.
         binarization: String. How training images become binary; see
             `Augmentation`.
@@ -204,9 +204,9 @@ def drawings(
     """Returns the splits of black and white drawings.
 
     Args:
-        train: Images as stored.
-        test: Images as stored, of the model's size.
-        validation: Images as stored, or None.
+        train: `GroupedData`. Images as stored.
+        test: `GroupedData`. Images as stored, of the model's size.
+        validation: `GroupedData` or None. Images as stored.
         images: String, `"binary"` or `"grey"`; see `ready`.
         image_size: `(H, W)` of the images that a model sees.
         group: String. The grouping whose groups are the classes.
@@ -235,9 +235,9 @@ def photographs(
     """Returns the splits of photographs in colour.
 
     Args:
-        train: Images as stored.
-        test: Images as stored, of the model's size.
-        validation: Images as stored, or None.
+        train: `GroupedData`. Images as stored.
+        test: `GroupedData`. Images as stored, of the model's size.
+        validation: `GroupedData` or None. Images as stored.
         image_size: `(H, W)` of the images that a model sees.
         group: String. The grouping whose groups are the classes.
         num_levels: Integer. Levels of each channel to which images are

@@ -67,7 +67,7 @@ class Styles(DatasetSpec):
     of colour c is 255 - c (see `styled`), 1 - c / 255 in the test set.
 
     Args:
-        base: Spec of the drawings, `Omniglot` or `Glyphs`. Its `images` are
+        base: `Omniglot` or `Glyphs`. The spec of the drawings. Its `images` are
             not used: styles are drawn along the original strokes. Its `seed`
             also decides the styles and which image has which. Defaults to
             `Omniglot()`.
@@ -145,11 +145,11 @@ class PenStyle:
 
     Attributes:
         ink: `(red, green, blue)` in 0..255, to be seen on white paper.
-        width: The longer axis of the nib, pixels of a 28x28 image; larger
-            images have wider strokes, smaller ones the same.
-        aspect: The shorter axis over the longer one; 1 is a round nib.
-        angle: The direction of the longer axis, radians counter-clockwise
-            from the horizontal, in 0..pi.
+        width: Float. The longer axis of the nib, pixels of a 28x28 image;
+            larger images have wider strokes, smaller ones the same.
+        aspect: Float. The shorter axis over the longer one; 1 is a round nib.
+        angle: Float. The direction of the longer axis, radians
+            counter-clockwise from the horizontal, in 0..pi.
     """
 
     ink: tuple[int, int, int]
@@ -166,7 +166,7 @@ def pen_styles(num_styles: int = 30, seed: int = 0) -> tuple[PenStyle, ...]:
 
     Args:
         num_styles: Integer. How many.
-        seed: Non-negative int; equal seeds give equal styles.
+        seed: Non-negative integer. Equal seeds give equal styles.
 
     Returns:
         The styles, by id.
@@ -211,7 +211,8 @@ def styled(
         affine: Boolean. Whether each copy of an image but the first is a small
             random affine map of it (Section 4.1), with strokes as wide as ever.
         image_size: `(H, W)` to draw at. The proportions are not kept.
-        seed: Non-negative int: decides the styles, and which each image has.
+        seed: Non-negative integer. Decides the styles, and which each image
+            has.
 
     Returns:
         Images `[M * copies, H, W, 3]` uint8, the copies of an image one after

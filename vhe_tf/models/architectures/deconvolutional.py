@@ -34,11 +34,12 @@ class DeconvolutionalSize:
     """The sizes of which `deconvolutional_vhe` and `alphabet_vhe` are made.
 
     Attributes:
-        filters: Filters of each scale of the encoders and the decoder.
-        convolutions: Convolutions of each scale before its stride.
-        units: Width of the dense layers.
-        group_latent_size: Size of the latent of a group.
-        element_latent_size: Size of the latent of an element.
+        filters: Tuple of integers. Filters of each scale of the encoders and
+            the decoder.
+        convolutions: Integer. Convolutions of each scale before its stride.
+        units: Integer. Width of the dense layers.
+        group_latent_size: Integer. Size of the latent of a group.
+        element_latent_size: Integer. Size of the latent of an element.
     """
 
     filters: tuple[int, ...]

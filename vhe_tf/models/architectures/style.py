@@ -19,10 +19,10 @@ class StyleSize:
     """The sizes of the style posterior of `style_vhe`.
 
     Attributes:
-        filters: Filters of each scale of the encoder.
-        convolutions: Convolutions of each scale before its stride.
-        units: Width of the dense layers.
-        style_size: Size of the latent of a style.
+        filters: Tuple of integers. Filters of each scale of the encoder.
+        convolutions: Integer. Convolutions of each scale before its stride.
+        units: Integer. Width of the dense layers.
+        style_size: Integer. Size of the latent of a style.
     """
 
     filters: tuple[int, ...]

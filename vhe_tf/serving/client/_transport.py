@@ -22,8 +22,8 @@ class ServingError(RuntimeError):
     """A request that the server rejected or did not answer.
 
     Attributes:
-        status: HTTP status, or its equivalent over gRPC. None if there was no
-            answer.
+        status: Integer or None. HTTP status, or its equivalent over gRPC. None
+            if there was no answer.
         message: String. The message of the server.
 
     Example:

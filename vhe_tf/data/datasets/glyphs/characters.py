@@ -38,17 +38,21 @@ class Script:
     """The habits that the characters of one alphabet share.
 
     Attributes:
-        inventory: The primitives, each `[P, 2]` with a largest extent of 1.
-        frequency: The probability of each primitive.
-        num_strokes: The probabilities of 1, 2, ... strokes.
-        joints: The probabilities of the kinds of joints.
-        turns: The rotations, in quarters, a primitive may occur with.
-        mirrors: Whether mirror images of primitives occur.
-        minor: The size of later strokes relative to the first.
-        bar: The side of the line that all characters have, or an empty string.
-        dots: The probability of a dot.
-        aspect: The usual width of a character divided by its height.
-        size: The usual size relative to the frame.
+        inventory: Sequence of arrays `[P, 2]`. The primitives, each with a
+            largest extent of 1.
+        frequency: Float array. The probability of each primitive.
+        num_strokes: Float array. The probabilities of 1, 2, ... strokes.
+        joints: Mapping of strings to floats. The probability of each kind of
+            joint.
+        turns: Sequence of integers. The rotations, in quarters, that a
+            primitive may have.
+        mirrors: Boolean. Whether mirror images of primitives occur.
+        minor: Float. The size of later strokes relative to the first.
+        bar: String. The side of the line that all characters have, or an empty
+            string.
+        dots: Float. The probability of a dot.
+        aspect: Float. The usual width of a character divided by its height.
+        size: Float. The usual size relative to the frame.
     """
 
     inventory: Sequence[np.ndarray]

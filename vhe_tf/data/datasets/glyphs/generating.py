@@ -35,7 +35,7 @@ def generate_glyphs(
         num_drawers: Integer. The number of drawers, hence of images a
             character.
         image_size: Integer. Height and width of the images, pixels, at least 8.
-        seed: Non-negative int; equal seeds give equal images.
+        seed: Non-negative integer. Equal seeds give equal images.
 
     Returns:
         Images `[M, image_size, image_size, 1]`, uint8, ink 255 on 0, ordered

@@ -364,8 +364,8 @@ def read_whole(batches: Iterable[_Batch], place: object) -> Iterator[_Batch]:
     """Yields what TensorFlow Datasets reads of a data set that it prepared.
 
     Args:
-        batches: What it reads.
-        place: The folder of the data set.
+        batches: Iterable of batches. The batches to read.
+        place: Path. The folder of the data set.
 
     Raises:
         CorruptRecordsError: If a file there is corrupt or missing.

@@ -49,7 +49,8 @@ def write_records(
             `MISSING` where there is no label; all of one shape and with the
             same groupings. They are consumed as they are written.
         group_names: As in `GroupedImages`, whose own are the default.
-        max_shard_bytes: A file does not grow beyond, unless one image does.
+        max_shard_bytes: Integer. Largest size of a shard in bytes. A single
+            larger image makes a larger shard.
 
     Raises:
         FileExistsError: If the folder holds records already.
@@ -89,7 +90,8 @@ def write_settled_records(
     Args:
         folder: As in `write_records`.
         examples: As in `write_records`.
-        settle: Returns the index to write, given that of all examples.
+        settle: Callable. Returns the index to write, given that of all
+            examples.
         max_shard_bytes: As in `write_records`.
 
     Raises:

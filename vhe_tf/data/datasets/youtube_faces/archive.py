@@ -53,8 +53,8 @@ class Video(NamedTuple):
     """One video of a person.
 
     Attributes:
-        person: The person's name, as the folder is called.
-        number: The video's number among those of the person.
+        person: String. The person's name, as the folder is called.
+        number: Integer. The video's number among those of the person.
     """
 
     person: str
@@ -65,9 +65,9 @@ class Frame(NamedTuple):
     """One frame of a video.
 
     Attributes:
-        video: The video.
-        number: The frame's number in the video.
-        name: Its path from `aligned_images_DB` on.
+        video: `Video`. The video.
+        number: Integer. The frame's number in the video.
+        name: String. Its path from `aligned_images_DB` on.
     """
 
     video: Video
@@ -154,7 +154,8 @@ def read_frames(
 
     Args:
         source: Path. What `find_source` returns.
-        wanted: The numbers of the frames of each video to read.
+        wanted: Mapping from each `Video` to integers. The numbers of the frames
+            to read.
 
     Raises:
         ValueError: If the archive is corrupt.

@@ -36,9 +36,9 @@ class YouTubeFacesSplit(NamedTuple):
     """Training and test images of different people.
 
     Attributes:
-        train: The images to train on.
-        test: The images to report numbers on.
-        is_complete: Whether they were split by the paper's rule.
+        train: `GroupedImages`. The images to train on.
+        test: `GroupedImages`. The images to report numbers on.
+        is_complete: Boolean. Whether they were split by the paper's rule.
     """
 
     train: GroupedImages

@@ -19,9 +19,11 @@ class FrameSplit(NamedTuple):
     """The frames to train and to test on, of different people.
 
     Attributes:
-        rule: `"paper"` or `"all_frames"`.
-        train: The numbers of the frames of each video to train on.
-        test: The numbers of the frames of each video to test on.
+        rule: String, `"paper"` or `"all_frames"`.
+        train: Dictionary from each `Video` to integers. The numbers of the
+            frames to train on.
+        test: Dictionary from each `Video` to integers. The numbers of the
+            frames to test on.
     """
 
     rule: str
@@ -47,7 +49,8 @@ def split_frames(frames: Mapping[Video, Collection[int]]) -> FrameSplit:
     videos and frames it took, nor how many of them were for validation.
 
     Args:
-        frames: The numbers of the frames of each video.
+        frames: Mapping from each `Video` to integers. The numbers of its
+            frames.
 
     Raises:
         ValueError: If there are fewer than two people.
