@@ -103,25 +103,25 @@ def test_a_kill_between_two_files_leaves_the_checkpoints_before(
 
     def kill(self, target):
         if next(left, None) is None:
-            monkeypatch.setattr(CheckpointFolder, "remove_leftovers", ignore)
+            monkeypatch.setattr(CheckpointFolder, "_remove_all_but", ignore)
             raise KilledError
         return replace(self, target)
 
-    def ignore(self):
+    def ignore(self, kept):
         pass
 
     monkeypatch.setattr(type(tmp_path), "replace", kill)
     if renamed == 2:
-        monkeypatch.setattr(atomic_io.os, "replace", lambda *_: kill(*_))
+        monkeypatch.setattr(CheckpointFolder, "_write_names", kill)
     with pytest.raises(KilledError):
         write(tmp_path, 8)
     monkeypatch.undo()
     assert value_of(tf.train.latest_checkpoint(tmp_path)) == 4
-    # A name that is there is that of a whole file.
-    for path in tmp_path.glob("ckpt-8.index"):
-        assert value_of(path.with_suffix("")) == 8
     CheckpointFolder(tmp_path).remove_leftovers()
-    assert names(tmp_path) == kept
+    if renamed == 2:  # it has an index, and so is whole
+        assert value_of(CheckpointFolder(tmp_path).paths()[0]) == 8
+    else:
+        assert names(tmp_path) == kept
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -176,7 +176,34 @@ def test_what_is_not_a_checkpoint_stays(tmp_path):
         (tmp_path / name).write_text("mine")
     (tmp_path / "ckpt-3").mkdir()
     kept = names(tmp_path)
-    (tmp_path / "ckpt-3.index").write_text("left")
+    (tmp_path / "ckpt-3.data-00000-of-00001").write_text("left")
     (tmp_path / ".partial").mkdir()
     CheckpointFolder(tmp_path).remove_leftovers()
     assert names(tmp_path) == kept
+
+
+def test_no_wrong_character_of_the_list_loses_a_checkpoint(tmp_path):
+    write(tmp_path, 4, 8)
+    before, path = names(tmp_path), tmp_path / "checkpoint"
+    text = path.read_bytes()
+    both = {str(tmp_path / "ckpt-4"), str(tmp_path / "ckpt-8")}
+    for index in range(len(text)):
+        for flip in (1, 2, 16, 128):
+            flipped = bytes([text[index] ^ flip])
+            path.write_bytes(text[:index] + flipped + text[index + 1 :])
+            folder = CheckpointFolder(tmp_path)
+            folder.remove_leftovers()
+            assert names(tmp_path) == before
+            assert both <= set(folder.paths())
+
+
+def test_a_wrong_list_is_corrected_once_a_checkpoint_is_read(tmp_path):
+    write(tmp_path, 4, 8)
+    path = tmp_path / "checkpoint"
+    path.write_text(path.read_text().replace("8", "9"))
+    folder = CheckpointFolder(tmp_path)
+    assert folder.paths()[0] == str(tmp_path / "ckpt-9")
+    folder.forget_later(8)
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "ckpt-8")
+    folder.forget_later(4)
+    assert names(tmp_path) == ["checkpoint", *files_of("ckpt-4")]

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import shutil
@@ -282,7 +283,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
     assert not list(damaged.parent.glob(f"{damaged.name}.*"))
 
 
-@pytest.mark.parametrize("spoil", [pathlib.Path.unlink, _emptied])
+def _latest_renamed(path):
+    path.write_text(path.read_text().replace(f"ckpt-{STEPS + 2}", "ckpt-t"))
+
+
+def _all_later(path):
+    text = path.read_text().replace(f"ckpt-{STEPS + 2}", "ckpt-9")
+    path.write_text(text.replace(f"ckpt-{STEPS}", "ckpt-5"))
+
+
+@pytest.mark.parametrize(
+    "spoil", [pathlib.Path.unlink, _emptied, _latest_renamed, _all_later]
+)
 def test_without_their_list_checkpoints_are_found(
     spoil, left, sampler, whole_run, capsys
 ):
@@ -318,9 +330,18 @@ def _without_its_end(path):
     path.write_text('{"step": 4}')
 
 
+def _with_words(path):
+    path.write_text('{"step": 4, "callbacks": {}, "learning_rate": "fast"}')
+
+
 @pytest.mark.parametrize(
     ("spoil", "within"),
-    [(pathlib.Path.unlink, True), (_emptied, False), (_without_its_end, True)],
+    [
+        (pathlib.Path.unlink, True),
+        (_emptied, False),
+        (_without_its_end, True),
+        (_with_words, True),
+    ],
 )
 def test_a_run_resumes_without_what_epochs_left(
     spoil, within, left, sampler, whole_run, first_epoch, capsys
@@ -339,6 +360,18 @@ def test_a_run_resumes_without_what_epochs_left(
     assert f"Resuming from step {step} " in text
     assert_same_models(left, whole_run, ["last.keras"])
     assert_same_models(left, first_epoch, ["best.keras"])
+
+
+def test_a_state_that_a_callback_cannot_have_is_named(left, sampler):
+    path = left / "checkpoints" / "epoch.json"
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    values["callbacks"] = dict.fromkeys(values["callbacks"], "x")
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        errors.RunError, match=r"BestModel.*epoch\.json .* Received: 'x'"
+    ):
+        resume(left, sampler)
 
 
 def test_a_folder_without_checkpoints_begins_anew(tmp_path, sampler, whole_run):

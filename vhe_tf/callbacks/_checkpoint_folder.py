@@ -15,7 +15,9 @@ __all__ = ["CheckpointFolder", "alone_in"]
 
 _PARTIAL = ".partial"
 # Files of a checkpoint, and what others than this module leave of a failed one.
-_OURS = re.compile(r"(?P<name>ckpt-\d+)(\.index|\.data-\d+-of-\d+|_temp)")
+_NAME = r"(?P<name>ckpt-\d{1,18})"
+_OURS = re.compile(_NAME + r"(\.index|\.data-\d+-of-\d+|_temp)")
+_LISTED = re.compile(rf'^all_model_checkpoint_paths: "(.*/)?{_NAME}"$', re.M)
 
 
 class CheckpointFolder:
@@ -23,7 +25,8 @@ class CheckpointFolder:
 
     `tf.train.latest_checkpoint` finds them. Unlike `tf.train.CheckpointManager`
     it writes in a folder aside: TensorFlow writes a checkpoint's index under
-    its final name, where a kill or a full disk leaves half of it.
+    its final name, where a kill or a full disk leaves half of it. The list of
+    checkpoints alone removes none: whatever has an index is one, listed or not.
 
     Args:
         folder: Path. The folder, made where missing.
@@ -35,7 +38,7 @@ class CheckpointFolder:
         self.max_to_keep = max_to_keep
 
     def paths(self) -> list[str]:
-        """Returns the checkpoints that are kept, newest first."""
+        """Returns the checkpoints there are or should be, newest first."""
         return [str(self.folder / name) for name in reversed(self._names())]
 
     def write(self, checkpoint: tf.train.Checkpoint, step: int) -> None:
@@ -46,6 +49,7 @@ class CheckpointFolder:
         """
         name = f"ckpt-{step}"
         partial = self.folder / _PARTIAL
+        kept = self._names()
         with atomic_io.translate_write_errors(self.folder / name):
             try:
                 self.remove_leftovers()  # among them a link, if there is one
@@ -55,27 +59,30 @@ class CheckpointFolder:
                     atomic_io.settle(path)
                     path.replace(self.folder / path.name)  # the index last
                 atomic_io.settle(self.folder)
-                names = [n for n in self._names() if n != name]
-                self._write_names([*names, name][-self.max_to_keep :])
+                names = [*(n for n in kept if n != name), name]
+                self._write_names(names[-self.max_to_keep :])
+                kept = names[-self.max_to_keep :]
                 atomic_io.settle(self.folder)
             finally:
-                self.remove_leftovers()
+                self._remove_all_but(kept)
 
     def forget_later(self, step: int) -> None:
-        """Keeps no checkpoint of a later step, since a run resumes from this.
-
-        Their files are removed with the leftovers, the next time.
+        """Removes checkpoints of later steps, since a run resumes from this.
 
         Raises:
             NotWrittenError: If the list cannot be written.
         """
-        self._write_names([n for n in self._names() if _step(n) <= step])
+        kept = [name for name in self._names() if _step(name) <= step]
+        self._write_names(kept)
+        self._remove_all_but(kept)
 
     def remove_leftovers(self) -> None:
-        """Removes checkpoints that are not kept, and parts of any."""
+        """Removes parts of checkpoints, but none that has an index."""
+        self._remove_all_but(self._names())
+
+    def _remove_all_but(self, kept: list[str]) -> None:
         if not self.folder.is_dir():
             return
-        kept = self._names()
         # Its index makes it a checkpoint: that comes last, and goes first.
         for path in sorted(
             self.folder.iterdir(), key=lambda path: path.suffix != ".index"
@@ -93,17 +100,15 @@ class CheckpointFolder:
                 path.unlink(missing_ok=True)
 
     def _names(self) -> list[str]:
-        """Returns the names of the checkpoints that are kept, oldest first."""
-        try:
-            state = tf.train.get_checkpoint_state(str(self.folder))
-        except ValueError:  # an empty list
-            state = None
-        if state and state.all_model_checkpoint_paths:
-            paths = map(pathlib.Path, state.all_model_checkpoint_paths)
-            return [path.name for path in paths]
-        # Without a list, all that have an index: nothing is lost with it.
-        indexes = self.folder.glob("ckpt-*.index")
-        names = [path.stem for path in indexes if _OURS.fullmatch(path.name)]
+        """Returns the checkpoints that are listed or have an index, by step."""
+        names = {
+            match["name"]
+            for path in self.folder.glob("ckpt-*.index")
+            if (match := _OURS.fullmatch(path.name))
+        }
+        with contextlib.suppress(OSError):
+            text = (self.folder / "checkpoint").read_text("utf-8", "replace")
+            names |= {match["name"] for match in _LISTED.finditer(text)}
         return sorted(names, key=_step)
 
     def _write_names(self, names: list[str]) -> None:

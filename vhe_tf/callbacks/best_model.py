@@ -64,7 +64,7 @@ class BestModel(keras.callbacks.Callback):
 
     def set_state(self, state: float | None) -> None:
         """Restores what `get_state` returned."""
-        self.best = -np.inf if state is None else state
+        self.best = -np.inf if state is None else float(state)
 
     def on_train_begin(self, logs: Any = None) -> None:
         if distribute.is_chief(self.model.distribute_strategy):

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -373,6 +374,9 @@ class ExactResume(keras.callbacks.Callback):
             here = self._end.step <= values["step"] <= self.step
             if not isinstance(values["callbacks"], dict):
                 raise TypeError("`callbacks` is no object")
+            for key in {"learning_rate", "ended"} & set(values):
+                if not math.isfinite(values[key]):
+                    raise TypeError(f"`{key}` is not finite")
         except FileNotFoundError:
             why = f"{path} is missing."
         except (KeyError, TypeError) as error:
@@ -442,7 +446,16 @@ class ExactResume(keras.callbacks.Callback):
                     flush=True,
                 )
                 continue
-            _set_state(self._callbacks[name], state)
+            try:
+                _set_state(self._callbacks[name], state)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise RunError(
+                    f"The callback {name} cannot take the state that "
+                    f"{self.folder / 'epoch.json'} or the checkpoint holds "
+                    "for it. Restore this file, or delete it: the end of the "
+                    "last epoch (validation and callbacks) is then done once "
+                    f"more. Received: {state!r} ({error!r})."
+                ) from error
         if "learning_rate" in values and values["step"] == self.step:
             # The checkpoint is of before the end of the epoch.
             self.model.optimizer.learning_rate = values["learning_rate"]
@@ -473,4 +486,8 @@ def _set_state(callback: Any, state: Any) -> None:
         callback.set_state(state)
         return
     for name, value in state.items():
+        if name not in _STATE_OF_KERAS or not isinstance(
+            value, int | float | None
+        ):
+            raise TypeError(f"{name!r} is {value!r}")
         setattr(callback, name, value)
