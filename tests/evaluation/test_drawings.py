@@ -109,6 +109,13 @@ def test_a_critic_equals_a_naive_computation():
     )
 
 
+def test_a_critic_judges_no_drawing_that_is_not_finite():
+    images = np.zeros([2, 8, 8, 1], np.float32)
+    images[1, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="1 of 128 values are NaN"):
+        DrawingCritic(_critic())(images)
+
+
 def test_a_critic_without_some_arrays_is_rejected():
     weights = _critic()
     for missing in ("embedding.1.1.bias", "embedding.4.bias"):

@@ -227,6 +227,7 @@ def test_a_oracle_says_how_far_it_is():
             r"uint8 of shape \[4, 12, 12, 3\]",
         ),
         (np.zeros((0, 12, 12, 3), np.float32), r"shape \[0, 12, 12, 3\]"),
+        (np.full((2, 12, 12, 3), np.nan, np.float32), "864 of 864 .* NaN"),
     ],
 )
 def test_images_that_are_not_ready_are_refused(images, message):
@@ -242,6 +243,18 @@ def test_images_of_another_shape_are_refused(oracle_of_bars):
         ValueError, match=r"`exemplars`.*\[K, N, 12, 12, 3\].*\[4, 12, 12, 3\]"
     ):
         oracle_of_bars.nearest(images, images)
+
+
+def test_images_that_are_not_finite_have_no_class(oracle_of_bars):
+    images = np.zeros((4, SIZE, SIZE, 3), np.float32)
+    wrong = images.copy()
+    wrong[1, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="`images` must be finite"):
+        oracle_of_bars.classify(wrong)
+    with pytest.raises(ValueError, match="`images` must be finite"):
+        oracle_of_bars.nearest(wrong, images[:, np.newaxis])
+    with pytest.raises(ValueError, match="`exemplars` must be finite"):
+        oracle_of_bars.nearest(images, wrong[:, np.newaxis])
 
 
 @pytest.mark.parametrize(

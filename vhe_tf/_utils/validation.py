@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 __all__ = [
+    "check_finite",
     "image_shape_of",
     "is_image_shape",
     "is_positive_int",
@@ -35,6 +36,21 @@ def positive(name: str, value: int) -> int:
             f"`{name}` must be a positive int. Received: {name}={value!r}."
         )
     return int(value)
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raises a `ValueError` if a value is NaN or infinite.
+
+    Args:
+        name: String. The argument, for the message.
+        values: Array of numbers.
+    """
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        raise ValueError(
+            f"`{name}` must be finite. Repair what it was made from. Received: "
+            f"{int(wrong.sum())} of {wrong.size} values are NaN or infinite."
+        )
 
 
 def is_image_shape(event_shape: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ of p(x_i | x_<i) are; the kind of pixel says what they mean.
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
@@ -423,14 +424,15 @@ def guided(
         guidance: Float, w. 0 returns the distribution itself.
 
     Raises:
-        ValueError: If the guidance is negative, or the distribution is not
-            a `PixelCNN` of binary pixels.
+        ValueError: If the guidance is negative or not finite, or the
+            distribution is not a `PixelCNN` of binary pixels.
     """
     if guidance == 0.0:
         return distribution
-    if guidance < 0.0:
+    if not 0.0 < guidance < math.inf:
         raise ValueError(
-            f"`guidance` must not be negative. Received: guidance={guidance!r}."
+            "`guidance` must be a finite number from 0. "
+            f"Received: guidance={guidance!r}."
         )
     if not has_binary_pixels(distribution):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Distributions at a temperature."""
 
+import math
 import numbers
 
 import tensorflow as tf
@@ -28,22 +29,24 @@ def tempered(
             paper, so that ink and whole strokes disappear; see `guided`.
 
     Raises:
-        ValueError: If the temperature is a number and not positive.
+        ValueError: If the temperature is not positive or not finite. That of a
+            tensor in a graph is not checked.
         TypeError: For another distribution.
 
     Example:
     >>> float(tempered(tfd.Normal(0.0, 1.0), 0.25).scale)
     0.5
     """
-    if isinstance(temperature, numbers.Real):
-        if temperature <= 0:
-            raise ValueError(
-                "`temperature` must be positive. "
-                f"Received: temperature={temperature!r}."
-            )
-        if temperature == 1:
-            return distribution
+    if isinstance(temperature, numbers.Real) and temperature == 1:
+        return distribution
+    received = temperature
     temperature = tf.convert_to_tensor(temperature, tf.float32)
+    value = tf.get_static_value(temperature)  # None in a graph
+    if value is not None and not 0.0 < value < math.inf:
+        raise ValueError(
+            "`temperature` must be positive and finite. "
+            f"Received: temperature={received!r}."
+        )
     if isinstance(distribution, tfd.Independent):
         return distribution.copy(
             distribution=tempered(distribution.distribution, temperature)

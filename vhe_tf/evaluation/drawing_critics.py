@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils import validation
+
 __all__ = ["DrawingCritic", "DrawingCritics"]
 
 _FOLDER = pathlib.Path(__file__).with_name("critics")
@@ -82,7 +84,11 @@ class DrawingCritic:
 
         Returns:
             float32 array of shape `[M, F]`.
+
+        Raises:
+            ValueError: If an image is not finite.
         """
+        validation.check_finite("images", images)
         pieces = [
             self._features(
                 binarized(

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils import validation
+
 __all__ = ["OracleClassifier", "train_oracle_classifier"]
 
 _FILTERS = (32, 64, 64)
@@ -126,9 +128,9 @@ def train_oracle_classifier(
         The classifier.
 
     Raises:
-        ValueError: If shapes do not agree, images are not float32, labels are
-            not integers, there are fewer than two classes, or a number is out
-            of range.
+        ValueError: If shapes do not agree, images are not finite float32
+            numbers, labels are not integers, there are fewer than two
+            classes, or a number is out of range.
 
     Example:
     >>> oracle = train_oracle_classifier(
@@ -277,6 +279,7 @@ def _check_images(
             f"[{', '.join(map(str, shape))}]; see `vhe_tf.data.ready`. "
             f"Received: {images.dtype} of shape {list(images.shape)}."
         )
+    validation.check_finite(name, images)
 
 
 def _check_labels(labels: np.ndarray, num_images: int) -> None:

@@ -11,6 +11,7 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf._utils import validation
 from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.distributions.domain import Domain
+from vhe_tf.models import _arguments
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models import _summary
@@ -139,8 +140,10 @@ class GraphModel(EpisodeTrainer):
 
         Raises:
             ValueError: If `support` names an unknown latent, is empty without
-                `batch_size`, or has a posterior without those of its parents.
+                `batch_size`, or has a posterior without those of its parents,
+                or a number is not positive.
         """
+        num_samples = _arguments.checked_count("num_samples", num_samples)
         if not isinstance(support, Mapping) or support:
             support = self._with_implied(support)
             batch_size = _graph.batch_size_of(next(iter(support.values())))
@@ -149,6 +152,8 @@ class GraphModel(EpisodeTrainer):
                 "Without a support, pass `batch_size`, the number of samples "
                 "from the prior. Received: support={}, batch_size=None."
             )
+        else:
+            batch_size = _arguments.checked_count("batch_size", batch_size)
         samples, _ = _graph.sample_groups(
             self.latents,
             support,
@@ -180,7 +185,11 @@ class GraphModel(EpisodeTrainer):
             The result of `infer`, and a tensor of shape `[S, B]` in nats: the
             sum of log p(latent | parents) - log q(latent; D, parents) over the
             group latents that are sampled from their posteriors.
+
+        Raises:
+            ValueError: As in `infer`.
         """
+        num_samples = _arguments.checked_count("num_samples", num_samples)
         support = self._with_implied(support)
         batch_size = _graph.batch_size_of(next(iter(support.values())))
         samples, posteriors = _graph.sample_groups(
@@ -225,8 +234,8 @@ class GraphModel(EpisodeTrainer):
 
         Raises:
             ValueError: If `samples` is empty, names an unknown latent, or has
-                a latent without its parents, or if `query` is not a batch of
-                images of this model.
+                a latent without its parents or values that are not finite, or
+                if `query` is not a batch of images of this model.
         """
         return self.likelihood(
             **self._completed(samples, seed=seed, query=query)
@@ -237,6 +246,7 @@ class GraphModel(EpisodeTrainer):
     ) -> Samples:
         """Returns all latents, those that are missing as in `decode`."""
         _checks.check_given(self, "samples", given=samples)
+        _arguments.check_finite_samples(samples)
         if query is not None:
             query = self._as_query(query, samples)
         return self._complete(samples, query=query, seed=seed)[0]

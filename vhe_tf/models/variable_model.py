@@ -10,6 +10,7 @@ from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.distributions import pixel_cnn
 from vhe_tf.distributions import tempering
+from vhe_tf.models import _arguments
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models import classification
@@ -109,9 +110,9 @@ class LatentVariableModel(GraphModel):
             pixels can lie outside 0..1.
 
         Raises:
-            ValueError: If `guidance` is negative, or not 0 for another
-                model; if `best_of` is not positive, or above 1 for a support
-                that `encode` returned.
+            ValueError: If `guidance` is not a finite number from 0, or not 0
+                for another model; if `temperature` or `best_of` is not
+                positive, or `best_of` above 1 for a result of `encode`.
         """
         support = _checks.checked_support(self, support)
         validation.positive("best_of", best_of)
@@ -189,6 +190,10 @@ class LatentVariableModel(GraphModel):
 
         Returns:
             Tensor of shape `[B, H, W, C]`, one element of each group.
+
+        Raises:
+            ValueError: If `batch_size` or a temperature is not positive, or
+                `guidance` is not a finite number from 0.
         """
         samples = self.infer(
             {},
@@ -324,9 +329,12 @@ class LatentVariableModel(GraphModel):
             latent, else a lower bound in expectation, tight for large T.
 
         Raises:
-            ValueError: As in `decode`.
+            ValueError: As in `decode`, or if `num_element_samples` is not
+                positive.
         """
         _checks.check_given(self, "samples", given=samples)
+        _arguments.check_finite_samples(samples)
+        validation.positive("num_element_samples", num_element_samples)
         return self._log_likelihood_given(
             samples,
             self._as_query(query, samples),
@@ -383,6 +391,9 @@ class LatentVariableModel(GraphModel):
 
         Returns:
             Tensor of shape `[B]`, nats (Section 4.1).
+
+        Raises:
+            ValueError: If a number is not positive.
         """
         query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
@@ -435,10 +446,13 @@ class LatentVariableModel(GraphModel):
             most of the sampling error between them.
 
         Raises:
-            ValueError: If `max_error` is not from 0 to below 1, or if
-                `support` holds results of `encode`.
+            ValueError: If `max_error` is not from 0 to below 1, a number of
+                samples is not positive, or `support` holds results of
+                `encode`.
         """
         classification.check_max_error(max_error)
+        validation.positive("num_samples", num_samples)
+        validation.positive("num_element_samples", num_element_samples)
         query = _checks.checked_images(self, "query", images=query)
         support = _checks.checked_support(
             self, support, query=query, axes=("B", "K")
@@ -477,6 +491,7 @@ class LatentVariableModel(GraphModel):
         seed: int | tf.Tensor,
         guidance: float | None,
     ) -> tf.Tensor:
+        _arguments.check_finite_samples(samples)
         samples, _ = self._complete(
             samples, query=None, seed=random.fold_in(seed, 1)
         )
