@@ -221,7 +221,7 @@ SPECS = [
     Folder("colour", (40, 30), ("person",), 86, 2),
     Table("grey", (9, 8), ("alphabet", "letter"), 256, 3, True, (50, 25, 25)),
     Records("colour", "person", 64, True, 5),
-    YouTubeFaces("video", (20, 24), 86, True, "there"),
+    YouTubeFaces("video", (20, 24), 86, "there"),
 ]
 
 

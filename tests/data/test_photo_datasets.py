@@ -69,7 +69,6 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
         image_size=(4, 3),
         group=group,
         num_levels=86,
-        skip_unreadable=True,
     ).load("there")
     assert source.group == group
     augmentation = source.augmentation(symmetries=2, affine_copies=3)
@@ -85,7 +84,6 @@ def test_youtube_faces_come_from_their_loader(monkeypatch, is_complete, group):
         "data_dir": "there",
         "manual_dir": "here",
         "image_size": (4, 3),
-        "skip_unreadable": True,
     }
     assert len(source.train) == 6
     assert source.train.images.dtype == np.uint8

@@ -41,7 +41,7 @@ STYLES = Experiment(
         ),
         (
             Experiment(dataset="youtube_faces", group="video", num_levels=8),
-            datasets.YouTubeFaces("video", (40, 40), 8, False, None),
+            datasets.YouTubeFaces("video", (40, 40), 8, None),
         ),
         (STYLES, datasets.Styles(datasets.Omniglot(seed=5), 4, 2)),
         (

@@ -25,7 +25,6 @@ DATA = (
     "num_levels",
     "num_styles",
     "copies",
-    "skip_unreadable",
 )
 _OWN: dict[str, Any] = {
     "groupings": None,
@@ -60,7 +59,6 @@ _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
         "image_size": (40, 40),
         "group": "person",
         "num_levels": 256,
-        "skip_unreadable": False,
     },
 }
 _OF_ONE_GROUPING = ("deconvolutional", "pixel_cnn")
@@ -176,11 +174,6 @@ class Experiment(Settings):
         "is redrawn, all but the first as small affine maps of it.",
         kind="integer",
         least=1,
-    )
-    skip_unreadable: bool | None = setting(
-        None,
-        "For youtube_faces: continue without the images that cannot be read.",
-        kind="boolean",
     )
     architecture: str = setting(
         "deconvolutional",

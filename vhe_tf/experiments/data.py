@@ -126,7 +126,7 @@ def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":
             **_given(experiment, ["num_styles", "copies"]),
         }
     elif experiment.dataset == "youtube_faces":
-        names = ["group", "image_size", "num_levels", "skip_unreadable"]
+        names = ["group", "image_size", "num_levels"]
         config = _given(experiment, ["dataset", *names])
     else:
         names = ["split", "images", "invert", "image_size", "num_levels"]

@@ -1,6 +1,5 @@
 """Loads YouTube Faces, and prepares it where that was not done yet."""
 
-import logging
 import os
 from typing import NamedTuple
 
@@ -11,25 +10,13 @@ from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.prepared import folder_around
 from vhe_tf.data.datasets.prepared import name_corrupt_files
 from vhe_tf.data.datasets.records.recorded_images import read_whole
-from vhe_tf.data.datasets.youtube_faces.archive import Video
-from vhe_tf.data.datasets.youtube_faces.archive import find_source
-from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
-    Builder,
+from vhe_tf.data.datasets.youtube_faces import (
+    youtube_faces_dataset_builder as builders,
 )
-from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
-    YouTubeFacesConfig,
-)
-from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
-    num_bytes,
-)
-from vhe_tf.data.datasets.youtube_faces.youtube_faces_dataset_builder import (
-    warn_if_incomplete,
-)
+from vhe_tf.data.datasets.youtube_faces.split import Video
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["YouTubeFacesSplit", "load_youtube_faces"]
-
-_logger = logging.getLogger(__name__)
 
 
 class YouTubeFacesSplit(NamedTuple):
@@ -65,7 +52,6 @@ def load_youtube_faces(
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] = (40, 40),
-    skip_unreadable: bool = False,
 ) -> YouTubeFacesSplit:
     """Reads YouTube Faces by TensorFlow Datasets, people apart.
 
@@ -91,9 +77,6 @@ def load_youtube_faces(
             unpacks to. Needed only where images of this size are not prepared.
             Default: `downloads/manual` in `data_dir`.
         image_size: `(H, W)`, both positive.
-        skip_unreadable: Boolean. Whether to leave out frames that cannot be
-            read, with a warning that names them, instead of raising an error.
-            They are not replaced by others.
 
     Returns:
         Images, uint8, sorted by person, video and frame, with the labels
@@ -102,77 +85,40 @@ def load_youtube_faces(
 
     Raises:
         ValueError: If `image_size` is not valid, if the archive is corrupt or
-            laid out otherwise, if a frame cannot be read, or if another
-            archive was prepared before.
+            laid out otherwise, or if a frame cannot be read.
         FileNotFoundError: If the images are neither prepared in `data_dir` nor
             to be found in `manual_dir`.
     """
     check_image_size(image_size)
-    config = _config(image_size)
-    prepared = f"youtube_faces/{config.name}/{Builder.VERSION}"
+    height, width = image_size
+    name = f"{height}x{width}"
+    config = builders.Builder.builder_configs.get(
+        name
+    ) or builders.YouTubeFacesConfig(name=name, image_size=(height, width))
+    prepared = f"youtube_faces/{config.name}/{builders.Builder.VERSION}"
     root = data_dir or os.environ.get("TFDS_DATA_DIR")
     root = root or tfds.core.constants.DATA_DIR
     root = folder_around(os.path.expanduser(root), prepared)
     with name_corrupt_files(os.path.join(root, prepared)):
-        builder = Builder(
-            data_dir=root, config=config, skip_unreadable=skip_unreadable
-        )
+        builder = builders.Builder(data_dir=root, config=config)
     if builder.is_prepared():
-        _check_source(builder, manual_dir)
-        warn_if_incomplete(builder.info.metadata["rule"], builder.data_dir)
+        builders.warn_if_incomplete(
+            builder.info.metadata["rule"], builder.data_dir
+        )
     else:
         _prepare(builder, manual_dir)
-    unreadable = builder.info.metadata["unreadable"]
-    if unreadable and not skip_unreadable:
-        _logger.warning(
-            "YouTube Faces was prepared in %r without %d frames that could not "
-            "be read, for example %r.",
-            builder.data_dir,
-            len(unreadable),
-            unreadable[0],
-        )
     train, test = _grouped(_read(builder, "train"), _read(builder, "test"))
     is_complete = builder.info.metadata["rule"] == "paper"
     return YouTubeFacesSplit(train, test, is_complete)
 
 
-def _config(image_size: tuple[int, int]) -> YouTubeFacesConfig:
-    height, width = image_size
-    name = f"{height}x{width}"
-    registered = Builder.builder_configs
-    if name in registered:
-        return registered[name]
-    return YouTubeFacesConfig(name=name, image_size=(height, width))
-
-
-def _check_source(
-    builder: Builder, manual_dir: str | os.PathLike[str] | None
-) -> None:
-    """Raises an error if another archive is given than was prepared."""
-    if manual_dir is None:
-        return
-    try:
-        given = num_bytes(find_source(manual_dir))
-    except FileNotFoundError:
-        return  # no longer needed
-    prepared = builder.info.metadata.get("num_bytes")
-    if None not in (given, prepared) and given != prepared:
-        raise ValueError(
-            "`manual_dir` has another archive than the one that was prepared "
-            f"in {builder.data_dir!r}; delete that folder to prepare this one, "
-            "give another `data_dir`, or leave `manual_dir` away. Received: "
-            f"manual_dir={os.fspath(manual_dir)!r}, with an archive of "
-            f"{given} bytes, prepared: {prepared}."
-        )
-
-
 def _prepare(
-    builder: Builder, manual_dir: str | os.PathLike[str] | None
+    builder: builders.Builder, manual_dir: str | os.PathLike[str] | None
 ) -> None:
     if manual_dir is None:
         manual_dir = os.path.join(builder.data_dir_root, "downloads", "manual")
     try:
-        source = find_source(manual_dir)
+        source = builders.find_source(manual_dir)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"YouTube Faces is not prepared in {builder.data_dir!r}, nor can "
@@ -185,7 +131,7 @@ def _prepare(
     )
 
 
-def _read(builder: Builder, part: str) -> _Frames:
+def _read(builder: builders.Builder, part: str) -> _Frames:
     dataset = builder.as_dataset(
         split=part,
         batch_size=256,

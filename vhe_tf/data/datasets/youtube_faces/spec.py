@@ -27,7 +27,6 @@ class YouTubeFaces(DatasetSpec):
             rounded. The noise of the lower bits is most of what a PixelCNN
             learns; without it the rest is learned far sooner. Defaults to
             256, the 8 bits of photographs.
-        skip_unreadable: Boolean. See `load_youtube_faces`. Defaults to False.
         manual_dir: String or None. See `load_youtube_faces`.
 
     Example:
@@ -40,7 +39,6 @@ class YouTubeFaces(DatasetSpec):
     group: str = "person"
     image_size: tuple[int, int] = (40, 40)
     num_levels: int = NUM_LEVELS
-    skip_unreadable: bool = False
     manual_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +55,6 @@ class YouTubeFaces(DatasetSpec):
             data_dir=data_dir,
             manual_dir=self.manual_dir,
             image_size=self.image_size,
-            skip_unreadable=self.skip_unreadable,
         )
         return photographs(
             train,

@@ -5,14 +5,24 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vhe_tf.data.datasets.youtube_faces.archive import Video
-
-__all__ = ["FrameSplit", "split_frames"]
+__all__ = ["FrameSplit", "Video", "split_frames"]
 
 _NUM_TRAINING_PEOPLE = 954
 _NUM_TEST_PEOPLE = 641
 # Of each person, and no video of the data set is shorter.
 _NUM_FRAMES = 48
+
+
+class Video(NamedTuple):
+    """One video of a person.
+
+    Attributes:
+        person: The person's name, as the folder is called.
+        number: The video's number among those of the person.
+    """
+
+    person: str
+    number: int
 
 
 class FrameSplit(NamedTuple):

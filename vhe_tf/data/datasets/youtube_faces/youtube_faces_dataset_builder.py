@@ -1,11 +1,20 @@
-"""TensorFlow Datasets' builder of YouTube Faces."""
+"""TensorFlow Datasets' builder of YouTube Faces.
 
-import contextlib
+The archive is only ever read from its beginning to its end, without unpacking
+it: in about 24 GB of files no more than one is held at a time.
+"""
+
 import dataclasses
+import functools
+import gzip
 import io
 import logging
 import os
 import pathlib
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -14,28 +23,37 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from PIL import ImageFile
 
 from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import listing
 from vhe_tf.data.datasets.image_file import resized
-from vhe_tf.data.datasets.youtube_faces.archive import ARCHIVE
-from vhe_tf.data.datasets.youtube_faces.archive import FOLDER
-from vhe_tf.data.datasets.youtube_faces.archive import HOMEPAGE
-from vhe_tf.data.datasets.youtube_faces.archive import Video
-from vhe_tf.data.datasets.youtube_faces.archive import find_source
-from vhe_tf.data.datasets.youtube_faces.archive import list_frames
-from vhe_tf.data.datasets.youtube_faces.archive import read_frames
+from vhe_tf.data.datasets.youtube_faces.split import Video
 from vhe_tf.data.datasets.youtube_faces.split import split_frames
 
 __all__ = [
     "Builder",
     "YouTubeFacesConfig",
-    "num_bytes",
+    "find_source",
     "warn_if_incomplete",
 ]
 
+HOMEPAGE = "http://www.cs.tau.ac.il/~wolf/ytfaces/"
+FOLDER = "aligned_images_DB"
+ARCHIVE = f"{FOLDER}.tar.gz"
+
+_LAYOUT = f"{FOLDER}/<person>/<video>/aligned_detect_<video>.<frame>.jpg"
+_FRAME = re.compile(
+    rf"(?:\./)?{FOLDER}/(?P<person>[^/]+)/(?P<video>[0-9]+)/"
+    r"aligned_detect_(?P=video)\.(?P<number>[0-9]+)\.(?i:jpg)"
+)
+
+_CHUNK_SIZE = 1 << 20
+_MAX_BYTES = 16 << 20  # of a frame; the largest ones have some 20 KiB
+
 _logger = logging.getLogger(__name__)
+
+# Opens a file, or gives the path of one to open.
+_Opener = Callable[[], io.BytesIO | pathlib.Path]
 
 
 @dataclasses.dataclass(eq=False)
@@ -61,12 +79,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     An archive is read three times from end to end: for the names of the frames,
     on which the split depends, and for the images of each part.
-
-    Args:
-        skip_unreadable: Boolean. Whether to leave out frames that cannot be
-            read, with a warning that names them, instead of raising an error at
-            the end of the part that they are in.
-        **kwargs: Passed on to `tfds.core.GeneratorBasedBuilder`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -76,10 +88,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"Ask for access at {HOMEPAGE} and put `{ARCHIVE}`, or the folder "
         f"`{FOLDER}` that it unpacks to, in `manual_dir`."
     )
-
-    def __init__(self, *, skip_unreadable: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.skip_unreadable = skip_unreadable
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -103,11 +111,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         source = find_source(os.fspath(dl_manager.manual_dir))
-        split = split_frames(list_frames(source))
+        split = split_frames(_list_frames(source))
         warn_if_incomplete(split.rule, source)
-        self.info.metadata.update(
-            rule=split.rule, unreadable=[], num_bytes=num_bytes(source)
-        )
+        self.info.metadata.update(rule=split.rule)
         return {
             "train": self._generate_examples(source, split.train),
             "test": self._generate_examples(source, split.test),
@@ -116,74 +122,160 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, source: pathlib.Path, wanted: Mapping[Video, Iterable[int]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        missing = {video: set(numbers) for video, numbers in wanted.items()}
         unreadable = {}
-        any_readable = False
-        for frame, file in read_frames(source, wanted):
+        for name, opener in _files(source):
+            video, number = _frame(name) or (None, -1)
+            if video is None or number not in missing.get(video, ()):
+                continue
+            missing[video].remove(number)  # a file may be packed twice
+            file = opener()
             try:
                 image = _face(file, self.builder_config.image_size)
             # Pillow's decoders raise OSError, SyntaxError, ValueError and more.
             except Exception as error:
-                unreadable[frame.name] = f"{type(error).__name__}: {error}"
+                unreadable[name] = f"{type(error).__name__}: {error}"
                 continue
-            any_readable = True
-            person, video = frame.video
             yield (
-                f"{person}/{video}/{frame.number}",
+                f"{video.person}/{video.number}/{number}",
                 {
                     "image": image,
-                    "person": person,
-                    "video": video,
-                    "frame": frame.number,
+                    "person": video.person,
+                    "video": video.number,
+                    "frame": number,
                 },
             )
-        self._report(source, unreadable, any_readable)
-
-    def _report(
-        self,
-        source: pathlib.Path,
-        unreadable: Mapping[str, str],
-        any_readable: bool,
-    ) -> None:
-        if not unreadable:
-            return
-        names = sorted(unreadable)
-        lines = listing({name: unreadable[name] for name in names})
-        if not self.skip_unreadable or not any_readable:
+        if unreadable:
             raise ValueError(
                 f"All wanted frames of {str(source)!r} must be images that can "
-                "be read; replace those that are not, or leave them out by "
-                "`skip_unreadable=True` where others remain. Received: "
-                f"{len(names)} that cannot be read:{lines}"
+                "be read; replace those that are not. Received: "
+                f"{len(unreadable)} that cannot be read:{listing(unreadable)}"
             )
-        self.info.metadata["unreadable"] += names
-        _logger.warning(
-            "Left out %d frames of %r that cannot be read:%s",
-            len(names),
-            str(source),
-            lines,
+
+
+def find_source(manual_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the archive or, where there is none, the unpacked folder.
+
+    The archive comes first because it shows whether it is complete, which a
+    folder that was unpacked half-way does not.
+
+    Args:
+        manual_dir: Path. The folder that holds one of them.
+
+    Raises:
+        FileNotFoundError: If it holds neither.
+    """
+    folder = pathlib.Path(manual_dir).expanduser()
+    if (folder / ARCHIVE).is_file():
+        return folder / ARCHIVE
+    if (folder / FOLDER).is_dir():
+        return folder / FOLDER
+    raise FileNotFoundError(
+        f"YouTube Faces needs {ARCHIVE!r}, or the folder {FOLDER!r} that it "
+        f"unpacks to, in `manual_dir`. Ask for it at {HOMEPAGE}, put it there "
+        "and give the folder around it. "
+        f"Received: manual_dir={str(folder)!r}."
+    )
+
+
+def _list_frames(source: pathlib.Path) -> dict[Video, set[int]]:
+    """Returns the numbers of the frames of each video."""
+    frames: dict[Video, set[int]] = {}
+    others = []
+    for name, _ in tfds.core.utils.tqdm(
+        _files(source),
+        desc=f"Listing the frames of {source.name}...",
+        unit=" files",
+        leave=False,
+        mininterval=1.0,
+    ):
+        if found := _frame(name):
+            frames.setdefault(found[0], set()).add(found[1])
+        else:
+            others.append(name)
+    examples = f", for example {min(others)!r}" if others else ""
+    if not frames:
+        raise ValueError(
+            f"{str(source)!r} must hold frames called {_LAYOUT!r}. Received: "
+            f"{len(others)} other files{examples}."
         )
+    if others:
+        _logger.warning(
+            "Ignored %d files of %r that are not called %r%s.",
+            len(others),
+            str(source),
+            _LAYOUT,
+            examples,
+        )
+    return frames
+
+
+def _frame(name: str) -> tuple[Video, int] | None:
+    """Returns the video and the number of a frame, by the name of its file."""
+    match = _FRAME.fullmatch(name)
+    if match is None:
+        return None
+    return Video(match["person"], int(match["video"])), int(match["number"])
+
+
+def _files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
+    """Yields the path of each file, from `aligned_images_DB` on.
+
+    Raises:
+        ValueError: If the archive is corrupt.
+    """
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            if not path.is_dir():
+                name = path.relative_to(source.parent).as_posix()
+                yield name, functools.partial(pathlib.Path, path)
+        return
+    try:
+        yield from _archive_files(source)
+    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        raise ValueError(
+            f"{str(source)!r} cannot be read to its end; download it again "
+            f"from {HOMEPAGE} if it is corrupt, or see whether you may read "
+            f"it. Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
+    with (
+        gzip.open(source) as stream,
+        tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive,
+    ):
+        while (member := archive.next()) is not None:
+            # All of them would take a gigabyte.
+            archive.members = []  # type: ignore[attr-defined]
+            if member.isfile():
+                yield member.name, functools.partial(_content, archive, member)
+        # Only at its end is it known whether the gzip stream is complete.
+        while stream.read(_CHUNK_SIZE):
+            pass
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BytesIO:
+    if member.issparse() or member.size > _MAX_BYTES:
+        kind = "a sparse file" if member.issparse() else "a file"
+        raise ValueError(
+            f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; leave "
+            f"{member.name!r} out, and use the archive from {HOMEPAGE} alone. "
+            f"Received: {kind} of {member.size:,} bytes."
+        )
+    file = archive.extractfile(member)
+    return io.BytesIO(file.read() if file else b"")
 
 
 def _face(
     file: io.BytesIO | pathlib.Path, image_size: tuple[int, int]
 ) -> np.ndarray:
     """Reads the central half in height and width as `[H, W, 3]`."""
-    with _strict_pillow(), Image.open(file) as page:
+    with Image.open(file) as page:
         image = page.convert("RGB")
     left, top = image.width // 4, image.height // 4
     box = (left, top, image.width - left, image.height - top)
     return np.asarray(resized(image.crop(box), image_size))
-
-
-@contextlib.contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Rejects truncated files even if Pillow is set to accept them."""
-    accepts = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = accepts
 
 
 def warn_if_incomplete(rule: str, place: object) -> None:
@@ -194,8 +286,3 @@ def warn_if_incomplete(rule: str, place: object) -> None:
             "results are not comparable with the paper's (Table 5).",
             str(place),
         )
-
-
-def num_bytes(source: pathlib.Path) -> int | None:
-    """Returns the size of an archive, by which it is known again."""
-    return source.stat().st_size if source.is_file() else None
