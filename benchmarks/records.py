@@ -103,13 +103,7 @@ def _opened(folder: pathlib.Path) -> list[Figure]:
     start = time.perf_counter()
     RecordedImages(folder)
     opened = time.perf_counter()
-    RecordedImages(folder, skip_corrupt=True).readable()
-    verified = time.perf_counter()
-    rate = _NUM_IMAGES.value / (verified - opened)
-    return [
-        Figure("opened", opened - start, "s"),
-        Figure("every record read once", rate, "a second"),
-    ]
+    return [Figure("opened", opened - start, "s")]
 
 
 def _drawn(folder: pathlib.Path) -> list[Figure]:

@@ -220,7 +220,7 @@ SPECS = [
     Styles(Glyphs(seed=4)),
     Folder("colour", (40, 30), ("person",), 86, 2),
     Table("grey", (9, 8), ("alphabet", "letter"), 256, 3, True, (50, 25, 25)),
-    Records("colour", "person", 64, True, 5),
+    Records("colour", "person", 64, 5),
     YouTubeFaces("video", (20, 24), 86, "there"),
 ]
 

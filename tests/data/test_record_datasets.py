@@ -1,4 +1,3 @@
-import os
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ from vhe_tf.data import RecordedImages
 from vhe_tf.data import Records
 from vhe_tf.data import write_records
 from vhe_tf.data.datasets.records import spec as records_spec
-from vhe_tf.data.datasets.records.recorded_images import CorruptRecordsError
 from vhe_tf.data.grouped_images import GroupedImages
 
 
@@ -73,24 +71,6 @@ def test_large_classes_of_records_are_tested_in_part(tmp_path, monkeypatch):
     assert len(source.test.group_ids("character")) == 2
     assert len(source.test) == 4
     assert len(source.train) == 3 * 16  # as before: no run has other classes
-
-
-def test_damaged_records_are_left_out_on_request(tmp_path, capsys):
-    recorded(tmp_path, 20)
-    [path] = tmp_path.glob("*.tfrecord")
-    intact = Records().load(str(tmp_path))
-    # Of the test set, the first image alone is there.
-    first = np.flatnonzero(
-        np.isin(7 * (np.arange(60) // 3), intact.test.group_ids("character"))
-    )[0]
-    with np.load(tmp_path / "index.npz") as index:
-        os.truncate(path, index["offsets"][first + 1])
-    with pytest.raises(CorruptRecordsError, match=path.name):
-        Records().load(str(tmp_path))
-    source = Records(skip_corrupt=True).load(str(tmp_path))
-    np.testing.assert_array_equal(source.test.images, intact.test.images[:1])
-    assert len(source.train) == len(intact.train)
-    assert "Left out 11 of 12 records" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ STYLES = Experiment(
         ),
         (
             Experiment(dataset="records", images="colour", seed=5),
-            datasets.Records("colour", "person", 256, False, 5),
+            datasets.Records("colour", "person", 256, 5),
         ),
         (
             Experiment(dataset="youtube_faces", group="video", num_levels=8),
@@ -63,7 +63,7 @@ def test_an_experiment_has_its_data(experiment, spec, monkeypatch):
 
 @pytest.mark.parametrize(
     "option",
-    [{"skip_corrupt": True}, {"manual_dir": "there"}, {"data_dir": "here"}],
+    [{"manual_dir": "there"}, {"data_dir": "here"}],
 )
 def test_options_of_other_data_are_rejected(option):
     with pytest.raises(ValueError, match=r"has no effect.*dataset='glyphs'"):

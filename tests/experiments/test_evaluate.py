@@ -179,7 +179,7 @@ def test_mistakes_are_found_before_tensorflow_is_imported(tmp_path):
         "train quickstart --support_size=five",
         "train quickstart --init=nowhere",
         "train quickstart --run_dir=setup.py",
-        "train quickstart --skip_corrupt",
+        "train quickstart --manual_dir=.",
         "train own_images",
         "train own_images --data_dir=nowhere",
         "train own_photographs --data_dir=. --image_size=28x20 --symmetries=8",

@@ -205,20 +205,9 @@ def test_drawings_are_trained_on_from_records(tmp_path):
         *LITTLE,
     )
     assert "Next:" in commanded(*arguments, sizes=unmeasured)
-    weights = vhe_tf.load_model(run_dir / "last.keras").get_weights()
-    # Corrupt records are named, and left out on request.
     os.truncate(sorted(folder.glob("*.tfrecord"))[3], 0)
     said = failure_of(*arguments)
     assert "images-00003.tfrecord' must be a file of " in said
-    text = commanded(*arguments, "--skip_corrupt", sizes=unmeasured)
-    assert "Resuming from step 2" in text
-    assert "Left out 8 of " in text
-    for value, wanted in zip(
-        vhe_tf.load_model(run_dir / "last.keras").get_weights(),
-        weights,
-        strict=True,
-    ):
-        np.testing.assert_array_equal(value, wanted)
 
 
 def test_photographs_are_trained_on_from_records(tmp_path):

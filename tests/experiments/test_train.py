@@ -504,7 +504,7 @@ def test_structures_train(name, options, latents, keys, picture, tmp_path):
         ("--support_size=50", "needs at least 50 elements"),
         ("--image_size=28x20", "Received: --image_size=28x20 "),
         ("--init=nowhere.keras", "--init must be a .keras file"),
-        ("--skip_corrupt", "--skip_corrupt has no effect"),
+        ("--manual_dir=.", "--manual_dir has no effect"),
         ("--data_dir=/nowhere", "must be an existing folder"),
     ],
 )

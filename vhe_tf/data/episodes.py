@@ -119,7 +119,7 @@ class Episodes:
         self.min_support, self.max_support = _support_range(support_size)
         self.resamples = resamples
         self.seed = _checked_seed(seed)
-        self.data = data = data.readable()
+        self.data = data
         self.augmentation = augmentation_lib.augmentation_of(
             data.event_shape, augmentation
         )

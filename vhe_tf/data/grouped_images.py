@@ -68,10 +68,6 @@ class GroupedData(abc.ABC):
     def load(self) -> "GroupedImages":
         """Returns the images in memory."""
 
-    def readable(self) -> Self:
-        """Returns the images that can be read."""
-        return self
-
     def __len__(self) -> int:
         return len(next(iter(self.labels.values())))
 

@@ -32,7 +32,6 @@ def load_data(
     *,
     data_dir: str | None = None,
     manual_dir: str | None = None,
-    skip_corrupt: bool = False,
 ) -> "DataSplits":
     """Loads the data of an experiment.
 
@@ -42,8 +41,6 @@ def load_data(
             Datasets, where the data set is one of these.
         manual_dir: String. For youtube_faces: the folder with
             aligned_images_DB.tar.gz. Not needed once it is prepared.
-        skip_corrupt: Boolean. For records: whether to leave out those that
-            cannot be read. Defaults to False.
 
     Raises:
         ValueError: If an argument is of another data set.
@@ -52,7 +49,7 @@ def load_data(
     if experiment.architecture == "style":
         print("Drawing in styles (a minute) ...", flush=True)
     check_options(experiment, data_dir=data_dir)
-    spec = _spec(experiment, manual_dir=manual_dir, skip_corrupt=skip_corrupt)
+    spec = _spec(experiment, manual_dir=manual_dir)
     return spec.load(data_dir)
 
 
@@ -103,9 +100,7 @@ def check_options(experiment: Experiment, **options: Any) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value}
     dataset = experiment.dataset
     own = ["data_dir"] if dataset != "glyphs" else []
-    own += {"youtube_faces": ["manual_dir"], "records": ["skip_corrupt"]}.get(
-        dataset, []
-    )
+    own += ["manual_dir"] if dataset == "youtube_faces" else []
     for name in set(given).difference(own):
         raise SettingsError(
             f"`{name}` has no effect on these data. Leave it out.",

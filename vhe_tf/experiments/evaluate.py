@@ -74,11 +74,6 @@ class Measuring(settings.Settings):
         "and youtube_faces: a TensorFlow Datasets folder where they are "
         "prepared.",
     )
-    skip_corrupt: bool = setting(
-        False,
-        "For records: leave out those that cannot be read.",
-        kind="boolean",
-    )
     num_ways: int = setting(20, "Classes per task.", kind="integer", least=1)
     shots: tuple[int, ...] = setting(
         (1, 5),
@@ -243,11 +238,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         with status_line("loading the model"), strategy.scope():
             model = vhe_tf.load_model(path)
         with status_line("reading the data"):
-            splits = load_data(
-                experiment,
-                data_dir=data_dir,
-                skip_corrupt=measuring.skip_corrupt,
-            )
+            splits = load_data(experiment, data_dir=data_dir)
         warn_if_classes_changed(
             path, experiment, classes=splits.groups_checksum()
         )

@@ -109,12 +109,6 @@ class Machine(settings.Settings):
         "needed once it is prepared.",
         path="folder",
     )
-    skip_corrupt: bool = setting(
-        False,
-        "For records: read all once, and continue without those that cannot be "
-        "read.",
-        kind="boolean",
-    )
     distribution: str = setting(
         "none",
         "Where to train: on one device; on all GPUs of this machine; or on "
@@ -213,7 +207,6 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
         experiment,
         data_dir=machine.data_dir,
         manual_dir=machine.manual_dir,
-        skip_corrupt=machine.skip_corrupt,
     )
     if experiment.dataset in (*OWN_IMAGES, "records"):
         if machine.data_dir is None:
@@ -370,7 +363,6 @@ def load(arguments: Arguments, run: Run) -> "DataSplits":
             arguments.experiment,
             data_dir=arguments.machine.data_dir,
             manual_dir=arguments.machine.manual_dir,
-            skip_corrupt=arguments.machine.skip_corrupt,
         )
     run.check_classes(splits.groups_checksum())
     data.report_what_was_found(arguments.experiment, splits)

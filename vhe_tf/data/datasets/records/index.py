@@ -112,19 +112,15 @@ def read_index(folder: pathlib.Path) -> RecordIndex:
         try:
             archive = np.load(file, allow_pickle=False)
             about = json.loads(archive["about"].tobytes())
-            version = about["version"]
-            if version == _VERSION:
-                return _index(about, archive)
+            if about["version"] != _VERSION:
+                raise ValueError(f"version {about['version']!r}")
+            return _index(about, archive)
         except Exception as error:
             raise ValueError(
                 f"{str(path)!r} is no intact index of records; restore it, or "
                 "write the records again. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
-    raise ValueError(
-        f"{str(path)!r} must be of version {_VERSION}; write the records again "
-        f"with this version of the package. Received: version {version!r}."
-    )
 
 
 def _index(

@@ -28,7 +28,6 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from vhe_tf._utils.progress import status_line
 from vhe_tf.data.datasets.records import index as record_index
 from vhe_tf.data.datasets.records.index import compact
 from vhe_tf.data.datasets.records.index import shard_name
@@ -51,12 +50,7 @@ _NUM_PARALLEL_READS = 32
 # How many images to load at a time: some MiB of them.
 _CHUNK_BYTES, _MAX_CHUNK = 2**22, 1024
 
-_MAX_FILES_NAMED = 5
-
-_WAY_OUT = (
-    "restore its file from a copy, write the records again, or leave out what "
-    "is corrupt with skip_corrupt (--skip_corrupt in the trainers)."
-)
+_WAY_OUT = "restore its file from a copy, or write the records again."
 
 
 class CorruptRecordsError(OSError):
@@ -71,9 +65,9 @@ class CorruptRecordsError(OSError):
     >>> next(records.glob("*.tfrecord*")).unlink()
     >>> try:
     ...     RecordedImages(records)
-    ... except CorruptRecordsError:
-    ...     RecordedImages(records, skip_corrupt=True).event_shape
-    (8, 8, 1)
+    ... except CorruptRecordsError as error:
+    ...     print(error)
+    '...' must be a file of ... bytes; ... Received: no file.
     """
 
 
@@ -82,16 +76,11 @@ class RecordedImages(GroupedData):
 
     Args:
         folder: As `write_records` wrote it.
-        skip_corrupt: Boolean. Whether to skip the records that cannot be read.
-            Episodes and `load` then read each record once beforehand. Labels
-            and groups are those of all records, so that which groups are held
-            out does not depend on which files are corrupt.
 
     Raises:
         FileNotFoundError: If the folder has no index.
         ValueError: If its index is broken or of another version.
-        CorruptRecordsError: If a file is missing or of another size, unless
-            `skip_corrupt`.
+        CorruptRecordsError: If a file is missing or of another size.
 
     Example:
     >>> import tempfile
@@ -103,18 +92,14 @@ class RecordedImages(GroupedData):
     [7]
     """
 
-    def __init__(
-        self, folder: str | PathLike[str], *, skip_corrupt: bool = False
-    ) -> None:
+    def __init__(self, folder: str | PathLike[str]) -> None:
         self.folder = pathlib.Path(folder)
-        self.skip_corrupt = skip_corrupt
         self._index = record_index.read_index(self.folder)
         # Which of all records the images are.
         self._numbers = compact(np.arange(len(self._index.offsets)))
         self.labels = self._index.labels
         self.group_names = self._index.group_names
-        if not skip_corrupt:
-            self._check_sizes()
+        self._check_sizes()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -163,47 +148,23 @@ class RecordedImages(GroupedData):
 
         return read
 
-    def readable(self) -> Self:
-        """Returns the images that can be read; all, unless `skip_corrupt`.
-
-        What is left out is counted in a printed line.
-
-        Raises:
-            ValueError: If nothing is left.
-        """
-        if not self.skip_corrupt:
-            return self
-        good = self._good()
-        if not good.all():
-            print(self._left_out(good), flush=True)
-        some = self.where(good)
-        some.skip_corrupt = False  # They need not be read again.
-        return some
-
     def load(self) -> GroupedImages:
         """Returns the images in memory.
 
         Raises:
-            CorruptRecordsError: If a record cannot be read, unless
-                `skip_corrupt`.
+            CorruptRecordsError: If a record cannot be read.
             MemoryError: If there is not enough of it.
         """
-        data = self.readable()
-        images = np.empty((len(data), *data.image_shape), np.uint8)
-        chunks = data._chunks().map(
-            data.reader(), num_parallel_calls=tf.data.AUTOTUNE
-        )
+        images = np.empty((len(self), *self.image_shape), np.uint8)
+        size = max(_CHUNK_BYTES // math.prod(self.image_shape), 1)
+        indices = tf.data.Dataset.range(len(self)).batch(min(size, _MAX_CHUNK))
+        chunks = indices.map(self.reader(), num_parallel_calls=tf.data.AUTOTUNE)
         done = 0
         with name_corrupt_records():
             for chunk in chunks:
                 images[done : done + len(chunk)] = chunk
                 done += len(chunk)
-        return GroupedImages(images, data.labels, data.group_names)
-
-    def _chunks(self) -> tf.data.Dataset:
-        """Returns the indices of all images, some at a time."""
-        size = max(_CHUNK_BYTES // math.prod(self.image_shape), 1)
-        return tf.data.Dataset.range(len(self)).batch(min(size, _MAX_CHUNK))
+        return GroupedImages(images, self.labels, self.group_names)
 
     def _pixels(self, records: tf.Tensor) -> tf.Tensor:
         examples = tf.io.parse_example(
@@ -213,8 +174,9 @@ class RecordedImages(GroupedData):
         return tf.reshape(pixels, [-1, *self.image_shape])
 
     def _places(self) -> "_Places":
-        shards = self._shards()
-        numbers = self._numbers - self._index.shard_starts[shards]
+        starts = self._index.shard_starts
+        shards = np.searchsorted(starts, self._numbers, side="right") - 1
+        numbers = self._numbers - starts[shards]
         with tf.device("CPU:0"):
             return _Places(
                 paths=tf.constant([str(path) for path in self._paths()]),
@@ -222,10 +184,6 @@ class RecordedImages(GroupedData):
                 numbers=tf.constant(numbers, tf.int32),
                 offsets=tf.constant(self._index.offsets[self._numbers]),
             )
-
-    def _shards(self) -> np.ndarray:
-        starts = self._index.shard_starts
-        return np.searchsorted(starts, self._numbers, side="right") - 1
 
     def _paths(self) -> list[pathlib.Path]:
         count = len(self._index.shard_sizes)
@@ -241,34 +199,6 @@ class RecordedImages(GroupedData):
                     f"{str(path)!r} must be a file of {size:,} bytes; "
                     f"{_WAY_OUT} Received: {received}."
                 )
-
-    def _good(self) -> np.ndarray:
-        """Returns which records can be read, `[M]` bool, by reading them."""
-        places = self._places()
-        readable = self._chunks().map(
-            lambda indices: tf.gather(indices, places.read(indices)[0]),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        good = np.zeros(len(self), bool)
-        with status_line() as show:
-            for indices in readable:
-                good[indices] = True
-                done = int(indices[-1]) if len(indices) else 0
-                show(f"reading records once: {done:,} of {len(good):,}")
-        return good
-
-    def _left_out(self, good: np.ndarray) -> str:
-        shards, counts = np.unique(self._shards()[~good], return_counts=True)
-        some = [
-            f"{count:,} of {shard_name(shard)}"
-            for shard, count in zip(shards, counts, strict=True)
-        ][:_MAX_FILES_NAMED]
-        if len(shards) > len(some):
-            some.append(f"others of {len(shards) - len(some)} more files")
-        return (
-            f"Left out {(~good).sum():,} of {len(good):,} records in "
-            f"{self.folder} that cannot be read: {', '.join(some)}."
-        )
 
 
 class _Places(NamedTuple):

@@ -41,8 +41,6 @@ class Records(DatasetSpec):
             `"character"`.
         num_levels: Integer. Levels of each channel of photographs to which
             images are rounded. Defaults to 256.
-        skip_corrupt: Boolean. Whether to leave out records that cannot be
-            read; see `RecordedImages`. Defaults to False.
         seed: Integer. Selects the test classes, and is the seed of the
             binarization of grey test images. Defaults to 0.
 
@@ -56,7 +54,6 @@ class Records(DatasetSpec):
     images: str = "binary"
     group: str = "character"
     num_levels: int = NUM_LEVELS
-    skip_corrupt: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,7 +69,7 @@ class Records(DatasetSpec):
                 "`write_records` wrote. Received: data_dir=None."
             )
         data_dir = os.path.expanduser(data_dir)
-        data = RecordedImages(data_dir, skip_corrupt=self.skip_corrupt)
+        data = RecordedImages(data_dir)
         channels = 3 if self.images == "colour" else 1
         if data.image_shape[2] != channels or self.group not in data.labels:
             raise ValueError(
