@@ -22,7 +22,6 @@ from vhe_tf import Latent
 from vhe_tf.layers import convolution
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
-from vhe_tf.serving import Limits
 from vhe_tf.serving import LocalServer
 from vhe_tf.serving import export
 
@@ -289,7 +288,7 @@ def server(saved_model):
     with LocalServer(
         saved_model,
         port=0,
-        limits=Limits(max_request_mib=1.0),
+        max_request_mib=1.0,
         log=lambda line: None,
     ) as local_server:
         yield local_server

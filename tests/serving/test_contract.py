@@ -110,7 +110,7 @@ def clients(tmp_path_factory):
         clients[version] = Client(
             _application.Application(
                 _saved_model.SavedModel(folder, version),
-                limits=_application.Limits(),
+                max_request_mib=4.0,
                 log=lambda line: None,
             )
         )

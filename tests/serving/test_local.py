@@ -21,7 +21,6 @@ from hypothesis import strategies
 from werkzeug import test as werkzeug_test
 
 from tests.serving.conftest import example_inputs
-from vhe_tf import serving
 from vhe_tf.experiments import serve
 from vhe_tf.serving import _application
 from vhe_tf.serving import _saved_model
@@ -135,14 +134,6 @@ def test_a_version_that_is_not_there_is_refused(tmp_path, saved_model, version):
         FileNotFoundError, match=re.escape(f"with the versions {there}")
     ):
         local.LocalServer(folder, port=0, version=version)
-
-
-@pytest.mark.parametrize(
-    "limit", ["max_request_mib", "max_body_seconds", "max_concurrent"]
-)
-def test_limits_must_be_positive(limit):
-    with pytest.raises(ValueError, match=r"must be positive.*=0"):
-        serving.Limits(**{limit: 0})
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
@@ -513,8 +504,8 @@ def test_concurrent_clients_get_each_their_own(server):
         np.testing.assert_allclose(np.array(images)[:, 0, 0, 0], expected, 1e-6)
 
 
-class _SlowModel:
-    """A model that answers when it is let."""
+class _OtherModel:
+    """A model without inputs."""
 
     name = "slow"
     version = 1
@@ -522,48 +513,32 @@ class _SlowModel:
     def __init__(self):
         self.signatures = {"serving_default": _saved_model.Signature({}, {})}
         self.signature_json = {}
-        self.started = threading.Semaphore(0)
-        self.may_end = threading.Event()
-
-    def run(self, signature, inputs):
-        self.started.release()
-        assert self.may_end.wait(timeout=60)
-        return {"answer": np.ones(1, np.float32)}
 
 
-def _client(model, *, patience=0.01, log=lambda line: None, **limits):
-    limits = {
-        "max_concurrent": 1,
-        "max_request_mib": 1e-4,
-    } | limits
-    application = _application.Application(
-        model, limits=serving.Limits(**limits), log=log, patience=patience
-    )
+def _client(model, *, log=lambda line: None):
+    application = _application.Application(model, max_request_mib=1e-4, log=log)
     return werkzeug_test.Client(application)
 
 
-def test_a_dripping_client_is_dropped(saved_model):
-    limits = serving.Limits(max_body_seconds=0.3)
-    with local.LocalServer(
-        saved_model, port=0, limits=limits, **QUIETLY
-    ) as server:
-        host, port = server.address.removeprefix("http://").split(":")
-        head = "POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 99\r\n"
-        with socket.create_connection((host, int(port)), 30) as connection:
-            connection.sendall(f"{head}\r\n".encode())
-            dropped = threading.Event()
+def test_a_dripping_client_is_dropped(server, monkeypatch):
+    monkeypatch.setattr(_application, "_MAX_BODY_SECONDS", 0.3)
+    host, port = server.address.removeprefix("http://").split(":")
+    head = "POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 99\r\n"
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(f"{head}\r\n".encode())
+        dropped = threading.Event()
 
-            def drip():
-                with contextlib.suppress(OSError):
-                    while not dropped.wait(0.05):
-                        connection.sendall(b" ")
+        def drip():
+            with contextlib.suppress(OSError):
+                while not dropped.wait(0.05):
+                    connection.sendall(b" ")
 
-            thread = threading.Thread(target=drip)
-            thread.start()
-            answer = connection.recv(4096).decode()
-            dropped.set()
-            thread.join()
-        assert answer.startswith("HTTP/1.1 408 ")
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answer = connection.recv(4096).decode()
+        dropped.set()
+        thread.join()
+    assert answer.startswith("HTTP/1.1 408 ")
 
 
 def test_clients_that_send_slowly_leave_room_for_others(saved_model):
@@ -579,47 +554,8 @@ def test_clients_that_send_slowly_leave_room_for_others(saved_model):
             _assert_lives(server)
 
 
-def test_a_request_too_many_is_sent_away():
-    model = _SlowModel()
-    client = _client(model)
-
-    def ask():
-        return client.post("/v1/models/slow:predict", data='{"inputs": {}}')
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask)
-        assert model.started.acquire(timeout=60)
-        refused = ask()
-        assert refused.status_code == 503
-        assert "busy" in refused.json["error"]
-        assert refused.headers["Retry-After"] == "1"
-        # What needs no model is answered all the same.
-        assert client.get("/v1/models/slow").status_code == 200
-        model.may_end.set()
-        assert first.result().json == {"outputs": [1.0]}
-    assert ask().status_code == 200
-
-
-def test_no_more_wait_than_may(monkeypatch):
-    monkeypatch.setattr(_application, "_MAX_WAITING", 0)
-    model = _SlowModel()
-    client = _client(model, patience=60.0)
-
-    def ask():
-        return client.post("/v1/models/slow:predict", data='{"inputs": {}}')
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask)
-        assert model.started.acquire(timeout=60)
-        refused = ask()
-        assert refused.status_code == 503
-        assert "Too many requests are waiting" in refused.json["error"]
-        model.may_end.set()
-        assert first.result().status_code == 200
-
-
 def test_an_error_of_the_server_is_told_and_survived():
-    model = _SlowModel()
+    model = _OtherModel()
     lines = []
     client = _client(model, log=lines.append)
     model.run = lambda signature, inputs: 1 / 0
@@ -650,7 +586,7 @@ def test_a_client_that_falls_silent_is_dropped(server, monkeypatch, leaves):
 
 def test_lines_of_the_log_cannot_be_forged():
     lines = []
-    _client(_SlowModel(), log=lines.append).get("/v1/%0aGET%20/v1/models/slow")
+    _client(_OtherModel(), log=lines.append).get("/v1/%0aGET%20/v1/models/slow")
     assert len(lines) == 1
     assert "\n" not in lines[0]
 
@@ -760,10 +696,7 @@ def real(exports):
 
     call.signatures = loaded.signatures
     call.loaded = loaded  # the functions die with it
-    limits = serving.Limits(max_concurrent=4)  # no request waits for another
-    with local.LocalServer(
-        path.parent, port=0, limits=limits, **QUIETLY
-    ) as server:
+    with local.LocalServer(path.parent, port=0, **QUIETLY) as server:
         yield server, call
 
 
@@ -942,7 +875,7 @@ def test_errors_of_the_graph_keep_their_kind(saved_model):
 
 
 def test_the_page_opens_the_model_that_is_served():
-    client = _client(_SlowModel())
+    client = _client(_OtherModel())
     response = client.get("/")
     assert response.status_code == 302
     assert response.location == "/?model=slow"

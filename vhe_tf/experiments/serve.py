@@ -23,7 +23,6 @@ from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
-from vhe_tf.serving import Limits
 
 __all__ = ["main"]
 
@@ -45,29 +44,8 @@ class Serve(settings.Settings):
         kind="integer",
         least=1,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class RequestLimits(settings.Settings):
-    """The limits of `vhe_tf.serving.Limits`, as flags."""
-
     max_request_mib: float = setting(
-        Limits.max_request_mib,
-        "Largest request in MiB.",
-        kind="float",
-        least=0.001,
-    )
-    max_body_seconds: float = setting(
-        Limits.max_body_seconds,
-        "Seconds within which a request must arrive.",
-        kind="float",
-        least=0.001,
-    )
-    max_concurrent: int = setting(
-        Limits.max_concurrent,
-        "Requests that run at once.",
-        kind="integer",
-        least=1,
+        4.0, "Largest request in MiB.", kind="float", least=0.001
     )
 
 
@@ -75,14 +53,12 @@ def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf serve`."""
     values = flags.FlagValues()
     settings.add_flags(values, Serve, title="Server")
-    settings.add_flags(values, RequestLimits, title="Limits on requests")
     words = settings.parse(argv, values, usage=__doc__ or "")
     with (
         exit_on_user_error(),
         tempfile.TemporaryDirectory() as scratch,
     ):
         given = Serve(**settings.read_flags(values, Serve))
-        limits = settings.read_flags(values, RequestLimits)
         if len(words) != 1 or not _versions(pathlib.Path(words[0])):
             one_model(words, None)
         import_tensorflow()
@@ -91,7 +67,6 @@ def main(argv: Sequence[str]) -> None:
         local.serve(
             _exported(words[0], pathlib.Path(scratch)),
             **dataclasses.asdict(given),
-            limits=Limits(**limits),
         )
     # Threads that still answer would abort the end of the interpreter.
     sys.stdout.flush()

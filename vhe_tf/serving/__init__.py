@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 if TYPE_CHECKING:
-    from vhe_tf.serving._application import Limits
     from vhe_tf.serving.client import Client
     from vhe_tf.serving.client import ServingError
     from vhe_tf.serving.exporting import export
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Client": "vhe_tf.serving.client",
-    "Limits": "vhe_tf.serving._application",
     "LocalServer": "vhe_tf.serving.local",
     "ServingError": "vhe_tf.serving.client",
     "export": "vhe_tf.serving.exporting",
@@ -27,7 +25,6 @@ _PUBLIC = {
 
 __all__ = [
     "Client",
-    "Limits",
     "LocalServer",
     "ServingError",
     "export",

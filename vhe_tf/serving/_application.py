@@ -1,7 +1,7 @@
 """The WSGI application of the development server: routes, limits, answers."""
 
 import contextlib
-import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -13,7 +13,6 @@ import urllib.parse
 import zlib
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from vhe_tf.serving._saved_model import Model
 from vhe_tf.serving._saved_model import Signature
 from vhe_tf.serving.json_tensors import RequestError
 
-__all__ = ["DEMO", "Application", "Limits"]
+__all__ = ["DEMO", "Application"]
 
 # Folder of the page to draw on.
 DEMO = pathlib.Path(__file__).with_name("demo")
@@ -45,10 +44,10 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# Requests whose bodies are received at the same time, and requests that wait
-# for a free worker. Each may hold a body in memory.
-_MAX_RECEIVING = 128
-_MAX_WAITING = 32
+# Requests that run at the same time; others wait.
+_MAX_CONCURRENT = 4
+# Within which a body must arrive.
+_MAX_BODY_SECONDS = 30.0
 
 _PREDICT = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?:predict", re.IGNORECASE
@@ -59,58 +58,23 @@ _DESCRIBE = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Limits on requests.
-
-    Attributes:
-        max_request_mib: Float. Largest request body in MiB, also after it is
-            decompressed. Larger requests get status 413. Defaults to 4.
-        max_body_seconds: Float. Seconds within which a body must arrive.
-            Slower requests get status 408. Defaults to 30.
-        max_concurrent: Integer. Number of requests that run at the same time.
-            Others wait up to 10 s and then get status 503. Defaults to 2.
-
-    Raises:
-        ValueError: If a limit is not positive.
-
-    Example:
-    >>> Limits(max_request_mib=0.5).request_bytes
-    524288
-    """
-
-    max_request_mib: float = 4.0
-    max_body_seconds: float = 30.0
-    max_concurrent: int = 2
-
-    def __post_init__(self) -> None:
-        if self.request_bytes < 1 or min(dataclasses.astuple(self)) <= 0:
-            raise ValueError(f"Every limit must be positive. Received: {self}.")
-
-    @property
-    def request_bytes(self) -> int:
-        """Integer. Largest request body in bytes."""
-        return int(self.max_request_mib * 2**20)
-
-
 class Application:
     """The WSGI application.
 
     Args:
         model: `Model`. The model to serve.
-        limits: `Limits`. Limits on requests.
+        max_request_mib: Float. Largest request body in MiB, also after it is
+            decompressed. Larger requests get status 413.
         log: Callable. Receives one line of text per request.
         hosts: Sequence of strings. Names of this server that a request may
             use, so that a page of another site cannot reach it under a name of
             its own. Defaults to None: any.
-        patience: Float. Seconds that a request waits for a free worker.
-            Defaults to 10.
 
     Example:
     >>> from vhe_tf.serving._saved_model import SavedModel
     >>> from werkzeug.test import Client
     >>> model = SavedModel(folder, None)
-    >>> client = Client(Application(model, limits=Limits(), log=print))
+    >>> client = Client(Application(model, max_request_mib=4.0, log=print))
     >>> client.get("/v1/models/omniglot").status_code
     GET /v1/models/omniglot 200 ... ms
     200
@@ -120,21 +84,16 @@ class Application:
         self,
         model: Model,
         *,
-        limits: Limits,
+        max_request_mib: float,
         log: Callable[[str], None],
         hosts: Sequence[str] | None = None,
-        patience: float = 10.0,
     ) -> None:
         self.model = model
-        self.limits = limits
+        self.max_request_mib = max_request_mib
         self.log = log
         self.hosts = hosts
-        self.patience = patience
-        self._receiving = threading.BoundedSemaphore(_MAX_RECEIVING)
-        self._admitted = threading.BoundedSemaphore(
-            limits.max_concurrent + _MAX_WAITING
-        )
-        self._running = threading.BoundedSemaphore(limits.max_concurrent)
+        self._max_bytes = int(max_request_mib * 2**20)
+        self._running = threading.BoundedSemaphore(_MAX_CONCURRENT)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Any
@@ -143,11 +102,9 @@ class Application:
         request = wrappers.Request(environ)
         # Werkzeug silently truncates a body without a length at this size, so
         # one extra byte reveals a body that is too large.
-        request.max_content_length = self.limits.request_bytes + 1
+        request.max_content_length = self._max_bytes + 1
         response = self._respond(request)
         response.headers.update(_HEADERS)
-        if response.status_code == 503:
-            response.headers["Retry-After"] = "1"
         milliseconds = 1000 * (time.monotonic() - start)
         self.log(
             f"{request.method} {ascii(request.path)[1:-1]} "
@@ -162,7 +119,7 @@ class Application:
             return _error(str(error), error.status)
         except exceptions.RequestEntityTooLarge:
             return _error(
-                f"The request is larger than {self.limits.max_request_mib:g} "
+                f"The request is larger than {self.max_request_mib:g} "
                 "MiB. Send fewer rows per request, or increase "
                 "--max_request_mib.",
                 413,
@@ -257,10 +214,8 @@ class Application:
         }
 
     def _predict(self, request: wrappers.Request) -> wrappers.Response:
-        # These bound the memory of requests that are not answered yet.
-        with _one_of(self._receiving):
-            body = self._body(request)
-        with _one_of(self._admitted), self._turn():
+        body = self._body(request)
+        with self._running:
             return _answer(self._answer_to(json_tensors.parsed(body)))
 
     def _body(self, request: wrappers.Request) -> bytes:
@@ -268,32 +223,20 @@ class Application:
         connection = request.environ.get("werkzeug.socket")
         with contextlib.ExitStack() as stack:
             if connection:  # none in tests of this application alone
-                timer = threading.Timer(
-                    self.limits.max_body_seconds,
-                    connection.shutdown,
-                    [socket.SHUT_RD],
-                )
+                shut = functools.partial(connection.shutdown, socket.SHUT_RD)
+                timer = threading.Timer(_MAX_BODY_SECONDS, shut)
                 timer.start()
                 stack.callback(timer.cancel)
             body = request.get_data()
         if request.headers.get("Content-Encoding", "").lower() == "gzip":
             gzipped = zlib.decompressobj(wbits=31)
             try:
-                body = gzipped.decompress(body, self.limits.request_bytes + 1)
+                body = gzipped.decompress(body, self._max_bytes + 1)
             except zlib.error as error:
                 raise RequestError(f"The body is not gzip: {error}") from None
-        if len(body) > self.limits.request_bytes:
+        if len(body) > self._max_bytes:
             raise exceptions.RequestEntityTooLarge
         return body
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._running.acquire(timeout=self.patience):
-            raise RequestError("The server is busy. Try again later.", 503)
-        try:
-            yield
-        finally:
-            self._running.release()
 
     def _answer_to(self, document: Mapping[str, Any]) -> dict[str, Any]:
         signature = self._signature(document.get("signature_name", ""))
@@ -322,18 +265,6 @@ class Application:
                 f"there are {', '.join(sorted(self.model.signatures))}"
             )
         return self.model.signatures[name]
-
-
-@contextlib.contextmanager
-def _one_of(places: threading.BoundedSemaphore) -> Iterator[None]:
-    if not places.acquire(blocking=False):
-        raise RequestError(
-            "Too many requests are waiting. Try again later.", 503
-        )
-    try:
-        yield
-    finally:
-        places.release()
 
 
 def _answer(document: Any, status: int = 200) -> wrappers.Response:

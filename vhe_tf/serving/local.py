@@ -10,8 +10,8 @@ it is slower, because Python parses the JSON.
 
 It differs from TensorFlow Serving where that helps a developer: errors name the
 input whose shape does not match the signature, unknown names in `inputs` are
-rejected, errors in the graph come without their stack traces, the size, time
-and number of requests are limited, and on a loopback address it answers neither
+rejected, errors in the graph come without their stack traces, the size and
+time of requests are limited, and on a loopback address it answers neither
 other host names nor pages of other sites.
 """
 
@@ -26,7 +26,6 @@ from typing import Self
 from werkzeug import serving
 
 from vhe_tf.serving._application import Application
-from vhe_tf.serving._application import Limits
 from vhe_tf.serving._saved_model import SavedModel
 
 __all__ = ["LocalServer", "serve"]
@@ -51,8 +50,7 @@ class LocalServer:
             only this machine can reach.
         port: Integer. Port to listen on; 0 for any free port. Defaults to 8501.
         version: Integer. Defaults to the largest version.
-        limits: `vhe_tf.serving.Limits`. Limits on requests. Defaults to
-            `Limits()`.
+        max_request_mib: Float. Largest request in MiB. Defaults to 4.
         log: Callable. Receives one line of text per request. Defaults to
             printing it.
 
@@ -81,7 +79,7 @@ class LocalServer:
         host: str = "127.0.0.1",
         port: int = 8501,
         version: int | None = None,
-        limits: Limits | None = None,
+        max_request_mib: float = 4.0,
         log: Callable[[str], None] = lambda line: print(line, flush=True),
     ) -> None:
         if not 0 <= port < 2**16:
@@ -91,7 +89,7 @@ class LocalServer:
             )
         self.folder = folder
         self.host = host
-        self.limits = limits or Limits()
+        self.max_request_mib = max_request_mib
         self.log = log
         self.model = SavedModel(pathlib.Path(folder), version)
         self.version = self.model.version
@@ -101,7 +99,7 @@ class LocalServer:
                 port,
                 Application(
                     self.model,
-                    limits=self.limits,
+                    max_request_mib=max_request_mib,
                     log=log,
                     hosts=_LOOPBACK if host in _LOOPBACK else None,
                 ),
@@ -165,7 +163,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8501,
     version: int | None = None,
-    limits: Limits | None = None,
+    max_request_mib: float = 4.0,
 ) -> None:
     """Serves a model until the process is interrupted, and prints where.
 
@@ -174,7 +172,7 @@ def serve(
         host: String. Address to listen on. Defaults to `"127.0.0.1"`.
         port: Integer. Port to listen on; 0 for any free port. Defaults to 8501.
         version: Integer. Defaults to the largest version.
-        limits: `vhe_tf.serving.Limits`. Defaults to `Limits()`.
+        max_request_mib: Float. Largest request in MiB. Defaults to 4.
 
     Raises:
         OSError: If the folder holds no such version, or the port is in use.
@@ -192,7 +190,7 @@ def serve(
         host=host,
         port=port,
         version=version,
-        limits=limits or Limits(),
+        max_request_mib=max_request_mib,
     )
     model = server.model
     if model.warm_up():

@@ -259,8 +259,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BytesIO:
     if member.issparse() or member.size > _MAX_BYTES:
         kind = "a sparse file" if member.issparse() else "a file"
         raise ValueError(
-            f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; leave "
-            f"{member.name!r} out, and use the archive from {HOMEPAGE} alone. "
+            f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; "
+            f"leave {member.name!r} out, and use the archive from {HOMEPAGE} "
+            "alone. "
             f"Received: {kind} of {member.size:,} bytes."
         )
     file = archive.extractfile(member)
