@@ -18,7 +18,6 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
-from vhe_tf.evaluation.likelihood import joint_log_weights
 from vhe_tf.evaluation.likelihood import joint_nll
 
 SIZES = (1, 2, 3, 5, 8)
@@ -46,6 +45,11 @@ def joint(world, data, **kwargs):
     }
     scorer = JointScorer(world.model, group="character", **of_scorer)
     return joint_nll(scorer, data, **kwargs)
+
+
+def joint_log_weights(model, images, *, num_samples, seed=(0, 0), **settings):
+    scorer = JointScorer(model, **settings)
+    return scorer(images, num_samples, seed=seed)
 
 
 # The joint likelihood, whose weights have the mean p(X) -----------------------

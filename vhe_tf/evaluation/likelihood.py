@@ -33,47 +33,14 @@ from vhe_tf.models.vhe import VHE
 __all__ = [
     "JointScorer",
     "conditional_nll",
-    "joint_log_weights",
     "joint_nll",
 ]
 
 
-def joint_log_weights(
-    model: VHE,
-    images: np.ndarray,
-    *,
-    group: str,
-    num_samples: int,
-    num_element_samples: int = 1,
-    max_decoded: int = 400,
-    seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
+class JointScorer:
     """Samples importance weights whose mean is p(X), for elements X of a group.
 
-    Args:
-        model: `VHE`. The model.
-        images: `[n, H, W, C]`, X, also the support.
-        group: String. The grouping of which X is a group; see `JointScorer`.
-        num_samples: Integer, k.
-        num_element_samples: Integer. T, the number of samples of the
-            per-element latents for each.
-        max_decoded: Integer. The largest number of images to decode at once.
-        seed: Pair of integers. Random seed.
-
-    Returns:
-        `[k]` float64, log p(X, c_s) - log q(c_s; X), nats.
-    """
-    scorer = JointScorer(
-        model,
-        group=group,
-        num_element_samples=num_element_samples,
-        max_decoded=max_decoded,
-    )
-    return scorer(images, num_samples, seed=seed)
-
-
-class JointScorer:
-    """Samples the weights of `joint_log_weights`, traced once for many groups.
+    Traced once for many groups.
 
     Args:
         model: `VHE`. The model; on each replica of its strategy, one group is
@@ -130,7 +97,16 @@ class JointScorer:
     def __call__(
         self, images: np.ndarray, num_samples: int, *, seed: tuple[int, int]
     ) -> np.ndarray:
-        """Returns `[num_samples]` log weights of `[n, H, W, C]`, nats."""
+        """Returns log p(X, c_s) - log q(c_s; X), nats.
+
+        Args:
+            images: `[n, H, W, C]`, X, also the support.
+            num_samples: Integer, k.
+            seed: Two integers.
+
+        Returns:
+            `[k]` float64.
+        """
         [log_weights] = self.each([images], num_samples, seeds=[seed])
         return log_weights
 
