@@ -154,7 +154,7 @@ def test_drawers_keep_their_hand_across_alphabets():
 def test_characters_of_an_alphabet_are_distinct():
     rng = np.random.default_rng(5)
     script = sample_script(rng)
-    characters = sample_characters(script, 20, rng)
+    characters = sample_characters(script, 20, rng=rng)
     images, cover = _coarse_images(characters)
     similarity = images @ images.T
     np.fill_diagonal(similarity, 0.0)

@@ -143,21 +143,6 @@ def _omniglot(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
     random1200 = _with(
         small, split="random1200", images="grey", steps_per_epoch=1000
     )
-    likelihood = _with(
-        small,
-        support_size=(5, 5),
-        symmetries=1,
-        affine_copies=1,
-        epochs=9,
-        steps_per_epoch=1000,
-    )
-    mechanism = _with(
-        small,
-        support_size=(5, 5),
-        ema=0.998,
-        epochs=3,
-        steps_per_epoch=1000,
-    )
     return {
         "omniglot_deconvolutional_small": _with(
             defaults["omniglot"],
@@ -174,6 +159,28 @@ def _omniglot(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
         "omniglot_pixel_cnn_published_random1200": _with(
             random1200, size="published", batch_size=64, epochs=45
         ),
+        **_omniglot_likelihoods(small),
+    }
+
+
+def _omniglot_likelihoods(small: Experiment) -> dict[str, Experiment]:
+    """Returns models without augmentation, and those of the mechanism."""
+    likelihood = _with(
+        small,
+        support_size=(5, 5),
+        symmetries=1,
+        affine_copies=1,
+        epochs=9,
+        steps_per_epoch=1000,
+    )
+    mechanism = _with(
+        small,
+        support_size=(5, 5),
+        ema=0.998,
+        epochs=3,
+        steps_per_epoch=1000,
+    )
+    return {
         "omniglot_pixel_cnn_small_likelihood_from_scratch": likelihood,
         # Starts from the weights of the classifier, whose pose is in use.
         "omniglot_pixel_cnn_small_likelihood": _with(

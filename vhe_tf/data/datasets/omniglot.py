@@ -99,8 +99,8 @@ class Omniglot(DatasetSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("split", self.split, _SPLITS)
-        check_choice("images", self.images, ("binary", "grey"))
+        check_choice(_SPLITS, split=self.split)
+        check_choice(("binary", "grey"), images=self.images)
 
     def load(self, data_dir: str | None = None) -> DataSplits:
         """See base class."""
@@ -214,8 +214,8 @@ def load_omniglot(
         FileNotFoundError: If the data are neither prepared in `data_dir` nor
             can be downloaded.
     """
-    check_choice("split", split, _SPLITS)
-    check_choice("recipe", recipe, _RECIPES)
+    check_choice(_SPLITS, split=split)
+    check_choice(_RECIPES, recipe=recipe)
     directory = _data_directory(data_dir)
     evaluation = _read(directory, "test", recipe)
     if split in _TFDS_TRAINING_SPLITS:

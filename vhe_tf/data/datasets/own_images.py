@@ -58,7 +58,7 @@ class OwnImages(DatasetSpec):
     final: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("images", self.images, ("binary", "grey", "colour"))
+        check_choice(("binary", "grey", "colour"), images=self.images)
         check_image_size(self.image_size)
         check_num_levels(self.num_levels, self.images)
 

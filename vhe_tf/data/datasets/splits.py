@@ -290,7 +290,7 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     >>> float(ready(data, "binary").images.max())
     1.0
     """
-    check_choice("images", images, _RECIPES)
+    check_choice(_RECIPES, images=images)
     data = data.load()
     intensities = data.images.astype(np.float32)
     if data.images.dtype == np.uint8:
@@ -398,14 +398,15 @@ def split_classes(
     return sides["train"], sides.get("validation"), sides["test"]
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raises a `ValueError` if `value` is none of `choices`."""
+def check_choice(choices: Iterable[str], **named: object) -> None:
+    """Raises a `ValueError` if a named value is none of `choices`."""
     choices = tuple(choices)
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}."
-        )
+    for name, value in named.items():
+        if value not in choices:
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+                f"Received: {name}={value!r}."
+            )
 
 
 def check_num_levels(num_levels: int, images: str) -> None:

@@ -142,7 +142,7 @@ def _standardise(polyline: np.ndarray) -> np.ndarray:
 
 
 def sample_characters(
-    script: Script, num_characters: int, rng: np.random.Generator
+    script: Script, num_characters: int, *, rng: np.random.Generator
 ) -> list[Character]:
     """Returns distinct and legible characters of a script."""
     chosen: list[Character] = []
@@ -293,7 +293,7 @@ def _coarse_images(
     strokes = strokes / extent[:, np.newaxis, np.newaxis, np.newaxis]
     paths = 0.5 * _COARSE_SIZE + 0.75 * _COARSE_SIZE * strokes
     width = np.full(len(paths), _COARSE_PEN)
-    images = render(paths, used, width, _COARSE_SIZE)
+    images = render(paths, used, width=width, image_size=_COARSE_SIZE)
     flat = images.reshape(len(images), -1).astype(np.float32) / 255.0
     steps = np.linalg.norm(np.diff(paths, axis=2), axis=-1).sum(axis=2)
     length = np.sum(steps * used, axis=1)

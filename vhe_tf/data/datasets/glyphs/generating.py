@@ -60,7 +60,9 @@ def generate_glyphs(
     alphabets, drawers = np.random.SeedSequence(seed).spawn(2)
     hands = sample_hands(drawers.spawn(num_drawers))
     images = [
-        draw_alphabet(stream, characters_per_alphabet, hands, image_size)
+        draw_alphabet(
+            stream, characters_per_alphabet, hands=hands, image_size=image_size
+        )
         for stream in alphabets.spawn(num_alphabets)
     ]
     num_characters = num_alphabets * characters_per_alphabet

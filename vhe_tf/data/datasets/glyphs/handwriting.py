@@ -51,6 +51,7 @@ def sample_hands(
 def draw_alphabet(
     stream: np.random.SeedSequence,
     num_characters: int,
+    *,
     hands: types.SimpleNamespace,
     image_size: int,
 ) -> np.ndarray:
@@ -58,7 +59,7 @@ def draw_alphabet(
     design, motor = (np.random.default_rng(s) for s in stream.spawn(2))
     script = sample_script(design)
     strokes, joints, used = pad(
-        sample_characters(script, num_characters, design)
+        sample_characters(script, num_characters, rng=design)
     )
     moved = _move_strokes(strokes, joints, hands, motor)
     # Strokes that are not there must not count in the extent of a drawing.
@@ -74,7 +75,10 @@ def draw_alphabet(
         placed.reshape(-1, *placed.shape[2:]), width.ravel(), image_size
     )
     return render(
-        paths, np.repeat(used, num_drawers, axis=0), width.ravel(), image_size
+        paths,
+        np.repeat(used, num_drawers, axis=0),
+        width=width.ravel(),
+        image_size=image_size,
     )
 
 

@@ -6,7 +6,11 @@ __all__ = ["render"]
 
 
 def render(
-    paths: np.ndarray, used: np.ndarray, width: np.ndarray, image_size: int
+    paths: np.ndarray,
+    used: np.ndarray,
+    *,
+    width: np.ndarray,
+    image_size: int,
 ) -> np.ndarray:
     """Draws strokes with a round pen.
 

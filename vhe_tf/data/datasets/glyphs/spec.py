@@ -39,7 +39,7 @@ class Glyphs(DatasetSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("images", self.images, ("binary", "grey"))
+        check_choice(("binary", "grey"), images=self.images)
 
     def load(self, data_dir: str | None = None) -> DataSplits:
         """See base class. `data_dir` is not used."""

@@ -57,7 +57,7 @@ class Records(DatasetSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("images", self.images, ("binary", "grey", "colour"))
+        check_choice(("binary", "grey", "colour"), images=self.images)
         check_num_levels(self.num_levels, self.images)
 
     def load(self, data_dir: str | None = None) -> DataSplits:

@@ -42,7 +42,7 @@ class YouTubeFaces(DatasetSpec):
     manual_dir: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("group", self.group, ("person", "video"))
+        check_choice(("person", "video"), group=self.group)
         check_image_size(self.image_size)
         check_num_levels(self.num_levels, "colour")
 
