@@ -75,8 +75,9 @@ def assert_distribution_shape(d, *, batch, event):
 
 def assert_survives_round_trip(layer, *inputs, **named_inputs):
     """Checks that a layer's config is complete and revives the layer."""
-    declared = set(inspect.signature(type(layer).__init__).parameters)
-    assert declared - {"self", "kwargs"} <= set(layer.get_config())
+    if "__init__" in vars(type(layer)):
+        declared = set(inspect.signature(type(layer).__init__).parameters)
+        assert declared - {"self", "kwargs"} <= set(layer.get_config())
     expected = _values(layer(*inputs, **named_inputs))
     written = json.dumps(keras.saving.serialize_keras_object(layer))
     revived = keras.saving.deserialize_keras_object(json.loads(written))

@@ -58,13 +58,6 @@ class ConvolutionalEncoder(base.BaseLayer):
         size = math.prod(features.shape[1:])
         return tf.reshape(features, [shape[0], size])
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": list(self.filters),
-            "convolutions": self.convolutions,
-        }
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class ConvolutionalDecoder(base.BaseLayer):
@@ -135,14 +128,6 @@ class ConvolutionalDecoder(base.BaseLayer):
         return tf.reshape(
             self.logits(image), tf.concat([leading, self.image_shape], axis=0)
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "image_shape": list(self.image_shape),
-            "filters": list(self.filters),
-            "convolutions": self.convolutions,
-        }
 
 
 def _convolution(

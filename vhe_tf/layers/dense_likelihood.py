@@ -116,12 +116,3 @@ class DenseLikelihood(base.BaseLayer):
             self._distribution(*tf.unstack(parameters, axis=-1)),
             reinterpreted_batch_ndims=len(self.event_shape),
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "event_shape": list(self.event_shape),
-            "family": self.family,
-            "units": list(self.units),
-            "exclude": list(self.exclude),
-        }

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from vhe_tf import random
+from vhe_tf.layers import base
 
 __all__ = ["SeededDropout", "seed_scope"]
 
@@ -52,7 +53,7 @@ def seed_scope(
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class SeededDropout(keras.layers.Layer):
+class SeededDropout(base.BaseLayer):
     """Sets a fraction of the features to zero while training.
 
     Unlike `keras.layers.Dropout`, which advances a generator, it samples by
@@ -109,6 +110,3 @@ class SeededDropout(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}

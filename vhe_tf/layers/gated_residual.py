@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vhe_tf.layers import base
 from vhe_tf.layers import dropout as dropout_lib
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
@@ -61,7 +62,7 @@ def horizontal(
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class GatedResidualBlock(keras.layers.Layer):
+class GatedResidualBlock(base.BaseLayer):
     """One block of both stacks, each with a residual connection.
 
     A 1x1 convolution connects the input of the vertical gate to the horizontal
@@ -155,12 +156,3 @@ class GatedResidualBlock(keras.layers.Layer):
         conditioning_shape: Any = None,
     ) -> tuple[Any, Any]:
         return above_shape, left_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "conditioning_kernel_size": self.conditioning_kernel_size,
-            "dropout": self.dropout,
-        }

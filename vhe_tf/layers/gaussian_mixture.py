@@ -63,10 +63,3 @@ class GaussianMixturePrior(base.BaseLayer):
         return GaussianMixture(
             self.logits.value, self.loc.value, self.scale_tril.value
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "latent_size": self.latent_size,
-            "num_components": self.num_components,
-        }

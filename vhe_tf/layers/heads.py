@@ -57,9 +57,6 @@ class StandardNormal(base.BaseLayer):
             loc=tf.zeros(self.latent_size), scale_diag=tf.ones(self.latent_size)
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "latent_size": self.latent_size}
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class DiagonalNormalHead(base.BaseLayer):
@@ -100,9 +97,6 @@ class DiagonalNormalHead(base.BaseLayer):
         return tfd.MultivariateNormalDiag(
             loc=loc, scale_diag=tf.nn.softplus(raw_scale) + _MIN_SCALE
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "latent_size": self.latent_size}
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -185,9 +179,6 @@ class NormalImageHead(base.BaseLayer):
             ),
             reinterpreted_batch_ndims=3,  # [H, W, C]
         )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_levels": self.num_levels}
 
 
 class _NormalInLevels(tfd.Normal):

@@ -55,13 +55,6 @@ class ConditionalNormal(base.BaseLayer):
     def call(self, *parents: tf.Tensor) -> tfd.Distribution:
         return self.head(self.hidden(tf.concat(parents, axis=-1)))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "latent_size": self.latent_size,
-            "units": self.units,
-        }
-
 
 class _EncoderPosterior(base.BaseLayer):
     """Base class of posteriors that encode images to vectors."""
@@ -99,19 +92,6 @@ class _EncoderPosterior(base.BaseLayer):
                 [tf.broadcast_to(features, shape), *parents], axis=-1
             )
         return self.head(self.after(features))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "latent_size": self.latent_size,
-            "units": self.units,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "_EncoderPosterior":
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -223,21 +203,6 @@ class ImageLikelihood(base.BaseLayer):
 
     def call(self, **latents: tf.Tensor) -> tfd.Distribution:
         return self.head(self.decoder(concatenated(latents, self.exclude)))
-
-    def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "decoder": serialize(self.decoder),
-            "head": serialize(self.head),
-            "exclude": list(self.exclude),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ImageLikelihood":
-        revive = keras.saving.deserialize_keras_object
-        layers = {key: revive(config[key]) for key in ("decoder", "head")}
-        return cls(**{**config, **layers})
 
 
 def concatenated(

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from vhe_tf.distributions import pixel_cnn as distributions
+from vhe_tf.layers import base
 from vhe_tf.layers import gated_residual
 from vhe_tf.layers.incremental_pixel_cnn import IncrementalPixelCNN
 from vhe_tf.layers.incremental_pixel_cnn import may_guess
@@ -27,7 +28,7 @@ logging.getLogger("tensorflow").addFilter(_is_not_about_tracing)
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class GatedPixelCNN(keras.layers.Layer):
+class GatedPixelCNN(base.BaseLayer):
     """A gated PixelCNN without a blind spot (van den Oord et al. 2016).
 
     The parameters of a pixel depend on the pixels before it, in raster order,
@@ -252,22 +253,6 @@ class GatedPixelCNN(keras.layers.Layer):
         if values is None:
             return None
         return tf.cast(tf.convert_to_tensor(values), self.compute_dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_parameters": self.num_parameters,
-            "filters": self.filters,
-            "num_blocks": self.num_blocks,
-            "kernel_size": self.kernel_size,
-            "first_kernel_size": self.first_kernel_size,
-            "conditioning_filters": list(self.conditioning_filters),
-            "conditioning_kernel_size": self.conditioning_kernel_size,
-            "dropout": self.dropout,
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-        }
 
 
 def _check_kernel_size(name: str, size: int) -> None:

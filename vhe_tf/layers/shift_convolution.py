@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vhe_tf.layers import base
+
 __all__ = [
     "Padding",
     "Pointwise",
@@ -153,7 +155,7 @@ def _kernel_gradient(
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class ShiftConvolution(keras.layers.Layer):
+class ShiftConvolution(base.BaseLayer):
     """A convolution of stride 1 with explicit padding.
 
     Args:
@@ -229,18 +231,6 @@ class ShiftConvolution(keras.layers.Layer):
             )
         ]
         return (batch, *size, self.filters)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": list(self.kernel_size),
-            "padding": [list(pads) for pads in self.padding],
-            "use_bias": self.use_bias,
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-        }
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")

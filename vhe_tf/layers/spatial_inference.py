@@ -6,7 +6,6 @@ Their class latent c is a template: an image of several channels.
 import math
 from collections.abc import Sequence
 from typing import Any
-from typing import Self
 
 import keras
 import tensorflow as tf
@@ -194,17 +193,6 @@ class TemplatePosterior(base.BaseLayer):
         del scale  # all alike
         return tf.reduce_mean(features, axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "filters": list(self.filters),
-            "kernel_size": self.kernel_size,
-            "units": self.units,
-            "initial_scale": self.initial_scale,
-            "conditional": self.conditional,
-        }
-
 
 def _repeated(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:
     """Repeats `[B, ...]` for sample axes, `leading` `[S..., B]`; folded."""
@@ -288,15 +276,6 @@ class PixelCNNPrior(base.BaseLayer):
             conditioning=conditioning,
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "image_shape": list(self.image_shape),
-            "filters": self.filters,
-            "num_blocks": self.num_blocks,
-            "conditional": self.conditional,
-        }
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class PosePosterior(base.BaseLayer):
@@ -344,18 +323,6 @@ class PosePosterior(base.BaseLayer):
         features = self.encoder(tf.reshape(images, [-1, *images.shape[-3:]]))
         shape = tf.concat([leading, [features.shape[-1]]], axis=0)
         return self.head(tf.reshape(features, shape))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "latent_size": self.latent_size,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "PosePosterior":
-        encoder = keras.saving.deserialize_keras_object(config["encoder"])
-        return cls(**{**config, "encoder": encoder})
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -437,23 +404,6 @@ class PoseLikelihood(base.BaseLayer):
             latents[self.template], self.affine_map(latents[self.pose])
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "network": keras.saving.serialize_keras_object(self.network),
-            "image_shape": list(self.image_shape),
-            "template": self.template,
-            "pose": self.pose,
-            "num_levels": self.num_levels,
-            "num_components": self.num_components,
-            "units": self.units,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        network = keras.saving.deserialize_keras_object(config["network"])
-        return cls(**{**config, "network": network})
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class StyledLikelihood(PoseLikelihood):
@@ -511,9 +461,6 @@ class StyledLikelihood(PoseLikelihood):
         shape = tf.concat([tf.shape(template)[:-1], [channels]], axis=0)
         # The product of the two constants says nothing.
         return tf.reshape(product, shape)[..., :-1]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "style": self.style}
 
 
 def _with_constant(values: tf.Tensor) -> tf.Tensor:

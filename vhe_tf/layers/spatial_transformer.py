@@ -124,9 +124,6 @@ class AffineMap(base.BaseLayer):
         offset = tf.cast(self.offset(self.hidden(features)), tf.float32)
         return tf.constant(_IDENTITY) + tf.tanh(offset)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Localisation(base.BaseLayer):

@@ -265,28 +265,9 @@ class Latent(base.BaseLayer):
             ) from error
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
         config = super().get_config()
         del config["trainable"], config["dtype"]
-        return {
-            **config,
-            "prior": serialize(self.prior),
-            "posterior": serialize(self.posterior),
-            "parents": list(self.parents),
-            "per_element": self.per_element,
-            "divergence": self.divergence,
-            "fitted_prior": self.fitted_prior and serialize(self.fitted_prior),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Latent":
-        revive = keras.saving.deserialize_keras_object
-        layers = {
-            key: revive(config[key])
-            for key in ("prior", "posterior", "fitted_prior")
-            if config.get(key)
-        }
-        return cls(**{**config, **layers})
+        return config
 
 
 def _check_call(
