@@ -5,8 +5,10 @@ Diversity, recognizability and the originality curve are those of Boutin et al.
 those of Kynkäänniemi et al. (2019), "Improved Precision and Recall Metric".
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ _SAMPLED_AT_ONCE = 100
 _MOST_COMPARED = 3000
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Drawings(evaluators.Evaluator):
     """Drawings by a model beside those by people, as critics judge them.
 
@@ -65,7 +68,7 @@ class Drawings(evaluators.Evaluator):
         num_drawings: Integer. Drawings of each class. Defaults to 20.
         num_unconditional: Integer. Drawings of new characters; 0 for none.
             Defaults to 0.
-        critics: `DrawingCritics` or None. Defaults to those of the package.
+        critics: `DrawingCritics`. Defaults to those of the package.
         options: Mapping. Arguments of `VHE.sample`, such as `guidance`, which
             is also that of unconditional drawings.
         seed: Integer. Seed of the drawings. Defaults to 0.
@@ -81,30 +84,24 @@ class Drawings(evaluators.Evaluator):
     True
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        shots: tuple[int, ...] = (1,),
-        num_drawings: int = 20,
-        num_unconditional: int = 0,
-        critics: DrawingCritics | None = None,
-        options: Mapping[str, Any] | None = None,
-        seed: int = 0,
-    ) -> None:
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    group: str
+    shots: Sequence[int] = (1,)
+    num_drawings: int = 20
+    num_unconditional: int = 0
+    critics: DrawingCritics = dataclasses.field(
+        default_factory=DrawingCritics.load
+    )
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        tasks.check_ready(data, groupings=[group])
-        self.data = data
-        self.group = group
-        self.shots = tuple(shots)
-        self.num_drawings = num_drawings
-        self.num_unconditional = num_unconditional
-        self.critics = critics or DrawingCritics.load()
-        self.options = dict(options or {})
-        self.seed = seed
-        members = data.members(group)
-        ids, counts = np.unique(data.labels[group], return_counts=True)
+        data, num_drawings = self.data, self.num_drawings
+        tasks.check_ready(data, groupings=[self.group])
+        members = data.members(self.group)
+        ids, counts = np.unique(data.labels[self.group], return_counts=True)
         ids, counts = ids[ids >= 0], counts[ids >= 0]
         self._most_shots = int(counts.min()) - 1
         if num_drawings < _FIFTHS or self._most_shots < _FIFTHS:

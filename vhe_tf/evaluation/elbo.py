@@ -1,5 +1,6 @@
 """The ELBO on unseen groups, and the KL on the training set."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = ["Elbo", "TrainingKL"]
 _BATCH_SIZE = 32
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Elbo(Evaluator):
     """The lower bound on log p(X) that the model is trained by (Eq. 18).
 
@@ -41,19 +43,14 @@ class Elbo(Evaluator):
     ('elbo', 2)
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        num_shots: int = 5,
-        num_batches: int = 200,
-        seed: int = 0,
-    ) -> None:
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    num_shots: int = 5
+    num_batches: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.data = data
-        self.num_shots = num_shots
-        self.num_batches = num_batches
-        self.seed = seed
 
     def __call__(
         self, model: VHE, progress: Callable[[str], None] | None = None
@@ -98,6 +95,7 @@ class Elbo(Evaluator):
         return []
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class TrainingKL(Evaluator):
     """The KL of each group latent on the training set (Table 1).
 
@@ -116,10 +114,12 @@ class TrainingKL(Evaluator):
     ('character', 'nats')
     """
 
-    def __init__(self, episodes: Episodes, *, num_batches: int = 100) -> None:
+    episodes: Episodes
+    _: dataclasses.KW_ONLY
+    num_batches: int = 100
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.episodes = episodes
-        self.num_batches = num_batches
 
     def __call__(
         self, model: VHE, progress: Callable[[str], None] | None = None

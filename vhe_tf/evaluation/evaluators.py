@@ -128,6 +128,7 @@ class Evaluator(abc.ABC):
         )
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class _OfGroups(Evaluator):
     """An evaluator on the groups of a grouping.
 
@@ -137,16 +138,17 @@ class _OfGroups(Evaluator):
         sampling: How to sample.
     """
 
-    def __init__(
-        self, data: GroupedImages, *, group: str, sampling: Sampling
-    ) -> None:
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    group: str
+    sampling: Sampling = Sampling()
+
+    def __post_init__(self) -> None:
         super().__init__()
-        tasks.check_ready(data, groupings=[group])
-        self.data = data
-        self.group = group
-        self.sampling = sampling
+        tasks.check_ready(self.data, groupings=[self.group])
 
 
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class FewShotClassification(_OfGroups):
     """Accuracy of K-way N-shot classification on unseen groups.
 
@@ -173,27 +175,18 @@ class FewShotClassification(_OfGroups):
     ['accuracy.5way_1shot']
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        ways: Sequence[int] = (20,),
-        shots: Sequence[int] = (1, 5),
-        within: str | None = None,
-        spread: str | None = None,
-        num_tasks: int = 50,
-        sampling: Sampling = Sampling(),
-    ) -> None:
-        super().__init__(data, group=group, sampling=sampling)
+    ways: Sequence[int] = (20,)
+    shots: Sequence[int] = (1, 5)
+    within: str | None = None
+    spread: str | None = None
+    num_tasks: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        data, within, spread = self.data, self.within, self.spread
         tasks.check_ready(data, groupings=[within, spread])
-        self.ways = tuple(ways)
-        self.shots = tuple(shots)
-        self.within = within
-        self.spread = spread
-        self.num_tasks = num_tasks
-        self._most_classes = tasks.most_classes(data, group, within=within)
-        self._most_shots = tasks.most_shots(data, group, spread=spread)
+        self._most_classes = tasks.most_classes(data, self.group, within=within)
+        self._most_shots = tasks.most_shots(data, self.group, spread=spread)
 
     @property
     def designs(self) -> list[tasks.TaskDesign]:
@@ -256,6 +249,7 @@ class FewShotClassification(_OfGroups):
         ]
 
 
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class ConditionalLikelihood(_OfGroups):
     """Negative log likelihood of a new image after some shots.
 
@@ -278,19 +272,12 @@ class ConditionalLikelihood(_OfGroups):
     ['NLL after 10 shots: the smallest class has 7 images...']
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        shots: Sequence[int] = (1, 2, 5, 10, 19),
-        num_queries: int = 500,
-        sampling: Sampling = Sampling(),
-    ) -> None:
-        super().__init__(data, group=group, sampling=sampling)
-        self.shots = tuple(shots)
-        self.num_queries = num_queries
-        self._most_shots = tasks.most_shots(data, group)
+    shots: Sequence[int] = (1, 2, 5, 10, 19)
+    num_queries: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._most_shots = tasks.most_shots(self.data, self.group)
 
     def __call__(
         self, model: VHE, progress: Progress = None
@@ -321,6 +308,7 @@ class ConditionalLikelihood(_OfGroups):
         ]
 
 
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class JointLikelihood(_OfGroups):
     """Joint negative log likelihood of groups; see `joint_nll`.
 
@@ -340,16 +328,8 @@ class JointLikelihood(_OfGroups):
     ('nats per image', 6)
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        num_groups: int | None = None,
-        sampling: Sampling = Sampling(num_samples=500),
-    ) -> None:
-        super().__init__(data, group=group, sampling=sampling)
-        self.num_groups = num_groups
+    num_groups: int | None = None
+    sampling: Sampling = Sampling(num_samples=500)
 
     def __call__(
         self, model: VHE, progress: Progress = None
@@ -374,6 +354,7 @@ class JointLikelihood(_OfGroups):
         ]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class LakeRuns(Evaluator):
     """Accuracy in the 20 one-shot runs of Lake et al. (2015), 400 queries.
 
@@ -398,18 +379,14 @@ class LakeRuns(Evaluator):
     Get all_runs.zip from github.com/brendenlake/omniglot.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        group: str = "character",
-        sampling: Sampling = Sampling(),
-    ) -> None:
+    path: str | os.PathLike[str]
+    _: dataclasses.KW_ONLY
+    group: str = "character"
+    sampling: Sampling = Sampling()
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.path = path
-        self.group = group
-        self.sampling = sampling
-        omniglot.lake_runs(path)  # Any mistake is found before measuring.
+        omniglot.lake_runs(self.path)  # Any mistake is found before measuring.
 
     def __call__(
         self, model: VHE, progress: Progress = None
@@ -419,6 +396,7 @@ class LakeRuns(Evaluator):
         return [lake_run_accuracy(scorer, self.path, progress=progress)]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Probes(Evaluator):
     """Accuracy of a linear map from each group latent to known factors.
 
@@ -441,20 +419,15 @@ class Probes(Evaluator):
     ('character', 'character')
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        max_images: int = 2000,
-        seed: int = 0,
-    ) -> None:
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    group: str
+    max_images: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        tasks.check_ready(data, groupings=[group])
-        self.data = data
-        self.group = group
-        self.max_images = max_images
-        self.seed = seed
+        tasks.check_ready(self.data, groupings=[self.group])
 
     def __call__(
         self, model: VHE, progress: Progress = None
