@@ -109,6 +109,8 @@ class Run:
         metrics.json       measurements on unseen groups
         pictures/          PNG
 
+    Each has an attribute with its path.
+
     Args:
         folder: Path. Made by `begin` if it is missing.
         experiment: `Experiment`. All that the run depends on.
@@ -131,45 +133,17 @@ class Run:
         self, folder: str | os.PathLike[str], experiment: Experiment
     ) -> None:
         self.folder = pathlib.Path(folder).expanduser()
+        self.config = self.folder / _CONFIG
+        self.checkpoints = self.folder / "checkpoints"
+        self.best = self.folder / "best.keras"
+        self.last = self.folder / "last.keras"
+        self.tensorboard = self.folder / "tensorboard"
+        self.metrics = self.folder / "metrics.json"  # written last
+        self.pictures = self.folder / "pictures"
         self.experiment = experiment
         self._classes: str | None = None
         if self.has_begun or self.metrics.exists():
             self._check_experiment()
-
-    @property
-    def config(self) -> pathlib.Path:
-        """The settings."""
-        return self.folder / _CONFIG
-
-    @property
-    def best(self) -> pathlib.Path:
-        """The model with the best validation ELBO."""
-        return self.folder / "best.keras"
-
-    @property
-    def last(self) -> pathlib.Path:
-        """The model at the end."""
-        return self.folder / "last.keras"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        """The folder of TensorBoard's files."""
-        return self.folder / "tensorboard"
-
-    @property
-    def pictures(self) -> pathlib.Path:
-        """The folder of the pictures."""
-        return self.folder / "pictures"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        """The measurements. Written last."""
-        return self.folder / "metrics.json"
 
     @property
     def has_begun(self) -> bool:
