@@ -343,10 +343,8 @@ class ExactResume(keras.callbacks.Callback):
             )
 
     def _read(self, path: str) -> None:
-        self._read_into(path, **self._state)
+        self._read_into(path, **self._state, epoch_end=self._end)
         self._read_metrics(path)
-        # Those of earlier versions are without.
-        self._read_into(path, epoch_end=self._end, optional=True)
 
     def _read_metrics(self, path: str) -> None:
         self._read_into(path, metrics=self._metrics, optional=True)
