@@ -1,11 +1,13 @@
 """Argument validation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 __all__ = [
     "check_finite",
+    "at_least",
     "image_shape_of",
     "is_image_shape",
     "is_positive_int",
@@ -22,18 +24,26 @@ def is_positive_int(value: object) -> bool:
 
 
 def positive(name: str, value: int) -> int:
-    """Returns a positive int.
+    """Returns a positive int; see `at_least`."""
+    return at_least(1, **{name: value})
+
+
+def at_least(least: int, **named: Any) -> int:
+    """Returns an int of at least so much.
 
     Args:
-        name: String. The argument's name, for the message.
-        value: Integer. The argument.
+        least: Integer. The smallest value allowed.
+        **named: Integer. The argument, by its name.
 
     Raises:
         ValueError: If it is anything else.
     """
-    if not is_positive_int(value):
+    ((name, value),) = named.items()
+    is_integer = isinstance(value, int | np.integer)
+    if not is_integer or isinstance(value, bool) or value < least:
+        expected = "a positive int" if least == 1 else f"an int from {least} on"
         raise ValueError(
-            f"`{name}` must be a positive int. Received: {name}={value!r}."
+            f"`{name}` must be {expected}. Received: {name}={value!r}."
         )
     return int(value)
 

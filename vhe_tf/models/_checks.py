@@ -35,7 +35,6 @@ __all__ = [
     "check_kl",
     "check_no_posteriors",
     "check_reparameterized",
-    "checked_accumulation",
     "checked_by_latent",
     "checked_dataset",
     "checked_episode",
@@ -396,15 +395,6 @@ def checked_by_latent(
                 f"Received: {argument}[{name!r}]={value!r}."
             )
     return dict(values or {})
-
-
-def checked_accumulation(accumulation: int) -> int:
-    if not isinstance(accumulation, int) or accumulation < 1:
-        raise ValueError(
-            "`accumulation` is the number of gradient-accumulation steps, a "
-            f"positive integer. Received: accumulation={accumulation!r}."
-        )
-    return accumulation
 
 
 def check_episodes(

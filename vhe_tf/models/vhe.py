@@ -26,6 +26,7 @@ import tensorflow as tf
 from vhe_tf import distribute
 from vhe_tf import objectives
 from vhe_tf import random
+from vhe_tf._utils import validation
 from vhe_tf.layers import dropout
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
@@ -204,7 +205,7 @@ class VHE(LatentVariableModel):
         self.kl_warmup_steps = _checks.checked_by_latent(
             self, "kl_warmup_steps", values=kl_warmup_steps
         )
-        self.accumulation = _checks.checked_accumulation(accumulation)
+        self.accumulation = validation.positive("accumulation", accumulation)
 
     def loss_of_terms(
         self, terms: objectives.ElboTerms, step: tf.Tensor

@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf._utils import validation
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import transform
 from vhe_tf.data.datasets.glyphs.spec import Glyphs
@@ -174,8 +175,8 @@ def pen_styles(num_styles: int = 30, seed: int = 0) -> tuple[PenStyle, ...]:
     Raises:
         ValueError: If `num_styles` is not positive or `seed` is negative.
     """
-    _check_int("num_styles", num_styles, 1)
-    _check_int("seed", seed, 0)
+    validation.at_least(1, num_styles=num_styles)
+    validation.at_least(0, seed=seed)
     generator = np.random.default_rng(seed)
     inks = _spread_inks(generator, num_styles).tolist()
     nibs = generator.permutation(_spread_nibs(generator, num_styles)).tolist()
@@ -259,14 +260,6 @@ def styled(
     )
 
 
-def _check_int(name: str, value: int, minimum: int) -> None:
-    if not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an int of at least {minimum}. "
-            f"Received: {name}={value!r}."
-        )
-
-
 def _check_styled(
     data: GroupedImages,
     num_styles: int,
@@ -288,8 +281,8 @@ def _check_styled(
 
 
 def _check_copies(num_styles: int, copies: int) -> None:
-    _check_int("copies", copies, 1)
-    _check_int("num_styles", num_styles, 1)
+    validation.at_least(1, copies=copies)
+    validation.at_least(1, num_styles=num_styles)
     if copies > num_styles:
         raise ValueError(
             "The copies of an image are in different styles; use more "

@@ -8,6 +8,7 @@ noise. Unlike in Omniglot, the drawers are the same people for all alphabets.
 
 import numpy as np
 
+from vhe_tf._utils import validation
 from vhe_tf.data.datasets.glyphs.handwriting import draw_alphabet
 from vhe_tf.data.datasets.glyphs.handwriting import sample_hands
 from vhe_tf.data.grouped_images import GroupedImages
@@ -52,11 +53,11 @@ def generate_glyphs(
     >>> data.images.shape
     (6, 28, 28, 1)
     """
-    _check_int("num_alphabets", num_alphabets, 1)
-    _check_int("characters_per_alphabet", characters_per_alphabet, 1)
-    _check_int("num_drawers", num_drawers, 1)
-    _check_int("image_size", image_size, 8)
-    _check_int("seed", seed, 0)
+    validation.at_least(1, num_alphabets=num_alphabets)
+    validation.at_least(1, characters_per_alphabet=characters_per_alphabet)
+    validation.at_least(1, num_drawers=num_drawers)
+    validation.at_least(8, image_size=image_size)
+    validation.at_least(0, seed=seed)
     alphabets, drawers = np.random.SeedSequence(seed).spawn(2)
     hands = sample_hands(drawers.spawn(num_drawers))
     images = [
@@ -79,18 +80,6 @@ def generate_glyphs(
         },
         _group_names(num_alphabets, characters_per_alphabet, num_drawers),
     )
-
-
-def _check_int(name: str, value: int, minimum: int) -> None:
-    if (
-        not isinstance(value, (int, np.integer))
-        or isinstance(value, bool)
-        or value < minimum
-    ):
-        raise ValueError(
-            f"`{name}` must be an int of at least {minimum}. "
-            f"Received: {name}={value!r}."
-        )
 
 
 def _group_names(
