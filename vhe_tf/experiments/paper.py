@@ -263,38 +263,29 @@ CELLS = _cells()
 # The joint NLL of models for classification is not in the paper.
 _ONE_GROUP = {"num_groups": 1, "joint_num_samples": 1}
 _ACCURACY: dict[str, dict[str, Any]] = {
-    "gpu": {
+    budget: {
         "within": "",
-        "num_tasks": 200,
-        "num_kl_batches": 200,
-        "num_groups": 1,
-        "joint_num_samples": 1,
-    },
-    "cpu": {
-        "within": "",
-        "num_tasks": 20,
-        "num_kl_batches": 50,
-        "num_groups": 1,
-        "joint_num_samples": 1,
-    },
+        "num_tasks": num_tasks,
+        "num_kl_batches": num_kl_batches,
+        **_ONE_GROUP,
+    }
+    for budget, num_tasks, num_kl_batches in (
+        ("gpu", 200, 200),
+        ("cpu", 20, 50),
+    )
 }
 _ALPHABETS: dict[str, dict[str, Any]] = {
     "gpu": {"num_tasks": 200, **_ONE_GROUP},
     "cpu": {"num_tasks": 20, **_ONE_GROUP},
 }
 _LIKELIHOOD: dict[str, dict[str, Any]] = {
-    "gpu": {
+    budget: {
         "shots": (),
         "within": "",
-        "num_tasks": 50,
-        "joint_num_samples": 500,
-    },
-    "cpu": {
-        "shots": (),
-        "within": "",
-        "num_tasks": 20,
-        "joint_num_samples": 20,
-    },
+        "num_tasks": num_tasks,
+        "joint_num_samples": num_samples,
+    }
+    for budget, num_tasks, num_samples in (("gpu", 50, 500), ("cpu", 20, 20))
 }
 
 PROTOCOLS = {
