@@ -170,16 +170,9 @@ class Report:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Returns the report that `to_json` wrote."""
-        return cls(
-            measurements=tuple(
-                Measurement.from_json(each) for each in fields["measurements"]
-            ),
-            left_out=tuple(fields["left_out"]),
-            settings=fields["settings"],
-            groups=tuple(fields["groups"]),
-            caveat=fields["caveat"],
-            model=fields["model"],
-        )
+        each = map(Measurement.from_json, fields["measurements"])
+        sequences = {n: tuple(fields[n]) for n in ("left_out", "groups")}
+        return cls(**{**fields, **sequences, "measurements": tuple(each)})
 
 
 def evaluate(
