@@ -198,11 +198,7 @@ def uniform(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
     shape = _as_shape(shape)
     if isinstance(seeds, Noise):
         return seeds.take("uniform", shape)
-    size = tf.reduce_prod(shape)
-    halves = tf.bitcast(_words((size + 1) // 2, seeds), tf.uint32)
-    numbers = _cell_centres(halves)  # [B, (size + 1) // 2, 2]
-    numbers = tf.reshape(numbers, [tf.shape(numbers)[0], -1])
-    return _as_rows(numbers[:, :size], shape)
+    return _as_rows(_cell_centres(_halves(shape, seeds)), shape)
 
 
 def normal(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
@@ -226,16 +222,13 @@ def normal(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
     shape = _as_shape(shape)
     if isinstance(seeds, Noise):
         return seeds.take("normal", shape)
-    size = tf.reduce_prod(shape)
-    halves = tf.bitcast(_words((size + 1) // 2, seeds), tf.uint32)
+    halves = _halves(shape, seeds)
     # Not of `uniform`, whose smallest number ends the tails at 5.8.
     fine = (tf.cast(halves[..., 0], tf.float32) + 0.5) * 2.0**-32
     radius = tf.sqrt(-2.0 * tf.math.log(fine))
     angle = 2.0 * math.pi * _cell_centres(halves[..., 1])
     pairs = [radius * tf.cos(angle), radius * tf.sin(angle)]
-    numbers = tf.stack(pairs, axis=-1)  # [B, (size + 1) // 2, 2]
-    numbers = tf.reshape(numbers, [tf.shape(numbers)[0], -1])
-    return _as_rows(numbers[:, :size], shape)
+    return _as_rows(tf.stack(pairs, axis=-1), shape)
 
 
 # Distributions ---------------------------------------------------------------
@@ -405,6 +398,12 @@ def _words(count: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     return _split_mix(state[:, tf.newaxis], counter)
 
 
+def _halves(shape: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Returns `[B, (size + 1) // 2, 2]` uint32."""
+    count = (tf.reduce_prod(shape) + 1) // 2
+    return tf.bitcast(_words(count, seeds), tf.uint32)
+
+
 def _cell_centres(values: tf.Tensor) -> tf.Tensor:
     """Returns the centres of cells of (0, 1), by the high bits of uint32."""
     high = tf.bitwise.right_shift(values, tf.constant(9, tf.uint32))
@@ -417,5 +416,8 @@ def _as_shape(shape: Any) -> tf.Tensor:
 
 
 def _as_rows(values: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Returns `[B, *shape]` of `[B, size]`."""
-    return tf.reshape(values, tf.concat([tf.shape(values)[:1], shape], axis=0))
+    """Returns `[B, *shape]` of `[B, ...]`, which may have a value more."""
+    count = tf.shape(values)[0]
+    width = tf.reduce_prod(tf.shape(values)[1:])
+    flat = tf.reshape(values, [count, width])[:, : tf.reduce_prod(shape)]
+    return tf.reshape(flat, tf.concat([[count], shape], axis=0))
