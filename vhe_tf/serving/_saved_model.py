@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vhe_tf.serving.client._transport import HTTP_STATUS
 from vhe_tf.serving.json_tensors import RequestError
 from vhe_tf.serving.json_tensors import TensorInfo
 
@@ -21,23 +22,6 @@ __all__ = [
     "readable_error",
     "version_folders",
 ]
-
-# The HTTP statuses that TensorFlow Serving gives to TensorFlow's error codes.
-_STATUS_OF_CODE = {
-    1: 499,  # cancelled
-    3: 400,  # invalid argument
-    4: 504,  # deadline exceeded
-    5: 404,  # not found
-    6: 409,  # already exists
-    7: 403,  # permission denied
-    8: 429,  # resource exhausted
-    9: 400,  # failed precondition
-    10: 409,  # aborted
-    11: 400,  # out of range
-    12: 501,  # unimplemented
-    14: 503,  # unavailable
-    16: 401,  # unauthenticated
-}
 
 
 class Signature(NamedTuple):
@@ -136,7 +120,7 @@ class SavedModel:
         except self._errors as error:
             raise RequestError(
                 readable_error(error.message),
-                _STATUS_OF_CODE.get(error.error_code, 500),
+                HTTP_STATUS.get(error.error_code, 500),
             ) from error
 
     def warm_up(self) -> int:

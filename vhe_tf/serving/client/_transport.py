@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 __all__ = [
+    "HTTP_STATUS",
     "ServingError",
     "Signature",
     "Tensor",
@@ -16,6 +17,25 @@ __all__ = [
     "read_signatures",
     "timeout_error",
 ]
+
+
+# The HTTP statuses that TensorFlow Serving gives to the error codes of
+# TensorFlow, which are those of gRPC.
+HTTP_STATUS = {
+    1: 499,  # cancelled
+    3: 400,  # invalid argument
+    4: 504,  # deadline exceeded
+    5: 404,  # not found
+    6: 409,  # already exists
+    7: 403,  # permission denied
+    8: 429,  # resource exhausted
+    9: 400,  # failed precondition
+    10: 409,  # aborted
+    11: 400,  # out of range
+    12: 501,  # unimplemented
+    14: 503,  # unavailable
+    16: 401,  # unauthenticated
+}
 
 
 class ServingError(RuntimeError):

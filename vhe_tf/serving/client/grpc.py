@@ -1,5 +1,6 @@
 """gRPC transport. The stubs of TensorFlow Serving import TensorFlow."""
 
+import dataclasses
 import json
 import urllib.parse
 from collections.abc import Mapping
@@ -8,28 +9,13 @@ from typing import Any
 import numpy as np
 
 from vhe_tf.serving.client import _arrays
+from vhe_tf.serving.client._transport import HTTP_STATUS
 from vhe_tf.serving.client._transport import ServingError
 from vhe_tf.serving.client._transport import Tensor
 from vhe_tf.serving.client._transport import connection_error
 from vhe_tf.serving.client._transport import timeout_error
 
 __all__ = ["GrpcTransport"]
-
-# The HTTP statuses that the REST API of TensorFlow Serving gives to gRPC codes.
-_HTTP_STATUS = {
-    "ABORTED": 409,
-    "ALREADY_EXISTS": 409,
-    "CANCELLED": 499,
-    "FAILED_PRECONDITION": 400,
-    "INVALID_ARGUMENT": 400,
-    "NOT_FOUND": 404,
-    "OUT_OF_RANGE": 400,
-    "PERMISSION_DENIED": 403,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAUTHENTICATED": 401,
-    "UNIMPLEMENTED": 501,
-}
-
 
 # Every request may be repeated: the same one has the same answer.
 _RETRIES = {
@@ -48,6 +34,7 @@ _RETRIES = {
 }
 
 
+@dataclasses.dataclass(eq=False)
 class GrpcTransport:
     """Connection over gRPC, not encrypted unless the caller's channel is.
 
@@ -70,15 +57,14 @@ class GrpcTransport:
     >>> transport.close()
     """
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        version: int | str | None,
-        timeout: float,
-        channel: Any = None,
-    ) -> None:
+    address: str
+    model: str
+    _: dataclasses.KW_ONLY
+    version: int | str | None
+    timeout: float
+    channel: Any = None
+
+    def __post_init__(self) -> None:
         try:
             import grpc
             import tensorflow as tf
@@ -93,24 +79,19 @@ class GrpcTransport:
                 "gRPC needs `tensorflow-serving-api`: pip install "
                 "'vhe_tf[serving]', or use an http:// address."
             ) from error
-        self.address = address
-        self.model = model
-        self.version = version
-        self.timeout = timeout
-        self._model_spec: dict[str, Any] = {"name": model}
-        if isinstance(version, str):
-            self._model_spec["version_label"] = version
-        elif version is not None:
-            self._model_spec["version"] = {"value": version}
+        self._model_spec: dict[str, Any] = {"name": self.model}
+        if isinstance(self.version, str):
+            self._model_spec["version_label"] = self.version
+        elif self.version is not None:
+            self._model_spec["version"] = {"value": self.version}
         self._tf = tf
         self._grpc = grpc
         self._json_format = json_format
         self._predict_pb2 = predict_pb2
         self._metadata_pb2 = get_model_metadata_pb2
         self._status_pb2 = get_model_status_pb2
-        self.channel = channel
-        self._channel = channel or grpc.insecure_channel(
-            urllib.parse.urlsplit(address).netloc,
+        self._channel = self.channel or grpc.insecure_channel(
+            urllib.parse.urlsplit(self.address).netloc,
             # The default is 4 MB: 1300 images of 28x28.
             options=[
                 ("grpc.max_send_message_length", -1),
@@ -185,7 +166,8 @@ class GrpcTransport:
                 reason = error.details()
                 raise connection_error(self.address, reason) from error
             raise ServingError(
-                error.details(), status=_HTTP_STATUS.get(code, 500)
+                error.details(),
+                status=HTTP_STATUS.get(error.code().value[0], 500),
             ) from error
 
     def _as_json(self, message: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """REST transport: JSON in the columnar format of TensorFlow Serving."""
 
+import dataclasses
 import gzip
 import json
 import queue
@@ -38,6 +39,7 @@ _RETRIES = urllib3.Retry(
 )
 
 
+@dataclasses.dataclass(eq=False)
 class RestTransport:
     """Connection over the REST API.
 
@@ -59,27 +61,21 @@ class RestTransport:
     >>> transport.close()
     """
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        *,
-        version: int | str | None,
-        timeout: float,
-        session: requests.Session | None = None,
-    ) -> None:
-        self.address = address
-        self.model = model
-        self.version = version
-        self.timeout = timeout
-        self._url = address.rstrip("/")
-        self._url += f"/v1/models/{urllib.parse.quote(model, safe='')}"
-        if isinstance(version, str):
-            self._url += f"/labels/{urllib.parse.quote(version, safe='')}"
-        elif version is not None:
-            self._url += f"/versions/{version}"
-        self.session = session
-        self._session = session or _new_session()
+    address: str
+    model: str
+    _: dataclasses.KW_ONLY
+    version: int | str | None
+    timeout: float
+    session: requests.Session | None = None
+
+    def __post_init__(self) -> None:
+        self._url = self.address.rstrip("/")
+        self._url += f"/v1/models/{urllib.parse.quote(self.model, safe='')}"
+        if isinstance(self.version, str):
+            self._url += f"/labels/{urllib.parse.quote(self.version, safe='')}"
+        elif self.version is not None:
+            self._url += f"/versions/{self.version}"
+        self._session = self.session or _new_session()
 
     def predict(
         self,
