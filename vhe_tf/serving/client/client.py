@@ -17,6 +17,7 @@ TensorFlow nor Keras. gRPC imports TensorFlow, because the stubs of
 `tensorflow-serving-api` do, when the first client with a gRPC address is made.
 """
 
+import dataclasses
 import math
 import types
 import urllib.parse
@@ -65,6 +66,7 @@ class Classification(NamedTuple):
 Support = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 
 
+@dataclasses.dataclass(eq=False)
 class Client:
     """Connection to one served model.
 
@@ -113,47 +115,33 @@ class Client:
     (16, 2, 2, 1)
     """
 
-    def __init__(
-        self,
-        address: str = "http://127.0.0.1:8501",
-        *,
-        model: str,
-        version: int | str | None = None,
-        timeout: float = 30.0,
-        num_shots: int | None = None,
-        session: requests.Session | None = None,
-        channel: Any = None,
-    ) -> None:
-        parts = urllib.parse.urlsplit(address)
+    address: str = "http://127.0.0.1:8501"
+    _: dataclasses.KW_ONLY
+    model: str
+    version: int | str | None = None
+    timeout: float = 30.0
+    num_shots: int | None = None
+    session: requests.Session | None = None
+    channel: Any = None
+
+    def __post_init__(self) -> None:
+        parts = urllib.parse.urlsplit(self.address)
         schemes = ("http", "https", "grpc")
         if parts.scheme not in schemes or not parts.netloc:
             raise ValueError(
                 "Expected an address such as http://127.0.0.1:8501 or "
-                f"grpc://127.0.0.1:8500. Received: address={address!r}."
+                f"grpc://127.0.0.1:8500. Received: address={self.address!r}."
             )
-        self.address = address
-        self.model = model
-        self.version = version
-        self.timeout = timeout
-        self.num_shots = num_shots
-        self.session = session
-        self.channel = channel
+        shared: dict[str, Any] = {"version": self.version}
+        shared["timeout"] = self.timeout
         self._transport: Transport
         if parts.scheme == "grpc":
             self._transport = GrpcTransport(
-                address,
-                model,
-                version=version,
-                timeout=timeout,
-                channel=channel,
+                self.address, self.model, channel=self.channel, **shared
             )
         else:
             self._transport = RestTransport(
-                address,
-                model,
-                version=version,
-                timeout=timeout,
-                session=session,
+                self.address, self.model, session=self.session, **shared
             )
         self._signatures: dict[str, Signature] = {}
 
