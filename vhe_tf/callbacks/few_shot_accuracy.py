@@ -1,5 +1,6 @@
 """Few-shot accuracy while a model trains."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from vhe_tf import evaluation
@@ -9,6 +10,7 @@ from vhe_tf.data.grouped_images import GroupedImages
 __all__ = ["FewShotAccuracy"]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class FewShotAccuracy(Evaluate):
     """Adds few-shot accuracy on unseen groups to the logs of an epoch.
 
@@ -40,32 +42,24 @@ class FewShotAccuracy(Evaluate):
     ['accuracy_6way_1shot']
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        num_ways: int = 20,
-        shots: Sequence[int] = (1, 5),
-        spread: str | None = None,
-        num_tasks: int = 10,
-        num_samples: int = 5,
-        every: int = 1,
-    ) -> None:
-        self.data = data
-        self.group = group
-        self.num_ways = num_ways
-        self.shots = tuple(shots)
-        self.spread = spread
-        self.num_tasks = num_tasks
-        self.num_samples = num_samples
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    group: str
+    num_ways: int = 20
+    shots: Sequence[int] = (1, 5)
+    spread: str | None = None
+    num_tasks: int = 10
+    num_samples: int = 5
+    every: int = 1
+
+    def __post_init__(self) -> None:
         evaluator = evaluation.FewShotClassification(
-            data,
-            group=group,
-            ways=[num_ways],
-            shots=shots,
-            spread=spread,
-            num_tasks=num_tasks,
-            sampling=evaluation.Sampling(num_samples),
+            self.data,
+            group=self.group,
+            ways=[self.num_ways],
+            shots=self.shots,
+            spread=self.spread,
+            num_tasks=self.num_tasks,
+            sampling=evaluation.Sampling(self.num_samples),
         )
-        super().__init__([evaluator], every=every)
+        super().__init__([evaluator], every=self.every)

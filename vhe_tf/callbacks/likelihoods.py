@@ -1,5 +1,6 @@
 """Likelihoods of unseen groups while a model trains."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from vhe_tf import evaluation
@@ -10,6 +11,7 @@ from vhe_tf.evaluation import tasks
 __all__ = ["Likelihoods"]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Likelihoods(Evaluate):
     """Adds joint and conditional likelihoods of unseen groups to the logs.
 
@@ -40,32 +42,30 @@ class Likelihoods(Evaluate):
     True
     """
 
-    def __init__(
-        self,
-        data: GroupedImages,
-        *,
-        group: str,
-        shots: Sequence[int] = (1, 5),
-        num_groups: int = 10,
-        num_queries: int = 50,
-        num_samples: int = 10,
-        every: int = 1,
-    ) -> None:
-        self.data = data
-        self.group = group
-        self.shots = tasks.lowered_shots(shots, tasks.most_shots(data, group))
-        self.num_groups = num_groups
-        self.num_queries = num_queries
-        self.num_samples = num_samples
-        sampling = evaluation.Sampling(num_samples)
+    data: GroupedImages
+    _: dataclasses.KW_ONLY
+    group: str
+    shots: Sequence[int] = (1, 5)
+    num_groups: int = 10
+    num_queries: int = 50
+    num_samples: int = 10
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        most = tasks.most_shots(self.data, self.group)
+        self.shots = tasks.lowered_shots(self.shots, most)
+        sampling = evaluation.Sampling(self.num_samples)
         joint = evaluation.JointLikelihood(
-            data, group=group, num_groups=num_groups, sampling=sampling
-        )
-        conditional = evaluation.ConditionalLikelihood(
-            data,
-            group=group,
-            shots=self.shots,
-            num_queries=num_queries,
+            self.data,
+            group=self.group,
+            num_groups=self.num_groups,
             sampling=sampling,
         )
-        super().__init__([joint, conditional], every=every)
+        conditional = evaluation.ConditionalLikelihood(
+            self.data,
+            group=self.group,
+            shots=self.shots,
+            num_queries=self.num_queries,
+            sampling=sampling,
+        )
+        super().__init__([joint, conditional], every=self.every)
