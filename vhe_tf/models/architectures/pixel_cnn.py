@@ -76,6 +76,23 @@ class PixelCNNSize:
     num_components: int
 
 
+_SMALL = PixelCNNSize(
+    template_channels=8,
+    encoder_filters=(16, 32, 48),
+    encoder_kernel_size=3,
+    pose_filters=(16, 32, 32),
+    pose_size=8,
+    prior_filters=16,
+    prior_blocks=2,
+    filters=32,
+    num_blocks=5,
+    kernel_size=3,
+    conditioning_filters=(24, 24),
+    conditioning_kernel_size=1,
+    dropout=0.0,
+    num_components=3,
+)
+
 PIXEL_CNN_SIZES = {
     "published": PixelCNNSize(
         template_channels=10,
@@ -93,35 +110,13 @@ PIXEL_CNN_SIZES = {
         dropout=0.5,
         num_components=10,
     ),
-    "small": PixelCNNSize(
-        template_channels=8,
-        encoder_filters=(16, 32, 48),
-        encoder_kernel_size=3,
-        pose_filters=(16, 32, 32),
-        pose_size=8,
-        prior_filters=16,
-        prior_blocks=2,
-        filters=32,
-        num_blocks=5,
-        kernel_size=3,
-        conditioning_filters=(24, 24),
-        conditioning_kernel_size=1,
-        dropout=0.0,
-        num_components=3,
-    ),
-    "large": PixelCNNSize(
-        template_channels=8,
+    "small": _SMALL,
+    "large": dataclasses.replace(
+        _SMALL,
         encoder_filters=(32, 48, 64),
-        encoder_kernel_size=3,
-        pose_filters=(16, 32, 32),
-        pose_size=8,
-        prior_filters=16,
-        prior_blocks=2,
         filters=64,
         num_blocks=6,
-        kernel_size=3,
         conditioning_filters=(32, 32),
-        conditioning_kernel_size=1,
         dropout=0.2,
         num_components=10,
     ),
