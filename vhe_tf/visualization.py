@@ -117,15 +117,9 @@ def conditional_grid(
     groups = [group] * len(supports) if isinstance(group, str) else group
     blocks: dict[tuple[int, str], np.ndarray] = {}
     for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
-        sample_seed = (seed[0], seed[1] + index)
-        samples = model.infer(
-            {name: tf.constant(support)},
-            seed=sample_seed,
-            sample_unobserved=False,
-        )
         blocks[index, _support_heading(support)] = support
-        blocks[index, heading] = _sample_images(
-            model, samples, num_samples, sample_seed
+        blocks[index, heading] = _sample_given(
+            model, {name: support}, num_samples, (seed[0], seed[1] + index)
         )
     return _tile(list(blocks.values()), [text for _, text in blocks])
 
@@ -197,26 +191,11 @@ def comparison_grid(
     >>> [heading.text for heading in grid.headings]
     ['support', 'this', 'that']
     """
-    grids = [
-        conditional_grid(
-            model,
-            [support],
-            group=group,
-            num_samples=num_samples,
-            seed=seed,
-            heading=name,
-        )
-        for name, model in zip(names, models, strict=True)
+    samples = [
+        _sample_given(model, {group: support}, num_samples, seed)
+        for model in models
     ]
-    width = support.shape[1] * (support.shape[3] + _GAP)
-    pieces = [grids[0][:, :width], *(grid[:, width:] for grid in grids)]
-    headings = [grids[0].headings[0]]
-    left = width
-    for grid in grids:
-        own = grid.headings[1]
-        headings.append(own._replace(left=left + own.left - width))
-        left += grid.shape[1] - width
-    return ImageGrid.make(np.concatenate(pieces, axis=1), headings)
+    return _tile([support, *samples], [_support_heading(support), *names])
 
 
 def transfer_grid(
@@ -326,6 +305,21 @@ def prior_grid(
 def _support_heading(support: np.ndarray) -> str:
     count = support.shape[1]
     return "support" if count == 1 else f"{count} support images"
+
+
+def _sample_given(
+    model: VHE,
+    support: Mapping[str, np.ndarray],
+    num_images: int,
+    seed: tuple[int, int],
+) -> np.ndarray:
+    """Samples images of each group, `[G, num_images, H, W, C]`."""
+    samples = model.infer(
+        {name: tf.constant(images) for name, images in support.items()},
+        seed=seed,
+        sample_unobserved=False,
+    )
+    return _sample_images(model, samples, num_images, seed)
 
 
 def _sample_images(
