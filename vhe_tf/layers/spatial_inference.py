@@ -156,7 +156,7 @@ class TemplatePosterior(base.BaseLayer):
             by_group = tf.reshape(
                 features, [shape[0], shape[1], *features.shape[1:]]
             )
-            scales.append(self.average(by_group, scale=len(scales)))
+            scales.append(tf.reduce_mean(by_group, axis=1))
         leading = shape[:1]
         if self.conditional:
             shift = self.shift(tf.concat(parents, axis=-1))
@@ -179,19 +179,6 @@ class TemplatePosterior(base.BaseLayer):
             tfd.Normal(loc, scale),
             reinterpreted_batch_ndims=3,  # [H, W, L]
         )
-
-    def average(self, features: tf.Tensor, *, scale: int) -> tf.Tensor:
-        """Averages the features of a scale over the support.
-
-        Args:
-            features: `[B, N, H, W, F]`.
-            scale: Integer. Which scale they are of, the full one 0.
-
-        Returns:
-            `[B, H, W, F]`.
-        """
-        del scale  # all alike
-        return tf.reduce_mean(features, axis=1)
 
 
 def _repeated(images: tf.Tensor, leading: tf.Tensor) -> tf.Tensor:
