@@ -278,6 +278,20 @@ def test_predict_of_episodes_is_answered(model, episodes):
         model.predict(episodes.dataset().take(1), verbose=0)
 
 
+def test_what_is_no_episode_is_answered(model, episodes):
+    images, labels = episodes.data.images, episodes.data.labels["character"]
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    for call in (
+        lambda: model(images),
+        lambda: model.fit(data, verbose=0),
+        lambda: model.train_on_batch(images, labels),
+    ):
+        with pytest.raises(ValueError, match=r"as arrays.*Received: \w+\."):
+            call()
+    with pytest.raises(ValueError, match=r"`images\[None\]`. Received: images"):
+        model.predict(images[0], verbose=0)
+
+
 def test_two_of_a_kind_are_rejected(model, episodes, tmp_path):
     twice = [callbacks.ExactResume(tmp_path / name) for name in "ab"]
     with pytest.raises(ValueError, match=r"one ExactResume\. Received: 2"):

@@ -338,6 +338,13 @@ def checked_episode(
     model: Model, episode: _graph.Episode, *, rescales: bool
 ) -> _graph.Episode:
     """Returns an episode of float32 images; checks its keys and shapes."""
+    if not isinstance(episode, Mapping):
+        raise ValueError(
+            "A model is called on episodes, mappings with `query`, `support` "
+            "and `seed`. Pass images and labels as arrays, "
+            "`fit(images, labels)`; `Episodes` or `GroupedImages` make a data "
+            f"set of episodes. Received: {type(episode).__name__}."
+        )
     group_latents = _graph.group_names(model.latents)
     check_keys(episode, group_latents, with_sizes=rescales)
     query = checked_images(model, "query", images=episode["query"])

@@ -282,6 +282,12 @@ class VHE(LatentVariableModel):
         """Returns an embedding of each image; see `predict_step`."""
         if isinstance(x, np.ndarray | tf.Tensor):
             x = _checks.checked_images(self, "images", images=x)
+            if x.shape.rank != 1 + len(self.event_shape):
+                raise ValueError(
+                    "`predict` takes images, `[M, H, W, C]`; a single one has "
+                    "the first axis by `images[None]`. "
+                    f"Received: images of shape {tuple(x.shape)}."
+                )
         return super().predict(x, *args, **options)
 
     @property
