@@ -31,9 +31,7 @@ class Classify(Reading):
         "A folder with a folder of images per class.",
         path="class folders",
     )
-    num_samples: int = setting(
-        20, "Samples from q(c; D).", kind="integer", least=1
-    )
+    num_samples: int = setting(20, "Samples from q(c; D).", least=1)
 
 
 def main(argv: Sequence[str]) -> None:

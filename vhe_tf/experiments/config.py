@@ -117,7 +117,6 @@ class Experiment(Settings):
         "For a folder of drawings: swap light and dark, or, by --noinvert, do "
         "not. By default the borders of the images decide whether the page is "
         "light or dark, with a warning unless all pages are light.",
-        kind="boolean",
     )
     groupings: tuple[str, ...] | None = setting(
         None,
@@ -125,13 +124,11 @@ class Experiment(Settings):
         "--architecture=alphabet, two columns, the outer one first, such as "
         "alphabet,character. Of a folder, they name its levels. By default "
         "the only column of a table.",
-        kind="strings",
     )
     shares: tuple[int, ...] | None = setting(
         None,
         "For your own images: the percentages of classes (of the outer groups, "
         "if there are two groupings) to train, validate and test on.",
-        kind="integers",
         least=0,
     )
     final: bool | None = setting(
@@ -139,7 +136,6 @@ class Experiment(Settings):
         "For your own images: train on all classes, once the settings, also "
         "--epochs, are chosen. Nothing is then measured on unseen classes; the "
         "ELBO that chooses best.keras is that of training classes.",
-        kind="boolean",
     )
     image_size: tuple[int, int] | None = setting(
         None,
@@ -158,21 +154,18 @@ class Experiment(Settings):
         None,
         "For photographs: levels of a channel to which images are rounded. "
         "With few levels, such as 8, a PixelCNN learns to use c far sooner.",
-        kind="integer",
         least=2,
     )
     num_styles: int | None = setting(
         None,
         "For the style architecture: the number of pens, each an ink and a "
         "nib, with which drawings are redrawn.",
-        kind="integer",
         least=2,
     )
     copies: int | None = setting(
         None,
         "For the style architecture: in how many different styles each drawing "
         "is redrawn, all but the first as small affine maps of it.",
-        kind="integer",
         least=1,
     )
     architecture: str = setting(
@@ -209,49 +202,36 @@ class Experiment(Settings):
         8,
         "1; 2, the image and its mirror image; 4 rotations; or 8 rotations and "
         "reflections. Each symmetry makes a new class.",
-        kind="integer",
         least=1,
     )
     affine_copies: int = setting(
         20,
         "Number of elements that small affine maps make of each image.",
-        kind="integer",
         least=1,
     )
-    batch_size: int = setting(32, "Episodes per step.", kind="integer", least=1)
+    batch_size: int = setting(32, "Episodes per step.", least=1)
     epochs: int = setting(
         40,
         "Number of epochs. Each ends with a checkpoint. A resumed run may ask "
         "for more.",
-        kind="integer",
         least=1,
     )
-    steps_per_epoch: int = setting(
-        500, "Training steps per epoch.", kind="integer", least=1
-    )
+    steps_per_epoch: int = setting(500, "Training steps per epoch.", least=1)
     learning_rate: float = setting(
         1e-3,
         "Learning rate of Adam after warm-up. It decays to zero by a cosine.",
-        kind="float",
         least=0.0,
     )
     warmup_steps: int = setting(
-        500,
-        "Steps over which the learning rate increases.",
-        kind="integer",
-        least=0,
+        500, "Steps over which the learning rate increases.", least=0
     )
     clip_norm: float = setting(
-        10.0,
-        "Largest norm of the whole gradient, in nats.",
-        kind="float",
-        least=1e-6,
+        10.0, "Largest norm of the whole gradient, in nats.", least=1e-6
     )
     ema: float = setting(
         0.998,
         "Momentum of the EMA weights. After t steps it is at most (1 + t) / "
         "(10 + t). 0 turns the EMA off.",
-        kind="float",
         least=0.0,
     )
     init: str | None = setting(
@@ -264,7 +244,6 @@ class Experiment(Settings):
         0,
         "Steps over which the weight of the KL of the latent of characters (or "
         "people) increases to 1.",
-        kind="integer",
         least=0,
     )
     precision: str = setting(
@@ -273,21 +252,15 @@ class Experiment(Settings):
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit_compile: bool | None = setting(
-        None,
-        "Compile the training step with XLA. Default: on one GPU.",
-        kind="boolean",
+        None, "Compile the training step with XLA. Default: on one GPU."
     )
     seed: int = setting(
-        0,
-        "Random seed of everything, also of random splits.",
-        kind="integer",
-        least=0,
+        0, "Random seed of everything, also of random splits.", least=0
     )
     num_validation_groups: int = setting(
         50,
         "Training groups (characters, alphabets, people) held out to select "
         "the best checkpoint. For a folder and a table, see --shares.",
-        kind="integer",
         least=1,
     )
 
@@ -436,28 +409,18 @@ class Evaluation(Settings):
     """
 
     num_test_tasks: int = setting(
-        50,
-        "Number of few-shot tasks in the final evaluation.",
-        kind="integer",
-        least=1,
+        50, "Number of few-shot tasks in the final evaluation.", least=1
     )
     num_test_groups: int = setting(
-        50,
-        "Number of test groups in the final joint NLL.",
-        kind="integer",
-        least=1,
+        50, "Number of test groups in the final joint NLL.", least=1
     )
     num_test_samples: int = setting(
-        20,
-        "Number of posterior samples in the final evaluation.",
-        kind="integer",
-        least=1,
+        20, "Number of posterior samples in the final evaluation.", least=1
     )
     oracle_epochs: int = setting(
         10,
         "For the style architecture: epochs that train the oracle classifier "
         "of characters.",
-        kind="integer",
         least=1,
     )
 

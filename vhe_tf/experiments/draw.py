@@ -28,9 +28,7 @@ class Draw(Reading):
     """The arguments of `vhe-tf draw`."""
 
     out: str = setting("samples.png", "The PNG to write.", path="new file")
-    num_samples: int = setting(
-        8, "Number of new images.", kind="integer", least=1
-    )
+    num_samples: int = setting(8, "Number of new images.", least=1)
 
 
 def main(argv: Sequence[str]) -> None:

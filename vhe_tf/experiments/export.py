@@ -43,54 +43,41 @@ class Exporting(settings.Settings):
         "argument.",
     )
     version: int | None = setting(
-        None,
-        "Default: one more than the largest that is there.",
-        kind="integer",
-        least=1,
+        None, "Default: one more than the largest that is there.", least=1
     )
     num_samples: int = setting(
         20,
         "Samples of the group latents in classification, fixed in the export.",
-        kind="integer",
         least=1,
     )
     num_element_samples: int = setting(
-        1, "Samples of z for each sample of c.", kind="integer", least=1
+        1, "Samples of z for each sample of c.", least=1
     )
     guidance: float | None = setting(
         None,
         "Guidance of the samples of a group. 0: none. Default: that of the "
         "model.",
-        kind="float",
         least=0.0,
     )
     best_of: int = setting(
         1,
         "Samples of a group per image that is returned: that from which the "
         "support is most likely.",
-        kind="integer",
         least=1,
     )
     portable: bool = setting(
         False,
         "Whether to write the functions for other runtimes instead, with "
         "static shapes.",
-        kind="boolean",
     )
-    batch_size: int = setting(
-        1, "Rows of a portable export.", kind="integer", least=1
-    )
+    batch_size: int = setting(1, "Rows of a portable export.", least=1)
     num_shots: int = setting(
-        5,
-        "Support images of a row of a portable export.",
-        kind="integer",
-        least=1,
+        5, "Support images of a row of a portable export.", least=1
     )
     warmup: bool = setting(
         True,
         "Whether to write a request for each signature, which the server runs "
         "before it is ready. Needs vhe_tf[serving].",
-        kind="boolean",
     )
 
 

@@ -45,12 +45,8 @@ class Fitting(settings.Settings):
     data_dir: str | None = setting(
         None, "Folder of the data. Default: that of the model's run."
     )
-    num_steps: int = setting(
-        500, "Number of batches of episodes.", kind="integer", least=1
-    )
-    seed: int = setting(
-        0, "Random seed of the episodes.", kind="integer", least=0
-    )
+    num_steps: int = setting(500, "Number of batches of episodes.", least=1)
+    seed: int = setting(0, "Random seed of the episodes.", least=0)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -31,21 +31,16 @@ __all__ = ["main"]
 class Serve(settings.Settings):
     """The arguments of `vhe-tf serve`."""
 
-    port: int = setting(
-        8501, "Port to listen on; 0: any free port.", kind="integer", least=0
-    )
+    port: int = setting(8501, "Port to listen on; 0: any free port.", least=0)
     host: str = setting(
         "127.0.0.1",
         "Address to listen on. By default only this machine can reach it.",
     )
     version: int | None = setting(
-        None,
-        "Version of the export. Default: the largest.",
-        kind="integer",
-        least=1,
+        None, "Version of the export. Default: the largest.", least=1
     )
     max_request_mib: float = setting(
-        4.0, "Largest request in MiB.", kind="float", least=0.001
+        4.0, "Largest request in MiB.", least=0.001
     )
 
 

@@ -12,6 +12,7 @@ import functools
 import math
 import re
 import textwrap
+import typing
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -116,11 +117,29 @@ _KINDS = {
 }
 
 
+# The kinds of settings of these types.
+_KIND_OF_TYPE: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "float",
+    bool: "boolean",
+    tuple[int, ...]: "integers",
+    tuple[str, ...]: "strings",
+}
+
+
+def _kind_of(field: dataclasses.Field[Any]) -> _Kind:
+    types = typing.get_args(field.type)
+    optional = types and types[-1] is type(None)
+    kind = field.metadata["kind"]
+    return _KINDS[kind or _KIND_OF_TYPE[types[0] if optional else field.type]]
+
+
 def setting(
     default: Any,
     description: str,
     *,
-    kind: str = "string",
+    kind: str | None = None,
     choices: Sequence[str] = (),
     least: float | None = None,
     flag: str | None = None,
@@ -132,9 +151,8 @@ def setting(
         default: Any. The default. None makes the setting optional; use
             `dataclasses.MISSING` if it is required.
         description: String. The help text of its flag.
-        kind: String. One of `"string"`, `"integer"`, `"float"`, `"boolean"`,
-            `"range"`, `"size"`, `"integers"`, `"strings"`. Defaults to
-            `"string"`.
+        kind: String. `"range"` or `"size"`. Defaults to that of the type of
+            the field.
         choices: Strings that are allowed. Defaults to any.
         least: Number. The smallest value allowed. Defaults to any.
         flag: String. The name of its flag. Defaults to that of the field.
@@ -213,7 +231,7 @@ class Settings:
             if value is None and field.default is None:
                 continue
             _check(field, value)
-            if field.metadata["kind"] == "float":
+            if _kind_of(field) is _KINDS["float"]:
                 object.__setattr__(self, field.name, float(value))
 
     def _error(self, problem: str, *names: str) -> SettingsError:
@@ -259,7 +277,7 @@ class Settings:
 
 
 def _check(field: dataclasses.Field[Any], value: Any) -> None:
-    kind = _KINDS[field.metadata["kind"]]
+    kind = _kind_of(field)
     choices = field.metadata["choices"]
     least = field.metadata["least"]
     numbers = value if isinstance(value, tuple) else (value,)
@@ -295,7 +313,7 @@ def _as_flag(field: dataclasses.Field[Any], value: Any) -> str:
         return f"no --{flag}"
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no{flag}"
-    kind = _KINDS[field.metadata["kind"]]
+    kind = _kind_of(field)
     text = kind.write(value) if kind.accepts(value) else value
     return f"--{flag}={text}"
 
@@ -359,18 +377,18 @@ def _define(
     title: str,
 ) -> None:
     name = flag_name(field)
-    kind = field.metadata["kind"]
+    kind = _kind_of(field)
     choices = field.metadata["choices"]
     description = field.metadata["description"]
     options: dict[str, Any] = {"flag_values": values, "module_name": title}
-    if kind == "boolean":
+    if kind is _KINDS["boolean"]:
         flags.DEFINE_bool(name, default, description, **options)
         return
     if choices:
         description += f" One of: {', '.join(choices)}."
     # absl's own parsers of numbers and choices explain errors in Python's
     # words; `read_flags` reads them.
-    text = None if default is None else _KINDS[kind].write(default)
+    text = None if default is None else kind.write(default)
     flags.DEFINE_string(name, text, description, **options)
 
 
@@ -402,7 +420,7 @@ def read_flags(
         value = values[flag].value if flag in values else None
         if value is None:
             continue
-        kind = _KINDS[field.metadata["kind"]]
+        kind = _kind_of(field)
         if isinstance(value, str):
             with contextlib.suppress(ValueError):  # `_check` explains it.
                 value = kind.read(value)

@@ -121,7 +121,6 @@ class Machine(settings.Settings):
         1,
         "Gradient-accumulation steps per device batch, which need less memory. "
         "Results agree up to rounding.",
-        kind="integer",
         least=1,
     )
 

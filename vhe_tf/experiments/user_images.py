@@ -36,9 +36,8 @@ class Reading(settings.Settings):
         None,
         "For drawings: ink is dark, or, by --noinvert, it is light. By default "
         "each image decides.",
-        kind="boolean",
     )
-    seed: int = setting(0, "Random seed.", kind="integer", least=0)
+    seed: int = setting(0, "Random seed.", least=0)
 
 
 _Command = TypeVar("_Command", bound=Reading)
