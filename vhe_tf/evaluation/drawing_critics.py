@@ -5,6 +5,7 @@ one map by two networks. A prototypical network says which character a drawing
 shows; a contrastive network says how drawings of one character differ.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -132,6 +133,7 @@ class DrawingCritic:
         return features
 
 
+@dataclasses.dataclass(frozen=True)
 class DrawingCritics:
     """The two critics of the map of drawings.
 
@@ -147,11 +149,8 @@ class DrawingCritics:
     28
     """
 
-    def __init__(
-        self, recognition: DrawingCritic, variation: DrawingCritic
-    ) -> None:
-        self.recognition = recognition
-        self.variation = variation
+    recognition: DrawingCritic
+    variation: DrawingCritic
 
     @classmethod
     def load(

@@ -336,12 +336,9 @@ class VHE(LatentVariableModel):
 
     def summary(
         self,
-        line_length: int | None = None,
-        positions: Sequence[float] | None = None,
+        *args: Any,
         print_fn: Callable[[str], Any] | None = None,
-        expand_nested: bool = False,
-        show_trainable: bool = False,
-        layer_range: Sequence[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Prints the graph of latents, and then Keras' table of layers.
 
@@ -351,14 +348,7 @@ class VHE(LatentVariableModel):
             self.latents, self.likelihood, nodes=self._nodes
         )
         (print_fn or print)(table)
-        super().summary(
-            line_length=line_length,
-            positions=positions,
-            print_fn=print_fn,
-            expand_nested=expand_nested,
-            show_trainable=show_trainable,
-            layer_range=layer_range,
-        )
+        super().summary(*args, print_fn=print_fn, **kwargs)
 
     # Configuration -----------------------------------------------------------
 

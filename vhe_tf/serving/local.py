@@ -157,22 +157,12 @@ class _Handler(serving.WSGIRequestHandler):
         print(message % args if args else message, flush=True)
 
 
-def serve(
-    folder: str | os.PathLike[str],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8501,
-    version: int | None = None,
-    max_request_mib: float = 4.0,
-) -> None:
+def serve(folder: str | os.PathLike[str], **options: Any) -> None:
     """Serves a model until the process is interrupted, and prints where.
 
     Args:
         folder: Path of the model's folder, as of `LocalServer`.
-        host: String. Address to listen on. Defaults to `"127.0.0.1"`.
-        port: Integer. Port to listen on; 0 for any free port. Defaults to 8501.
-        version: Integer. Defaults to the largest version.
-        max_request_mib: Float. Largest request in MiB. Defaults to 4.
+        **options: Other arguments of `LocalServer`.
 
     Raises:
         OSError: If the folder holds no such version, or the port is in use.
@@ -185,13 +175,7 @@ def serve(
     """
     print(NOT_FOR_PRODUCTION, flush=True)
     print(f"Loading {os.fspath(folder)} ...", flush=True)
-    server = LocalServer(
-        folder,
-        host=host,
-        port=port,
-        version=version,
-        max_request_mib=max_request_mib,
-    )
+    server = LocalServer(folder, **options)
     model = server.model
     if model.warm_up():
         print("Answered the warm-up requests of the export.", flush=True)
