@@ -134,12 +134,6 @@ class Report:
         """Returns the measurements by their keys."""
         return {each.key: each for each in self.measurements}
 
-    def extended(self, measurements: Sequence[Measurement]) -> Self:
-        """Returns the report with more measurements."""
-        return dataclasses.replace(
-            self, measurements=(*self.measurements, *measurements)
-        )
-
     def in_bits(self, image_shape: Sequence[int]) -> Self:
         """Returns the report with likelihoods also in bits per dimension.
 

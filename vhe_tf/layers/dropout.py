@@ -107,6 +107,3 @@ class SeededDropout(base.BaseLayer):
         noise = tf.reshape(random.uniform([per_row], of_rows), shape)
         scale = 1.0 / (1.0 - self.rate)
         return tf.where(noise >= self.rate, features * scale, 0.0)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape

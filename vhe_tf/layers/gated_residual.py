@@ -148,11 +148,3 @@ class GatedResidualBlock(base.BaseLayer):
         above += self.dropout_above(gate(above_in))
         left += self.residual(self.dropout_left(gate(left_in)))
         return above, left
-
-    def compute_output_shape(
-        self,
-        above_shape: Any,
-        left_shape: Any,
-        conditioning_shape: Any = None,
-    ) -> tuple[Any, Any]:
-        return above_shape, left_shape

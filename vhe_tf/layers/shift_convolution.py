@@ -220,18 +220,6 @@ class ShiftConvolution(base.BaseLayer):
         )
         return output if self.bias is None else output + self.bias
 
-    def compute_output_shape(
-        self, input_shape: Sequence[int]
-    ) -> tuple[int, ...]:
-        batch, height, width, _ = input_shape
-        size = [
-            None if length is None else length + sum(pads) - kernel + 1
-            for length, pads, kernel in zip(
-                (height, width), self.padding, self.kernel_size, strict=True
-            )
-        ]
-        return (batch, *size, self.filters)
-
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
 class Pointwise(ShiftConvolution):
