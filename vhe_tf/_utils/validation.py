@@ -1,13 +1,16 @@
 """Argument validation."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 __all__ = [
-    "check_finite",
     "at_least",
+    "check_choice",
+    "check_finite",
+    "check_image_size",
     "image_shape_of",
     "is_image_shape",
     "is_positive_int",
@@ -41,7 +44,9 @@ def at_least(least: int, **named: Any) -> int:
     ((name, value),) = named.items()
     is_integer = isinstance(value, int | np.integer)
     if not is_integer or isinstance(value, bool) or value < least:
-        expected = "a positive int" if least == 1 else f"an int from {least} on"
+        expected = (
+            "a positive int" if least == 1 else f"an int of {least} or more"
+        )
         raise ValueError(
             f"`{name}` must be {expected}. Received: {name}={value!r}."
         )
@@ -85,3 +90,24 @@ def image_shape_of(event_shape: Sequence[int]) -> tuple[int, int, int]:
         )
     height, width, channels = event_shape
     return height, width, channels
+
+
+def check_choice(choices: Iterable[Any], **named: object) -> None:
+    """Raises a `ValueError` if a named value is none of `choices`."""
+    choices = tuple(choices)
+    for name, value in named.items():
+        if value not in choices:
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+                f"Received: {name}={value!r}."
+            )
+
+
+def check_image_size(image_size: Any) -> None:
+    """Raises ValueError unless `image_size` is two positive ints."""
+    valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
+    if not valid or not all(map(is_positive_int, image_size)):
+        raise ValueError(
+            "`image_size` must be two positive ints, (height, width). "
+            f"Received: image_size={image_size!r}."
+        )

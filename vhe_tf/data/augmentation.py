@@ -72,39 +72,13 @@ class Augmentation:
     num_levels: int | None = None
 
     def __post_init__(self) -> None:
-        if self.symmetries not in SYMMETRIES:
-            raise ValueError(
-                f"`symmetries` must be one of {SYMMETRIES}. "
-                f"Received: symmetries={self.symmetries!r}."
-            )
-        if not validation.is_positive_int(self.affine_copies):
-            raise ValueError(
-                "`affine_copies` must be an int of at least 1, the image "
-                f"itself. Received: affine_copies={self.affine_copies!r}."
-            )
-        if self.binarization not in BINARIZATIONS:
-            raise ValueError(
-                f"`binarization` must be one of {BINARIZATIONS}. "
-                f"Received: binarization={self.binarization!r}."
-            )
-        levels = self.num_levels
-        if levels is not None and not (
-            validation.is_positive_int(levels) and levels > 1
-        ):
-            raise ValueError(
-                "`num_levels` must be an int of at least 2, or None. "
-                f"Received: num_levels={levels!r}."
-            )
-        size = self.image_size
-        if size is not None and not (
-            isinstance(size, Sequence)
-            and len(size) == 2
-            and all(map(validation.is_positive_int, size))
-        ):
-            raise ValueError(
-                "`image_size` must be two positive ints, (height, width), or "
-                f"None. Received: image_size={size!r}."
-            )
+        validation.check_choice(SYMMETRIES, symmetries=self.symmetries)
+        validation.positive("affine_copies", self.affine_copies)
+        validation.check_choice(BINARIZATIONS, binarization=self.binarization)
+        if self.num_levels is not None:
+            validation.at_least(2, num_levels=self.num_levels)
+        if self.image_size is not None:
+            validation.check_image_size(self.image_size)
 
     @property
     def multiplicity(self) -> int:

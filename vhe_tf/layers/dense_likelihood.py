@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf._utils.validation import check_choice
 from vhe_tf.layers import base
 from vhe_tf.layers.inference import concatenated
 
@@ -83,11 +84,7 @@ class DenseLikelihood(base.BaseLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if family not in _FAMILIES:
-            raise ValueError(
-                f"`family` must be one of {sorted(_FAMILIES)}. "
-                f"Received: family={family!r}."
-            )
+        check_choice(_FAMILIES, family=family)
         self.event_shape = tuple(event_shape)
         self.family = family
         self.units = tuple(units)

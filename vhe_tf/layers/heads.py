@@ -159,12 +159,7 @@ class NormalImageHead(base.BaseLayer):
 
     def __init__(self, num_levels: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(num_levels, int) or num_levels < 2:
-            raise ValueError(
-                "`num_levels` must be an int of 2 or more. "
-                f"Received: num_levels={num_levels!r}."
-            )
-        self.num_levels = num_levels
+        self.num_levels = validation.at_least(2, num_levels=num_levels)
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         raw_loc, raw_scale = tf.split(tf.cast(features, tf.float32), 2, axis=-1)

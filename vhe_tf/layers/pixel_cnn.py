@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vhe_tf._utils import validation
 from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import base
 from vhe_tf.layers import gated_residual
@@ -90,10 +91,10 @@ class GatedPixelCNN(base.BaseLayer):
         super().__init__(**kwargs)
         _check_kernel_size("kernel_size", kernel_size)
         _check_kernel_size("first_kernel_size", first_kernel_size)
-        _check_num_blocks(num_blocks)
         self.num_parameters = num_parameters
         self.filters = filters
-        self.num_blocks = num_blocks
+        # Without a block no pixel sees the rows above.
+        self.num_blocks = validation.positive("num_blocks", num_blocks)
         self.kernel_size = kernel_size
         self.first_kernel_size = first_kernel_size
         self.conditioning_filters = tuple(conditioning_filters)
@@ -260,12 +261,4 @@ def _check_kernel_size(name: str, size: int) -> None:
         raise ValueError(
             f"`{name}` must be an odd integer of 3 or more. "
             f"Received: {name}={size!r}."
-        )
-
-
-def _check_num_blocks(num_blocks: int) -> None:
-    if num_blocks < 1:
-        raise ValueError(
-            "`num_blocks` must be positive: without a block no pixel sees the "
-            f"rows above. Received: num_blocks={num_blocks!r}."
         )

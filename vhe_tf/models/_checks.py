@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from vhe_tf import objectives
 from vhe_tf._utils.validation import is_image_shape
 from vhe_tf._utils.validation import is_positive_int
 from vhe_tf.data.contrast import check_contrast
@@ -40,7 +39,6 @@ __all__ = [
     "checked_episode",
     "checked_event_shape",
     "checked_images",
-    "checked_objective",
     "checked_query",
     "checked_support",
     "checked_validation_data",
@@ -73,18 +71,6 @@ def checked_event_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
             f"Received: event_shape={event_shape!r}."
         )
     return shape
-
-
-def checked_objective(
-    objective: objectives.Objective | str,
-) -> objectives.Objective:
-    known = [str(member) for member in objectives.Objective]
-    if objective not in known:
-        raise ValueError(
-            f"`objective` must be one of {known}. "
-            f"Received: objective={objective!r}."
-        )
-    return objectives.Objective(objective)
 
 
 def check_kl(latent: Latent, kl: tf.Tensor) -> None:

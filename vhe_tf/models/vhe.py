@@ -109,7 +109,9 @@ class VHE(LatentVariableModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(latents, likelihood, event_shape=event_shape, **kwargs)
-        self.objective = _checks.checked_objective(objective)
+        known = map(str, objectives.Objective)
+        validation.check_choice(known, objective=objective)
+        self.objective = objectives.Objective(objective)
         self.kl_warmup_steps: dict[str, int] = {}
         self.accumulation = 1
         self._trackers = {

@@ -30,6 +30,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
 from vhe_tf._utils import atomic_io
+from vhe_tf._utils import validation
 from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _saved_model
 from vhe_tf.serving._signatures import signatures
@@ -88,10 +89,7 @@ def export(
     folder = pathlib.Path(folder)
     if version is None:
         version = 1 + max([0, *versions(folder)])
-    if version < 1:
-        raise ValueError(
-            f"`version` must be positive. Received: version={version!r}."
-        )
+    validation.positive("version", version)
     target = folder / str(version)
     if target.exists() or version in versions(folder):
         raise FileExistsError(

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from vhe_tf._utils.validation import check_choice
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
-from vhe_tf.data.datasets.image_file import check_channels
-from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.own_images import OwnImages
 from vhe_tf.data.datasets.splits import SPLIT
@@ -114,7 +114,7 @@ def read_image_folder(
     ((18, 8, 8, 1), 'a')
     """
     check_image_size(image_size)
-    check_channels(channels)
+    check_choice((1, 3), channels=channels)
     folders = class_folders(pathlib.Path(root), label_name=label_name)
     copies = Copies(folders.paths)
     pixels = np.empty((len(folders.paths), *image_size, channels), np.uint8)

@@ -11,11 +11,7 @@ from PIL import Image
 from PIL import ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from vhe_tf._utils import validation
-
 __all__ = [
-    "check_channels",
-    "check_image_size",
     "listing",
     "open_image",
     "read_images",
@@ -38,25 +34,6 @@ _MAX_LISTED = 20
 _Path = str | os.PathLike[str]
 
 _logger = logging.getLogger(__name__)
-
-
-def check_image_size(image_size: tuple[int, int]) -> None:
-    """Raises ValueError unless `image_size` is two positive ints."""
-    valid = isinstance(image_size, (tuple, list)) and len(image_size) == 2
-    if not valid or not all(map(validation.is_positive_int, image_size)):
-        raise ValueError(
-            "`image_size` must be two positive ints, (height, width). "
-            f"Received: image_size={image_size!r}."
-        )
-
-
-def check_channels(channels: int) -> None:
-    """Raises ValueError unless images can have so many channels."""
-    if channels not in _MODES:
-        raise ValueError(
-            "`channels` must be 1 (grey) or 3 (RGB). "
-            f"Received: channels={channels!r}."
-        )
 
 
 def read_images(

@@ -13,9 +13,9 @@ from vhe_tf._utils.label_rows import file_column
 from vhe_tf._utils.label_rows import image_files
 from vhe_tf._utils.label_rows import read_table
 from vhe_tf._utils.spelling import unified_names
+from vhe_tf._utils.validation import check_choice
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.copies import Copies
-from vhe_tf.data.datasets.image_file import check_channels
-from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
@@ -79,7 +79,7 @@ def read_label_table(
     >>> table.unlink()
     """
     check_image_size(image_size)
-    check_channels(channels)
+    check_choice((1, 3), channels=channels)
     path = pathlib.Path(path)
     header, rows = read_table(path)
     of_files = file_column(header)

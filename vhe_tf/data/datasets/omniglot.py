@@ -25,12 +25,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from vhe_tf._utils.validation import check_choice
 from vhe_tf.data.datasets.prepared import folder_around
 from vhe_tf.data.datasets.prepared import name_corrupt_files
 from vhe_tf.data.datasets.records.recorded_images import read_whole
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
-from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.grouped_images import GroupedImages
 

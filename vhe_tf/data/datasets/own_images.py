@@ -7,14 +7,14 @@ from typing import ClassVar
 from typing import Self
 
 from vhe_tf._utils.class_tree import check_num_groups
-from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf._utils.validation import check_choice
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import read_label_table
 from vhe_tf.data.datasets.splits import NUM_LEVELS
 from vhe_tf.data.datasets.splits import SPLIT
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
-from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.datasets.splits import hold_out_groups

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Iterable
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from vhe_tf._utils.validation import check_choice
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.augmentation import rounded
 from vhe_tf.data.contrast import check_contrast
@@ -24,7 +24,6 @@ __all__ = [
     "SPLIT",
     "DataSplits",
     "DatasetSpec",
-    "check_choice",
     "check_num_levels",
     "drawings",
     "hold_out_groups",
@@ -396,17 +395,6 @@ def split_classes(
                 f"all classes in one folder. Received: {num}."
             )
     return sides["train"], sides.get("validation"), sides["test"]
-
-
-def check_choice(choices: Iterable[str], **named: object) -> None:
-    """Raises a `ValueError` if a named value is none of `choices`."""
-    choices = tuple(choices)
-    for name, value in named.items():
-        if value not in choices:
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-                f"Received: {name}={value!r}."
-            )
 
 
 def check_num_levels(num_levels: int, images: str) -> None:

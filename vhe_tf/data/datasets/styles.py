@@ -21,11 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf._utils import validation
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.augmentation import affine_table
 from vhe_tf.data.augmentation import transform
 from vhe_tf.data.datasets.glyphs.spec import Glyphs
 from vhe_tf.data.datasets.glyphs.spec import glyph_parts
-from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.omniglot import Omniglot
 from vhe_tf.data.datasets.omniglot import load_omniglot
 from vhe_tf.data.datasets.splits import DatasetSpec

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import ClassVar
 
+from vhe_tf._utils.validation import check_choice
 from vhe_tf.data.datasets.glyphs.generating import generate_glyphs
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
-from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.grouped_images import GroupedImages
 

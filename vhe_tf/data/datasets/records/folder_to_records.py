@@ -19,10 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from vhe_tf._utils.interrupt import exit_on_interrupt
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
-from vhe_tf.data.datasets.image_file import check_image_size
 from vhe_tf.data.datasets.image_file import open_image
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.image_file import resized

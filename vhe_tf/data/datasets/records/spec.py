@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from vhe_tf._utils.validation import check_choice
 from vhe_tf.data.datasets.records.recorded_images import RecordedImages
 from vhe_tf.data.datasets.splits import NUM_LEVELS
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
-from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.datasets.splits import hold_out_groups

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.prepared import folder_around
 from vhe_tf.data.datasets.prepared import name_corrupt_files
 from vhe_tf.data.datasets.records.recorded_images import read_whole

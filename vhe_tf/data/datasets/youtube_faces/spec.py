@@ -3,11 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
-from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf._utils.validation import check_choice
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.splits import NUM_LEVELS
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
-from vhe_tf.data.datasets.splits import check_choice
 from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import photographs
 

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from vhe_tf.data.datasets.image_file import check_image_size
+from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.image_file import listing
 from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.datasets.youtube_faces.split import Video
