@@ -22,7 +22,7 @@ from werkzeug import utils
 from werkzeug import wrappers
 
 from vhe_tf.serving import json_tensors
-from vhe_tf.serving._saved_model import Model
+from vhe_tf.serving._saved_model import SavedModel
 from vhe_tf.serving._saved_model import Signature
 from vhe_tf.serving.json_tensors import RequestError
 
@@ -62,7 +62,7 @@ class Application:
     """The WSGI application.
 
     Args:
-        model: `Model`. The model to serve.
+        model: `SavedModel`. The model to serve.
         max_request_mib: Float. Largest request body in MiB, also after it is
             decompressed. Larger requests get status 413.
         log: Callable. Receives one line of text per request.
@@ -82,7 +82,7 @@ class Application:
 
     def __init__(
         self,
-        model: Model,
+        model: SavedModel,
         *,
         max_request_mib: float,
         log: Callable[[str], None],

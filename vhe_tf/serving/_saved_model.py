@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
-from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from vhe_tf.serving.json_tensors import RequestError
 from vhe_tf.serving.json_tensors import TensorInfo
 
 __all__ = [
-    "Model",
     "SavedModel",
     "Signature",
     "readable_error",
@@ -29,20 +27,6 @@ class Signature(NamedTuple):
 
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
-
-
-class Model(Protocol):
-    """The parts of a model that the server needs."""
-
-    name: str
-    version: int
-    signatures: dict[str, Signature]
-    signature_json: dict[str, Any]
-
-    def run(
-        self, signature: Signature, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Runs a signature."""
 
 
 class SavedModel:
