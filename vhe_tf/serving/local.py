@@ -162,7 +162,7 @@ def serve(folder: str | os.PathLike[str], **options: Any) -> None:
 
     Args:
         folder: Path of the model's folder, as of `LocalServer`.
-        **options: Other arguments of `LocalServer`.
+        **options: Passed on to `LocalServer`.
 
     Raises:
         OSError: If the folder holds no such version, or the port is in use.

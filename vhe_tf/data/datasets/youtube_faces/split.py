@@ -17,8 +17,8 @@ class Video(NamedTuple):
     """One video of a person.
 
     Attributes:
-        person: The person's name, as the folder is called.
-        number: The video's number among those of the person.
+        person: String. The person's name, as the folder is called.
+        number: Integer. The video's number among those of the person.
     """
 
     person: str
