@@ -2,8 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import tiny_vhe
+from vhe_tf import random
 from vhe_tf.data import GroupedImages
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import transfer as transfer_lib
@@ -49,8 +51,9 @@ class Redraw:
         self.names = content_of, style_of
         self.supports, self.seeds = [], []
 
-    def sample(self, support, *, seed):
+    def sample(self, support, *, seed, **options):
         self.seeds.append(seed)
+        self.options = options
         self.supports.append({k: v.numpy() for k, v in support.items()})
         content, style = (support[name][:, 0] for name in self.names)
         images = made(read(content, CONTENT), read(style, STYLE))
@@ -136,7 +139,27 @@ def test_each_content_is_redrawn_in_each_style():
     [support] = model.supports
     assert support["tune"].shape == (12, 2, 2, 2, 1)
     assert support["instrument"].shape == (12, 1, 2, 2, 1)
-    assert model.seeds == [(3, 4)]
+    np.testing.assert_array_equal(
+        model.seeds, [random.fold_in((3, 4), tf.range(12))]
+    )
+
+
+def test_no_more_is_sampled_at_once_with_best_of(monkeypatch):
+    monkeypatch.setattr(transfer_lib, "_SAMPLED_AT_ONCE", 10)
+    model = Redraw()
+    content = made(np.full((3, 1), [[11], [12], [13]]), 60, 1)
+    style = made(30, np.full((4, 1), [[51], [52], [53], [54]]), 2)
+    options = {"guidance": 0.5, "best_of": 2}
+    images = transfer(
+        model, content=content, style=style, options=options, seed=(3, 4)
+    )
+    assert [len(seeds) for seeds in model.seeds] == [5, 5, 2]
+    assert model.options == options
+    np.testing.assert_array_equal(
+        np.concatenate(model.seeds), random.fold_in((3, 4), tf.range(12))
+    )
+    assert np.all(read(images, CONTENT) == [[11], [12], [13]])
+    assert np.all(read(images, STYLE) == [51, 52, 53, 54])
 
 
 def test_each_image_is_redrawn_with_its_own_noise():
@@ -323,7 +346,10 @@ def test_tasks_differ_and_repeat_with_their_seed():
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
     assert np.any(first[0] != first[1])
-    assert models[0].seeds == [(7, 0), (7, 1), (7, 2)]
+    np.testing.assert_array_equal(
+        models[0].seeds,
+        [random.fold_in((7, task), tf.range(20)) for task in range(3)],
+    )
 
 
 def test_transfer_reports_progress():

@@ -3,6 +3,7 @@ import importlib.util
 import io
 import re
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.tiny_run import tiny_model
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
 from vhe_tf.experiments import cli
+from vhe_tf.experiments import evaluate
 from vhe_tf.experiments import figures
 from vhe_tf.models import loading
 
@@ -54,6 +56,7 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
         ("--lake_runs=nowhere.zip", "--lake_runs must be an existing"),
         ("--kl_support_size=5", "needs --num_kl_batches"),
         ("--num_kl_batches=1 --kl_support_size=99", "at least 99 elements"),
+        ("--style_transfer", "--style_transfer is for models of styles"),
         ("another.keras", "Name one model"),
         ("--model=another.keras", "Name one model"),
         ("--data_dir=/nowhere", "must be an existing folder"),
@@ -71,6 +74,21 @@ def test_mistakes_are_explained_before_measuring(
     )
     assert message in said
     assert not out.parent.exists()
+
+
+def test_styles_are_redrawn_with_the_options_that_are_asked_for():
+    splits = mock.Mock(image_size=(28, 28))
+    splits.train.image_shape = (28, 28, 3)
+    asked = evaluate.Measuring(
+        style_transfer=True, num_tasks=3, guidance=0.5, best_of=2, seed=7
+    )
+    experiment = Experiment(
+        dataset="glyphs", architecture="style", affine_copies=1
+    )
+    [found] = evaluate._style_transfer(asked, splits, experiment)
+    assert found.options == {"guidance": 0.5, "best_of": 2}
+    assert (found.num_tasks, found.seed) == (3, 7)
+    assert found.groups == ("character", "style")
 
 
 def test_images_of_another_size_are_rejected(tmp_path):

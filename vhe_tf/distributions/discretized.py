@@ -26,6 +26,7 @@ from vhe_tf.distributions.pixel_cnn import Pixels
 
 __all__ = [
     "DiscretizedLogisticPixels",
+    "GuidedDiscretizedPixels",
     "bits_per_dimension",
     "pixel_levels",
     "pixels_of",
@@ -225,6 +226,15 @@ class DiscretizedLogisticPixels(Pixels):
             levels = plain() if static == 1.0 else tempered()
         return levels / (self.num_levels - 1.0)
 
+    def guided(self, guidance: float, num_contrasts: int) -> Pixels:
+        """Returns `GuidedDiscretizedPixels`."""
+        return GuidedDiscretizedPixels(
+            self.num_components,
+            self.num_levels,
+            guidance=guidance,
+            num_contrasts=num_contrasts,
+        )
+
     def _mixture(self, parameters: tf.Tensor, channels: int) -> "_Mixture":
         rows = _rows(channels)
         shape = [tf.shape(parameters)[:-1], [sum(rows), self.num_components]]
@@ -240,6 +250,96 @@ class DiscretizedLogisticPixels(Pixels):
             coefficients=tf.tanh(coefficients),
             last=self.num_levels - 1.0,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedDiscretizedPixels(DiscretizedLogisticPixels):
+    """Channels of L levels, pushed away from what contrasting images have.
+
+    A channel x_c has, given earlier channels and pixels, a probability in
+    proportion to p(x_c)^(1 + w) / m(x_c)^w. p is that of the image itself, and
+    m the mean of p and of those of K contrasts with the same channels and
+    pixels before. p / m is thus, up to a factor, the probability that the
+    level is of the image itself and not of one of the contrasts. It is at most
+    1 + K: no level that is improbable becomes probable.
+
+    The rows of a batch are N images, then K times N contrasts.
+
+    Args:
+        guidance: Float, w.
+        num_contrasts: Integer, K.
+    """
+
+    guidance: float = 0.0
+    num_contrasts: int = 1
+
+    def log_prob(
+        self,
+        parameters: tf.Tensor,
+        images: tf.Tensor,
+        *,
+        temperature: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns `[N, H, W, C]`, nats; `images` are the same in each set."""
+        mixture = self._mixture(parameters, images.shape[-1])
+        last = self.num_levels - 1.0
+        levels = tf.clip_by_value(tf.round(last * images), 0.0, last)
+        log_probs = []
+        for level in tf.unstack(levels, axis=-1):
+            every = self._log_probs(mixture, temperature)  # [L, N, ...]
+            own = tf.cast(level[: tf.shape(every)[1]], tf.int32)
+            chosen = tf.one_hot(own, self.num_levels, axis=0)
+            log_probs.append(tf.reduce_sum(chosen * every, axis=0))
+            mixture = mixture.given(level)
+        log_probs = tf.stack(log_probs, axis=-1)
+        images = images[: tf.shape(log_probs)[0]]
+        return tf.where(tf.math.is_nan(images), images, log_probs)
+
+    def transform(
+        self, parameters: tf.Tensor, noise: tf.Tensor, *, temperature: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the pixels of N images, once for each set."""
+        mixture = self._mixture(parameters, noise.shape[-1])
+        levels: list[tf.Tensor] = []
+        for noise_of_channel in tf.unstack(noise, axis=-1):
+            every = self._log_probs(mixture, temperature)
+            level = _inverse_cumulative(
+                every, noise_of_channel[: tf.shape(every)[1]]
+            )
+            axes = [1] * (level.shape.rank - 1)
+            levels.append(tf.tile(level, [1 + self.num_contrasts, *axes]))
+            mixture = mixture.given(levels[-1])
+        return tf.stack(levels, axis=-1) / (self.num_levels - 1.0)
+
+    def _log_probs(
+        self, mixture: "_Mixture", temperature: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns those of each level of the first channel, `[L, N, ...]`."""
+        each = mixture.log_prob(mixture.levels())
+        count = 1 + self.num_contrasts
+        by_set = tf.reshape(
+            each,
+            tf.concat(
+                [[self.num_levels, count, -1], tf.shape(each)[2:]], axis=0
+            ),
+        )
+        # The 1 / (1 + K) of the mean cancels.
+        mean = tf.reduce_logsumexp(by_set, axis=1)
+        scores = (1.0 + self.guidance) * by_set[:, 0] - self.guidance * mean
+        return tf.nn.log_softmax(scores / temperature, axis=0)
+
+
+def _inverse_cumulative(log_probs: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Returns the levels `[...]` that noise in [0, 1) decides.
+
+    Args:
+        log_probs: `[L, ...]`, nats.
+        noise: `[...]`.
+    """
+    cumulative = tf.cumsum(tf.exp(log_probs), axis=0)
+    # Rounding leaves the last beside 1, where the noise could pass it.
+    passed = cumulative[:-1] <= noise * cumulative[-1]
+    return tf.reduce_sum(tf.cast(passed, tf.float32), axis=0)
 
 
 def _rows(channels: int) -> list[int]:
@@ -280,7 +380,7 @@ class _Mixture:
         if tf.get_static_value(temperature) == 1.0:
             return self.log_prob(level)
         # A level at a time: all at once are L K numbers for each channel.
-        every = tf.map_fn(self.log_prob, self._levels())
+        every = tf.map_fn(self.log_prob, self.levels())
         return self.log_prob(level) / temperature - tf.reduce_logsumexp(
             every / temperature, axis=0
         )
@@ -337,11 +437,8 @@ class _Mixture:
             noise: `[...]`, in [0, 1).
             temperature: `[]`.
         """
-        log_probs = self.log_prob(self._levels()) / temperature  # [L, ...]
-        cumulative = tf.cumsum(tf.nn.softmax(log_probs, axis=0), axis=0)
-        # Rounding leaves the last beside 1, where the noise could pass it.
-        passed = cumulative[:-1] <= noise * cumulative[-1]
-        return tf.reduce_sum(tf.cast(passed, tf.float32), axis=0)
+        scores = self.log_prob(self.levels()) / temperature  # [L, ...]
+        return _inverse_cumulative(tf.nn.log_softmax(scores, axis=0), noise)
 
     def given(self, level: tf.Tensor) -> "_Mixture":
         """Returns the distribution of the others, given the first channel."""
@@ -356,7 +453,7 @@ class _Mixture:
             last=self.last,
         )
 
-    def _levels(self) -> tf.Tensor:
+    def levels(self) -> tf.Tensor:
         """Returns every level, `[L, 1...]`: each is that of all pixels."""
         leading = [1] * (self.logits.shape.rank - 1)
         return tf.reshape(tf.range(self.last + 1.0), [-1, *leading])

@@ -95,6 +95,20 @@ class Pixels(abc.ABC):
     ) -> tf.Tensor:
         """Returns the pixels `[..., C]` that the noise, `[..., C]`, decides."""
 
+    def guided(self, guidance: float, num_contrasts: int) -> "Pixels | None":
+        """Returns the family under guidance, see `guided`.
+
+        Args:
+            guidance: Float, w.
+            num_contrasts: Integer, K.
+
+        Returns:
+            None if the family has no levels. Of its parameters, the rows are
+            those of N images, then of K times N contrasts.
+        """
+        del guidance, num_contrasts
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class BernoulliPixels(Pixels):
@@ -133,6 +147,10 @@ class BernoulliPixels(Pixels):
     ) -> tf.Tensor:
         """Returns 1 where the noise is below the probability of 1."""
         return tf.cast(noise < tf.sigmoid(parameters / temperature), tf.float32)
+
+    def guided(self, guidance: float, num_contrasts: int) -> Pixels:
+        """Returns `GuidedPixels`."""
+        return GuidedPixels(guidance, num_contrasts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,16 +434,18 @@ def guided(
     Each pixel has the logit (1 + w) l(x_i | x_<i, c) - w m(x_i | x_<i), where
     m is the logit of the mean probability under K other conditionings. This is
     classifier-free guidance (Ho and Salimans 2022) without another training.
+    For channels of several levels see `GuidedDiscretizedPixels`.
 
     Args:
-        distribution: `PixelCNN` of binary pixels, of batch shape `[B...]`.
+        distribution: `PixelCNN` of pixels with levels, of batch shape `[B...]`.
         contrast: `PixelCNN` with the same network, of batch shape
             `[K, B...]`; K is known.
         guidance: Float, w. 0 returns the distribution itself.
 
     Raises:
         ValueError: If the guidance is negative or not finite, or the
-            distribution is not a `PixelCNN` of binary pixels.
+            distribution is not a `PixelCNN` of pixels with levels, or has
+            guidance already.
     """
     if guidance == 0.0:
         return distribution
@@ -434,22 +454,27 @@ def guided(
             "`guidance` must be a finite number from 0. "
             f"Received: guidance={guidance!r}."
         )
-    if not has_binary_pixels(distribution):
-        raise ValueError(
-            "`guidance` is for a PixelCNN of binary pixels; leave it out, or "
-            f"pass 0. Received: guidance={guidance!r} for {distribution}."
+    pixels = None
+    if isinstance(distribution, PixelCNN) and distribution.contrast is None:
+        conditioning = tf.convert_to_tensor(contrast.conditioning)
+        pixels = _guided_pixels(
+            distribution.pixels, float(guidance), conditioning.shape[0]
         )
-    conditioning = tf.convert_to_tensor(contrast.conditioning)
-    return distribution.copy(
-        pixels=_guided_pixels(float(guidance), conditioning.shape[0]),
-        contrast=conditioning,
-    )
+    if pixels is None:
+        raise ValueError(
+            "`guidance` is for a PixelCNN of binary pixels or of pixels with "
+            "levels; leave it out, or pass 0. Received: "
+            f"guidance={guidance!r} for {distribution}."
+        )
+    return distribution.copy(pixels=pixels, contrast=conditioning)
 
 
 @functools.cache
-def _guided_pixels(guidance: float, num_contrasts: int) -> GuidedPixels:
+def _guided_pixels(
+    pixels: Pixels, guidance: float, num_contrasts: int
+) -> Pixels | None:
     """Returns the same object again: a `tf.function` is traced for each."""
-    return GuidedPixels(guidance, num_contrasts)
+    return pixels.guided(guidance, num_contrasts)
 
 
 def has_binary_pixels(distribution: tfd.Distribution) -> bool:

@@ -1,6 +1,8 @@
 """The evaluator of style transfer."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,8 @@ class StyleTransfer(Evaluator):
         epochs: Integer. Passes over the images that train the classifier of
             contents; styles are learned in at most 2. Defaults to 10.
         num_tasks: Integer. As in `style_transfer_accuracy`. Defaults to 5.
+        options: Mapping. Arguments of `VHE.sample`, such as `guidance` and
+            `best_of`. Defaults to those of the model.
         seed: Integer. Seed of all that is random. Defaults to 0.
 
     Raises:
@@ -53,6 +57,7 @@ class StyleTransfer(Evaluator):
         groups: tuple[str, str] = ("character", "style"),
         epochs: int = 10,
         num_tasks: int = 5,
+        options: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -66,6 +71,7 @@ class StyleTransfer(Evaluator):
         self.groups = groups
         self.epochs = epochs
         self.num_tasks = num_tasks
+        self.options = dict(options or {})
         self.seed = seed
         self._oracles: tuple[OracleClassifier, OracleClassifier] | None = None
 
@@ -88,6 +94,7 @@ class StyleTransfer(Evaluator):
                 num_ways=min(20, num_contents // 2),
                 num_styles=min(30, num_styles),
             ),
+            options=self.options,
             num_tasks=self.num_tasks,
             seed=self.seed,
             progress=progress,

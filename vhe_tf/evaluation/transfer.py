@@ -8,11 +8,14 @@ style.
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.measurement import Measurement
@@ -26,6 +29,9 @@ __all__ = [
     "style_transfer_accuracy",
     "transfer",
 ]
+
+# Samples, of which `best_of` make an image: this bounds the memory.
+_SAMPLED_AT_ONCE = 100
 
 
 class Transfer(NamedTuple):
@@ -98,6 +104,7 @@ def transfer(
     content: np.ndarray,
     style: np.ndarray,
     groups: tuple[str, str] = ("character", "style"),
+    options: Mapping[str, Any] | None = None,
     seed: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Redraws each content in each style.
@@ -107,17 +114,29 @@ def transfer(
         content: `[R, N, H, W, C]`, a support for each content.
         style: `[S, N, H, W, C]`, a support for each style.
         groups: Pair of strings. The names of the latents of content and style.
+        options: Mapping or None. Arguments of `VHE.sample`, such as `guidance`
+            and `best_of`. Defaults to those of the model.
         seed: Pair of integers. Random seed.
 
     Returns:
         `[R, S, H, W, C]`, each with its own noise.
     """
     num_contents, num_styles = len(content), len(style)
-    support = {
-        groups[0]: tf.constant(np.repeat(content, num_styles, axis=0)),
-        groups[1]: tf.constant(np.tile(style, (num_contents, 1, 1, 1, 1))),
-    }
-    images = model.sample(support, seed=seed).numpy()
+    of_content, of_style = np.divmod(
+        np.arange(num_contents * num_styles), num_styles
+    )
+    options = dict(options or {})
+    at_once = max(1, _SAMPLED_AT_ONCE // options.get("best_of", 1))
+    pieces = []
+    for start in range(0, len(of_content), at_once):
+        rows = slice(start, min(start + at_once, len(of_content)))
+        support = {
+            groups[0]: tf.constant(content[of_content[rows]]),
+            groups[1]: tf.constant(style[of_style[rows]]),
+        }
+        seeds = random.fold_in(seed, tf.range(rows.start, rows.stop))
+        pieces.append(model.sample(support, seed=seeds, **options).numpy())
+    images = np.concatenate(pieces)
     return images.reshape(num_contents, num_styles, *model.image_shape)
 
 
@@ -127,6 +146,7 @@ def style_transfer_accuracy(
     *,
     oracles: tuple[OracleClassifier, OracleClassifier],
     design: TransferDesign,
+    options: Mapping[str, Any] | None = None,
     num_tasks: int = 5,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
@@ -144,6 +164,7 @@ def style_transfer_accuracy(
             styles, trained on true images. The classes of the latter are the
             styles of `data`.
         design: `TransferDesign`. The shape of the tasks.
+        options: As in `transfer`.
         num_tasks: Integer. Tasks, over which the intervals are. Defaults to 5.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
         progress: Callable or None. Called with a line of text after each task.
@@ -164,6 +185,7 @@ def style_transfer_accuracy(
             data,
             oracles=oracles,
             design=design,
+            options=options,
             rng=rng,
             seed=(seed, task),
         )
@@ -210,6 +232,7 @@ def _of_one_task(
     *,
     oracles: tuple[OracleClassifier, OracleClassifier],
     design: TransferDesign,
+    options: Mapping[str, Any] | None,
     rng: np.random.Generator,
     seed: tuple[int, int],
 ) -> tuple[list[float], dict[int, np.ndarray]]:
@@ -232,6 +255,7 @@ def _of_one_task(
         content=data.images[chosen[:, :num_shots]],
         style=data.images[style_chosen],
         groups=groups,
+        options=options,
         seed=seed,
     )
     flat = redrawn.reshape(-1, *redrawn.shape[2:])

@@ -31,6 +31,7 @@ from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import beside_model
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
+from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
 
 if TYPE_CHECKING:
@@ -146,15 +147,21 @@ class Measuring(settings.Settings):
         "Folder with proto_net.npz and simclr.npz, the networks that judge "
         "drawings. Default: those of this package.",
     )
+    style_transfer: bool = setting(
+        False,
+        "For a model of styles: also redraw characters in other styles, as two "
+        "networks judge them, in --num_tasks tasks.",
+        kind="boolean",
+    )
     guidance: float | None = setting(
         None,
-        "Guidance of drawings. Default: that of the model.",
+        "Guidance of drawings and redrawings. Default: that of the model.",
         kind="float",
         least=0.0,
     )
     best_of: int = setting(
         1,
-        "Samples per drawing, of which the best is kept.",
+        "Samples per drawing or redrawing, of which the best is kept.",
         kind="integer",
         least=1,
     )
@@ -248,7 +255,10 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         episodes = training_episodes(
             measuring, model, experiment=experiment, splits=splits
         )
-        more = _drawings(measuring, splits, group=experiment.class_group)
+        more = [
+            *_drawings(measuring, splits, group=experiment.class_group),
+            *_style_transfer(measuring, splits, experiment),
+        ]
         atomic_io.check_room(out.parent)
     with exit_on_run_error():
         report = _measure(
@@ -336,7 +346,6 @@ def _drawings(
     if not measuring.drawings:
         return []
     has_grouping = measuring.within in splits.test.labels
-    options = {"guidance": measuring.guidance, "best_of": measuring.best_of}
     return [
         evaluation.Drawings(
             evaluation.drawing_classes(
@@ -349,10 +358,40 @@ def _drawings(
             num_drawings=measuring.num_drawings,
             num_unconditional=_NUM_UNCONDITIONAL,
             critics=evaluation.DrawingCritics.load(measuring.critics),
-            options=options,
+            options=_sample_options(measuring),
             seed=measuring.seed,
         )
     ]
+
+
+def _style_transfer(
+    measuring: Measuring, splits: "DataSplits", experiment: Experiment
+) -> list["Evaluator"]:
+    """Returns the evaluator of style transfer, if it is asked for."""
+    from vhe_tf import evaluation
+
+    if not measuring.style_transfer:
+        return []
+    if experiment.architecture != "style":
+        raise SettingsError(
+            "`style_transfer` is for models of styles. Leave it out.",
+            model=measuring.model,
+            architecture=experiment.architecture,
+        )
+    content, style = experiment.groups
+    return [
+        evaluation.StyleTransfer(
+            splits,
+            groups=(content, style),
+            num_tasks=measuring.num_tasks,
+            options=_sample_options(measuring),
+            seed=measuring.seed,
+        )
+    ]
+
+
+def _sample_options(measuring: Measuring) -> dict[str, Any]:
+    return {"guidance": measuring.guidance, "best_of": measuring.best_of}
 
 
 def _measure(

@@ -22,6 +22,7 @@ __all__ = [
     "log_ratio",
     "parents_of",
     "posterior_of",
+    "related_to_first",
     "sample",
     "sample_groups",
     "sample_rest",
@@ -43,6 +44,19 @@ Samples = dict[str, tf.Tensor]
 def group_names(latents: Sequence[Latent]) -> list[str]:
     """Returns the names of the group latents, in the order of the graph."""
     return [latent.name for latent in latents if not latent.per_element]
+
+
+def related_to_first(latents: Sequence[Latent]) -> list[str]:
+    """Returns the first group latent and its relatives among group latents.
+
+    Parents and children are relatives, and so are theirs.
+    """
+    groups = [latent for latent in latents if not latent.per_element]
+    families = [{latent.name, *latent.parents} for latent in groups]
+    related = {groups[0].name}
+    for _ in groups:
+        related.update(*(f for f in families if f & related))
+    return [latent.name for latent in groups if latent.name in related]
 
 
 def parents_of(latent: Latent, samples: Samples) -> list[tf.Tensor]:

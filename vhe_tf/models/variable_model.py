@@ -15,6 +15,7 @@ from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models import classification
 from vhe_tf.models._batching import batch_axis_optional
+from vhe_tf.models._best_of import best_of_samples
 from vhe_tf.models._graph import Samples
 from vhe_tf.models._graph import Support
 from vhe_tf.models.graph_model import GraphModel
@@ -25,8 +26,6 @@ __all__ = ["LatentVariableModel"]
 _GUIDANCE = 0.6
 _NUM_CONTRASTS = 6
 _CONTRAST_SEED = 0
-# Samples of c with which a sample is scored given its support.
-_NUM_SCORE_SAMPLES = 4
 # Images that `classify` decodes at once.
 _MAX_DECODED = 400
 
@@ -38,6 +37,7 @@ class LatentVariableModel(GraphModel):
     objective.
     """
 
+    guidance: float | None = None
     _fixed_contrasts: Samples | None = None
 
     def render(
@@ -98,12 +98,15 @@ class LatentVariableModel(GraphModel):
             guidance: Float, w, or None. For PixelCNNs of binary pixels: each
                 pixel has the logit (1 + w) l - w m. l is that given c, and m
                 that of the mean probability given six samples of the prior
-                p(c), always the same. It takes seven times as long. 0 samples
-                from p(x | D) itself. Defaults to None: 0.6 for these models,
-                where drawings stand nearest to people's, and 0 for others.
+                p(c), always the same. It takes seven times as long. For pixels
+                with levels see `GuidedDiscretizedPixels`. Of several group
+                latents, the contrasts differ in the first one and those
+                related to it. 0 samples from p(x | D) itself. Defaults to
+                None: that of the model.
             best_of: Integer. Number of samples of each element, of which the
                 one is returned from which the support is most likely, by
-                log p(support | sample). Defaults to 1.
+                log p(support | sample). Of several supports, those of the
+                latents that guidance contrasts count. Defaults to 1.
 
         Returns:
             Tensor of shape `[B, H, W, C]`, samples of p(x | D). Gaussian
@@ -111,13 +114,14 @@ class LatentVariableModel(GraphModel):
 
         Raises:
             ValueError: If `guidance` is not a finite number from 0, or not 0
-                for another model; if `temperature` or `best_of` is not
-                positive, or `best_of` above 1 for a result of `encode`.
+                for a model without guidance; if `temperature` or `best_of` is
+                not positive, or `best_of` above 1 for a result of `encode`.
         """
         support = _checks.checked_support(self, support)
         validation.positive("best_of", best_of)
         if best_of > 1:
-            return self._best(
+            return best_of_samples(
+                self,
                 support,
                 best_of,
                 seed=seed,
@@ -128,42 +132,6 @@ class LatentVariableModel(GraphModel):
         return self._sample_images(
             samples, temperature, seed=seed, guidance=guidance
         )
-
-    def _best(
-        self, support: Support, count: int, *, seed: Any, **options: Any
-    ) -> tf.Tensor:
-        """Samples `count` elements of each group and returns the best."""
-        _checks.check_no_posteriors("sample(best_of=...)", support)
-        batch_size = _graph.batch_size_of(next(iter(support.values())))
-        seeds = random.as_seed(seed)
-        if seeds.shape.rank == 1:
-            seeds = random.fold_in(seeds, tf.range(batch_size))
-        index = tf.tile(tf.range(count), [batch_size])
-        seeds = random.fold_in(tf.repeat(seeds, count, axis=0), index)
-        repeated = {
-            name: tf.repeat(value, count, axis=0)
-            for name, value in support.items()
-        }
-        images = self.sample(repeated, seed=seeds, **options)
-        # Pixels with a density can lie outside.
-        shown = tf.clip_by_value(images, 0.0, 1.0)[:, tf.newaxis]
-        scores = tf.zeros(tf.shape(images)[:1])
-        for name, images_of in repeated.items():
-            by_shot = tf.map_fn(
-                lambda query, name=name: self.log_likelihood(
-                    {name: shown},
-                    query,
-                    seed=random.fold_in(seeds, 3),
-                    num_samples=_NUM_SCORE_SAMPLES,
-                ),
-                tf.einsum("bn...->nb...", images_of),
-                fn_output_signature=tf.float32,
-                parallel_iterations=1,
-            )
-            scores += tf.reduce_sum(by_shot, axis=0)
-        best = tf.argmax(tf.reshape(scores, [-1, count]), axis=1)
-        by_row = tf.reshape(images, [-1, count, *self.image_shape])
-        return tf.gather(by_row, best, batch_dims=1)
 
     def sample_prior(
         self,
@@ -505,8 +473,7 @@ class LatentVariableModel(GraphModel):
     ) -> Any:
         """Returns the likelihood `[S..., B]` with guidance."""
         if guidance is None:
-            binary = pixel_cnn.has_binary_pixels(likelihood)
-            guidance = _GUIDANCE if binary else 0.0
+            guidance = self._default_guidance(likelihood)
         if guidance == 0.0:
             return likelihood
         contrasts = self._fixed_contrasts or self._contrasts()
@@ -525,9 +492,18 @@ class LatentVariableModel(GraphModel):
             likelihood, self.likelihood(**shown), guidance=guidance
         )
 
+    def _default_guidance(self, likelihood: Any) -> float:
+        if self.guidance is not None:
+            return self.guidance
+        return _GUIDANCE if pixel_cnn.has_binary_pixels(likelihood) else 0.0
+
     def _contrasts(self) -> Samples:
-        """Returns classes to guide away from, `[K, 1, E...]`."""
-        return _graph.sample_groups(
+        """Returns classes to guide away from, `[K, 1, E...]`.
+
+        Latents that are independent of the classes, such as styles, are not
+        among them: the contrasts have the style of the element.
+        """
+        samples, _ = _graph.sample_groups(
             self.latents,
             {},
             batch_shape=[_NUM_CONTRASTS, 1],
@@ -535,7 +511,9 @@ class LatentVariableModel(GraphModel):
             temperature=1.0,
             sample_unobserved=True,
             fitted=False,
-        )[0]
+        )
+        related = _graph.related_to_first(self.latents)
+        return {name: samples[name] for name in related}
 
     @contextlib.contextmanager
     def contrasts_fixed(self) -> Iterator[None]:

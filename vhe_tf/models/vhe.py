@@ -57,6 +57,10 @@ class VHE(LatentVariableModel):
             an image, `()` of a number.
         objective: `Objective` or its name. The objective to train. Defaults
             to `"vhe"`.
+        guidance: Float or None. Guidance of samples unless a call says
+            otherwise, see `sample`. Defaults to None: 0.6 for PixelCNNs of
+            binary pixels, where drawings stand nearest to people's, and 0 for
+            other likelihoods.
         **kwargs: Passed on to `keras.Model`.
 
     Call arguments:
@@ -106,12 +110,14 @@ class VHE(LatentVariableModel):
         *,
         event_shape: Sequence[int],
         objective: objectives.Objective | str = objectives.Objective.VHE,
+        guidance: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(latents, likelihood, event_shape=event_shape, **kwargs)
         known = map(str, objectives.Objective)
         validation.check_choice(known, objective=objective)
         self.objective = objectives.Objective(objective)
+        self.guidance = guidance
         self.kl_warmup_steps: dict[str, int] = {}
         self.accumulation = 1
         self._trackers = {
@@ -362,6 +368,7 @@ class VHE(LatentVariableModel):
             "likelihood": serialize(self.likelihood),
             "event_shape": list(self.event_shape),
             "objective": str(self.objective),
+            "guidance": self.guidance,
         }
 
     @classmethod

@@ -44,6 +44,7 @@ def style_vhe(
     objective: objectives.Objective | str = objectives.Objective.VHE,
     groups: Sequence[str] = ("character", "style"),
     num_levels: int = 256,
+    guidance: float | None = None,
 ) -> VHE:
     """Makes the factorial model of characters and styles (Eq. 18, Figure 8).
 
@@ -66,6 +67,7 @@ def style_vhe(
         num_levels: Integer. Number of levels per channel. If images have fewer
             than 256, pass their number: colours are then learned much sooner.
             Defaults to 256.
+        guidance: As in `VHE`.
 
     Returns:
         A `VHE` with the latents `groups` and `"pose"`.
@@ -106,4 +108,5 @@ def style_vhe(
         ),
         event_shape=image_shape,
         objective=objective,
+        guidance=guidance,
     )

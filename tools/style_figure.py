@@ -1,0 +1,129 @@
+"""Draws Figure 8: unseen characters redrawn in the style of another drawing.
+
+    python -m tools.style_figure --data_dir=DIR --out=docs/omniglot_styles.png
+
+Each group has a content (left) and a style (right) on top, and below the
+character redrawn in the style, once or several times. All are of characters
+that the model has not seen.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+
+import vhe_tf
+from vhe_tf import evaluation
+from vhe_tf import random
+from vhe_tf import visualization
+from vhe_tf.experiments import data
+from vhe_tf.experiments import registry
+
+_GAP, _GROUP_GAP = 2, 8  # pixels
+_GREY = 0.2
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads the data and the model, samples and saves."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
+    given = flags.FLAGS
+    model = vhe_tf.load_model(given.model)
+    splits = data.load_data(
+        registry.get("omniglot_styles_small"), data_dir=given.data_dir
+    )
+    content, style = pairs(
+        splits.test, given.rows * given.columns, seed=given.seed
+    )
+    seeds = random.fold_in(given.seed, tf.range(2 * len(content)))
+    redrawn = model.sample(
+        {
+            "character": tf.repeat(content, 2, axis=0),
+            "style": tf.repeat(style, 2, axis=0),
+        },
+        seed=seeds,
+        best_of=given.best_of,
+    ).numpy()
+    grid = figure(
+        content[:, 0],
+        style[:, 0],
+        redrawn.reshape(-1, 2, *redrawn.shape[1:]),
+        columns=given.columns,
+    )
+    visualization.save_png(pathlib.Path(given.out), grid, scale=given.scale)
+    print(f"Made {given.out}")
+
+
+def pairs(
+    test: "vhe_tf.data.GroupedImages", count: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns one image of each of `count` characters, and as many styles.
+
+    Args:
+        test: Drawings of unseen characters.
+        count: Integer, R.
+        seed: Integer. Selects them.
+
+    Returns:
+        `[R, 1, H, W, C]` each. No character occurs on both sides.
+    """
+    [task] = evaluation.few_shot_tasks(
+        test,
+        evaluation.TaskDesign(num_ways=2 * count, num_shots=1),
+        group="character",
+        num_tasks=1,
+        seed=seed,
+    )
+    return task.support[:count], task.support[count:]
+
+
+def figure(
+    content: np.ndarray, style: np.ndarray, redrawn: np.ndarray, *, columns: int
+) -> np.ndarray:
+    """Tiles groups of a content, a style, and redrawings below.
+
+    Args:
+        content: `[R, H, W, C]`.
+        style: `[R, H, W, C]`.
+        redrawn: `[R, 2, H, W, C]`.
+        columns: Integer. Groups side by side, a divisor of R.
+
+    Returns:
+        `[height, width, C]`.
+    """
+    above = np.stack([content, style], axis=1)
+    groups = [
+        _beside([_beside(list(top), 1), _beside(list(below), 1)], 0)
+        for top, below in zip(above, redrawn, strict=True)
+    ]
+    rows = [
+        _beside(groups[start : start + columns], 1, gap=_GROUP_GAP)
+        for start in range(0, len(groups), columns)
+    ]
+    return _beside(rows, 0, gap=_GROUP_GAP)
+
+
+def _beside(
+    images: Sequence[np.ndarray], axis: int, *, gap: int = _GAP
+) -> np.ndarray:
+    """Sets images `[H, W, C]` side by side along an axis."""
+    shape = list(images[0].shape)
+    shape[axis] = gap
+    space = np.full(shape, _GREY, np.float32)
+    spaced = [piece for image in images for piece in (space, image)]
+    return np.concatenate(spaced[1:], axis=axis)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", "omniglot_styles_small", "Model of styles.")
+    flags.DEFINE_string("data_dir", None, "TensorFlow Datasets folder.")
+    flags.DEFINE_string("out", None, "PNG to write.", required=True)
+    flags.DEFINE_integer("rows", 4, "Rows of groups.")
+    flags.DEFINE_integer("columns", 6, "Groups side by side.")
+    flags.DEFINE_integer("best_of", 1, "As in `VHE.sample`.")
+    flags.DEFINE_integer("scale", 3, "Screen pixels per pixel.")
+    flags.DEFINE_integer("seed", 0, "Random seed of all that is random.")
+    app.run(main)
