@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
+import vhe_tf
 from tests import tiny_run
 from vhe_tf import callbacks
+from vhe_tf import layers
 from vhe_tf._utils.atomic_io import NotWrittenError
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments import Run
@@ -182,8 +184,11 @@ def test_layers_that_cannot_be_saved_are_named_before_training(
     layer = layer()
     for _ in range(depth):
         layer = keras.Sequential([layer])
-    model = keras.Sequential([layer, keras.layers.Dense(1)])
-    model.compile("sgd", "mse", run_eagerly=True)
+    model = vhe_tf.VHE(
+        [vhe_tf.Latent.vector("character", 3, encoder=layer, units=8)],
+        layers.DenseLikelihood((6,), "normal", units=(8,)),
+        event_shape=(6,),
+    )
     best = callbacks.BestModel(pathlib.Path(tmp_path, "best.keras"))
     best.set_model(model)
     layer = layer.layers[0] if depth else layer

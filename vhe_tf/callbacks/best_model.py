@@ -37,8 +37,8 @@ class BestModel(keras.callbacks.Callback):
         NonFiniteLossError: By `fit`, if the metric is NaN.
         NotWrittenError: By `fit`, if the file cannot be written.
         ValueError: By `fit`, if the logs lack the metric; before the first
-            step, if a layer of the model cannot be saved and loaded again: a
-            layer of your own needs `get_config`, and its class
+            step, if the model would not compute the same when it is saved and
+            loaded again: a layer of your own needs `get_config`, and its class
             `@keras.saving.register_keras_serializable()`.
 
     Example:

@@ -91,6 +91,9 @@ class ExactResume(keras.callbacks.Callback):
     and their attributes `name`, `monitor`, `path` and `filepath`. A run that a
     callback ended stays ended when it is started again with as many epochs.
 
+    Checkpoints hold numbers alone: the program that resumes makes the model, so
+    that layers of your own need no `get_config` for it, unlike for `BestModel`.
+
     If several workers train together, each saves, and the chief's files stay.
 
     Args:

@@ -1,6 +1,5 @@
 """Saving models, and loading them again."""
 
-import json
 import pathlib
 import re
 import zipfile
@@ -10,6 +9,7 @@ import keras
 # Register what a saved VHE is made of, and trained by.
 from vhe_tf import optimizers  # noqa: F401
 from vhe_tf._utils import atomic_io
+from vhe_tf.models import _reloading
 from vhe_tf.models import architectures  # noqa: F401
 from vhe_tf.models.presets import PRESETS
 from vhe_tf.models.presets import model_path
@@ -66,32 +66,17 @@ def load_model(path: str | pathlib.Path) -> VHE:
     return model
 
 
-def check_saveable(model: keras.Model) -> None:
-    """Checks that layers of other modules can be saved and loaded again.
+def check_saveable(model: VHE) -> None:
+    """Checks that a model computes the same when it is saved and loaded again.
 
     Args:
-        model: `keras.Model`. The model.
+        model: `VHE`. The model.
 
     Raises:
-        ValueError: If one cannot. The message names its class.
+        ValueError: If it does not, or cannot be loaded. The message names the
+            layer.
     """
-    for layer in model._flatten_layers(include_self=False):
-        kind = type(layer)
-        if kind.__module__.partition(".")[0] in ("keras", "vhe_tf"):
-            continue
-        try:
-            saved = keras.saving.serialize_keras_object(layer)
-            keras.saving.deserialize_keras_object(json.loads(json.dumps(saved)))
-        # Whatever its constructor or `get_config` may raise.
-        except Exception as error:
-            raise ValueError(
-                f"The layer {kind.__name__} cannot be saved and loaded again. "
-                "Define its `get_config` with all arguments of its "
-                "constructor, and register the class by "
-                "`@keras.saving.register_keras_serializable()`. Received: "
-                f"{kind.__module__}.{kind.__qualname__}, which raises "
-                f"{type(error).__name__}."
-            ) from error
+    _reloading.reloaded(model)
 
 
 def _check_sizes(path: pathlib.Path) -> None:
@@ -143,7 +128,8 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
 
     Raises:
         NotWrittenError: If it cannot be written. No partial file remains.
-        ValueError: If a layer cannot be saved and loaded again.
+        ValueError: If the model would not compute the same when it is loaded.
+            The message names the layer.
 
     Example:
     >>> import tempfile
@@ -152,8 +138,6 @@ def save_model(model: VHE, path: str | pathlib.Path) -> None:
     >>> load_model(path).count_params() == model.count_params()
     True
     """
-    check_saveable(model)
-    bare = VHE.from_config(model.get_config())
-    bare.set_weights(model.get_weights())
+    bare = _reloading.reloaded(model)
     with atomic_io.beside(pathlib.Path(path)) as partial:
         bare.save(partial)
