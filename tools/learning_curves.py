@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vhe_tf._utils import atomic_io
     from vhe_tf.experiments import endings
 
     with endings.exit_on_user_error():
@@ -51,9 +52,8 @@ def main(argv: Sequence[str]) -> None:
         }
         figure = draw(runs)
         out = pathlib.Path(_OUT.value)
-        beside = out.with_name(f".{out.stem}.partial.png")
-        figure.savefig(beside, dpi=100)
-        os.replace(beside, out)
+        with atomic_io.beside(out) as partial:
+            figure.savefig(partial, dpi=100, format="png")
     print(f"Made {out}")
 
 

@@ -81,6 +81,36 @@ def test_weight_files_of_two_steps_are_refused(
         weight_files.read(tmp_path, "state")
 
 
+def test_links_in_the_way_are_not_followed(weight_files, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".state-00.npz.partial").symlink_to(victim)
+    weight_files.write(tmp_path, "state", np.zeros(7))
+    assert victim.read_text() == "mine"
+    with weight_files.beside(tmp_path / "a.json") as partial:
+        assert "a.json" not in partial.name  # nobody can foresee it
+        assert partial.read_bytes() == b""
+    assert (tmp_path / "a.json").exists()
+
+
+def test_a_write_that_fails_leaves_nothing(weight_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_files, "_MAX_BYTES", 1000)
+    weight_files.write(tmp_path, "state", np.zeros(777), step=7)
+    before = sorted(tmp_path.iterdir())
+    savez, written = np.savez, iter([True, True, False])
+
+    def fail(*args, **arrays):
+        if not next(written):
+            raise OSError("disk full")
+        savez(*args, **arrays)
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        weight_files.write(tmp_path, "state", np.zeros(777), step=8)
+    assert sorted(tmp_path.iterdir()) == before
+    assert weight_files.read(tmp_path, "state")[1] == {"step": 7}
+
+
 def test_missing_weights_are_named(weight_files, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"state-00\.npz"):
         weight_files.read(tmp_path, "state")

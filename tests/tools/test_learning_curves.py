@@ -43,6 +43,14 @@ def test_a_picture_of_the_curves_is_made(run_folder, tmp_path):
     assert blue[:, 500:].sum() > 100
 
 
+def test_a_link_in_the_way_is_not_followed(run_folder, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".curves.partial.png").symlink_to(victim)
+    _run(f"--runs={run_folder}", f"--out={tmp_path / 'curves.png'}")
+    assert victim.read_text() == "mine"
+
+
 def test_a_step_taken_again_counts_once(run_folder):
     scalars = learning_curves.read_scalars(run_folder)
     steps, values = scalars["train/episodes/elbo"]

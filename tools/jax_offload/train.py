@@ -18,7 +18,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -150,19 +149,21 @@ def save(
 
 
 def _write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        weight_files.beside(path) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
         names = dict.fromkeys(name for row in rows for name in row)
         writer = csv.DictWriter(file, list(names) or ["step"])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(beside, path)
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with weight_files.beside(path) as partial:
+        partial.write_text(
+            json.dumps(values, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def train(

@@ -3,14 +3,37 @@
 Read and written with NumPy alone, beside TensorFlow and beside JAX.
 """
 
+import contextlib
 import math
 import os
 import pathlib
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 _MAX_BYTES = 15 * 2**20
+
+
+@contextlib.contextmanager
+def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty file that replaces `path` on success.
+
+    Its name cannot be predicted, and it is no link that somebody made, as in
+    `vhe_tf._utils.atomic_io`, which needs TensorFlow.
+
+    Args:
+        path: The file.
+    """
+    token = uuid.uuid4().hex
+    partial = path.with_name(f".{path.stem}.{token}.partial{path.suffix}")
+    try:
+        partial.touch(exist_ok=False)
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write(
@@ -27,14 +50,14 @@ def write(
     vector = np.asarray(vector, np.float32)
     num_parts = max(1, math.ceil(vector.nbytes / _MAX_BYTES))
     names = [f"{name}-{index:02d}.npz" for index in range(num_parts)]
-    for part, values in zip(
-        names, np.array_split(vector, num_parts), strict=True
-    ):
-        with (folder / f".{part}.partial").open("wb") as file:
-            np.savez(file, values=values, num_parts=num_parts, **scalars)
-    # As close together as possible: `read` detects a kill between them.
-    for part in names:
-        os.replace(folder / f".{part}.partial", folder / part)
+    # Renamed as close together as possible: `read` detects a kill between.
+    with contextlib.ExitStack() as stack:
+        for part, values in zip(
+            names, np.array_split(vector, num_parts), strict=True
+        ):
+            partial = stack.enter_context(beside(folder / part))
+            with partial.open("wb") as file:
+                np.savez(file, values=values, num_parts=num_parts, **scalars)
 
 
 def read(folder: pathlib.Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
