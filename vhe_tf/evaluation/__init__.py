@@ -20,6 +20,8 @@ from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
 from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.open_set import NoveltyScorer
+from vhe_tf.evaluation.open_set import OpenSet
 from vhe_tf.evaluation.oracle_classifier import train_oracle_classifier
 from vhe_tf.evaluation.probes import linear_probe
 from vhe_tf.evaluation.probes import posterior_means
@@ -45,6 +47,8 @@ __all__ = [
     "JointScorer",
     "LakeRuns",
     "Measurement",
+    "NoveltyScorer",
+    "OpenSet",
     "Probes",
     "Report",
     "Sampling",

@@ -31,8 +31,8 @@ class Measurement:
 
     Attributes:
         metric: String. `"accuracy"`, `"elbo"`, `"joint_nll"`,
-            `"conditional_nll"`, `"training_kl"`, `"probe"`, `"transfer"` or
-            `"drawings"`.
+            `"conditional_nll"`, `"training_kl"`, `"probe"`, `"transfer"`,
+            `"drawings"` or `"open_set"`.
         mean: Float.
         interval: Pair of floats or None. The 95% confidence interval of the
             mean, see `evaluation.intervals`. None for a single value.
@@ -49,8 +49,8 @@ class Measurement:
             `"lake_runs"`; or whose drawings, see `Drawings`; or the style in
             which images are redrawn, see `StyleTransfer`.
         latent: String or None. The group latent that is measured.
-        factor: String or None. What a probe reads, or an oracle classifier
-            finds in redrawn images.
+        factor: String or None. What a probe reads, an oracle classifier finds
+            in redrawn images, or `Drawings` or `OpenSet` measures.
         chance: Float or None. The accuracy of guessing.
         num_samples: Integer or None. Number of samples of the group latent.
         num_element_samples: Integer or None. Number of samples of the
@@ -146,7 +146,8 @@ class Measurement:
             return name + (f"_{self.tasks}" if self.tasks else "")
         if self.metric == "conditional_nll":
             return f"conditional_nll.{self.shots}shot"
-        parts = (self.metric, self.latent, self.tasks, self.factor)
+        design = f"{self.ways}way_{self.shots}shot" if self.ways else None
+        parts = (self.metric, design, self.latent, self.tasks, self.factor)
         return ".".join(part for part in parts if part)
 
     @property

@@ -307,6 +307,7 @@ def summary_lines(report: Report) -> list[str]:
     lines += _probe_lines(found.get("probe", []))
     lines += _transfer_lines(found.get("transfer", []))
     lines += _drawing_lines(found.get("drawings", []))
+    lines += _open_set_lines(found.get("open_set", []))
     lines += [f"left out: {reason}" for reason in report.left_out]
     if report.caveat:
         lines.append(report.caveat)
@@ -405,6 +406,31 @@ def _drawing_lines(measurements: Sequence[Measurement]) -> list[str]:
         ]
         parts += [f"by originality {', '.join(fifths)}"] if fifths else []
         lines.append(f"drawings, {name}: {'; '.join(parts)}")
+    return lines
+
+
+def _open_set_lines(measurements: Sequence[Measurement]) -> list[str]:
+    by_design: dict[str, dict[str | None, Measurement]] = {}
+    for each in measurements:
+        design = f"{each.ways}-way {each.shots}-shot"
+        by_design.setdefault(design, {})[each.factor] = each
+    lines = []
+    for design, found in by_design.items():
+        share = {
+            factor: _with_interval(each, ".1%")
+            for factor, each in found.items()
+            if each.unit == "fraction"
+        }
+        threshold = found["threshold_at_95"].mean
+        lines += [
+            f"{design}, half of the queries of none of the classes: AUROC of "
+            f"the novelty {share['auroc']}, accuracy of the other half "
+            f"{share['accuracy']}",
+            f"  novelty above 0: {share['outside_rejected']} of the queries of "
+            f"no class, {share['known_rejected']} of the others",
+            f"  right if none means a novelty above {threshold:.1f} nats, "
+            f"which 5% of the others exceed: {share['accuracy_at_95']}",
+        ]
     return lines
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vhe_tf.data.episodes import Episodes
     from vhe_tf.evaluation import Evaluator
     from vhe_tf.evaluation import Report
+    from vhe_tf.evaluation import Sampling
     from vhe_tf.models.vhe import VHE
 
 __all__ = [
@@ -132,6 +133,12 @@ class Measuring(settings.Settings):
         "|D| for that KL, 5 in Table 1. Default: as in the model's run.",
         kind="integer",
         least=1,
+    )
+    open_set: bool = setting(
+        False,
+        "Also measure whether the model notices queries of none of the "
+        "classes of a task.",
+        kind="boolean",
     )
     drawings: bool = setting(
         False,
@@ -394,6 +401,29 @@ def _sample_options(measuring: Measuring) -> dict[str, Any]:
     return {"guidance": measuring.guidance, "best_of": measuring.best_of}
 
 
+def _open_set(
+    measuring: Measuring,
+    splits: "DataSplits",
+    group: str,
+    sampling: "Sampling",
+) -> list["Evaluator"]:
+    """Returns the evaluator of queries of no class, if it is asked for."""
+    from vhe_tf import evaluation
+
+    if not measuring.open_set:
+        return []
+    return [
+        evaluation.OpenSet(
+            splits.test,
+            group=group,
+            num_ways=measuring.num_ways,
+            shots=measuring.shots or (1,),
+            num_tasks=measuring.num_tasks,
+            sampling=sampling,
+        )
+    ]
+
+
 def _measure(
     measuring: Measuring,
     model: "VHE",
@@ -421,7 +451,7 @@ def _measure(
         within=measuring.within if has_grouping else None,
         **{name: getattr(measuring, name) for name in named},
     )
-    more = list(more)
+    more = [*more, *_open_set(measuring, splits, group, settings.sampling)]
     if measuring.lake_runs:
         more.append(
             evaluation.LakeRuns(

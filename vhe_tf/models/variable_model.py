@@ -13,7 +13,6 @@ from vhe_tf.distributions import tempering
 from vhe_tf.models import _arguments
 from vhe_tf.models import _checks
 from vhe_tf.models import _graph
-from vhe_tf.models import classification
 from vhe_tf.models._batching import batch_axis_optional
 from vhe_tf.models._best_of import best_of_samples
 from vhe_tf.models._graph import Samples
@@ -26,15 +25,13 @@ __all__ = ["LatentVariableModel"]
 _GUIDANCE = 0.6
 _NUM_CONTRASTS = 6
 _CONTRAST_SEED = 0
-# Images that `classify` decodes at once.
-_MAX_DECODED = 400
 
 
 class LatentVariableModel(GraphModel):
     """A hierarchical model of grouped images, without an objective.
 
-    It generates, reconstructs, scores and classifies images. `VHE` adds the
-    objective.
+    It generates, reconstructs and scores images. `Recognizer` adds
+    classification.
     """
 
     guidance: float | None = None
@@ -377,78 +374,6 @@ class LatentVariableModel(GraphModel):
                 seed=random.fold_in(seed, 1),
                 num_element_samples=num_element_samples,
             )
-        )
-
-    @batch_axis_optional("BKN")
-    def classify(
-        self,
-        support: Support | tf.Tensor,
-        query: tf.Tensor,
-        *,
-        seed: int | tf.Tensor,
-        num_samples: int = 20,
-        num_element_samples: int = 1,
-        max_error: float = 0.001,
-    ) -> tf.Tensor:
-        """Scores each query under each of K classes (Section 4.1).
-
-        Args:
-            support: Mapping from names of group latents to tensors of shape
-                `[B, K, N, H, W, C]`, or the tensor, as in `infer`. Without the
-                axis B it is one task, and the result has no axis B.
-            query: Tensor of shape `[B, H, W, C]`.
-            seed: Integer, or integers of shape `[2]`, or one seed per row,
-                `[B, 2]`. See `vhe_tf.random.as_seed`.
-            num_samples: Integer, S. Number of samples from q(c; D). Defaults
-                to 20, as in the paper.
-            num_element_samples: Integer, T. As in `log_likelihood`.
-            max_error: Float. Probability of losing the best class. A fifth of
-                the samples scores every class, the others only the classes
-                that can still win, see `models.classification.contenders`. 0
-                scores every class by all samples. Defaults to 0.001.
-
-        Returns:
-            Tensor of shape `[B, K]`, log E_q(c; D_k) p(x | c) in nats. The
-            label is its argmax, and its softmax is the posterior under equal
-            class priors. All classes use the same randomness, which cancels
-            most of the sampling error between them.
-
-        Raises:
-            ValueError: If `max_error` is not from 0 to below 1, a number of
-                samples is not positive, or `support` holds results of
-                `encode`.
-        """
-        classification.check_max_error(max_error)
-        validation.positive("num_samples", num_samples)
-        validation.positive("num_element_samples", num_element_samples)
-        query = _checks.checked_images(self, "query", images=query)
-        support = _checks.checked_support(
-            self, support, query=query, axes=("B", "K")
-        )
-        _checks.check_no_posteriors("classify", support)
-        seeds = random.as_seed(seed)
-        if seeds.shape.rank == 1:
-            seeds = random.fold_in(seeds, tf.range(tf.shape(query)[0]))
-
-        def score(row: Any) -> tf.Tensor:
-            of_row, image, seed = row
-            return classification.class_scores(
-                self,
-                classification.infer_classes(
-                    self, of_row, seed=seed, num_samples=num_samples
-                ),
-                query=image,
-                seed=seed,
-                num_element_samples=num_element_samples,
-                max_error=max_error,
-                max_decoded=_MAX_DECODED,
-            )
-
-        return tf.map_fn(
-            score,
-            (dict(support), query, seeds),
-            fn_output_signature=tf.TensorSpec([None], tf.float32),
-            parallel_iterations=1,
         )
 
     def _sample_images(

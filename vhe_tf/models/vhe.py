@@ -32,13 +32,13 @@ from vhe_tf.models import _checks
 from vhe_tf.models import _graph
 from vhe_tf.models import _summary
 from vhe_tf.models.latents import Latent
-from vhe_tf.models.variable_model import LatentVariableModel
+from vhe_tf.models.recognizer import Recognizer
 
 __all__ = ["VHE"]
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
-class VHE(LatentVariableModel):
+class VHE(Recognizer):
     """A hierarchical Bayesian model of grouped elements (Section 3).
 
     Elements are arrays of one shape: images, vectors, sequences, numbers. Where
