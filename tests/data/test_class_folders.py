@@ -146,6 +146,7 @@ def trained_names(splits):
         ("train", "test", "validation"),
         ("Training", "TEST", "val"),
         ("images_background", "images_evaluation", "valid"),
+        ("Training Set", "test_set", "dev"),
     ],
 )
 def test_folders_for_training_and_testing_are_the_split(
@@ -176,8 +177,7 @@ def test_a_class_in_both_folders_is_for_testing(tmp_path, caplog):
     assert trained_names(splits) == ["a", "b", "c"]
     assert names_of(splits.test) == ["d", "e"]
     assert len(splits.test) == 6  # Also what was in train/d.
-    assert "1 classes" in messages(caplog)
-    assert "'d'" in messages(caplog)
+    assert "split: 1, for example 'd'" in messages(caplog)
 
 
 def test_folders_of_the_same_classes_are_no_split(tmp_path, caplog):
@@ -188,7 +188,7 @@ def test_folders_of_the_same_classes_are_no_split(tmp_path, caplog):
     assert len(splits.test) == 8
     assert set(names_of(splits.train)).isdisjoint(names_of(splits.test))
     assert set(trained_names(splits)).isdisjoint(names_of(splits.test))
-    assert "6 classes" in messages(caplog)
+    assert "split: 6, for example 'a'" in messages(caplog)
 
 
 def test_a_single_folder_for_training_is_only_a_folder(tmp_path):
@@ -210,6 +210,13 @@ def test_a_split_that_is_ignored_is_warned_of(tmp_path, caplog, folders, where):
     draw(tmp_path, *folders)
     read_image_folder(tmp_path)
     assert where in messages(caplog)
+
+
+@pytest.mark.parametrize("above", ["data", "data/omniglot"])
+def test_the_folder_of_a_split_below_is_named(tmp_path, caplog, above):
+    draw(tmp_path, f"{above}/images_background/a", f"{above}/test set/b")
+    read_image_folder(tmp_path)
+    assert f"give {str(tmp_path / above)!r}" in messages(caplog)
 
 
 def test_splits_without_classes_are_rejected(tmp_path):

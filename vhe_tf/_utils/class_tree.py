@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vhe_tf._utils.spelling import is_missing
+from vhe_tf._utils.split_names import side_of
 
 __all__ = ["IMAGE_SUFFIXES", "Folder", "check_num_groups", "find_class_folders"]
 
@@ -24,19 +25,6 @@ IMAGE_SUFFIXES = frozenset(
     if kind in Image.OPEN and kind not in _UNREADABLE
 )
 """The suffixes of files that Pillow reads, in lower case."""
-
-# The names of such folders, the last ones in Omniglot's archives.
-_SIDE_OF_NAME = {
-    "train": 0,
-    "training": 0,
-    "images_background": 0,
-    "val": 1,
-    "valid": 1,
-    "validation": 1,
-    "test": 2,
-    "testing": 2,
-    "images_evaluation": 2,
-}
 
 # Of operating systems and storage servers, in lower case.
 _SYSTEM_FOLDERS = {
@@ -242,8 +230,9 @@ def _take_sides(
     root: pathlib.Path, folders: list[Folder]
 ) -> tuple[list[int] | None, list[Folder]]:
     """Returns what each folder is for, and the folders below these."""
-    outer = {folder.parts[0] for folder in folders}
-    if not outer or not all(name.lower() in _SIDE_OF_NAME for name in outer):
+    sides = [side_of(folder.parts[0]) for folder in folders]
+    known = [side for side in sides if side is not None]
+    if not sides or len(known) < len(sides):
         return None, folders
     flat = [folder.parts[0] for folder in folders if len(folder.parts) == 1]
     if flat:
@@ -251,11 +240,8 @@ def _take_sides(
             f"{str(root)!r} needs a folder for each class in {flat[0]!r}: "
             f"{flat[0]}/<class>/<image>.png. Received: images directly in it."
         )
-    sides = [_SIDE_OF_NAME[folder.parts[0].lower()] for folder in folders]
-    if 2 not in sides:  # Test classes by another name.
-        sides = [2 if side == 1 else side for side in sides]
     inner = [Folder(folder.parts[1:], folder.files) for folder in folders]
-    return sides if {0, 2} <= set(sides) else None, inner
+    return known if len(set(known)) > 1 else None, inner
 
 
 def _warn_of_ignored_split(
@@ -263,18 +249,32 @@ def _warn_of_ignored_split(
 ) -> None:
     """Warns of classes and groups that are named as a split is."""
     for folder in folders:
-        named = [name for name in folder.parts if name.lower() in _SIDE_OF_NAME]
+        named = [n for n in folder.parts if side_of(n) is not None]
         if named:
             _logger.warning(
                 "%r has groups or classes named as a split is, for example %r "
-                "in %r. They do not split the data. If they should, keep no "
-                "other folders beside them, outermost: train/<class>/ and "
-                "test/<class>/.",
+                "in %r. They do not split the data. If they should, %s.",
                 str(root),
                 named[0],
                 "/".join(folder.parts),
+                _way_to_split(root, folders),
             )
             return
+
+
+def _way_to_split(root: pathlib.Path, folders: Sequence[Folder]) -> str:
+    """Returns what makes folders a split."""
+    first = folders[0].parts
+    for depth in range(1, min(len(folder.parts) for folder in folders) - 1):
+        below = {folder.parts[depth] for folder in folders}
+        if any(folder.parts[:depth] != first[:depth] for folder in folders):
+            break
+        if len(below) > 1 and None not in map(side_of, below):
+            return f"give {str(root.joinpath(*first[:depth]))!r} in its place"
+    return (
+        "keep no other folders beside them, outermost: train/<class>/ and "
+        "test/<class>/"
+    )
 
 
 def _check_depths(root: pathlib.Path, folders: Sequence[Folder]) -> None:

@@ -13,6 +13,7 @@ from vhe_tf._utils.label_rows import image_files
 from vhe_tf._utils.label_rows import read_table
 from vhe_tf._utils.spelling import is_missing
 from vhe_tf._utils.spelling import spelling_key
+from vhe_tf._utils.split_names import split_column
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.settings import SettingsError
@@ -34,7 +35,8 @@ class OwnImages(settings.Settings):
     labels: str | None = setting(
         None,
         "A CSV file with a header: a column of image files, and a column for "
-        "each grouping of them (see --groupings).",
+        "each grouping of them (see --groupings). A column split with train, "
+        "test and perhaps validation is the split.",
     )
 
     def __post_init__(self) -> None:
@@ -88,6 +90,7 @@ class OwnImages(settings.Settings):
     def _only_column(self) -> tuple[str, ...] | None:
         columns = self._columns()
         del columns[file_column(columns)]
+        columns = [name for name in columns if name != split_column(columns)]
         return tuple(columns) if len(columns) == 1 else None
 
 
@@ -126,7 +129,7 @@ def check_files(experiment: Experiment, path: str) -> None:
                 groupings=experiment.groups,
             )
         image_files(place, rows, column=index)
-        is_split = "split" in columns
+        is_split = split_column(columns) is not None
         cells = {spelling_key(row.cells[header.index(outer)]) for row in rows}
         total = sum(not is_missing(cell) for cell in cells)
     if not (experiment.final or is_split):

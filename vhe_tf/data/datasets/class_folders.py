@@ -1,6 +1,5 @@
 """Folders of images, one for each class, and the groupings that they are."""
 
-import logging
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +9,11 @@ import numpy as np
 from vhe_tf._utils.class_tree import Folder
 from vhe_tf._utils.class_tree import find_class_folders
 from vhe_tf._utils.spelling import unified_names
-from vhe_tf.data.datasets.splits import SPLIT
+from vhe_tf._utils.split_names import SIDES
+from vhe_tf._utils.split_names import SPLIT
+from vhe_tf.data.datasets.given_split import on_one_side
 
-__all__ = ["SIDES", "ClassFolders", "class_files", "class_folders"]
-
-SIDES = ("train", "validation", "test")
-"""What classes can be for."""
-
-_logger = logging.getLogger(__name__)
+__all__ = ["ClassFolders", "class_files", "class_folders"]
 
 
 class ClassFolders(NamedTuple):
@@ -43,9 +39,9 @@ class ClassFolders(NamedTuple):
     ) -> "ClassFolders":
         """Returns the same with what each class is for, as a grouping.
 
-        A class in two folders is for testing, with a warning: models must be
-        tested on other classes than those that they are trained on. If no
-        class is left for training, there is no such grouping.
+        A class in two folders is for testing, with a warning; see
+        `on_one_side`. If no class is left for training, there is no such
+        grouping.
 
         Args:
             labels: Dictionary of strings to arrays. By grouping, `[M]` ids, in
@@ -55,27 +51,10 @@ class ClassFolders(NamedTuple):
         split = self._replace(labels=labels, sides=None)
         if self.sides is None:
             return split
-        classes = labels[label_name]
-        side_of_class = np.zeros(classes.max() + 1, np.int64)
-        np.maximum.at(side_of_class, classes, self.sides)
-        sides = side_of_class[classes]
-        torn = np.unique(classes[sides != self.sides]).tolist()
-        if torn:
-            names = [self.group_names[label_name][group] for group in torn]
-            usable = 0 in sides
-            _logger.warning(
-                "%d classes are in folders for training and for testing, for "
-                "example %r. Models must be tested on other classes than those "
-                "that they are trained on: %s.",
-                len(torn),
-                names[0],
-                "these are for testing alone"
-                if usable
-                else "the folders are ignored, and random classes are for "
-                "testing",
-            )
-            if not usable:
-                return split
+        classes = {label_name: labels[label_name]}
+        sides = on_one_side(self.sides, classes, names=self.group_names)
+        if sides is None:
+            return split
         return split._replace(
             labels=labels | {SPLIT: sides},
             group_names=self.group_names | {SPLIT: dict(enumerate(SIDES))},

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from vhe_tf._utils.split_names import SPLIT
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.own_images import OwnImages
-from vhe_tf.data.datasets.splits import SPLIT
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.data.polarity import with_ink_high
 
@@ -72,7 +72,7 @@ def read_image_folder(
     grouping too, `"alphabet"` above `"character"` and otherwise `"level_1"`,
     `"level_2"` and so on from the outside. If the folders in `root` are called
     `train` and `test` (and `validation`; or as in Omniglot's archives), these
-    are the grouping `"split"`, and groups in both are for testing.
+    are the grouping `"split"`, and classes in both are for testing.
 
     Each image is turned upright (EXIF), flattened on white where transparent,
     made grey or RGB and resized to `image_size`, by area averages along an

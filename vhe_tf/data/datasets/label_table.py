@@ -13,6 +13,7 @@ from vhe_tf._utils.label_rows import file_column
 from vhe_tf._utils.label_rows import image_files
 from vhe_tf._utils.label_rows import read_table
 from vhe_tf._utils.spelling import unified_names
+from vhe_tf._utils.split_names import split_column
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.datasets.copies import Copies
@@ -50,7 +51,8 @@ def read_label_table(
     label in that grouping. Names that look alike are one group (`1` and `1.0`,
     Unicode normal forms, characters without a width), with a warning.
     Surrounding whitespace and blank rows are ignored. Images are read as by
-    `read_image_folder`.
+    `read_image_folder`. `vhe-tf train` and `Table` take a column `split` for
+    what the images are for.
 
     Args:
         path: Path. The CSV file.
@@ -94,7 +96,11 @@ def read_label_table(
     copies = Copies(files)
     images = read_images(files, image_size=image_size, channels=channels)
     pixels = np.stack(list(copies.watch(images)))
-    labels, keep = copies.resolve(labels, names)
+    # One image can be for training and for testing: its groups decide.
+    split = split_column(labels)
+    groups = {name: ids for name, ids in labels.items() if name != split}
+    resolved, keep = copies.resolve(groups, names)
+    labels |= resolved
     if not keep.all():
         pixels = pixels[keep]
     if invert is not False:

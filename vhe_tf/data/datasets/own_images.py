@@ -9,17 +9,17 @@ from typing import Self
 from vhe_tf._utils.class_tree import check_num_groups
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
+from vhe_tf.data.datasets.given_split import given_split
+from vhe_tf.data.datasets.given_split import without_split
 from vhe_tf.data.datasets.label_table import check_nested
 from vhe_tf.data.datasets.label_table import read_label_table
 from vhe_tf.data.datasets.splits import NUM_LEVELS
-from vhe_tf.data.datasets.splits import SPLIT
 from vhe_tf.data.datasets.splits import DatasetSpec
 from vhe_tf.data.datasets.splits import DataSplits
 from vhe_tf.data.datasets.splits import check_num_levels
 from vhe_tf.data.datasets.splits import drawings
 from vhe_tf.data.datasets.splits import hold_out_groups
 from vhe_tf.data.datasets.splits import photographs
-from vhe_tf.data.datasets.splits import split_classes
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = ["OwnImages", "Table"]
@@ -125,13 +125,12 @@ class OwnImages(DatasetSpec):
     ) -> tuple[GroupedImages, GroupedImages, GroupedImages]:
         """Returns the images to train, to validate and to test on."""
         if self.final:
-            data = data.without(SPLIT)
+            data = without_split(data)
             return data, data, data
         group = self.groupings[0]
-        if SPLIT in data.labels:
-            train, known, test = split_classes(
-                data, group, data_dir=path, seed=self.seed
-            )
+        given = given_split(data, self.groupings, place=path)
+        if given is not None:
+            train, known, test = given
             if known is not None:
                 return train, known, test
             count = len(train.group_ids(group)) * self.shares[1] // 100
@@ -139,6 +138,7 @@ class OwnImages(DatasetSpec):
                 train, group, num_groups=max(1, count), seed=self.seed
             )
             return rest, validation, test
+        data = without_split(data)
         total = len(data.group_ids(group))
         check_num_groups(total, group=group, place=path)
         _, share, test_share = self.shares
@@ -169,7 +169,9 @@ class Table(OwnImages):
     """The images that a CSV file lists, with their labels.
 
     `data_dir` is the file; see `read_label_table`. The arguments are those of
-    `OwnImages`; `groupings` are columns of the table.
+    `OwnImages`; `groupings` are columns of the table. A column `split` with
+    `train`, `test` and perhaps `validation` is the split; see
+    `docs/own_images.md`.
 
     Example:
     >>> spec = Table(groupings=("alphabet", "letter"))

@@ -16,12 +16,13 @@ from vhe_tf._utils.validation import check_choice
 from vhe_tf.data.augmentation import Augmentation
 from vhe_tf.data.augmentation import rounded
 from vhe_tf.data.contrast import check_contrast
+from vhe_tf.data.datasets.given_split import given_split
+from vhe_tf.data.datasets.given_split import without_split
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.data.grouped_images import GroupedImages
 
 __all__ = [
     "NUM_LEVELS",
-    "SPLIT",
     "DataSplits",
     "DatasetSpec",
     "check_num_levels",
@@ -35,8 +36,6 @@ __all__ = [
 _Images = TypeVar("_Images", bound=GroupedData)
 
 NUM_LEVELS = 256  # of photographs as they are stored
-SPLIT = "split"
-"""The grouping of images by what their classes are for."""
 
 _RECIPES = ("binary", "grey", "colour")
 _TEST_FRACTION = 0.2
@@ -357,9 +356,8 @@ def split_classes(
     """Returns the images of the training, validation and test classes.
 
     Args:
-        data: `GroupedData`. The images. A grouping `"split"` with the groups
-            `"train"`, `"test"` and perhaps `"validation"` decides; else the
-            seed does.
+        data: `GroupedData`. The images. A grouping `"split"` decides, see
+            `given_split`; else the seed does.
         group: String. The grouping whose groups are the classes.
         data_dir: String. Where the data are, for errors.
         seed: Integer. Selects a fifth of the classes for testing.
@@ -374,27 +372,18 @@ def split_classes(
             f"Training needs at least {_MIN_CLASSES} classes, to hold some for "
             f"validation and testing. Received: {num_classes} in {data_dir}."
         )
-    if SPLIT not in data.labels:
-        # One class alone cannot be distinguished from another.
-        num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
-        train, test = hold_out_groups(
-            data, group, num_groups=min(num_test, most or num_test), seed=seed
-        )
-        return train, None, test
-    names = data.group_names[SPLIT]
-    sides = {
-        names[i]: data.with_groups(SPLIT, [i]).without(SPLIT)
-        for i in data.group_ids(SPLIT).tolist()
-    }
-    for name, least in (("train", 3), ("test", 2)):
-        num = len(sides[name].group_ids(group)) if name in sides else 0
-        if num < least:
-            raise ValueError(
-                f"The folder {name!r} of {data_dir!r} needs at least {least} "
-                "classes that are in it alone; add some, or put the folders of "
-                f"all classes in one folder. Received: {num}."
-            )
-    return sides["train"], sides.get("validation"), sides["test"]
+    given = given_split(data, [group], place=data_dir)
+    if given is not None:
+        return given
+    # One class alone cannot be distinguished from another.
+    num_test = max(2, math.floor(_TEST_FRACTION * num_classes))
+    train, test = hold_out_groups(
+        without_split(data),
+        group,
+        num_groups=min(num_test, most or num_test),
+        seed=seed,
+    )
+    return train, None, test
 
 
 def check_num_levels(num_levels: int, images: str) -> None:
