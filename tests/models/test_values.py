@@ -209,9 +209,53 @@ def test_images_that_are_blank_or_all_ink_are_rejected(models, name, levels):
             )
 
 
+@pytest.mark.parametrize("levels", [2, 8])
+@pytest.mark.parametrize("name", list(ON_ANOTHER_SCALE))
+def test_half_of_the_images_on_another_scale_are_rejected(models, name, levels):
+    model, wrong = models[levels], ON_ANOTHER_SCALE[name]
+    images = binary(20).astype(wrong.dtype)
+    images *= 255 if wrong.dtype == np.uint8 else 1
+    images[:10] = wrong[:10]
+    data = GroupedImages(images, LABELS)
+    model.compile("adam")
+    calls = [
+        lambda: model.fit(images, LABELS, verbose=0),
+        lambda: ready(data, "binary" if levels == 2 else "colour"),
+    ]
+    if levels == 8 or images.dtype == np.uint8:
+        support = images.reshape(4, 5, *SHAPE)[[0, 3]]
+        calls += [
+            lambda: model.infer(support, seed=SEED),
+            lambda: model.log_likelihood(
+                support[1:], images[[0]], seed=SEED, num_samples=1
+            ),
+        ]
+    for call in calls:
+        with pytest.raises(ValueError, match="on another scale"):
+            call()
+
+
+def test_some_images_on_another_scale_are_warned_of(models, caplog):
+    images = np.uint8(255 * binary(20))
+    images[[2, 17]] //= 255
+    models[2].infer(images[np.newaxis], seed=SEED)
+    [message] = caplog.messages
+    assert "2 of 20 images" in message
+    assert "index (0, 2), index (0, 17)." in message
+
+
+def test_two_classes_on_another_scale_are_rejected(models):
+    images = np.uint8(255 * binary(40))
+    images[5:15] //= 255
+    models[2].compile("adam")
+    with pytest.raises(ValueError, match=r"'character' .*2 such .*of 8: 1, 2"):
+        models[2].fit(images, {"character": np.arange(40) // 5}, verbose=0)
+
+
 def test_some_blank_images_are_no_mistake(models):
     images = binary(20)
     images[3] = 0
+    images[5:10] = 0
     data = GroupedImages(np.uint8(255 * images), LABELS)
     assert ready(data, "binary").images[3].max() == 0
     models[2].infer(np.zeros([1, 2, *SHAPE], np.uint8), seed=SEED)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from vhe_tf._utils.validation import is_image_shape
+from vhe_tf.data.contrast import check_classes
 from vhe_tf.data.contrast import check_contrast
 from vhe_tf.data.contrast import shows_something
 from vhe_tf.data.datasets.records.recorded_images import name_corrupt_records
@@ -23,6 +24,7 @@ _MAX_CHECKED = 1000
 def check_prepared(model: Any, episodes: Episodes) -> None:
     """Rejects images whose prepared values the likelihood does not model."""
     data, how = episodes.data, episodes.augmentation
+    step = 1
     if isinstance(data, GroupedImages):
         images = data.images
     else:
@@ -31,7 +33,14 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
             images = data.reader()(tf.range(0, len(data), step)).numpy()
     are_images = is_image_shape(model.event_shape)
     if are_images and model.domain.is_bounded:
-        check_contrast(images, "images", binary=model.domain.binary)
+        binary = model.domain.binary and how.binarization != "dynamic"
+        check_contrast(images, "images", binary=binary)
+        check_classes(
+            images,
+            {name: ids[::step] for name, ids in data.labels.items()},
+            names=data.group_names,
+            binary=binary,
+        )
         if model.domain.binary:
             step = -(-len(images) // _MAX_CHECKED)
             warn_if_paper_is_ink(images[::step], "images")

@@ -9,6 +9,7 @@ from typing import Self
 from vhe_tf._utils.class_tree import check_num_groups
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
+from vhe_tf.data.contrast import check_classes
 from vhe_tf.data.datasets.given_split import given_split
 from vhe_tf.data.datasets.given_split import without_split
 from vhe_tf.data.datasets.label_table import check_nested
@@ -83,6 +84,12 @@ class OwnImages(DatasetSpec):
             invert=bool(self.invert) if is_colour else self.invert,
         )
         self._check_groupings(data, path)
+        check_classes(
+            data.images,
+            {name: data.labels[name] for name in self.groupings},
+            names=data.group_names,
+            binary=self.images == "binary",
+        )
         train, validation, test = self._split(data, path)
         group = self.groupings[-1]
         if is_colour:

@@ -296,7 +296,7 @@ def ready(data: GroupedData, images: str, *, seed: int = 0) -> GroupedImages:
     if images == "colour":
         check_contrast(data.images, "images", binary=False)
         return GroupedImages(intensities, data.labels, data.group_names)
-    check_contrast(data.images, "images", binary=True)
+    check_contrast(data.images, "images", binary=images == "binary")
     threshold = (
         np.float32(0.5)
         if images == "binary"

@@ -20,6 +20,8 @@ import numpy as np
 
 from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.validation import check_image_size
+from vhe_tf.data.contrast import faint_images
+from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
@@ -76,9 +78,16 @@ def _examples(
     images = read_images(
         folders.paths, image_size=flags.image_size, channels=flags.channels
     )
+    faint = np.zeros(len(folders.paths), bool)
     for index, image in enumerate(copies.watch(images)):
+        faint[index] = faint_images(image, binary=False)
         ids = {name: int(ids[index]) for name, ids in folders.labels.items()}
         yield 255 - image if inverts else image, ids
+    warn_of_faint(
+        faint,
+        str(flags.from_folder),
+        describe=lambda index: repr(str(folders.paths[index[0]])),
+    )
 
 
 def _ink_is_dark(
