@@ -199,8 +199,10 @@ def test_two_names_of_a_group_in_a_table_are_one(tmp_path, caplog):
     assert "'c' has the same images as 'a'" in messages(caplog)
 
 
-def test_a_row_without_a_label_does_not_contradict_another(tmp_path):
+def test_a_row_without_a_label_does_not_contradict_another(tmp_path, caplog):
     draw(tmp_path, "scans")
     rows = ["scans/0.png,a,", "scans/0.png,,Ann", "scans/1.png,b,Bob"]
     data = read_label_table(table(tmp_path, *rows))
     np.testing.assert_array_equal(data.labels["kind"], [0, -1, 1])
+    assert "copies of others of which one alone has a label" in messages(caplog)
+    assert "same label" not in messages(caplog)

@@ -21,13 +21,26 @@ ALIKE = [
     ("❤", "❤\ufe0f"),  # variation selector
     ("two words", "two\u00a0words"),  # no-break space
     ("two words", "two\u3000words"),  # ideographic space
+    ("two words", "two  words"),
+    ("two words", "two \t words"),
     ("7", "7.0"),
+    ("7", "7."),
     ("-7", "-7.00"),
+    ("17", "\uff11\uff17"),  # full width
+    ("ハ", "\uff8a"),  # half width
+    ("ガ", "\uff76\uff9e"),
+    ("a-b", "a\u2010b"),  # hyphen
+    ("a-b", "a\u2011b"),  # no-break hyphen
+    ("beta", "be\x00ta"),
+    ("beta", "beta\x1b"),
 ]
 DIFFERENT = [
     ("a", "A"),
-    ("7", "07"),
     ("7", "7.5"),
+    ("2", "\u00b2"),  # superscript
+    ("R", "\u211d"),  # double-struck
+    ("fi", "\ufb01"),  # ligature
+    ("na", "NA."),
     ("é", "e"),
     ("1.10", "1.1"),
     ("v7", "v7.0"),
@@ -36,6 +49,8 @@ DIFFERENT = [
 ]
 MISSING = ["NaN", "nan", "NA", "N/A", "n/a", "None", "null", "NULL", "<NA>"]
 MISSING += ["NaT", "#N/A", " nan ", "NaN\u200b", "\u200b"]
+MISSING += ["NAN", "Nan", "Null", "N.A.", "n.a.", "#n/a", "#VALUE!", "#REF!"]
+MISSING += ["<na>", "<null>", "(null)", "NaN\x00", "\x00"]
 
 
 @pytest.mark.parametrize(("name", "other"), ALIKE)
@@ -65,9 +80,29 @@ def test_spellings_of_missing_values_are_no_group(spelling, caplog):
     assert ascii(spelling.strip()) in record.getMessage()
 
 
-@pytest.mark.parametrize("syllable", ["na", "Na", "nil", "none", "nine"])
-def test_words_that_could_be_names_are_groups(syllable):
+@pytest.mark.parametrize("syllable", ["na", "Na", "nat", "Nat", "nine"])
+def test_words_that_could_be_names_are_groups(syllable, caplog):
     assert unified_names([syllable], grouping="kind") == [syllable]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["none", "NONE", "nil", "-", "?", "Unknown"])
+def test_doubtful_names_are_groups_with_a_warning(name, caplog):
+    assert unified_names([name, "b"], grouping="kind") == [name, "b"]
+    (record,) = caplog.records
+    assert f"kind: read as groups: {name!r}." in record.getMessage()
+
+
+def test_numbers_with_leading_zeros_are_warned_of(caplog):
+    names = ["1", "01", "10", "001", "2", "x1"]
+    assert unified_names(names, grouping="kind") == names
+    (record,) = caplog.records
+    assert "different groups: '001' and '01' and '1'." in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["be\x00ta", "be\x1bta\x07", "be\x85ta"])
+def test_names_have_no_control_characters(name):
+    assert unified_names([name], grouping="kind") == ["beta"]
 
 
 def test_empty_cells_are_no_groups_without_a_warning(caplog):

@@ -81,13 +81,19 @@ class Copies:
         resolved = dict(labels)
         copies = originals != np.arange(len(originals))
         merged = np.zeros(len(originals), bool)
+        partly = np.zeros(len(originals), bool)
         if copies.any():
             for grouping, ids in labels.items():
                 resolved[grouping] = self._merged(
                     originals, ids, grouping, names.get(grouping, {})
                 )
                 merged |= copies & (resolved[grouping] != ids)
-        self._tell_of_repeats(originals, copies & ~merged)
+                partly |= (ids == MISSING) != (ids[originals] == MISSING)
+        for which, what in (
+            (copies & ~merged & ~partly, "with the same label"),
+            (copies & ~merged & partly, "of which one alone has a label"),
+        ):
+            self._tell_of_repeats(originals, which, what=what)
         return resolved, ~merged
 
     def _merged(
@@ -135,16 +141,16 @@ class Copies:
         return merged
 
     def _tell_of_repeats(
-        self, originals: np.ndarray, repeats: np.ndarray
+        self, originals: np.ndarray, repeats: np.ndarray, *, what: str
     ) -> None:
         indices = np.flatnonzero(repeats).tolist()
         if not indices:
             return
         _logger.warning(
-            "%d images are copies of others with the same label, so that "
-            "models can be tested on images that they are given. Remove "
-            "them:%s",
+            "%d images are copies of others %s, so that models can be tested "
+            "on images that they are given. Remove them:%s",
             len(indices),
+            what,
             listing(
                 {
                     os.fspath(self.paths[index]): "as "

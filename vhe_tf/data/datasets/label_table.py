@@ -49,9 +49,11 @@ def read_label_table(
     The column `image`, or else the first one, holds the file names, relative
     to the table's own folder. Every other column is a grouping and its cells
     are the names of groups; where one is empty or a usual spelling of a
-    missing value (`NaN`, `NA`, `None`, `null` and so on), the image has no
-    label in that grouping. Names that look alike are one group (`1` and `1.0`,
-    Unicode normal forms, characters without a width), with a warning.
+    missing value (`NaN`, `NA`, `None`, `null`, `#VALUE!` and so on), the image
+    has no label in that grouping. Names that look alike are one group (`1` and
+    `1.0`, Unicode normal forms, full width, runs of spaces, characters without
+    a width), with a warning. Another one tells of doubtful groups (`?`,
+    `unknown`, `01` beside `1`).
     Surrounding whitespace and blank rows are ignored. Images are read as by
     `read_image_folder`. `vhe-tf train` and `Table` take a column `split` for
     what the images are for.
