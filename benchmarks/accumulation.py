@@ -24,9 +24,9 @@ from absl import app
 from absl import flags
 from measure import Figure
 
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Episodes a step.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Episodes per step.")
 _ACCUMULATION = flags.DEFINE_list(
-    "accumulation", ["1", "4", "16"], "Microbatches of a step, each to measure."
+    "accumulation", ["1", "4", "16"], "Microbatches per step, each to measure."
 )
 _HERE = flags.DEFINE_string(
     "here", None, "Measure only this architecture, in this process."

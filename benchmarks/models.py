@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 "the arithmetic of a training step",
                 measure.operations(train) / _BATCH_SIZE / 1e6,
-                "million operations an episode",
+                "million operations per episode",
             ),
             Figure(
                 "scoring, p(x | c)",
@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 "the arithmetic of scoring",
                 measure.operations(score) / _SCORED_AT_ONCE / 1e6,
-                "million operations an image",
+                "million operations per image",
             ),
             Figure(
                 f"classification, {_NUM_WAYS}-way {_NUM_SHOTS}-shot, "

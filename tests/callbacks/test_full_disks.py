@@ -187,9 +187,7 @@ def test_a_run_that_finds_no_room_to_begin(small_disk, sampler, whole_run):
     small_disk.fill()
     with pytest.raises(
         NotWrittenError,
-        match=r"write to \S*checkpoints: "
-        + FULL
-        + "There is no checkpoint yet. Correct",
+        match=r"write to \S*checkpoints: " + FULL + "There is no checkpoint",
     ):
         train(folder, sampler)
     assert [path.name for path in folder.rglob("*")] == ["checkpoints"]
@@ -245,10 +243,7 @@ def test_an_export_that_does_not_fit(small_disk):
     )
     assert done.returncode == 1
     assert "error: " in done.stdout
-    assert done.stdout.endswith(
-        "/model/2: the disk is full (No space left on device). No partial file "
-        "remains.\n"
-    )
+    assert "/model/2: the disk is full (" in done.stdout.splitlines()[-1]
     small_disk.empty()
     # TensorFlow writes a graph with shapes, which are dropped afterwards.
     small_disk.fill(leave=2 * sum(pages.values()) + warmup)

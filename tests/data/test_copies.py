@@ -1,5 +1,6 @@
 """Images and classes that occur twice under two names."""
 
+import re
 import shutil
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_two_names_of_a_class_are_one_class(tmp_path, caplog, double):
     data = read_image_folder(tmp_path)
     assert names_of(data) == list("abcdef")
     assert len(data) == 12
-    assert "'z' has the same images as 'a'" in messages(caplog)
+    assert re.search("'z' has .* as 'a'", messages(caplog))
     for seed in range(8):
         splits = Folder(seed=seed, image_size=(9, 9)).load(str(tmp_path))
         sides = [trained_names(splits), names_of(splits.test)]
@@ -63,7 +64,7 @@ def test_a_class_on_both_sides_of_a_given_split_is_for_testing(
     assert trained_names(splits) == ["a", "c", "d"]
     assert names_of(splits.test) == ["b", "e", "f"]
     assert len(splits.test) == 6
-    assert "'z' has the same images as 'b'" in messages(caplog)
+    assert re.search("'z' has .* as 'b'", messages(caplog))
     assert "'b'. Models must be tested" in messages(caplog)
 
 
@@ -75,7 +76,7 @@ def test_records_of_a_folder_keep_copied_classes_on_one_side(
     draw(pages, *"abcdef")
     double(pages / "a", pages / "z")
     to_records(pages)
-    assert "'z' has the same images as 'a'" in messages(caplog)
+    assert re.search("'z' has .* as 'a'", messages(caplog))
     assert capsys.readouterr().out.startswith("12 images of 6 classes")
     records = RecordedImages(tmp_path / "records")
     folder = read_image_folder(pages, image_size=(28, 28))
@@ -196,7 +197,7 @@ def test_two_names_of_a_group_in_a_table_are_one(tmp_path, caplog):
     )
     data = read_label_table(path)
     np.testing.assert_array_equal(data.labels["kind"], [0, 0, 1, 1])
-    assert "'c' has the same images as 'a'" in messages(caplog)
+    assert re.search("'c' has .* as 'a'", messages(caplog))
 
 
 def test_a_row_without_a_label_does_not_contradict_another(tmp_path, caplog):

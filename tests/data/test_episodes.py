@@ -431,6 +431,6 @@ def test_a_bad_number_is_refused(name, value):
 
 def test_an_unknown_grouping_is_named_beside_the_known_ones():
     data = numbered(character=MIXED, alphabet=[2] * 8)
-    with pytest.raises(ValueError, match="no grouping 'drawer'") as error:
+    with pytest.raises(ValueError, match="need a grouping 'drawer'") as error:
         sampler_of(data, group_latents=["character", "drawer"])
     assert "['alphabet', 'character']" in str(error.value)

@@ -169,7 +169,7 @@ def test_a_group_of_one_image_is_a_group(folder):
         ),
         (
             ["image,kind", 'scans/1.png,"a', "scans/2.png,b"],
-            "quotation mark that is not closed. Received: unexpected end",
+            "Received: unexpected end",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_other_encodings_are_refused(folder):
 
 
 def test_an_absent_table_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no table.*absent\.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"Received: .*absent\.csv'"):
         read(tmp_path / "absent.csv")
 
 
@@ -356,5 +356,5 @@ def test_groups_without_names_are_told_by_their_ids():
 @pytest.mark.parametrize("pair", [("kind", "style"), ("style", "kind")])
 def test_unknown_groupings_are_named_beside_the_known_ones(pair):
     data = from_columns(blank(2), {"kind": ["a", "b"]})
-    with pytest.raises(ValueError, match=r"no grouping 'style'.*\['kind'\]"):
+    with pytest.raises(ValueError, match=r"'style'.*Received: .*\['kind'\]"):
         check_nested(data, pair[0], parent=pair[1])

@@ -416,7 +416,7 @@ def test_damaged_archive_is_named_and_can_be_replaced(tmp_path, damage):
         }[damage]
     )
     with pytest.raises(
-        ValueError, match=r"aligned_images_DB\.tar\.gz' cannot be read to its"
+        ValueError, match=r"aligned_images_DB\.tar\.gz' cannot be read"
     ) as error:
         load(tmp_path, manual_dir)
     assert "Received: " in str(error.value)
@@ -459,7 +459,7 @@ def test_archive_that_was_packed_half_is_named(tmp_path):
     path = packed(tmp_path / "m", small_faces()) / "aligned_images_DB.tar.gz"
     half = gzip.decompress(path.read_bytes())[: 512 * 11 + 100]
     path.write_bytes(gzip.compress(half))
-    with pytest.raises(ValueError, match="cannot be read to its end"):
+    with pytest.raises(ValueError, match=r"\.tar\.gz' .* to its end"):
         load(tmp_path, tmp_path / "m")
 
 

@@ -529,7 +529,7 @@ def test_other_group_latents_are_integrated_out():
 )
 def test_no_draws_or_groups_are_refused(kwargs):
     [(name, _)] = kwargs.items()
-    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+    with pytest.raises(ValueError, match=f"Received: {name}="):
         joint(GaussianWorld(), uniform_data(), **kwargs)
 
 
@@ -539,7 +539,7 @@ def test_what_is_no_group_or_no_image_of_the_model_is_refused():
     others = GroupedImages(data.images, {"person": data.labels["character"]})
     with pytest.raises(ValueError, match=r"\['person'\].*'character'"):
         joint_nll(JointScorer(model, group="character"), others)
-    with pytest.raises(ValueError, match="a group latent of the model"):
+    with pytest.raises(ValueError, match="Received: group='person'"):
         JointScorer(model, group="person")
     with pytest.raises(
         ValueError, match=r"\(8, 8, 1\)\. Received: \(2, 2, 1\)"

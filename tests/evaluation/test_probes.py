@@ -289,9 +289,7 @@ def test_shapes_that_do_not_agree_are_refused(
 def test_features_that_are_not_finite_are_refused():
     features, labels = clusters([10, 10])
     features[[4, 7], 1] = np.nan
-    with pytest.raises(
-        ValueError, match=r"2 such examples, the first at ind.* 4"
-    ):
+    with pytest.raises(ValueError, match=r"Received: .*2 such .* 4"):
         linear_probe(features, labels)
 
 

@@ -17,28 +17,32 @@ def test_json_and_back_is_the_same_experiment():
 
 
 def test_a_setting_of_another_name_is_rejected_with_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"'batchsize'\. Did you mean 'batch_size'"
-    ):
+    with pytest.raises(ValueError, match=r"'batch_size'.* 'batchsize'\."):
         Experiment.from_json({"batchsize": 4})
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"objective": "elbo"}, "`objective` must be one of vhe.*'elbo'"),
+        (
+            {"objective": "elbo"},
+            "vhe.*Received: objective='elbo'",
+        ),
         ({"batch_size": 0}, "`batch_size` must be at least 1.*batch_size=0"),
         ({"batch_size": 2.5}, "`batch_size` must be an integer.*2.5"),
         ({"epochs": True}, "`epochs` must be an integer.*True"),
         ({"support_size": (6, 2)}, r"`support_size`.*\(6, 2\)"),
-        ({"support_size": 5}, "`support_size` must be an integer or a range"),
-        ({"symmetries": 3}, "1, 2, 4 or 8. Received: symmetries=3"),
+        ({"support_size": 5}, "`support_size`.*Received: support_size=5"),
+        ({"symmetries": 3}, "8. Received: symmetries=3"),
         ({"ema": 1.0}, "less than 1. Received: ema=1.0"),
         ({"size": "large"}, "pixel_cnn.*architecture='deconvolutional'"),
         ({"dataset": "glyphs", "split": "lake"}, "Received: split='lake'"),
         ({"num_levels": 8}, "`num_levels` has no effect.*num_levels=8"),
         ({"group": "video"}, "`group` has no effect"),
-        ({"images": "colour"}, "`dataset` must be one of folder.*'omniglot'"),
+        (
+            {"images": "colour"},
+            "folder.*Received: dataset='omniglot'",
+        ),
         (
             {"dataset": "youtube_faces", "images": "grey"},
             "colour. Received: images='grey'",
@@ -52,7 +56,7 @@ def test_a_setting_of_another_name_is_rejected_with_the_nearest():
             {"architecture": "alphabet", "dataset": "records"},
             "omniglot, glyphs, folder, table.*'records'",
         ),
-        ({"dataset": "table"}, "`groupings` must name the column"),
+        ({"dataset": "table"}, "column.*Received: groupings="),
         ({"groupings": ("letter",)}, "`groupings` has no effect"),
         (
             {"dataset": "folder", "groupings": ("alphabet", "letter")},

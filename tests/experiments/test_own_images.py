@@ -201,7 +201,7 @@ def _rows(root, *rows):
     ("make", "flags", "message"),
     [
         (_folders, [], "no class folders"),
-        (lambda root: _folders(root, a=2, b=0), [], "/b' has no images"),
+        (lambda root: _folders(root, a=2, b=0), [], "Received: .*/b', without"),
         (lambda root: _folders(root, a=1, b=1), [], "--final .*Received: 2 in"),
         (
             lambda root: _folders(root, a=1, b=1),
@@ -235,7 +235,7 @@ def test_few_classes_are_enough_for_a_run_on_all(tmp_path):
     ("final", "split", "measured"),
     [
         (False, "9 train, 3 validation, 3 test", "on unseen groups"),
-        (True, "15, all of them to train", "on the training groups"),
+        (True, "15, all of them", "on the training groups"),
     ],
 )
 def test_a_run_on_all_classes_says_so(
@@ -313,7 +313,7 @@ def test_a_hierarchy_trains(kind, table, nested_folder, tmp_path):
         *SHORT,
     )
     assert "by alphabet; mean ink" in text
-    assert "Initial weights: random. No shipped model" in text
+    assert "Initial weights: random. " in text
     model = vhe_tf.load_model(tmp_path / "best.keras")
     names = [latent.name for latent in model.latents]
     assert names == ["alphabet", "character", "element"]

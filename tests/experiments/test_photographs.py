@@ -164,10 +164,10 @@ def test_videos_of_a_subset_of_the_archive_as_classes(tmp_path):
         "accuracy.8way_1shot",
         "accuracy.8way_2shot",
     ]
-    caveat = "a subset of YouTube Faces, not comparable with Table 5"
-    caveat += "; pixels of 8 levels, not 256"
-    assert metrics["caveat"] == caveat
-    assert caveat in text
+    subset, levels = metrics["caveat"].split("; ")
+    assert "Table 5" in subset
+    assert "8 levels" in levels
+    assert metrics["caveat"] in text
     record = record_of(run_dir / "best.keras")
     again = load_data(record.experiment, data_dir=record.data_dir)
     people = [set(data.labels["person"]) for data in (again.train, again.test)]
@@ -207,7 +207,7 @@ def test_drawings_are_trained_on_from_records(tmp_path):
     assert "Next:" in commanded(*arguments, sizes=unmeasured)
     os.truncate(sorted(folder.glob("*.tfrecord"))[3], 0)
     said = failure_of(*arguments)
-    assert "images-00003.tfrecord' must be a file of " in said
+    assert "images-00003.tfrecord' must" in said
 
 
 def test_photographs_are_trained_on_from_records(tmp_path):

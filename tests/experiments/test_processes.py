@@ -59,7 +59,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     first = interrupted(command(image_folder, tmp_path), tmp_path, number)
     if number == signal.SIGTERM:
         last = first.splitlines()[-1]
-        assert last.startswith("Stopped on request at step ")
+        assert last.startswith("Stopped on request at ")
         assert not (tmp_path / "metrics.json").exists()
     assert_same_models(tmp_path, long_run)
 

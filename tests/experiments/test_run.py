@@ -57,9 +57,7 @@ def test_a_resumed_run_may_have_more_epochs(tmp_path):
     assert Record.read(more.config).experiment.epochs == 6
     assert not more.metrics.exists()  # of fewer epochs
     Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
-    with pytest.raises(
-        RunError, match=r"`epochs` must be at least 2: .*Received: 1"
-    ):
+    with pytest.raises(RunError, match=r"`epochs` .* 2: .*Received: 1"):
         Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=1))
 
 
@@ -68,9 +66,7 @@ def test_a_run_needs_the_epochs_that_it_has_begun(tmp_path, step):
     run = _trained(tmp_path)
     (run.checkpoints / f"ckpt-{step}.index").touch()
     Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=3))
-    with pytest.raises(
-        RunError, match=r"`epochs` must be at least 3: .*Received: 2"
-    ):
+    with pytest.raises(RunError, match=r"`epochs` .* 3: .*Received: 2"):
         Run(tmp_path, dataclasses.replace(EXPERIMENT, epochs=2))
 
 
@@ -105,7 +101,7 @@ def test_a_resumed_run_keeps_where_it_began(tmp_path, monkeypatch):
 
 def test_checkpoints_without_settings_are_rejected(tmp_path):
     _trained(tmp_path).config.unlink()
-    with pytest.raises(RunError, match=r"without its config\.json"):
+    with pytest.raises(RunError, match=r"Received: .*without config\.json"):
         Run(tmp_path, EXPERIMENT)
 
 
@@ -127,7 +123,7 @@ def test_checkpoints_without_settings_are_rejected(tmp_path):
 def test_a_file_of_another_form_is_named(tmp_path, text):
     run = _trained(tmp_path)
     run.config.write_text(text)
-    with pytest.raises(RunError, match=r"config\.json is not of a run: "):
+    with pytest.raises(RunError, match=r"config\.json is not .*: "):
         Run(tmp_path, EXPERIMENT)
     for path in run.checkpoints.iterdir():
         path.unlink()
@@ -153,7 +149,7 @@ def test_data_of_other_classes_are_rejected(tmp_path):
     (run.checkpoints / "ckpt-1.index").touch()
     again = Run(tmp_path, EXPERIMENT)
     again.check_classes("4567cdef")
-    with pytest.raises(RunError, match="began with other classes"):
+    with pytest.raises(RunError, match=r"Received: .*0123abcd.*4567cdef"):
         again.check_classes("0123abcd")
 
 

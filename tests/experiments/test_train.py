@@ -80,7 +80,7 @@ def test_flags_override_what_the_name_chooses():
         ([], "Name one experiment"),
         (["quickstart", "omniglot"], "Name one experiment"),
         (["quikstart"], "Did you mean quickstart"),
-        (["quickstart", "--symmetries=3"], "--symmetries must be 1, 2, 4 or 8"),
+        (["quickstart", "--symmetries=3"], "Received: --symmetries=3"),
         (["quickstart", "--split=lake"], "--split has no effect"),
         (["quickstart", "--support_size=five"], "a range such as 1-10"),
         (["quickstart", "--epoch=3"], "Unknown command line flag 'epoch'"),
@@ -174,7 +174,7 @@ def test_weights_of_another_architecture_are_rejected(tmp_path):
     loading.save_model(tiny_model(), path)
     with tiny_sizes():
         other = vhe_tf.deconvolutional_vhe("small", image_shape=(8, 8, 1))
-    with pytest.raises(ValueError, match="architecture and size that this run"):
+    with pytest.raises(ValueError, match=r"`init` must .*Received: init="):
         building._initialize(other, Experiment(init=str(path)))
 
 
@@ -503,9 +503,9 @@ def test_structures_train(name, options, latents, keys, picture, tmp_path):
     [
         ("--support_size=50", "needs at least 50 elements"),
         ("--image_size=28x20", "Received: --image_size=28x20 "),
-        ("--init=nowhere.keras", "--init must be a .keras file"),
+        ("--init=nowhere.keras", "--init must be a .keras"),
         ("--manual_dir=.", "--manual_dir has no effect"),
-        ("--data_dir=/nowhere", "must be an existing folder"),
+        ("--data_dir=/nowhere", "'/nowhere'"),
     ],
 )
 def test_mistakes_are_explained_and_leave_nothing(
@@ -552,7 +552,7 @@ def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
         f"--run_dir={begun_run}",
         *FOLDER,
     )
-    assert "began with other classes than the data have now" in said
+    assert "Restore the data" in said
 
 
 def test_weights_that_have_seen_the_test_classes_are_rejected(
@@ -567,7 +567,7 @@ def test_weights_that_have_seen_the_test_classes_are_rejected(
         f"--init={begun_run / 'best.keras'}",
         "--seed=7",
     )
-    assert "trained on classes that are tested on here" in said
+    assert "Received: a run with {'dataset': " in said
 
 
 def test_the_precision_of_a_run_does_not_outlive_it():

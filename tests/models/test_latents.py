@@ -94,7 +94,7 @@ def test_a_latent_of_an_element_may_have_one_of_an_element_as_parent():
         ),
         (
             lambda: [_latent("glyph"), _latent("glyph")],
-            "must differ. Received two latents named 'glyph'",
+            "Received: two latents named 'glyph'",
         ),
         (
             lambda: [_latent("glyph", "script")],

@@ -829,9 +829,10 @@ def test_a_latent_stands_with_its_parents_alone(models):
 @pytest.mark.parametrize("names", [[], ["person"], ["element"]])
 def test_values_of_no_group_latent_are_refused(model, episode, names):
     samples = {name: tf.zeros([1, 3, 3]) for name in names}
-    with pytest.raises(ValueError, match="`samples` has some or all latents"):
+    received = "`samples` .*Received: " + re.escape(str(names))
+    with pytest.raises(ValueError, match=received):
         model.decode(samples, seed=SEED)
-    with pytest.raises(ValueError, match="`samples` has some or all latents"):
+    with pytest.raises(ValueError, match=received):
         model.log_likelihood_given(samples, episode["query"], seed=SEED)
 
 
@@ -1301,7 +1302,7 @@ def test_an_interpolation_without_two_ends_is_refused(models, num_steps):
 def test_an_interpolation_between_wrong_shapes_is_refused(models):
     [support] = tiny_episode()["support"].values()
     for ends in [(support, support[:, 0]), (support[:, 0], support)]:
-        with pytest.raises(ValueError, match="the batch axis, or none"):
+        with pytest.raises(ValueError, match=r"batch axis.*Received: "):
             models["flat"].interpolate(*ends, num_steps=2, seed=SEED)
 
 
@@ -1645,7 +1646,7 @@ def test_a_seed_may_be_an_integer(model, episode):
 
 @pytest.mark.parametrize("seed", [3.5, (1, 2, 3)])
 def test_a_seed_of_another_shape_is_refused_by_name(models, seed):
-    with pytest.raises(ValueError, match="`seed` must be an integer"):
+    with pytest.raises(ValueError, match=re.escape(f"seed={seed!r}")):
         models["flat"].sample_prior(2, seed=seed)
 
 

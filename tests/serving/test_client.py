@@ -485,7 +485,7 @@ def test_a_model_that_is_not_there(address, spec):
             "from 1 to 9223372036854775808",
         ),
         ("classify", {"query": ["a"] * 3}, "`query` to hold DT_FLOAT.*<U1"),
-        ("classify", {"query": [[1], [1, 2]]}, "`query` to be an array"),
+        ("classify", {"query": [[1], [1, 2]]}, "`query` must .*Received: "),
     ],
 )
 def test_what_the_signature_does_not_have(
@@ -584,7 +584,7 @@ def test_a_server_of_something_else(odd_server, body):
     odd_server.may_answer.set()
     with (
         Client(odd_server.address, model="tiny") as client,
-        pytest.raises(ServingError, match="does not answer as a model server"),
+        pytest.raises(ServingError, match="does not answer as"),
     ):
         client.status()
 

@@ -580,7 +580,7 @@ def test_more_rows_than_the_export_allows_are_rejected(exports):
 def test_means_and_deviations_are_of_the_same_classes(flat, ways):
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match="`stddev` and `mean` must have the same shape",
+        match="`stddev` and `mean` must",
     ):
         flat["classify_encoded"](
             mean=tf.zeros([2, 3, 2]),
@@ -878,7 +878,7 @@ def test_versions_count_up_and_none_is_overwritten(
 @pytest.mark.parametrize("name", ["num_samples", "num_element_samples"])
 @pytest.mark.parametrize("count", [0, -1])
 def test_an_export_without_draws_is_refused(tmp_path, name, count):
-    with pytest.raises(ValueError, match=f"`{name}` must be a positive int"):
+    with pytest.raises(ValueError, match=f"Received: {name}={count}"):
         export(tiny_vhe(), tmp_path / "m", warmup=False, **{name: count})
     assert not (tmp_path / "m").exists()
 

@@ -2,7 +2,7 @@
 """Batches of episodes, made by JAX on the device that trains.
 
 The recipe of `vhe_tf.data.Episodes` for one grouping in which every
-image has a label. Unlike there, a query is drawn uniformly from all elements,
+image has a label. Unlike there, a query is sampled uniformly from all elements,
 whatever the others were: a run sees about one in ten of millions.
 """
 

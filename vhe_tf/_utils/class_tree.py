@@ -192,8 +192,8 @@ class _Walk:
             yield Folder(parts, [pathlib.Path(entry) for entry in images])
         elif not folders:
             raise ValueError(
-                f"The folder {folder.path!r} has no images; add some, or "
-                "remove it."
+                "A folder below one of classes must hold images; add some, or "
+                f"remove it. Received: {folder.path!r}, without images."
             )
         for inner in [] if images else folders:
             yield from self._below(inner, parts, [*real, place])

@@ -33,7 +33,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
         if not isinstance(values, dict):
-            raise ValueError(f"it holds a {type(values).__name__}, no object")
+            raise ValueError(f"it is a {type(values).__name__}, not an object")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is corrupt ({error}).") from error
     checksum = values.pop("checksum", None)

@@ -1,4 +1,4 @@
-"""The rows of a table of labels, as they are on disk. Reads no images."""
+"""The rows of a table of labels as stored. No image is read here."""
 
 import csv
 import pathlib
@@ -65,8 +65,8 @@ def _read_rows(path: pathlib.Path) -> list[Row]:
             ]
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"There is no table of labels {str(path)!r}; give the path of a "
-            "CSV file."
+            "The table of labels must be an existing CSV file. "
+            f"Received: {str(path)!r}."
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -121,6 +121,11 @@ def image_files(
     path: pathlib.Path, rows: list[Row], *, column: int
 ) -> list[pathlib.Path]:
     """Returns the files that the rows of a table name.
+
+    Args:
+        path: Path. The table; files are relative to its folder.
+        rows: List of `Row`s. The rows.
+        column: Integer. Index of the column of file names.
 
     Raises:
         ValueError: If a row names none.

@@ -80,7 +80,7 @@ def image_shape_of(event_shape: Sequence[int]) -> tuple[int, int, int]:
         event_shape: Integers. The shape of an element.
 
     Raises:
-        ValueError: If they are no images.
+        ValueError: If they are not images.
     """
     if not is_image_shape(event_shape):
         raise ValueError(

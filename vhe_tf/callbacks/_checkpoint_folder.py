@@ -1,4 +1,4 @@
-"""A folder of checkpoints that are never half there."""
+"""A folder of checkpoints, each complete or absent."""
 
 import contextlib
 import pathlib
@@ -142,8 +142,8 @@ def alone_in(folder: pathlib.Path) -> Iterator[None]:
             stack.enter_context(atomic_io.locked(folder / ".lock"))
         except BlockingIOError as error:
             raise RunError(
-                f"Another process trains in {folder}. Wait for its end, stop "
-                "it, or use another folder."
+                "Another process trains in that folder. Wait for its end, "
+                f"stop it, or use another folder. Received: {folder}."
             ) from error
         except OSError:
             pass  # a file system without locks: nobody can know

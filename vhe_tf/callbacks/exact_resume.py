@@ -374,7 +374,7 @@ class ExactResume(keras.callbacks.Callback):
             values = read_json(path)
             here = self._end.step <= values["step"] <= self.step
             if not isinstance(values["callbacks"], dict):
-                raise TypeError("`callbacks` is no object")
+                raise TypeError("`callbacks` is not an object")
             for key in {"learning_rate", "ended"} & set(values):
                 if not math.isfinite(values[key]):
                     raise TypeError(f"`{key}` is not finite")

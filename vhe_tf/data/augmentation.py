@@ -2,7 +2,7 @@
 
 The recipe of Section 4.1: the 8 rotations and reflections of a class are 8
 classes, 20 small random affine copies of an image are 20 elements of its
-class, and pixels are binarised last, each time an image is drawn.
+class, and pixels are binarised last, each time that an image is sampled.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 The images are in memory (`GroupedImages`) or on disk (`RecordedImages`).
 
 Resampling lives here (Eq. 14): an episode is an element x and, for each group
-latent, a support D drawn without replacement from the group of x. Where the
+latent, a support D sampled without replacement from the group of x. Where the
 objective resamples, D is independent of x, so now and then it holds x: that
 independence is what makes Eq. 14 a bound on log p(X). Where it does not, x is
 a member of D, its first. A grey element is binarised each time that it is
@@ -154,14 +154,14 @@ class Episodes:
             data: `GroupedImages` or `RecordedImages`.
             batch_size: Integer. Episodes per step. Defaults to 32.
             support_size: Integer, or a pair (low, high) from which the size of
-                D is drawn for each batch. Defaults to (1, 5).
+                D is sampled for each batch. Defaults to (1, 5).
             augmentation: `Augmentation` or None. What is done to each image. By
                 default images of a model of binary pixels are binarised at one
                 half, and images of a model of levels rounded to these.
             seed: Integer. Decides all randomness. Defaults to 0.
             validation: Boolean. Whether the episodes are to validate. The ELBO
-                on those of Rescale, which is no bound in training, is the VHE
-                bound. Defaults to False.
+                on those of Rescale, which is not a bound in training, is the
+                VHE bound. Defaults to False.
         """
         objective = model.objective
         if augmentation is None and is_image_shape(data.event_shape):
@@ -217,7 +217,7 @@ class Episodes:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        """`(H, W, C)`; a `ValueError` if the elements are not images."""
         return validation.image_shape_of(self.event_shape)
 
     def dataset(
@@ -229,9 +229,9 @@ class Episodes:
         `support`, by group latent `[B, N, H, W, C]`; `group_size`, by group
         latent `[B]` int32; and `seed` `[B, 2]` int32, the seed of each row.
 
-        Where an element has no label, its `group_size` is 0 and its `support`
-        is N times the element itself, for no use but to have a shape. If that
-        occurs at all, a further mapping `has_label` has a `[B]` bool for each
+        If an element has no label, its `group_size` is 0 and its `support` is
+        N copies of the element itself, which are not used. If that occurs at
+        all, a further mapping `has_label` has a `[B]` bool for each
         group latent that some image has no label of: whether each element has
         a label.
 
@@ -310,8 +310,8 @@ class Episodes:
     def _index_groups(self, name: str) -> _Groups:
         if name not in self.data.labels:
             raise ValueError(
-                f"The data have no grouping {name!r}; they have "
-                f"{sorted(self.data.labels)}."
+                f"The data need a grouping {name!r}. "
+                f"Received: groupings {sorted(self.data.labels)}."
             )
         labels = self.data.labels[name]
         labelled = np.flatnonzero(labels != MISSING)

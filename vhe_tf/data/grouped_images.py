@@ -49,7 +49,7 @@ class GroupedData(abc.ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        """`(H, W, C)`; a `ValueError` if the elements are not images."""
         return validation.image_shape_of(self.event_shape)
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class GroupedImages(GroupedData):
     Attributes:
         images: `[M, H, W, C]`, either uint8 in 0..255 or floating point in
             0..1. In binary and grey images 1 (or 255) is ink. Elements that
-            are no images have any other shape, `[M, ...]`, and any numbers.
+            are not images have any other shape, `[M, ...]`, and any numbers.
         labels: Mapping from the name of a group latent (`"character"`,
             `"alphabet"`) to `[M]` integers: the id of the group of each image,
             or -1 (`MISSING`) where it is not known. Ids are any non-negative
@@ -124,7 +124,7 @@ class GroupedImages(GroupedData):
 
     Raises:
         ValueError: If `images` has a wrong dtype or range or holds NaN,
-            or if some labels are not one integer of at least -1 an image, or
+            or if some labels are not one integer of at least -1 per image, or
             -1 throughout.
 
     Example:
@@ -216,10 +216,14 @@ def _check_images(images: np.ndarray) -> None:
 
 
 def group_members(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns the indices of the members of each group; see `GroupedData`.
+    """Returns the indices of the members of each group.
 
     Args:
         labels: Integer array of shape `[M]`. Negative ids are left out.
+
+    Returns:
+        Dictionary from integers to int64 arrays. For each group id, the sorted
+        indices of its members.
 
     Example:
     >>> group_members(np.array([7, -1, 2, 7]))[7]
@@ -244,7 +248,7 @@ def check_labels(ids: np.ndarray, num_images: int, *, name: str) -> None:
     """
     if ids.shape != (num_images,):
         raise ValueError(
-            f"`labels[{name!r}]` must hold one group id an image. "
+            f"`labels[{name!r}]` must hold one group id per image. "
             f"Received: {num_images} images and labels of shape {ids.shape}."
         )
     if not np.issubdtype(ids.dtype, np.integer):

@@ -56,8 +56,8 @@ class ClassScorer:
             `VHE.classify`. Defaults to 0.001.
 
     Raises:
-        ValueError: If `group` is no group latent of the model, a count is not
-            positive, or `max_error` is not from 0 to below 1.
+        ValueError: If `group` is not a group latent of the model, a count is
+            not positive, or `max_error` is not from 0 to below 1.
 
     Example:
     >>> scorer = ClassScorer(model, group="character", num_samples=2)

@@ -58,8 +58,8 @@ class JointScorer:
 
     Raises:
         ValueError: If other groups lie within those of `group`: their latents
-            would be shared by some of X; if `group` is no group latent of the
-            model, or a count is not positive.
+            would be shared by some of X; if `group` is not a group latent of
+            the model, or a count is not positive.
 
     Example:
     >>> scorer = JointScorer(model, group="character")

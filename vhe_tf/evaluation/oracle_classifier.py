@@ -75,17 +75,17 @@ class OracleClassifier:
         return self.class_ids[scores.argmax(axis=1)]
 
     def nearest(self, images: np.ndarray, exemplars: np.ndarray) -> np.ndarray:
-        """Returns whose exemplars each image is closest to.
+        """Classifies images by the class whose exemplars are nearest.
 
-        The classes need not be any of the training.
+        The classes may be others than those of the training.
 
         Args:
             images: `[M, H, W, C]` float32.
             exemplars: `[K, N, H, W, C]` float32, N images of each of K classes.
 
         Returns:
-            `[M]`, in 0..K-1: the class whose mean embedding, brought to unit
-            length, is nearest.
+            int64 array of shape `[M]`, in 0..K-1: for each image the class
+            whose mean embedding, scaled to unit length, is nearest.
         """
         _check_images("exemplars", exemplars, ("K", "N", *self._image_shape))
         each = self.embed(exemplars.reshape(-1, *exemplars.shape[2:]))
@@ -285,7 +285,7 @@ def _check_images(
 def _check_labels(labels: np.ndarray, num_images: int) -> None:
     if labels.shape != (num_images,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            "`labels` must hold one integer an image. Received: "
+            "`labels` must hold one integer per image. Received: "
             f"{num_images} images and labels, {labels.dtype}, of shape "
             f"{list(labels.shape)}."
         )

@@ -198,9 +198,9 @@ def evaluate(
         The report.
 
     Raises:
-        ValueError: If `group` or `settings.within` is no grouping of the data,
-            or `group` no group latent of the model; if the images are not of
-            the model's shape, or a count is not positive.
+        ValueError: If `group` or `settings.within` is not a grouping of the
+            data, or `group` is not a group latent of the model; if the images
+            are not of the model's shape, or a count is not positive.
 
     Example:
     >>> settings = EvaluationSettings(

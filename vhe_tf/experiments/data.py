@@ -177,7 +177,7 @@ def check_unseen(
             f"{model} was trained on classes that are tested on here. Use the "
             "split that it was trained on (if the split is random, with the "
             "same seed), or another model. Folders and records are assumed to "
-            f"be the same ones. Its run: {there}; here: {here}."
+            f"be the same ones. Received: a run with {there}, here {here}."
         )
     return trained
 

@@ -68,7 +68,7 @@ def _check_writable(flag: str, path: pathlib.Path, *, kind: str) -> None:
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        reason = "it is no folder"
+        reason = "it is not a folder"
     elif not os.access(place, os.W_OK | os.X_OK):
         reason = "it may not be written to"
     else:
@@ -100,7 +100,7 @@ def one_model(words: Sequence[str], flagged: str | None) -> str:
     """Returns the model that a command line names.
 
     Args:
-        words: Strings. The arguments that are no flags.
+        words: Strings. The arguments that are not flags.
         flagged: String or None. The value of `--model`.
 
     Raises:

@@ -46,8 +46,8 @@ value, or none was kept. Each model was trained once, so intervals do not \
 cover other training runs. A joint NLL is an upper bound (<=) with k samples \
 of c; ESS is their effective number. Steps are those of training. The weights \
 are from the epoch with the best validation ELBO; those of Rescale, whose \
-objective is no bound, from the epoch with its best value. Rescale models that \
-are trained now are selected by the VHE objective.
+objective is not a bound, from the epoch with its best value. Rescale models \
+that are trained now are selected by the VHE objective.
 
 Budgets: `gpu` is the published size; where it was not trained, no number is \
 given. `cpu` is the small size with far fewer steps than the paper. `vhe-tf \

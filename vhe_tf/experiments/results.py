@@ -45,7 +45,7 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         accuracy, and the `effective_sample_size` of a joint NLL.
 
     Raises:
-        RowError: If it is no report.
+        RowError: If it is not a report.
     """
     from vhe_tf.evaluation import Report
 

@@ -174,9 +174,11 @@ class Run:
         earlier = self._record() if self.has_begun else None
         if earlier and earlier.classes not in (None, classes):
             raise RunError(
-                f"The run in {self.folder} began with other classes than the "
-                "data have now, and may have trained on those that it would be "
-                "tested on. Restore the data, or use another folder."
+                f"The run in {self.folder} began with other classes, and may "
+                "have trained on those that it would be tested on. Restore the "
+                "data, or use another folder. Received: data whose classes "
+                f"have the checksum {classes}; those of the run had "
+                f"{earlier.classes}."
             )
 
     @contextlib.contextmanager
@@ -276,8 +278,8 @@ class Run:
         earlier = self._record()
         if earlier is None:
             raise RunError(
-                f"{self.folder} holds a run without its {_CONFIG}. "
-                "Restore it, or use another folder."
+                f"A run needs its {_CONFIG}. Restore it, or use another "
+                f"folder. Received: {self.folder}, without {_CONFIG}."
             )
         differences = [
             f"`{name}`: {there!r} there, {here!r} here"

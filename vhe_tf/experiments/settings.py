@@ -272,7 +272,7 @@ class Settings:
                 hint = (
                     f"Did you mean {near[0]!r}?" if near else f"Known: {known}."
                 )
-                raise ValueError(f"Unknown setting {name!r}. {hint}")
+                raise ValueError(f"Unknown setting. {hint} Received: {name!r}.")
         return cls(**values)
 
 
@@ -444,11 +444,11 @@ def parse(
         argv: Strings. The name of the program, then the arguments.
         values: `absl.flags.FlagValues`. The flags that are defined.
         usage: String. Printed above the flags by `--help`.
-        words: Boolean. Whether arguments that are no flags are allowed.
+        words: Boolean. Whether arguments that are not flags are allowed.
             Defaults to True.
 
     Returns:
-        The arguments that are no flags.
+        The arguments that are not flags.
 
     Raises:
         SystemExit: If `--help` is given, or an argument is invalid.

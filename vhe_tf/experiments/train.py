@@ -186,7 +186,7 @@ def read(
             if name == default and not own.path:
                 raise ValueError(
                     "--run_dir is required: the folder of the run, made if "
-                    "missing."
+                    "missing. Received: none."
                 )
             machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
         _check_data(experiment, machine)

@@ -1,4 +1,4 @@
-"""Likelihood of elements that are no images: vectors, counts, sequences."""
+"""Likelihood of elements other than images: vectors, counts, sequences."""
 
 import math
 from collections.abc import Callable

@@ -70,7 +70,7 @@ class GraphModel(EpisodeTrainer):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)`; a `ValueError` if the elements are no images."""
+        """`(H, W, C)`; a `ValueError` if the elements are not images."""
         return validation.image_shape_of(self.event_shape)
 
     def encode(self, support: Support | tf.Tensor) -> dict[str, Any]:

@@ -309,7 +309,7 @@ def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
     for latent in latents:
         if latent.name in waiting:
             raise ValueError(
-                "The names of latents must differ. Received two latents "
+                "The names of latents must differ. Received: two latents "
                 f"named {latent.name!r}."
             )
         waiting[latent.name] = latent

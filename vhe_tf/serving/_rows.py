@@ -153,7 +153,7 @@ def _status(inputs: Mapping[str, tf.Tensor], domain: Domain) -> tf.Tensor:
 
 
 def _is_spread(images: tf.Tensor) -> tf.Tensor:
-    """Returns the rows that `check_contrast` accepts; `_ABSENT` is no shade."""
+    """Returns the rows that `check_contrast` accepts; not `_ABSENT` ones."""
     axes = list(range(1, images.shape.rank))
     low = tf.reduce_min(tf.where(images < 0.0, 1.0, images), axes)
     high = tf.reduce_max(images, axes)

@@ -93,8 +93,9 @@ def export(
     target = folder / str(version)
     if target.exists() or version in versions(folder):
         raise FileExistsError(
-            f"{target} exists. A server may use it, so it is never "
-            "overwritten. Omit `version` to write the next version."
+            "An exported version is never overwritten, since a server may use "
+            "it. Omit `version` to write the next version. "
+            f"Received: {target}, which exists."
         )
     if warmup:
         _serving_apis()  # before the work

@@ -72,7 +72,9 @@ def export_portable(
         validation.positive("num_shots", num_shots),
     ]
     if target.exists():
-        raise FileExistsError(f"{target} exists. Export to a new folder.")
+        raise FileExistsError(
+            f"Export to a new folder. Received: {target}, which exists."
+        )
     functions = plain_functions(
         model,
         num_samples=num_samples,

@@ -175,7 +175,7 @@ def _flattened(image: Image.Image) -> Image.Image:
     """Returns an opaque 8-bit image, on white paper where transparent."""
     if image.mode in ("I", "F"):
         raise ValueError(
-            "its numbers have no known range; save it with 8 or 16 bits a "
+            "its numbers have no known range; save it with 8 or 16 bits per "
             f"channel (Pillow calls it mode {image.mode})"
         )
     if image.mode.startswith("I;16"):

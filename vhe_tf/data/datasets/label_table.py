@@ -177,8 +177,8 @@ def check_nested(data: GroupedData, child: str, *, parent: str) -> None:
     for name in (child, parent):
         if name not in data.labels:
             raise ValueError(
-                f"The data have no grouping {name!r}; they have "
-                f"{sorted(data.labels)}."
+                f"The data need a grouping {name!r}. "
+                f"Received: groupings {sorted(data.labels)}."
             )
     pairs = np.stack([data.labels[child], data.labels[parent]], axis=1)
     pairs = np.unique(pairs[pairs[:, 0] != MISSING], axis=0)
@@ -209,7 +209,7 @@ def _labels_and_names(
     for column, values in columns.items():
         if len(values) != num_images:
             raise ValueError(
-                f"The column {column!r} must have one value an image. "
+                f"The column {column!r} must have one value per image. "
                 f"Received: {len(values)} values for {num_images} images."
             )
         groups = unified_names(

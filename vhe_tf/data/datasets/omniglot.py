@@ -177,7 +177,7 @@ def load_omniglot(
         lake          964 / 659         background and evaluation set of [1]
         lake_small1   136 / 659         a small background set of [1]
         lake_small2   156 / 659         another one
-        random1200    1200 / 423        drawn at random, by `seed`
+        random1200    1200 / 423        a random sample, by `seed`
         vinyals       1028 / 172 / 423  of [2], the one with validation
 
     The test alphabets of the `lake` splits are new ones; `random1200` and
@@ -306,8 +306,8 @@ def lake_runs(path: str | os.PathLike[str]) -> list[LakeRun]:
             ]
     except zipfile.BadZipFile as error:
         raise ValueError(
-            f"{str(path)!r} is neither a folder nor an intact zip file; "
-            "download `all_runs.zip` again."
+            "Lake's runs must be a folder or an intact zip file; download "
+            f"`all_runs.zip` again. Received: {str(path)!r}."
         ) from error
 
 
@@ -521,8 +521,8 @@ def _read_drawing(root: pathlib.Path | zipfile.Path, name: str) -> np.ndarray:
             page = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, zlib.error) as error:
         raise ValueError(
-            f"{str(path)!r} is not an intact PNG file; unpack or download "
-            "`all_runs.zip` again."
+            f"{str(path)!r} must be an intact PNG file; unpack or download "
+            f"`all_runs.zip` again. Received: {type(error).__name__}: {error}."
         ) from error
     if page.shape != (_SIZE, _SIZE):
         raise ValueError(
@@ -534,6 +534,6 @@ def _read_drawing(root: pathlib.Path | zipfile.Path, name: str) -> np.ndarray:
 
 def _missing(root: pathlib.Path | zipfile.Path, name: str) -> str:
     return (
-        f"{str(root)!r} has no {name!r}; it must hold the folders run01 to "
-        f"run{_NUM_RUNS} of Lake's one-shot runs."
+        f"{str(root)!r} must hold the folders run01 to run{_NUM_RUNS} of "
+        f"Lake's one-shot runs. Received: a folder without {name!r}."
     )

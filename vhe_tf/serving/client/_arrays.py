@@ -46,7 +46,10 @@ def as_array(value: npt.ArrayLike, *, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"Expected `{name}` to be an array: {error}") from None
+        raise ValueError(
+            f"`{name}` must be an array, or lists of equal lengths. "
+            f"Received: {error}"
+        ) from None
 
 
 def broadcast_rows(

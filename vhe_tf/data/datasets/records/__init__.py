@@ -1,4 +1,4 @@
-"""Images on disk that are read as episodes need them."""
+"""Records: grouped images on disk, read while training runs."""
 
 from vhe_tf.data.datasets.records.recorded_images import CorruptRecordsError
 from vhe_tf.data.datasets.records.recorded_images import RecordedImages

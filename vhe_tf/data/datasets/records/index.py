@@ -117,8 +117,8 @@ def read_index(folder: pathlib.Path) -> RecordIndex:
             return _index(about, archive)
         except Exception as error:
             raise ValueError(
-                f"{str(path)!r} is no intact index of records; restore it, or "
-                "write the records again. "
+                f"{str(path)!r} is not an intact index of records; restore it, "
+                "or write the records again. "
                 f"Received: {type(error).__name__}: {error}"
             ) from error
 

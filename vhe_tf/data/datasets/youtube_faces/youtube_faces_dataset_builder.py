@@ -280,7 +280,7 @@ def _face(
 
 
 def warn_if_incomplete(rule: str, place: object) -> None:
-    """Says that results cannot stand beside the paper's, where that is so."""
+    """Warns of results that are not comparable with the paper's."""
     if rule != "paper":
         _logger.warning(
             "%r is not the complete YouTube Faces: all frames are used, and "
