@@ -20,7 +20,7 @@ _MAX_BYTES = 15 * 2**20
 def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty file that replaces `path` on success.
 
-    Its name cannot be predicted, and it is no link that somebody made, as in
+    Its name cannot be predicted, so that nobody can place a link there, as in
     `vhe_tf._utils.atomic_io`, which needs TensorFlow.
 
     Args:

@@ -77,7 +77,7 @@ class NoveltyScorer(ClassScorer):
 
 @dataclasses.dataclass(frozen=True)
 class _Answers:
-    """What a model answered to the queries of one task.
+    """The answers of a model to the queries of one task.
 
     Attributes:
         novelty: `[K]`, of the queries of the given classes.

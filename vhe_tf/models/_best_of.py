@@ -34,11 +34,11 @@ def best_of_samples(
     sample hardly fails in its style.
 
     Args:
-        model: The model.
+        model: `LatentVariableModel`. The model.
         support: As in `sample`, images alone.
-        count: Integer.
+        count: Integer. Number of samples of each group.
         seed: As in `sample`.
-        **options: Other arguments of `sample`.
+        **options: Passed on to `sample`.
 
     Returns:
         `[B, H, W, C]`.

@@ -1,4 +1,4 @@
-"""Whether a query is of none of the given classes (open-set recognition).
+"""Open-set recognition: the log odds that a query is of no given class.
 
 p(x, D) / (p(x) p(D)) says how much more probable an image x and a support D
 are if they share a class, and
