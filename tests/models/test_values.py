@@ -295,6 +295,7 @@ def test_data_without_any_drawing_are_rejected(models, value):
 # The domain -------------------------------------------------------------------
 
 BINARY = Domain(0.0, 1.0, integer=True)
+ONE_HOT = Domain(0.0, 1.0, integer=True, total=1.0)
 
 
 @pytest.mark.parametrize(
@@ -334,12 +335,111 @@ BINARY = Domain(0.0, 1.0, integer=True)
         ),
         # Its limits may depend on the latents.
         (tfd.Uniform(-2.0, 3.0), Domain()),
+        (tfd.Binomial(tf.constant(5.0), 0.0), Domain(0.0, integer=True)),
+        (tfd.OneHotCategorical(np.float32([0, 0, 0])), ONE_HOT),
+        (
+            tfd.Independent(tfd.OneHotCategorical(np.zeros([2, 3])), 1),
+            ONE_HOT,
+        ),
+        (
+            tfd.Blockwise([tfd.OneHotCategorical(np.zeros(3))] * 2),
+            BINARY,
+        ),
+        (tfd.Multinomial(5.0, [0.0, 0.0]), Domain(0.0, 5.0, True, 5.0)),
+        (
+            tfd.DirichletMultinomial(5.0, [1.0, 2.0]),
+            Domain(0.0, 5.0, True, 5.0),
+        ),
+        (tfd.Dirichlet([1.0, 2.0, 3.0]), Domain(0.0, 1.0, total=1.0)),
+        (
+            tfd.RelaxedOneHotCategorical(1.0, [0.0, 0.0]),
+            Domain(0.0, 1.0, total=1.0),
+        ),
+        (tfd.Binomial(5.0, 0.0), Domain(0.0, 5.0, integer=True)),
+        (tfd.BetaBinomial(5.0, 1.0, 1.0), Domain(0.0, 5.0, integer=True)),
+        (tfd.ProbitBernoulli(0.0), BINARY),
+        (tfd.Skellam(1.0, 1.0), Domain(integer=True)),
+        (tfd.OrderedLogistic([0.0, 1.0], 0.0), Domain(0.0, 2.0, True)),
+        (tfd.FiniteDiscrete([1.0, 3.0], [0.0, 0.0]), Domain(1.0, 3.0, True)),
+        (
+            tfd.QuantizedDistribution(tfd.Normal(0.0, 9.0), low=0.0, high=7.0),
+            Domain(0.0, 7.0, integer=True),
+        ),
+        (tfd.Inflated(tfd.Poisson(1.0), 0.5), Domain(0.0, integer=True)),
+        (
+            tfd.Mixture(
+                tfd.Categorical([0.0, 0.0]),
+                [tfd.Bernoulli(0.0, dtype=tf.float32), tfd.Normal(0.0, 1.0)],
+            ),
+            Domain(),
+        ),
+        (
+            tfd.Mixture(
+                tfd.Categorical([0.0, 0.0]),
+                [tfd.Bernoulli(0.0, dtype=tf.float32), tfd.Poisson(1.0)],
+            ),
+            Domain(0.0, integer=True),
+        ),
     ],
 )
 def test_the_domain_is_that_of_the_likelihood(likelihood, domain):
     assert Domain.of(likelihood) == domain
     sample = likelihood.sample(9, seed=0).numpy().astype(np.float32)
     domain.check("x", sample, event_rank=0)
+
+
+@pytest.mark.parametrize(
+    ("domain", "wrong", "message"),
+    [
+        (ONE_HOT, [0, 0, 0], "tf.one_hot.* the sum 0 in the element"),
+        (ONE_HOT, [0, 1, 1], "tf.one_hot.* the sum 2 in the element"),
+        (ONE_HOT, [-1, 1, 1], "the value -1 in the element"),
+        (Domain(0.0, 5.0, True, 5.0), [1, 1, 2], "to 5 along .* the sum 4 in"),
+        (Domain(0.0, 1.0, total=1.0), [0.2, 0.2, 0.3], "the sum 0.7 in"),
+        (Domain(0.0, 1.0, total=1.0), [np.nan, 1, 0], "the value nan in"),
+    ],
+)
+def test_vectors_of_another_total_are_rejected(domain, wrong, message):
+    right = [domain.total, 0, 0]
+    values = np.float32([right, wrong])
+    for images in (values, tf.constant(values)):
+        rows = np.all(domain.holds(images), axis=-1)
+        assert rows.tolist() == [True, False]
+    with pytest.raises(ValueError, match=rf"{message}.*at index \[1\]"):
+        domain.check("x", values, event_rank=1)
+    domain.assertion("x", tf.constant(values[:1]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        domain.assertion("x", tf.constant(values))
+
+
+def test_vectors_that_their_likelihood_does_not_model_are_not_trained_on():
+    model = VHE(
+        [Latent.vector("character", 2, encoder=keras.layers.Dense(3), units=4)],
+        Positive(),
+        event_shape=(3,),
+    )
+    vectors = np.random.default_rng(0).random([20, 3], np.float32)
+    model.compile("adam")
+    check_episodes(model, Episodes.for_model(model, _grouped(vectors)))
+    vectors[7, 1] = -1
+    with pytest.raises(ValueError, match="value -1 in the element at index"):
+        check_episodes(model, Episodes.for_model(model, _grouped(vectors)))
+
+
+class Positive(BaseLayer):
+    """A likelihood of positive vectors."""
+
+    def build(self, *_):
+        self.weight = self.add_weight(shape=(2, 3))
+
+    def call(self, character):
+        return tfd.Independent(
+            tfd.Exponential(tf.nn.softplus(character @ self.weight)), 1
+        )
+
+
+def _grouped(vectors):
+    return GroupedImages(vectors, LABELS)
 
 
 def test_nan_is_never_a_probability():

@@ -6,6 +6,7 @@ of a pixel of 10 "has" more than a thousand nats.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,16 +23,22 @@ __all__ = ["Domain"]
 # In place of infinity, of which bijectors make NaN.
 _FAR = 1e30
 
+# A vector that adds up to a total may miss it by what float16 rounds.
+_ROUNDING = 1e-3
+
 _COMPOSITES = (
     tfd.BatchBroadcast,
     tfd.BatchReshape,
     tfd.Independent,
     tfd.Masked,
-    tfd.Mixture,
     tfd.MixtureSameFamily,
     tfd.Sample,
 )
-_COUNTS = (tfd.Poisson, tfd.NegativeBinomial, tfd.Geometric, tfd.Binomial)
+_BITS = (tfd.Bernoulli, tfd.ProbitBernoulli)
+_COUNTS = (tfd.Poisson, tfd.NegativeBinomial, tfd.Geometric)
+_COUNTS_OF = (tfd.Binomial, tfd.BetaBinomial)
+_VECTORS_OF = (tfd.Multinomial, tfd.DirichletMultinomial)
+_SIMPLEX = (tfd.Dirichlet, tfd.RelaxedOneHotCategorical)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,50 +50,57 @@ class Domain:
         high: Float. The largest value.
         integer: Boolean. Whether only integers are modelled. Defaults to
             False.
+        total: Float or None. What the values along the last axis of an element
+            add up to. Defaults to None: to anything.
     """
 
     low: float = -math.inf
     high: float = math.inf
     integer: bool = False
+    total: float | None = None
 
     @classmethod
     def of(cls, likelihood: tfd.Distribution) -> "Domain":
         """Returns the values that a likelihood models.
 
+        It may be wider than the support: any finite numbers for a
+        `TransformedDistribution` of a discrete distribution, and for other
+        families that are not named here; all numbers between the least and the
+        largest outcome of a `FiniteDiscrete`. Mixtures and blocks have the
+        domain that covers all their parts. Limits other than 0 and 1 count if
+        they are Python numbers, since tensors can depend on the latents.
+
         Args:
-            likelihood: `tfd.Distribution`. A distribution over elements.
-                Independent copies, mixtures and masked distributions have the
-                domain of their first part. Blocks have the domain that all of
-                them share, or else any numbers.
+            likelihood: A distribution over elements.
 
         Example:
         >>> Domain.of(tfd.Independent(tfd.Bernoulli([0.0]), 1))
-        Domain(low=0.0, high=1.0, integer=True)
+        Domain(low=0.0, high=1.0, integer=True, total=None)
         """
         base = likelihood
         while isinstance(base, _COMPOSITES):
-            base = _parts(base)[0]
+            base = _part(base)
         if isinstance(base, PixelCNN):
             if isinstance(base.pixels, NormalPixels):
                 return cls()
             return cls(0.0, 1.0, isinstance(base.pixels, BernoulliPixels))
         if isinstance(base, tfd.Blockwise):
-            domains = {cls.of(part) for part in base.distributions}
-            return domains.pop() if len(domains) == 1 else cls()
-        if isinstance(base, tfd.Categorical):
-            classes = base.logits_parameter().shape[-1]
-            high = math.inf if classes is None else classes - 1.0
-            return cls(0.0, high, integer=True)
-        if isinstance(base, tfd.Bernoulli | tfd.OneHotCategorical):
+            parts = [cls.of(part) for part in base.distributions]
+            return dataclasses.replace(_covering(parts), total=None)
+        if isinstance(base, tfd.Mixture):
+            return _covering(_of_components(base))
+        if isinstance(base, _BITS):
             return cls(0.0, 1.0, integer=True)
-        if isinstance(base, _COUNTS):
-            return cls(0.0, integer=True)
-        return _interval(base)
+        if isinstance(base, tfd.OneHotCategorical):
+            return cls(0.0, 1.0, integer=True, total=1.0)
+        if isinstance(base, _SIMPLEX):
+            return cls(0.0, 1.0, total=1.0)
+        return _of_integers(base) or _interval(base)
 
     @property
     def binary(self) -> bool:
         """True if the values are 0 and 1."""
-        return self == Domain(0.0, 1.0, integer=True)
+        return (self.low, self.high, self.integer) == (0.0, 1.0, True)
 
     @property
     def is_bounded(self) -> bool:
@@ -112,6 +126,13 @@ class Domain:
         right = self.holds(values)
         if right.all():
             return
+        what = "value"
+        if self._holds_each(values).all():
+            what = "sum"
+            values = values.sum(axis=-1, keepdims=True)
+            values = np.broadcast_to(values, right.shape)
+        else:
+            right = self._holds_each(values)
         first = np.argwhere(~right)[0]
         index = first[: values.ndim - event_rank].tolist()
         wrong = values[tuple(first)]
@@ -120,8 +141,8 @@ class Domain:
         )
         raise ValueError(
             f"The likelihood of this model is over {self}. {self._remedy()} "
-            f"Received: `{name}` with the value {wrong:g} in the element at "
-            f"index {index}; all values are in {range_ or 'NaN'}."
+            f"Received: `{name}` with the {what} {wrong:g} in the element at "
+            f"index {index}; all {what}s are in {range_ or 'NaN'}."
         )
 
     def assertion(self, name: str, values: tf.Tensor) -> tf.Operation:
@@ -154,6 +175,14 @@ class Domain:
         >>> Domain(0.0, 1.0).holds(np.array([0.5, 2.0, np.nan])).tolist()
         [True, False, False]
         """
+        right = self._holds_each(values)
+        if self.total is None:
+            return right
+        add = np.sum if isinstance(values, np.ndarray) else tf.reduce_sum
+        excess = abs(add(values, axis=-1, keepdims=True) - self.total)
+        return right & (excess < (0.5 if self.integer else _ROUNDING))
+
+    def _holds_each(self, values: Any) -> Any:
         if self.binary:
             return (values == 0) | (values == 1)
         right = (values >= self.low) & (values <= self.high)
@@ -163,6 +192,10 @@ class Domain:
         return right & (abs(values) < math.inf)
 
     def _remedy(self) -> str:
+        if self.binary and self.total is not None:
+            return "Encode classes by `tf.one_hot`."
+        if self.total is not None:
+            return "Scale or repair the vectors along the last axis."
         if self.binary:
             return (
                 "Scale pixels to 0..1 and binarize them, as in "
@@ -173,20 +206,84 @@ class Domain:
         return "Scale or repair the data."
 
     def __str__(self) -> str:
+        total = ""
+        if self.total is not None:
+            total = f" that add up to {self.total:g} along the last axis"
         if self.binary:
-            return "values 0 and 1"
+            return f"values 0 and 1{total}"
         kind = "integers" if self.integer else "finite numbers"
         if math.isinf(self.low) and math.isinf(self.high):
             return kind
-        return f"{kind} from {self.low:g} to {self.high:g}"
+        return f"{kind} from {self.low:g} to {self.high:g}{total}"
 
 
-def _parts(composite: tfd.Distribution) -> Sequence[tfd.Distribution]:
-    if isinstance(composite, tfd.Mixture):
-        return composite.components
+def _part(composite: tfd.Distribution) -> tfd.Distribution:
     if isinstance(composite, tfd.MixtureSameFamily):
-        return [composite.components_distribution]
-    return [composite.distribution]
+        return composite.components_distribution
+    return composite.distribution
+
+
+def _of_components(mixture: tfd.Mixture) -> list[Domain]:
+    if not isinstance(mixture, tfd.Inflated):
+        return [Domain.of(part) for part in mixture.components]
+    _, rest = mixture.components
+    where = _number(mixture, "inflated_loc")
+    if where is None:
+        return [Domain()]
+    return [Domain.of(rest), Domain(where, where, where.is_integer())]
+
+
+def _covering(domains: Sequence[Domain]) -> Domain:
+    """Returns the least domain that has all values of several."""
+    totals = {domain.total for domain in domains}
+    return Domain(
+        min(domain.low for domain in domains),
+        max(domain.high for domain in domains),
+        integer=all(domain.integer for domain in domains),
+        total=totals.pop() if len(totals) == 1 else None,
+    )
+
+
+def _number(
+    distribution: tfd.Distribution, name: str, default: float | None = None
+) -> float | None:
+    """Returns a parameter that is a number, and no function of the latents."""
+    value = distribution.parameters.get(name)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return default
+
+
+def _of_integers(base: tfd.Distribution) -> Domain | None:
+    """Returns the domain of families of integers, None for others."""
+    if isinstance(base, tfd.Categorical):
+        classes = base.logits_parameter().shape[-1]
+        high = math.inf if classes is None else classes - 1.0
+        return Domain(0.0, high, integer=True)
+    if isinstance(base, tfd.OrderedLogistic):
+        cuts = base.cutpoints.shape[-1]
+        high = math.inf if cuts is None else float(cuts)
+        return Domain(0.0, high, integer=True)
+    if isinstance(base, _COUNTS):
+        return Domain(0.0, integer=True)
+    if isinstance(base, (*_COUNTS_OF, *_VECTORS_OF)):
+        count = _number(base, "total_count")
+        total = count if isinstance(base, _VECTORS_OF) else None
+        high = math.inf if count is None else count
+        return Domain(0.0, high, integer=True, total=total)
+    if isinstance(base, tfd.Skellam):
+        return Domain(integer=True)
+    if isinstance(base, tfd.QuantizedDistribution):
+        low = _number(base, "low", -math.inf)
+        high = _number(base, "high", math.inf)
+        return Domain(low, high, integer=True)
+    if isinstance(base, tfd.FiniteDiscrete):
+        outcomes = base.parameters["outcomes"]
+        if not tf.is_tensor(outcomes):
+            outcomes = np.asarray(outcomes, np.float64)
+            whole = bool((outcomes == np.floor(outcomes)).all())
+            return Domain(float(outcomes.min()), float(outcomes.max()), whole)
+    return None
 
 
 def _interval(base: tfd.Distribution) -> Domain:

@@ -170,7 +170,7 @@ def checked_images(model: Model, name: str, *, images: Any) -> tf.Tensor:
             images = tf.cast(images >= 0.5, tf.float32)
             if eager:
                 warn_if_paper_is_ink(images.numpy(), name)
-        elif eager:
+        if eager:
             model.domain.check(name, images.numpy(), event_rank=3)
         return images
     if not images.dtype.is_floating:

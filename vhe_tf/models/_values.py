@@ -44,7 +44,7 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
         if model.domain.binary:
             step = -(-len(images) // _MAX_CHECKED)
             warn_if_paper_is_ink(images[::step], "images")
-    if not model.domain.integer or how.binarization != "none":
+    if how.binarization != "none" or (are_images and not model.domain.integer):
         return
     if how.affine_copies > 1 and data.event_shape == episodes.event_shape:
         raise ValueError(
