@@ -494,6 +494,14 @@ def _independent(of):
     return lambda loc: tfd.Independent(of(loc), 1)
 
 
+_ROUND = tfb.Inline(
+    forward_fn=tf.round,
+    inverse_fn=tf.identity,
+    forward_log_det_jacobian_fn=lambda x: tf.zeros([]),
+    inverse_log_det_jacobian_fn=lambda x: tf.zeros([]),
+    forward_min_event_ndims=0,
+)
+
 NO_GRADIENT = {
     "Bernoulli": _independent(lambda loc: tfd.Bernoulli(loc, dtype=tf.float32)),
     "OneHotCategorical": lambda loc: tfd.OneHotCategorical(
@@ -508,6 +516,12 @@ NO_GRADIENT = {
         tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 1)
     ),
     "integers": _independent(tfd.Bernoulli),
+    "stop_gradient": lambda loc: _normal(tf.stop_gradient(loc)),
+    "round": lambda loc: _normal(tf.round(loc)),
+    "sign": lambda loc: _normal(tf.sign(loc)),
+    "cast": lambda loc: _normal(tf.cast(loc > 0, tf.float32)),
+    "ignored": lambda loc: _normal(tf.zeros_like(loc)),
+    "rounded samples": lambda loc: _ROUND(_normal(loc)),
 }
 
 
@@ -539,6 +553,15 @@ def test_a_posterior_that_passes_no_gradient_is_rejected(name):
         _mixture(
             _independent(lambda loc: tfd.Normal(loc, 1.0)), reparameterize=True
         ),
+        # As the message says.
+        lambda loc: tfd.Independent(
+            tfd.MixtureSameFamily(
+                tfd.Categorical(tf.zeros([*loc.shape, 2])),
+                tfd.Normal(tf.stack([loc, loc + 1.0], axis=-1), 1.0),
+                reparameterize=True,
+            ),
+            1,
+        ),
         lambda loc: tfd.RelaxedOneHotCategorical(0.5, loc),
         _independent(lambda loc: tfd.RelaxedBernoulli(0.5, loc)),
         lambda loc: tfb.Exp()(_normal(loc)),
@@ -548,3 +571,35 @@ def test_a_posterior_that_passes_gradients_is_accepted(posterior):
     model = _model(posterior)
     samples = model.infer(tf.zeros([1, 2, *SHAPE]), seed=SEED)
     assert samples["character"].shape == (1, 1, 3)
+
+
+class _WithoutBias(BaseLayer):
+    """A posterior whose weights have no gradient of a blank image."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3, use_bias=False)
+
+    def call(self, observed, *parents):
+        flat = tf.reshape(observed, [*observed.shape[:2], -1])
+        return _normal(self.dense(tf.reduce_mean(flat, axis=1)))
+
+
+class _WithoutWeights(BaseLayer):
+    def call(self, observed, *parents):
+        return _normal(tf.reduce_mean(observed, axis=[1, 2, 4])[:, :3])
+
+
+@pytest.mark.parametrize("posterior", [_WithoutBias, _WithoutWeights])
+def test_what_a_blank_image_does_not_show_is_no_mistake(posterior):
+    latent = Latent(
+        "character",
+        prior=Fixed(_normal),
+        posterior=posterior(),
+        divergence="one_sample",
+    )
+    likelihood = layers.ImageLikelihood(
+        layers.ConvolutionalDecoder(SHAPE, filters=[8]),
+        layers.BernoulliImageHead(),
+    )
+    VHE([latent], likelihood, event_shape=SHAPE)

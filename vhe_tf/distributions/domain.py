@@ -244,14 +244,10 @@ def _covering(domains: Sequence[Domain]) -> Domain:
     )
 
 
-def _number(
-    distribution: tfd.Distribution, name: str, default: float | None = None
-) -> float | None:
+def _number(distribution: tfd.Distribution, name: str) -> float | None:
     """Returns a parameter that is a number, and no function of the latents."""
     value = distribution.parameters.get(name)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return default
+    return float(value) if isinstance(value, numbers.Real) else None
 
 
 def _of_integers(base: tfd.Distribution) -> Domain | None:
@@ -274,9 +270,12 @@ def _of_integers(base: tfd.Distribution) -> Domain | None:
     if isinstance(base, tfd.Skellam):
         return Domain(integer=True)
     if isinstance(base, tfd.QuantizedDistribution):
-        low = _number(base, "low", -math.inf)
-        high = _number(base, "high", math.inf)
-        return Domain(low, high, integer=True)
+        low, high = _number(base, "low"), _number(base, "high")
+        return Domain(
+            -math.inf if low is None else low,
+            math.inf if high is None else high,
+            integer=True,
+        )
     if isinstance(base, tfd.FiniteDiscrete):
         outcomes = base.parameters["outcomes"]
         if not tf.is_tensor(outcomes):

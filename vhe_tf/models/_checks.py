@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -25,7 +24,6 @@ from vhe_tf.models.latents import Latent
 
 __all__ = [
     "Model",
-    "check_all_used",
     "check_dataset",
     "check_episodes",
     "check_fit_options",
@@ -33,7 +31,6 @@ __all__ = [
     "check_keys",
     "check_kl",
     "check_no_posteriors",
-    "check_reparameterized",
     "checked_by_latent",
     "checked_dataset",
     "checked_episode",
@@ -83,66 +80,6 @@ def check_kl(latent: Latent, kl: tf.Tensor) -> None:
             "`tfd.Independent`). Received: "
             f"{kl.shape} for a batch of 1 by latent {latent.name!r}."
         )
-
-
-def check_reparameterized(latent: Latent, posterior: tfd.Distribution) -> None:
-    """Rejects a posterior whose samples pass no gradient to it."""
-    kind = posterior.reparameterization_type
-    if kind == tfd.FULLY_REPARAMETERIZED and posterior.dtype.is_floating:
-        return
-    raise ValueError(
-        f"The posterior of latent {latent.name!r} cannot be trained: no "
-        "gradient passes through its samples. Use a reparameterized family: "
-        "`tfd.RelaxedBernoulli` or `tfd.RelaxedOneHotCategorical` for a "
-        "discrete latent, `tfd.MixtureSameFamily(..., reparameterize=True)` "
-        "for a mixture, or a Gaussian. Received: "
-        f"{type(posterior).__name__} of {posterior.dtype.name} samples."
-    )
-
-
-def check_all_used(
-    model: Model, likelihood: keras.layers.Layer, *, samples: _graph.Samples
-) -> tfd.Distribution:
-    """Rejects latents on which nothing that is generated depends.
-
-    Returns:
-        The distribution of images given these samples.
-    """
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(samples)
-        image = tf.zeros((1, *model.event_shape))
-        pixels = likelihood(**samples)
-        if not pixels.event_shape.is_compatible_with(model.event_shape):
-            raise ValueError(
-                "The event of the likelihood is an element, of event shape "
-                f"{model.event_shape}; values that are independent of each "
-                "other are made one by `tfd.Independent(values, "
-                f"{len(model.event_shape)})`. "
-                f"Received: event shape {pixels.event_shape}, batch "
-                f"shape {pixels.batch_shape}."
-            )
-        log_likelihood = pixels.log_prob(image)
-        log_prior = {
-            v.name: v.prior(*_graph.parents_of(v, samples)).log_prob(
-                samples[v.name]
-            )
-            for v in model.latents
-            if v.parents
-        }
-    for name, value in samples.items():
-        others = [p for k, p in log_prior.items() if k != name]
-        gradients = [
-            tape.gradient(density, value)
-            for density in (log_likelihood, *others)
-        ]
-        if all(gradient is None for gradient in gradients):
-            raise ValueError(
-                f"Nothing depends on latent {name!r}: neither the "
-                "likelihood nor the prior of a latent that names it as a "
-                "parent. Use it there, or leave it out. Received: "
-                f"latents={[v.name for v in model.latents]}."
-            )
-    return pixels
 
 
 # Inference -------------------------------------------------------------------

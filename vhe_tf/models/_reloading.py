@@ -13,7 +13,7 @@ from vhe_tf.models.vhe import VHE
 __all__ = ["reloaded"]
 
 # Equal computations, but for what a device may round in another order.
-_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _PLAIN = (bool, int, float, str, type(None))
 # Attributes that differ where nothing else does.
 _OF_KERAS = ("built", "name")
@@ -58,7 +58,7 @@ def _differing(model: VHE, other: VHE) -> str | None:
     for (part, value), (_, wanted) in zip(
         _numbers(other), _numbers(model), strict=True
     ):
-        if not np.allclose(value, wanted, **_TOLERANCE):
+        if not np.allclose(value, wanted, _RELATIVE, _ABSOLUTE, equal_nan=True):
             return part
     return None
 

@@ -13,6 +13,7 @@ from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.models import _arguments
 from vhe_tf.models import _checks
+from vhe_tf.models import _gradients
 from vhe_tf.models import _graph
 from vhe_tf.models import _summary
 from vhe_tf.models._graph import Samples
@@ -280,9 +281,10 @@ class GraphModel(EpisodeTrainer):
             observed = image if latent.per_element else image[:, tf.newaxis]
             parents = _graph.parents_of(latent, samples)
             posterior, prior = latent(observed, *parents)
-            _checks.check_reparameterized(latent, posterior)
+            _gradients.check_reparameterized(latent, posterior)
             value = _graph.sample(posterior, [1], seed=tf.zeros([2], tf.int32))
             _checks.check_kl(latent, latent.kl(posterior, prior, sample=value))
+            _gradients.check_posterior_learns(latent, observed, parents=parents)
             if latent.fitted_prior is not None:
                 latent.fitted_prior().log_prob(value)
             samples[latent.name] = value
@@ -291,7 +293,7 @@ class GraphModel(EpisodeTrainer):
                 _summary.family_of(prior),
                 _summary.family_of(posterior),
             )
-        likelihood = _checks.check_all_used(
+        likelihood = _gradients.check_all_used(
             self, self.likelihood, samples=samples
         )
         self._nodes["x"] = _summary.Node(
