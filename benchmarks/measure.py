@@ -90,9 +90,9 @@ def all_seconds(
     """Times calls in turn.
 
     Args:
-        calls: What to call, by name; each once before it is timed, to trace
-            and compile.
-        repeats: How many times in a row.
+        calls: Mapping of strings to callables. What to call, by name; each once
+            before it is timed, to trace and compile.
+        repeats: Integer. How many times in a row.
 
     Returns:
         For each name the wall seconds and the CPU seconds of one call,
@@ -120,7 +120,7 @@ def operations(function: Any) -> float:
     a loop are counted once.
 
     Args:
-        function: A `tf.function` traced with static shapes, as
+        function: `tf.function`. A function traced with static shapes, as
             `get_concrete_function` returns.
     """
     profiler = tf.compat.v1.profiler
@@ -149,8 +149,8 @@ def report(title: str, figures: list[Figure]) -> None:
     """Prints figures, and keeps them where `--json` says.
 
     Args:
-        title: What they have in common.
-        figures: The figures.
+        title: String. What they have in common.
+        figures: List of `Figure`s. The figures.
     """
     width = max(len(figure.what) for figure in figures)
     print(f"\n{title}")
@@ -178,7 +178,7 @@ def machine(packages: Sequence[str] = _PACKAGES) -> str:
     """Returns what figures depend on beside the code, for a reader.
 
     Args:
-        packages: Names of the packages whose versions to include.
+        packages: Strings. Names of the packages whose versions to include.
 
     Returns:
         The number of cores that this process may use, which is that of the

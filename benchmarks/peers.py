@@ -70,8 +70,8 @@ class Peer(NamedTuple):
     """A network whose speed is measured.
 
     Attributes:
-        train: Takes a training step of a fixed batch.
-        score: Returns the log-likelihoods of the batch.
+        train: Callable. Takes a training step of a fixed batch.
+        score: Callable. Returns the log-likelihoods of the batch.
         num_parameters: Integer.
     """
 

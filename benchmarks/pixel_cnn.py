@@ -190,8 +190,9 @@ def training_step(
     """Returns a training step, of the optimizer of a run.
 
     Args:
-        network: Whatever has the `trainable_variables` of the distribution.
-        distribution: The distribution of images.
+        network: Any. Whatever has the `trainable_variables` of the
+            distribution.
+        distribution: Distribution. The distribution of images.
         jit_compile: Boolean. Whether to compile it by XLA. Defaults to False.
     """
     distribution.log_prob(tf.zeros([1, *distribution.event_shape]))  # builds

@@ -19,8 +19,8 @@ class PaddedConvolution(nn.Conv2d):
         channels: Integer. Channels of the input.
         filters: Integer. Channels of the output.
         kernel_size: `(kh, kw)`.
-        margins: Zeros to the left and right of the input, above and below it.
-            Negative ones crop it.
+        margins: Four integers. Zeros to the left and right of the input, above
+            and below it. Negative ones crop it.
     """
 
     def __init__(

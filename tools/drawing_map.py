@@ -56,7 +56,7 @@ def read_places(path: pathlib.Path) -> dict[str, tuple[Any, Any]]:
     """Returns where people and a model stand, by who draws.
 
     Args:
-        path: The JSON report.
+        path: Path. The JSON report.
 
     Returns:
         For each who draws, diversity and recognizability, each a pair of the

@@ -64,7 +64,7 @@ def read_scalars(folder: pathlib.Path) -> dict[str, tuple[list[int], Any]]:
     tag, as in `validation/episodes/elbo`.
 
     Args:
-        folder: The folder of the run.
+        folder: Path. The folder of the run.
 
     Raises:
         FileNotFoundError: If it holds no TensorBoard files.
@@ -108,7 +108,7 @@ def draw(runs: dict[str, dict[str, tuple[list[int], Any]]]) -> Any:
     """Returns a figure of a panel for bounds, KLs and accuracies.
 
     Args:
-        runs: Scalars by run.
+        runs: Dictionary of strings to dictionaries. Scalars by run.
     """
     import matplotlib
 

@@ -21,8 +21,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     Args:
         markdown: String. The page.
-        page: The page of mkdocs.
-        **_: Other arguments of mkdocs.
+        page: Any. The page of mkdocs.
+        **_: Any. Other arguments of mkdocs.
 
     Returns:
         String. Markdown.

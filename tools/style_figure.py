@@ -63,7 +63,7 @@ def pairs(
     """Returns one image of each of `count` characters, and as many styles.
 
     Args:
-        test: Drawings of unseen characters.
+        test: `GroupedImages`. Drawings of unseen characters.
         count: Integer, R.
         seed: Integer. Selects them.
 

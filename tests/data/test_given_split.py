@@ -1,6 +1,7 @@
 """Splits that folders, tables and records give: each group on one side."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_a_split_of_each_class_is_ignored(tmp_path, caplog, load):
     splits = load(rows, tmp_path)
     assert_disjoint(splits, "abcdef")
     assert "split: 6, for example 'a'" in messages(caplog)
-    assert "random groups are for testing" in messages(caplog)
+    assert "random groups" in messages(caplog)
     assert "split" not in splits.train.labels
 
 
@@ -171,7 +172,7 @@ def test_alphabets_that_are_held_out_are_on_one_side(tmp_path, caplog):
     for grouping in groupings:
         names = [name for part in parts for name in names_of(part, grouping)]
         assert len(names) == len(set(names))
-    assert "'alphabet' on both sides of the split: 5" in messages(caplog)
+    assert re.search("'alphabet' [^:]* split: 5, ", messages(caplog))
 
 
 def test_one_torn_alphabet_is_for_testing(tmp_path, caplog):

@@ -600,7 +600,7 @@ def _without_offsets(index):
 )
 def test_an_index_that_is_none_is_refused(folder, spoil):
     spoil(folder / "index.npz")
-    told = f"{str(folder / 'index.npz')!r} is not an intact index"
+    told = f"{str(folder / 'index.npz')!r} is not an intact"
     with pytest.raises(ValueError, match=re.escape(told)) as error:
         RecordedImages(folder)
     assert "again. Received: " in str(error.value)

@@ -1,6 +1,7 @@
 """Queries of none of the given classes."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -165,9 +166,11 @@ def test_measurements_are_those_of_all_queries():
     data = uniform_data((4,) * 9)
     scorer = Recorder()
     evaluator = OpenSet(data, group="character", num_ways=20, num_tasks=5)
-    assert evaluator.left_out(None) == [
-        "20-way tasks with queries of none of the classes: there are 9 "
-        "classes, so 4-way instead"
+    [line] = evaluator.left_out(None)
+    assert re.findall(r"\d+-way|\d+ classes", line) == [
+        "20-way",
+        "9 classes",
+        "4-way",
     ]
     found = _measured(evaluator, scorer)
     known, outside, right = [], [], []

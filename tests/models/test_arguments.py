@@ -94,5 +94,5 @@ def test_temperatures_and_guidance_are_finite(name, value, pixel_cnn):
 
 @pytest.mark.parametrize("value", [math.nan, 0.0, tf.constant(math.nan)])
 def test_temperatures_of_latents_are_positive(value, model):
-    with pytest.raises(ValueError, match="must be positive and finite"):
+    with pytest.raises(ValueError, match=r"must be positive.*Received: "):
         model.sample_prior(2, seed=SEED, latent_temperature=value)

@@ -36,12 +36,12 @@ class Recipe:
     """The recipe of episodes; see `Episodes` and `Augmentation`.
 
     Attributes:
-        batch_size: B.
-        symmetries: 1, 2, 4 or 8; each makes a group of its own.
-        affine_copies: Elements made of one image.
-        binarization: `"dynamic"`, `"threshold"` or `"none"`.
+        batch_size: Integer, B.
+        symmetries: Integer. 1, 2, 4 or 8; each makes a group of its own.
+        affine_copies: Integer. Elements made of one image.
+        binarization: String. `"dynamic"`, `"threshold"` or `"none"`.
         image_size: `(H, W)` of the images in episodes.
-        resamples: Whether D is independent of x; otherwise x is in D.
+        resamples: Boolean. Whether D is independent of x; otherwise x is in D.
     """
 
     batch_size: int
@@ -58,10 +58,10 @@ def episodes(
     """Samples a batch of episodes.
 
     Args:
-        images: The images.
-        key: Decides everything.
-        recipe: How.
-        support_size: N.
+        images: `Images`. The images.
+        key: `jax.Array`. Key of all randomness.
+        recipe: `Recipe`. How to make episodes.
+        support_size: Integer, N.
 
     Returns:
         `query` `[B, H, W, C]` and `support` `[B, N, H, W, C]` float32,
@@ -133,9 +133,9 @@ def sample_without_replacement(
     Floyd's algorithm (Bentley and Floyd, 1987), then a random order.
 
     Args:
-        key: Decides them.
+        key: `jax.Array`. Key of the randomness.
         population: `[B]` int32, each at least `num_samples`.
-        num_samples: K.
+        num_samples: Integer, K.
 
     Returns:
         `[B, K]` int32, row b of distinct values in 0..population[b]-1.

@@ -104,9 +104,9 @@ def lowered(
     """Returns a function of TensorFlow as a file that JAX runs without it.
 
     Args:
-        function: The function, pure.
+        function: Callable. The function, pure.
         arguments: Nested `jax.ShapeDtypeStruct`.
-        platform: `"cpu"` or `"cuda"`.
+        platform: String, `"cpu"` or `"cuda"`.
     """
     import jax
     import jax.export
@@ -129,8 +129,8 @@ def images_of(sampler: Episodes, group: str) -> dict[str, np.ndarray]:
     """Returns the arrays of `batches.Images`.
 
     Args:
-        sampler: Whose images.
-        group: The grouping.
+        sampler: `Episodes`. The sampler of the images.
+        group: String. The grouping.
 
     Raises:
         ValueError: If the images are not in memory, one has no label, or

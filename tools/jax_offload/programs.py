@@ -23,8 +23,8 @@ class Exported:
     """The files that export_run.py wrote.
 
     Args:
-        folder: The folder.
-        precision: Which of the lowered steps to take.
+        folder: Path. The folder.
+        precision: String. Which of the lowered steps to take.
     """
 
     def __init__(self, folder: pathlib.Path, precision: str) -> None:
@@ -77,9 +77,9 @@ class Programs:
     """Compiled programs of a run, one per support size, and its probability.
 
     Args:
-        exported: What to train.
-        state: A state, for its shapes.
-        schedule: A schedule, for its types.
+        exported: `Exported`. What to train.
+        state: `adam.State`. A state, for its shapes.
+        schedule: `adam.Schedule`. A schedule, for its types.
     """
 
     def __init__(

@@ -42,11 +42,12 @@ class Run:
 
     Attributes:
         step: Integer. Number of steps so far.
-        state: The state after them.
-        rows: Rows of metrics.csv.
-        best: The averaged weights with the best validation bound, or None.
-        best_elbo: That bound.
-        best_step: The step after which it was.
+        state: `adam.State`. The state after them.
+        rows: List of dictionaries. Rows of metrics.csv.
+        best: Array or None. The averaged weights with the best validation
+            bound.
+        best_elbo: Float. That bound.
+        best_step: Integer. The step after which it was.
     """
 
     step: int
@@ -178,12 +179,12 @@ def train(
     """Trains until the run is done or the time is up.
 
     Args:
-        run: The run, which is changed.
-        programs: What trains it.
-        out: Where to save it, at the end of each epoch and at last.
-        schedule: How many steps, and how large.
-        chunk: Steps between reports, fewer before the end of an epoch.
-        seconds: How long it may take.
+        run: `Run`. The run, which is changed.
+        programs: `Programs`. What trains it.
+        out: Path. Where to save it, at the end of each epoch and at last.
+        schedule: `adam.Schedule`. How many steps, and how large.
+        chunk: Integer. Steps between reports, fewer before the end of an epoch.
+        seconds: Float. How long it may take.
 
     Returns:
         Why it ended.

@@ -24,7 +24,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     `vhe_tf._utils.atomic_io`, which needs TensorFlow.
 
     Args:
-        path: The file.
+        path: Path. The file.
     """
     token = uuid.uuid4().hex
     partial = path.with_name(f".{path.stem}.{token}.partial{path.suffix}")
@@ -42,10 +42,10 @@ def write(
     """Writes a vector, each file whole or not at all.
 
     Args:
-        folder: Where to.
-        name: The beginning of the names of its files.
+        folder: Path. The folder to write to.
+        name: String. The beginning of the names of its files.
         vector: `[P]` float32.
-        **scalars: Numbers and strings to keep with it.
+        **scalars: Any. Numbers and strings to keep with it.
     """
     vector = np.asarray(vector, np.float32)
     num_parts = max(1, math.ceil(vector.nbytes / _MAX_BYTES))
@@ -64,8 +64,8 @@ def read(folder: pathlib.Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads what `write` wrote.
 
     Args:
-        folder: Where from.
-        name: The beginning of the names of its files.
+        folder: Path. The folder to read from.
+        name: String. The beginning of the names of its files.
 
     Returns:
         The vector, and the scalars by name.
