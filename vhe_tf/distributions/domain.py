@@ -71,7 +71,7 @@ class Domain:
         they are Python numbers, since tensors can depend on the latents.
 
         Args:
-            likelihood: A distribution over elements.
+            likelihood: `tfd.Distribution`. A distribution over elements.
 
         Example:
         >>> Domain.of(tfd.Independent(tfd.Bernoulli([0.0]), 1))

@@ -42,7 +42,7 @@ def check_posterior_learns(
         latent: `Latent`, built.
         observed: Float tensor, as in `Latent`. Another of its shape is tried
             too: of a blank image alone, no gradient may reach a kernel.
-        parents: Values of its parents.
+        parents: Sequence of tensors. Values of its parents.
     """
     weights = [w.value for w in latent.posterior.trainable_variables]
     # Weights of several replicas have no gradients outside of a step.
