@@ -7,6 +7,7 @@ from tensorflow_probability import distributions as tfd
 from tests.conftest import assert_distribution_shape
 from tests.conftest import assert_survives_round_trip
 from tests.conftest import tiny_episode
+from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.layers import heads
 from vhe_tf.layers import inference
@@ -236,3 +237,47 @@ def test_layers_of_another_signature_are_named(given, message):
     }
     with pytest.raises(ValueError, match=message):
         Latent("character", **{**settings, **given})
+
+
+def _normal():
+    return tfd.Normal(tf.zeros([2]), 1.0)
+
+
+@pytest.mark.parametrize("role", ["prior", "posterior", "fitted_prior"])
+@pytest.mark.parametrize("given", [_normal, _normal(), "normal"])
+def test_what_is_no_layer_is_named(role, given):
+    settings = {
+        "prior": heads.StandardNormal(2),
+        "posterior": inference.SupportPosterior(keras.layers.Flatten(), 2, 8),
+    }
+    received = f"Received: .* of type {type(given).__name__}"
+    with pytest.raises(ValueError, match=f"`{role}` of .*{received}"):
+        Latent("character", **{**settings, role: given})
+
+
+class _OfNothing(keras.layers.Layer):
+    def call(self):
+        raise AssertionError("is not called")
+
+
+class _OfX(keras.layers.Layer):
+    def call(self, x):
+        raise AssertionError("is not called")
+
+
+class _OfPositions(keras.layers.Layer):
+    def call(self, *latents):
+        raise AssertionError("is not called")
+
+
+@pytest.mark.parametrize("kind", [_OfNothing, _OfX, _OfPositions])
+def test_likelihoods_of_another_signature_are_named(kind):
+    message = rf"call\(self, character\)`.*{kind.__name__}\.call\("
+    with pytest.raises(ValueError, match=message):
+        VHE([_latent("character")], kind(), event_shape=(8, 8, 1))
+
+
+@pytest.mark.parametrize("given", [_normal, _normal(), None])
+def test_a_likelihood_that_is_no_layer_is_named(given):
+    with pytest.raises(ValueError, match="`likelihood` must be a Keras layer"):
+        VHE([_latent("character")], given, event_shape=(8, 8, 1))

@@ -19,6 +19,7 @@ from vhe_tf.models import _summary
 from vhe_tf.models._graph import Samples
 from vhe_tf.models._graph import Support
 from vhe_tf.models.latents import Latent
+from vhe_tf.models.latents import check_likelihood
 from vhe_tf.models.latents import parents_first
 from vhe_tf.models.trainer import EpisodeTrainer
 
@@ -44,7 +45,8 @@ class GraphModel(EpisodeTrainer):
 
     Raises:
         ValueError: If the latents do not form a proper graph (see
-            `parents_first`), or `event_shape` is not positive integers.
+            `parents_first`), the likelihood cannot be called with them, or
+            `event_shape` is not positive integers.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class GraphModel(EpisodeTrainer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.latents = parents_first(latents)
+        check_likelihood(likelihood, self.latents)
         self.likelihood = likelihood
         self.event_shape = _checks.checked_event_shape(event_shape)
         self._nodes: dict[str, _summary.Node] = {}

@@ -15,7 +15,7 @@ from vhe_tf.layers import heads
 from vhe_tf.layers import inference
 from vhe_tf.layers import spatial_inference
 
-__all__ = ["Latent", "parents_first"]
+__all__ = ["Latent", "check_likelihood", "parents_first"]
 
 _DIVERGENCES = ("closed_form", "one_sample")
 
@@ -109,6 +109,8 @@ class Latent(base.BaseLayer):
         _check_call(
             name, "posterior", layer=posterior, inputs=["observed", *parents]
         )
+        if fitted_prior is not None:
+            _check_layer(f"`fitted_prior` of latent {name!r}", fitted_prior)
         self.prior = prior
         self.posterior = posterior
         self.parents = tuple(parents)
@@ -274,6 +276,7 @@ def _check_call(
     name: str, role: str, *, layer: keras.layers.Layer, inputs: Sequence[str]
 ) -> None:
     """Rejects layers that cannot be called with the latent's inputs."""
+    _check_layer(f"`{role}` of latent {name!r}", layer)
     signature = inspect.signature(layer.call)
     try:
         signature.bind(*inputs)
@@ -288,6 +291,41 @@ def _check_call(
             f"tensors, {list(inputs)}: define `def call(self, {wanted})`. "
             f"Received: {type(layer).__name__}.call{signature}."
         )
+
+
+def _check_layer(what: str, layer: Any) -> None:
+    if isinstance(layer, keras.layers.Layer):
+        return
+    raise ValueError(
+        f"{what} must be a Keras layer whose `call` returns a "
+        "`tfd.Distribution`, so that its weights are trained and saved. Give "
+        "an instance of one of `vhe_tf.layers` or of your own. Received: "
+        f"{layer!r:.200} of type {type(layer).__name__}."
+    )
+
+
+def check_likelihood(likelihood: Any, latents: Sequence[Latent]) -> None:
+    """Rejects likelihoods that cannot be called with the latents by name.
+
+    Args:
+        likelihood: Keras layer. The likelihood of a model.
+        latents: Sequence of `Latent`s. Those of the model.
+
+    Raises:
+        ValueError: If it is no layer, or its `call` has other arguments.
+    """
+    _check_layer("`likelihood`", likelihood)
+    names = [latent.name for latent in latents]
+    signature = inspect.signature(likelihood.call)
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise ValueError(
+            "The likelihood is called with the values of the latents by name: "
+            f"define `def call(self, {', '.join(names)})`, or `def call(self, "
+            "**latents)`. Received: "
+            f"{type(likelihood).__name__}.call{signature}."
+        ) from error
 
 
 def parents_first(latents: Iterable[Latent]) -> tuple[Latent, ...]:
