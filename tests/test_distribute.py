@@ -366,7 +366,21 @@ def _tf_config(workers=("host0:9000", "host1:9000"), **task):
     return json.dumps({"cluster": {"worker": workers}, "task": task})
 
 
-@pytest.mark.parametrize("text", [_tf_config(), _tf_config(index="1")])
+def _cluster(**cluster):
+    task = {"type": "worker", "index": 0}
+    workers = {"worker": ["host0:9000", "host1:9000"]}
+    return json.dumps({"cluster": workers | cluster, "task": task})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _tf_config(),
+        _tf_config(index="1"),
+        _tf_config(["[::1]:1", "10.0.0.7:65535", "a-b.c_d.net:80"]),
+        _cluster(chief=["host2:9000"]),
+    ],
+)
 def test_machines_that_are_told_apart_are_known(text):
     distribute._check_tf_config(text)
 
@@ -390,6 +404,31 @@ def test_machines_that_are_told_apart_are_known(text):
         _tf_config(["host0", "host1"]),
         _tf_config(["host0:9000", "host0:9000"]),
         _tf_config([9000, 9001]),
+        *(
+            _tf_config(["host1:9000", place])
+            for place in (
+                "host0:0",
+                "host0:65536",
+                "host0:99999",
+                "host0:900000",
+                "http://host0:9000",
+                " host0:9000",
+                "host0:9000 ",
+                "host0 :9000",
+                ":9000",
+            )
+        ),
+        _cluster(chief=["host2:9000", "host3:9000"]),
+        *(
+            _cluster(**{name: ["host2:9000"]})
+            for name in ("ps", "evaluator", "master", "trainer", "Worker")
+        ),
+        json.dumps(
+            {
+                "cluster": {"trainer": ["host0:9000"]},
+                "task": {"type": "trainer", "index": 0},
+            }
+        ),
         _tf_config({"0": "host0:9000"}),
         '{"cluster": [], "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["host0:9000"]}, "task": []}',

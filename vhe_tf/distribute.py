@@ -315,23 +315,31 @@ def _check_tf_config(text: str | None) -> None:
         "Several machines are distinguished by the environment variable "
         'TF_CONFIG, such as {"cluster": {"worker": ["host0:9000", '
         '"host1:9000"]}, "task": {"type": "worker", "index": 0}}, with an '
-        "index of its own on each. "
+        "index of its own on each. One machine can be called chief; there are "
+        "no other types of tasks. Places are host:port, ports 1 to 65535. "
     )
     try:
         config = json.loads(text or "")
         task = config["task"]
-        workers = config["cluster"][task["type"]]
-        places = [
-            place for each in config["cluster"].values() for place in each
-        ]
+        cluster = config["cluster"]
+        workers = cluster[task["type"]]
+        places = [place for each in cluster.values() for place in each]
         is_known = (
-            isinstance(workers, list)
+            set(cluster) <= {"chief", "worker"}
+            and all(isinstance(each, list) for each in cluster.values())
+            and len(cluster.get("chief", [])) <= 1
             and str(task["index"]).isdecimal()  # TensorFlow reads "0" too
             and int(task["index"]) < len(workers)
-            and all(re.fullmatch(r".+:[0-9]+", place) for place in places)
+            and all(map(_is_place, places))
             and len(set(places)) == len(places)
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         is_known = False
     if not is_known:
         raise ValueError(f"{wanted}Received: TF_CONFIG={text!r}.")
+
+
+def _is_place(text: str) -> bool:
+    """Returns whether a text is host:port, also with an IPv6 address."""
+    place = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", text)
+    return place is not None and 1 <= int(place[2]) <= 65535
