@@ -203,10 +203,22 @@ def test_absent_images_are_named_with_their_row(folder):
     path = write(folder, *lines)
     with pytest.raises(FileNotFoundError, match=r"labels\.csv' lists") as error:
         read(path)
-    assert "Received: 'scans/9.png' in row 3, which would be" in str(
-        error.value
-    )
-    assert "(2 such rows)" in str(error.value)
+    told = str(error.value)
+    assert "Received: 2 such rows:" in told
+    assert "row 3: 'scans/9.png', which would be" in told
+    assert "row 4: '8.png', which would be" in told
+
+
+@pytest.mark.parametrize("num_absent", [20, 23])
+def test_twenty_absent_images_are_named_and_the_others_counted(
+    folder, num_absent
+):
+    lines = [f"absent{number}.png,a,b" for number in range(num_absent)]
+    with pytest.raises(FileNotFoundError) as error:
+        read(write(folder, HEADER, *lines))
+    told = str(error.value)
+    assert told.count("which would be") == 20
+    assert ("and 3 more" in told) == (num_absent == 23)
 
 
 def test_broken_images_are_named(folder):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from vhe_tf._utils.listing import listed
 from vhe_tf._utils.spelling import is_missing
 from vhe_tf._utils.split_names import side_of
 
@@ -133,6 +134,7 @@ class _Walk:
         self._ignored: list[str] = []
         self._system: list[str] = []
         self._nameless: list[str] = []
+        self._empty: list[str] = []
 
     def folders(self) -> list[Folder]:
         """Returns the folders of images, sorted."""
@@ -145,11 +147,21 @@ class _Walk:
                 "images directly in it."
             )
         self._ignored += [entry.path for entry in images]
-        return [
-            found
+        found = [
+            below
             for folder in folders
-            for found in self._below(folder, (), [self._root.resolve()])
+            for below in self._below(folder, (), [self._root.resolve()])
         ]
+        if self._empty:
+            count = len(self._empty)
+            received = f"{self._empty[0]!r}, without images."
+            if count > 1:
+                received = f"{count:,} without images:{listed(self._empty)}"
+            raise ValueError(
+                "A folder below one of classes must hold images; add some, or "
+                f"remove it. Received: {received}"
+            )
+        return found
 
     def warn(self) -> None:
         """Warns of what is ignored."""
@@ -191,10 +203,7 @@ class _Walk:
             self._ignored += [entry.path for entry in folders]
             yield Folder(parts, [pathlib.Path(entry) for entry in images])
         elif not folders:
-            raise ValueError(
-                "A folder below one of classes must hold images; add some, or "
-                f"remove it. Received: {folder.path!r}, without images."
-            )
+            self._empty.append(folder.path)
         for inner in [] if images else folders:
             yield from self._below(inner, parts, [*real, place])
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from vhe_tf._utils.class_tree import IMAGE_SUFFIXES
+from vhe_tf._utils.listing import listed
 from vhe_tf._utils.spelling import spelling_key
 
 __all__ = ["Row", "file_column", "image_files", "read_table"]
@@ -141,12 +142,14 @@ def image_files(
     files = [path.parent / row.cells[column] for row in rows]
     absent = [index for index, file in enumerate(files) if not file.is_file()]
     if absent:
-        first = absent[0]
+        lines = [
+            f"row {rows[index].number}: {rows[index].cells[column]!r}, which "
+            f"would be {str(files[index])!r}"
+            for index in absent
+        ]
         raise FileNotFoundError(
             f"The table {str(path)!r} lists images that do not exist; file "
             "names are relative to the table's folder. "
-            f"Received: {rows[first].cells[column]!r} in row "
-            f"{rows[first].number}, which would be {str(files[first])!r} "
-            f"({len(absent)} such rows)."
+            f"Received: {len(absent):,} such rows:{listed(lines)}"
         )
     return files
