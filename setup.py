@@ -62,6 +62,7 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2",
+        "h5py",
         # tensorflow-datasets imports it without declaring it.
         "importlib_resources",
         "keras>=3.15,<4",

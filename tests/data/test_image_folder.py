@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL import ImageFile
 
 from vhe_tf.data.datasets.folder import read_image_folder
 
@@ -215,6 +216,47 @@ def test_empty_class_folder_is_named(tmp_path, above):
     (root / "seventh").mkdir()
     (root / "seventh" / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"Received: .*seventh', without"):
+        read_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("num_empty", [2, 22])
+def test_all_empty_class_folders_are_listed_at_once(tmp_path, num_empty):
+    save(tmp_path / "a" / "x.png", grey(0))
+    for number in range(num_empty):
+        (tmp_path / f"empty{number:02d}").mkdir()
+    with pytest.raises(ValueError, match="must hold images") as error:
+        read_image_folder(tmp_path)
+    told = str(error.value)
+    assert f"Received: {num_empty} without images:" in told
+    assert f"\n  {tmp_path / 'empty01'}" in told
+    assert ("and 2 more" in told) == (num_empty == 22)
+
+
+@pytest.mark.parametrize("largest", [15, 255, 4095, 65535])
+def test_pgm_files_of_any_number_of_bits_are_read(tmp_path, largest):
+    levels = np.linspace(0, largest, 16).round().astype(int)
+    data = levels.astype("u1" if largest < 256 else ">u2").tobytes()
+    (tmp_path / "a").mkdir()
+    header = f"P5 4 4 {largest}\n".encode()
+    (tmp_path / "a" / "x.pgm").write_bytes(header + data)
+    pixels = read_image_folder(tmp_path, image_size=(4, 4)).images
+    expected = 255 * levels / largest
+    np.testing.assert_allclose(pixels.ravel(), expected, atol=1.01)
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_of_a_huge_image_is_not_unpacked(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    Image.new("1", (12_000, 12_000)).save(tmp_path / "a" / "x.png")
+
+    def fail(self):
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(ValueError, match=r"x\.png.* 144,000,000 pixels; save"):
         read_image_folder(tmp_path)
 
 

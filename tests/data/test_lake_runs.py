@@ -139,6 +139,25 @@ def test_invalid_class_labels_are_named(broken_runs, text, message):
     assert "class_labels.txt" in str(error.value)
 
 
+def test_class_labels_that_are_too_long_are_not_read(
+    made_up_runs, broken_runs, tmp_path
+):
+    text = (made_up_runs / "run01" / "class_labels.txt").read_text()
+    place = broken_runs / "run01" / "class_labels.txt"
+    place.write_text(text + " " * 2**24)
+    for path in (broken_runs, zipped(broken_runs, tmp_path / "runs.zip")):
+        with pytest.raises(ValueError, match=r"class_labels\.txt'.* 65,536 "):
+            omniglot.lake_runs(path)
+
+
+def test_pages_of_another_size_are_not_decoded(broken_runs, monkeypatch):
+    page = Image.new("1", (9000, 9000))
+    page.save(broken_runs / "run01" / "training" / "class01.png")
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: 1 / 0)
+    with pytest.raises(ValueError, match=r"Received: shape \(9000, 9000\)"):
+        omniglot.lake_runs(broken_runs)
+
+
 @needs_omniglot
 @needs_runs
 def test_right_answers_of_lakes_runs_are_of_the_queries_characters():

@@ -476,6 +476,13 @@ def test_another_layout_is_named(tmp_path, store):
     assert "Received: 2 other files, for example 'aligned" in str(error.value)
 
 
+def test_long_names_in_an_archive_are_cut(tmp_path):
+    files = {f"aligned_images_DB/{'x' * 2**20}": jpeg(0)}
+    with pytest.raises(ValueError, match=r"Received: 1 other .*x\.\.\.'") as e:
+        load(tmp_path, packed(tmp_path / "manual", files))
+    assert len(str(e.value)) < 1000
+
+
 def test_archive_of_another_folder_is_named(tmp_path):
     files = {
         name.replace("aligned_images_DB", "frame_images_DB"): content

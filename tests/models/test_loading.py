@@ -1,9 +1,11 @@
+import io
 import json
 import subprocess
 import sys
 import textwrap
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -281,4 +283,24 @@ def test_a_file_that_unpacks_to_much_more_is_not_unpacked(
 
     monkeypatch.setattr(keras.saving, "load_model", fail)
     with pytest.raises(ValueError, match=r"it unpacks to 268,\d+,\d+ bytes"):
+        load_model(path)
+
+
+def test_weights_that_are_not_stored_are_not_read(
+    trained, tmp_path, monkeypatch
+):
+    with zipfile.ZipFile(trained[1]) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        file.create_dataset("layers/more/vars/0", (2**28,), "f4")
+    weights = weights.getvalue()
+    assert len(weights) < 2**22
+    path = tmp_path / "unallocated.keras"
+    _rewritten(trained[1], path, **{"model.weights.h5": weights})
+
+    def fail(*args, **kwargs):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(keras.saving, "load_model", fail)
+    with pytest.raises(ValueError, match=r"its weights take 1,07\d,\d+,\d+ by"):
         load_model(path)

@@ -1,9 +1,12 @@
 """Saving models, and loading them again."""
 
+import io
 import pathlib
 import re
 import zipfile
+from typing import Any
 
+import h5py
 import keras
 
 # Register what a saved VHE is made of, and trained by.
@@ -96,6 +99,27 @@ def _check_sizes(path: pathlib.Path) -> None:
         raise ValueError(
             f"it unpacks to {total:,} bytes, {settings:,} of them settings"
         )
+    for member in members:
+        if member.filename.endswith(".h5"):
+            with zipfile.ZipFile(path) as archive:
+                weights = io.BytesIO(archive.read(member))
+            _check_arrays(weights)
+
+
+def _check_arrays(weights: io.BytesIO) -> None:
+    """Rejects arrays that are larger than the file that should have them."""
+    sizes: list[int] = []
+    with h5py.File(weights, "r") as file:
+        file.visititems(lambda _, item: sizes.append(_num_bytes(item)))
+    total, stored = sum(sizes), len(weights.getbuffer())
+    if total > _MAX_RATIO * stored:
+        raise ValueError(
+            f"its weights take {total:,} bytes, but {stored:,} are stored"
+        )
+
+
+def _num_bytes(item: Any) -> int:
+    return int(item.nbytes) if isinstance(item, h5py.Dataset) else 0
 
 
 def _not_loaded(path: pathlib.Path, error: Exception) -> str:

@@ -31,6 +31,10 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 _MAX_LISTED = 20
 
+# As Pillow has it: more pixels are suspicious. Photographs have one byte for
+# some ten pixels.
+_MANY_PIXELS, _MAX_RATIO = 89_478_485, 100
+
 _Path = str | os.PathLike[str]
 
 _logger = logging.getLogger(__name__)
@@ -153,10 +157,21 @@ def _not_readable(reasons: Mapping[str, str]) -> str:
 def _read(path: _Path) -> tuple[Image.Image, int]:
     """Returns an image, and how many the file has."""
     with Image.open(path) as file:
+        _check_size(file, path)
         _scale_transparency(file)
         num_frames = getattr(file, "n_frames", 1)
         ImageOps.exif_transpose(file, in_place=True)
         return _flattened(file), 1 if file.format in _ONE_IMAGE else num_frames
+
+
+def _check_size(file: Image.Image, path: _Path) -> None:
+    """Rejects small files of huge images, before they are unpacked."""
+    pixels = file.width * file.height
+    if pixels > _MANY_PIXELS and pixels > _MAX_RATIO * os.path.getsize(path):
+        raise ValueError(
+            f"it unpacks to {pixels:,} pixels; save it with less than "
+            f"{_MANY_PIXELS:,}"
+        )
 
 
 def _scale_transparency(file: Image.Image) -> None:
@@ -173,6 +188,8 @@ def _scale_transparency(file: Image.Image) -> None:
 
 def _flattened(image: Image.Image) -> Image.Image:
     """Returns an opaque 8-bit image, on white paper where transparent."""
+    if image.mode == "I" and image.format == "PPM":  # a PGM file of 16 bits
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(
             "its numbers have no known range; save it with 8 or 16 bits per "

@@ -73,6 +73,7 @@ _NUM_TRAINING_CHARACTERS = 1200
 
 _NUM_RUNS = 20
 _NUM_WAYS = 20
+_MAX_LABEL_BYTES = 2**16  # of a run; they have some 1,200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -499,7 +500,15 @@ def _label_pairs(
     if not path.is_file():
         raise FileNotFoundError(_missing(root, f"{folder}/class_labels.txt"))
     pairs = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with path.open("rb") as file:
+        text = file.read(_MAX_LABEL_BYTES + 1)
+    if len(text) > _MAX_LABEL_BYTES:
+        raise ValueError(
+            f"{str(path)!r} must name {_NUM_WAYS} pairs of images; unpack or "
+            "download `all_runs.zip` again. Received: more than "
+            f"{_MAX_LABEL_BYTES:,} bytes."
+        )
+    for line in text.decode("utf-8", "replace").splitlines():
         if not line.strip():
             continue
         words = line.split()
@@ -518,16 +527,18 @@ def _read_drawing(root: pathlib.Path | zipfile.Path, name: str) -> np.ndarray:
         raise FileNotFoundError(_missing(root, name))
     try:
         with path.open("rb") as file, Image.open(file) as image:
-            page = np.asarray(image.convert("L"))
+            shape = image.height, image.width
+            if shape == (_SIZE, _SIZE):  # Others may be huge.
+                page = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, zlib.error) as error:
         raise ValueError(
             f"{str(path)!r} must be an intact PNG file; unpack or download "
             f"`all_runs.zip` again. Received: {type(error).__name__}: {error}."
         ) from error
-    if page.shape != (_SIZE, _SIZE):
+    if shape != (_SIZE, _SIZE):
         raise ValueError(
             f"{str(path)!r} must be an image of 105x105 pixels. "
-            f"Received: shape {page.shape}."
+            f"Received: shape {shape}."
         )
     return 255 - page[..., np.newaxis]
 

@@ -49,6 +49,7 @@ _FRAME = re.compile(
 
 _CHUNK_SIZE = 1 << 20
 _MAX_BYTES = 16 << 20  # of a frame; the largest ones have some 20 KiB
+_MAX_NAME = 200  # letters of a name in a message
 
 _logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def _list_frames(source: pathlib.Path) -> dict[Video, set[int]]:
         if found := _frame(name):
             frames.setdefault(found[0], set()).add(found[1])
         else:
-            others.append(name)
+            others.append(_short(name))
     examples = f", for example {min(others)!r}" if others else ""
     if not frames:
         raise ValueError(
@@ -208,6 +209,10 @@ def _list_frames(source: pathlib.Path) -> dict[Video, set[int]]:
             examples,
         )
     return frames
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
 
 
 def _frame(name: str) -> tuple[Video, int] | None:
@@ -260,8 +265,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BytesIO:
         kind = "a sparse file" if member.issparse() else "a file"
         raise ValueError(
             f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; "
-            f"leave {member.name!r} out, and use the archive from {HOMEPAGE} "
-            "alone. "
+            f"leave {_short(member.name)!r} out, and use the archive from "
+            f"{HOMEPAGE} alone. "
             f"Received: {kind} of {member.size:,} bytes."
         )
     file = archive.extractfile(member)
