@@ -1,5 +1,6 @@
 """Scalars in TensorBoard."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
@@ -37,6 +38,7 @@ _POINTS = 20
 _SCALARS_SIZE = 2**16
 
 
+@dataclasses.dataclass(eq=False)
 class EventFile:
     """An event file of TensorBoard, made again if somebody deletes it.
 
@@ -46,16 +48,12 @@ class EventFile:
         begin: Callable. Writes what each file begins with. Defaults to nothing.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        *,
-        suffix: str = "",
-        begin: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.folder = folder
-        self.suffix = suffix
-        self.begin = begin
+    folder: pathlib.Path
+    _: dataclasses.KW_ONLY
+    suffix: str = ""
+    begin: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
         self._writer: Any = None
         self._files: set[pathlib.Path] = set()
 

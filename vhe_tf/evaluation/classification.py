@@ -7,6 +7,7 @@ this" (Section 4.1). A per-element latent z is integrated out by importance
 weighting with q(z; c, x).
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ from vhe_tf.models.vhe import VHE
 __all__ = ["ClassScorer", "few_shot_accuracy"]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ClassScorer:
     """Scores queries under classes, in pieces of bounded memory.
 
@@ -66,28 +68,22 @@ class ClassScorer:
     (3, 6)
     """
 
-    def __init__(
-        self,
-        model: VHE,
-        *,
-        group: str,
-        num_samples: int = 20,
-        num_element_samples: int = 1,
-        max_decoded: int = 400,
-        max_error: float = 0.001,
-    ) -> None:
-        self.model = model
-        self.group = checked_latent(model, group)
-        self.num_samples = validation.positive("num_samples", num_samples)
-        self.num_element_samples = validation.positive(
-            "num_element_samples", num_element_samples
-        )
-        self.max_decoded = validation.positive("max_decoded", max_decoded)
-        classification.check_max_error(max_error)
-        self.max_error = max_error
-        images = [None, *model.event_shape]
+    model: VHE
+    _: dataclasses.KW_ONLY
+    group: str
+    num_samples: int = 20
+    num_element_samples: int = 1
+    max_decoded: int = 400
+    max_error: float = 0.001
+
+    def __post_init__(self) -> None:
+        checked_latent(self.model, self.group)
+        for name in ("num_samples", "num_element_samples", "max_decoded"):
+            validation.positive(name, getattr(self, name))
+        classification.check_max_error(self.max_error)
+        images = [None, *self.model.event_shape]
         self._score = distribute.EachReplica(
-            model.distribute_strategy,
+            self.model.distribute_strategy,
             self._score_task,
             input_signature=[
                 tf.TensorSpec([None, *images]),

@@ -9,6 +9,7 @@ Unlike the paper, the effective sample size is reported beside it: sums over
 twenty images make the weights very peaked.
 """
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class JointScorer:
     """Samples importance weights whose mean is p(X), for elements X of a group.
 
@@ -68,14 +70,14 @@ class JointScorer:
     (3,)
     """
 
-    def __init__(
-        self,
-        model: VHE,
-        *,
-        group: str,
-        num_element_samples: int = 1,
-        max_decoded: int = 400,
-    ) -> None:
+    model: VHE
+    _: dataclasses.KW_ONLY
+    group: str
+    num_element_samples: int = 1
+    max_decoded: int = 400
+
+    def __post_init__(self) -> None:
+        model, group = self.model, self.group
         for latent in model.latents:
             if group in latent.parents and not latent.per_element:
                 raise ValueError(
@@ -83,12 +85,9 @@ class JointScorer:
                     f"groups. Received: group={group!r}, which holds those of "
                     f"{latent.name!r}; measure {latent.name!r}."
                 )
-        self.model = model
-        self.group = checked_latent(model, group)
-        self.num_element_samples = validation.positive(
-            "num_element_samples", num_element_samples
-        )
-        self.max_decoded = validation.positive("max_decoded", max_decoded)
+        checked_latent(model, group)
+        for name in ("num_element_samples", "max_decoded"):
+            validation.positive(name, getattr(self, name))
         strategy = model.distribute_strategy
         self._sample = distribute.EachReplica(strategy, self._sample_piece)
         self._score = distribute.EachReplica(strategy, self._score_piece)

@@ -1,6 +1,7 @@
 """The WSGI application of the development server: routes, limits, answers."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -58,6 +59,7 @@ _DESCRIBE = re.compile(
 )
 
 
+@dataclasses.dataclass(eq=False)
 class Application:
     """The WSGI application.
 
@@ -80,19 +82,14 @@ class Application:
     200
     """
 
-    def __init__(
-        self,
-        model: SavedModel,
-        *,
-        max_request_mib: float,
-        log: Callable[[str], None],
-        hosts: Sequence[str] | None = None,
-    ) -> None:
-        self.model = model
-        self.max_request_mib = max_request_mib
-        self.log = log
-        self.hosts = hosts
-        self._max_bytes = int(max_request_mib * 2**20)
+    model: SavedModel
+    _: dataclasses.KW_ONLY
+    max_request_mib: float
+    log: Callable[[str], None]
+    hosts: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        self._max_bytes = int(self.max_request_mib * 2**20)
         self._running = threading.BoundedSemaphore(_MAX_CONCURRENT)
 
     def __call__(
