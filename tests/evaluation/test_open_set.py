@@ -60,15 +60,18 @@ def test_novelty_is_what_the_closed_forms_give(element_size, monkeypatch):
     # The model's q is used, wherever the true posterior may be.
     world = GaussianWorld(2, element_size, width=1.5, shift=0.2)
     support, queries = _images(3, 2), _images(2)
-    options = {"num_samples": NUM_SAMPLES}
+    exact = [world.log_predictive(images, queries) for images in support]
     novelty = world.model.novelty(
         {"character": np.stack([support, support])},
         queries,
         seed=SEED,
-        **options,
+        log_likelihood=np.float32(exact).T,
     )
     scorer = NoveltyScorer(
-        world.model, group="character", max_decoded=10**9, **options
+        world.model,
+        group="character",
+        num_samples=NUM_SAMPLES,
+        max_decoded=10**9,
     )
     scores = scorer(support, queries, seed=SEED)
     assert scores.shape == (2, 4)

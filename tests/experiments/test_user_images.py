@@ -1,5 +1,6 @@
 """Which grouping the images that a person names are of."""
 
+import math
 from unittest import mock
 
 import pytest
@@ -72,14 +73,24 @@ def test_images_are_classified_by_class(saved, images):
         assert support.keys() == {group}
         return tf.fill([len(query), 1], -1.0)
 
-    with mock.patch.object(vhe_tf.VHE, "classify", classify):
+    def novelty(model, support, query, *, log_likelihood, **options):
+        assert support[group].shape == (1, 1, 14, 8, 8, 1)
+        assert log_likelihood.shape == (1, 1)
+        return tf.fill([1], math.log(0.25))
+
+    with (
+        mock.patch.object(vhe_tf.VHE, "classify", classify),
+        mock.patch.object(vhe_tf.VHE, "novelty", novelty),
+    ):
         text = commanded(
             "classify",
             images / "class00" / "3.png",
             f"--model={path}",
             f"--support={images}",
         )
-    assert text.count(" 50.0%") == 2
+    # Each class alone has odds of 4 to 1 against none, so both have 2 to 1.
+    assert text.count(" 33.3%") == 3
+    assert "none of these" in text
 
 
 def test_a_nested_model_classifies(images, tmp_path):
@@ -92,4 +103,4 @@ def test_a_nested_model_classifies(images, tmp_path):
         f"--support={images}",
         "--num_samples=1",
     )
-    assert text.count("%") == 2
+    assert text.count("%") == 3

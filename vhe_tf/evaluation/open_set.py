@@ -60,6 +60,7 @@ class NoveltyScorer(ClassScorer):
                 log_likelihood=log_likelihood,
                 seed=seed,
                 num_element_samples=self.num_element_samples,
+                max_decoded=self.max_decoded,
             )
 
         each = tf.map_fn(

@@ -3,13 +3,15 @@
     vhe-tf classify QUERY.png --support=DIR
 
 DIR holds a folder of images per class. Prints the posterior probability of each
-class under equal priors. Images are drawings, scans or photographs of them, as
-for `vhe-tf draw`.
+class under equal priors, and that of "none of these", which is even before the
+image is seen. Images are drawings, scans or photographs of them, as for
+`vhe-tf draw`.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
@@ -19,7 +21,12 @@ from vhe_tf.experiments.user_images import class_group
 from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 __all__ = ["main"]
+
+_NONE = "none of these"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,23 +56,50 @@ def main(argv: Sequence[str]) -> None:
         queries = read_for(model, paths, invert=given.invert)
         files = class_files(pathlib.Path(given.support).expanduser())
         # Each class with its own number of images.
-        scores = []
+        scores, novelties = [], []
         with status_line() as show:
             for index, (name, of_class) in enumerate(files.items(), 1):
                 show(f"class {index} of {len(files)}: {name}")
                 images = read_for(model, of_class, invert=given.invert)
                 support = tf.repeat(images[None, None], len(queries), axis=0)
-                scores.append(
-                    model.classify(
+                seed = (given.seed, 0)
+                score = model.classify(
+                    {group: support},
+                    queries,
+                    seed=seed,
+                    num_samples=given.num_samples,
+                )
+                scores.append(score)
+                novelties.append(
+                    model.novelty(
                         {group: support},
                         queries,
-                        seed=(given.seed, 0),
-                        num_samples=given.num_samples,
+                        seed=seed,
+                        log_likelihood=score,
                     )
                 )
-    probabilities = tf.nn.softmax(tf.concat(scores, axis=1)).numpy()
-    for path, row in zip(paths, probabilities, strict=True):
+        shares = _shares(tf.concat(scores, 1), tf.stack(novelties, 1)).numpy()
+    for path, row in zip(paths, shares, strict=True):
         print(f"{path}:")
-        ranked = sorted(zip(row, files, strict=True), reverse=True)
-        for probability, name in ranked:
-            print(f"  {name:30} {100 * probability:5.1f}%")
+        ranked = sorted(zip(row, [*files, _NONE], strict=True), reverse=True)
+        for share, name in ranked:
+            print(f"  {name:30} {100 * share:5.1f}%")
+
+
+def _shares(scores: "tf.Tensor", novelties: "tf.Tensor") -> "tf.Tensor":
+    """Returns the probabilities of K classes and of none of them.
+
+    Args:
+        scores: `[B, K]`, see `VHE.classify`.
+        novelties: `[B, K]`, see `VHE.novelty`, with each class alone.
+
+    Returns:
+        `[B, K + 1]`.
+    """
+    import tensorflow as tf
+
+    best = tf.argmax(scores, axis=1)[:, tf.newaxis]
+    # Each class has an equal part of the prior probability of one half.
+    novelty = tf.gather(novelties, best, batch_dims=1)
+    none = tf.sigmoid(novelty + tf.math.log(float(scores.shape[1])))
+    return tf.concat([(1.0 - none) * tf.nn.softmax(scores), none], axis=1)

@@ -76,6 +76,7 @@ def novelty(
     log_likelihood: tf.Tensor,
     seed: tf.Tensor,
     num_element_samples: int,
+    max_decoded: int,
 ) -> tf.Tensor:
     """Returns the log odds that one query is of none of K classes.
 
@@ -87,6 +88,8 @@ def novelty(
         log_likelihood: Tensor of shape `[K]`, log p(x | D), nats.
         seed: int32 tensor of shape `[2]`.
         num_element_samples: Integer, T. As in `VHE.log_likelihood`.
+        max_decoded: Integer. Largest number of images to decode at once, or
+            2 S T of one image if that is larger.
 
     Returns:
         Scalar tensor, nats, see `log_odds`.
@@ -94,43 +97,56 @@ def novelty(
     [(name, images)] = support.items()
     seed = random.fold_in(seed, 2)
 
-    def inferred(image: tf.Tensor) -> Samples:
+    def inferred(images: tf.Tensor) -> Samples:
+        """Returns samples of q(c; {d}) of each image, `[S, N, E...]`."""
         return classification.infer_classes(
             model,
-            {name: image[tf.newaxis, tf.newaxis]},
+            {name: images[:, tf.newaxis]},
             seed=seed,
             num_samples=_NUM_SAMPLES,
         )
 
-    of_query = inferred(query)
+    of_query = inferred(query[tf.newaxis])
 
-    def explained(image: tf.Tensor) -> tf.Tensor:
-        """Returns log p(d | x) and log p(d | {d})."""
+    def explained(images: tf.Tensor) -> tf.Tensor:
+        """Returns log p(d | x) and log p(d | {d}) of images, `[2, N]`."""
+        of_each = inferred(images)
         both = {
-            latent: tf.concat([of_query[latent], own], axis=1)
-            for latent, own in inferred(image).items()
-        }
-        return _graph.log_mean_exp(
-            model._log_likelihood_given(
-                both,
-                tf.repeat(image[tf.newaxis], 2, axis=0),
-                seed=seed,
-                num_element_samples=num_element_samples,
-                allow_unregistered=True,
+            latent: tf.concat(
+                [tf.broadcast_to(of_query[latent], tf.shape(own)), own], axis=1
             )
+            for latent, own in of_each.items()
+        }
+        scores = model._log_likelihood_given(
+            both,
+            tf.concat([images, images], axis=0),
+            seed=seed,
+            num_element_samples=num_element_samples,
+            allow_unregistered=True,
         )
+        return tf.reshape(_graph.log_mean_exp(scores), [2, -1])
 
-    # Also of the query: both are then log p(x | {x}). In one loop, so that the
-    # decoder is traced once.
-    values = tf.map_fn(
-        explained,
-        tf.concat([query[tf.newaxis], images], axis=0),
-        fn_output_signature=tf.TensorSpec([2], tf.float32),
+    # The query comes first; of it, log p(x | {x}) alone counts. One loop, so
+    # that the decoder is traced once.
+    weights = tf.fill([2, tf.shape(images)[0]], 1.0)
+    weights /= tf.cast(tf.shape(images)[0], tf.float32)
+    weights = tf.concat([[[0.0], [1.0]], weights], axis=1)
+    images = tf.concat([query[tf.newaxis], images], axis=0)
+    most = max(1, max_decoded // (2 * _NUM_SAMPLES * num_element_samples))
+
+    def add(start: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        these = explained(images[start : start + most])
+        these *= weights[:, start : start + most]
+        return start + most, sums + tf.reduce_sum(these, axis=1)
+
+    _, sums = tf.while_loop(
+        lambda start, _: start < tf.shape(images)[0],
+        add,
+        (0, tf.zeros([2])),
         parallel_iterations=1,
     )
-    of_support = tf.reduce_mean(values[1:], axis=0)
     return log_odds(
-        tf.reduce_max(log_likelihood) + of_support[0],
-        values[0, 1] + of_support[1],
+        tf.reduce_max(log_likelihood) + sums[0],
+        sums[1],
         num_ways=tf.size(log_likelihood),
     )

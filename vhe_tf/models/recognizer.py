@@ -102,6 +102,7 @@ class Recognizer(LatentVariableModel):
         query: tf.Tensor,
         *,
         seed: int | tf.Tensor,
+        log_likelihood: tf.Tensor | None = None,
         num_samples: int = 20,
         num_element_samples: int = 1,
     ) -> tf.Tensor:
@@ -116,6 +117,8 @@ class Recognizer(LatentVariableModel):
             query: Tensor of shape `[B, H, W, C]`.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
+            log_likelihood: Tensor of shape `[B, K]`, the result of `classify`.
+                Defaults to None: it is computed.
             num_samples: Integer, S. As in `classify`.
             num_element_samples: Integer, T. As in `log_likelihood`.
 
@@ -130,13 +133,14 @@ class Recognizer(LatentVariableModel):
             ValueError: If `support` is of several latents or holds results of
                 `encode`, or a number of samples is not positive.
         """
-        scores = self.classify(
-            support,
-            query,
-            seed=seed,
-            num_samples=num_samples,
-            num_element_samples=num_element_samples,
-        )
+        if log_likelihood is None:
+            log_likelihood = self.classify(
+                support,
+                query,
+                seed=seed,
+                num_samples=num_samples,
+                num_element_samples=num_element_samples,
+            )
         query = _checks.checked_images(self, "query", images=query)
         support = _checks.checked_support(
             self, support, query=query, axes=("B", "K")
@@ -144,19 +148,20 @@ class Recognizer(LatentVariableModel):
         open_set.check_one_latent(support)
 
         def score(row: Any) -> tf.Tensor:
-            of_row, image, log_likelihood, seed = row
+            of_row, image, scores, seed = row
             return open_set.novelty(
                 self,
-                {k: v[tf.argmax(log_likelihood)] for k, v in of_row.items()},
+                {k: v[tf.argmax(scores)] for k, v in of_row.items()},
                 query=image,
-                log_likelihood=log_likelihood,
+                log_likelihood=scores,
                 seed=seed,
                 num_element_samples=num_element_samples,
+                max_decoded=_MAX_DECODED,
             )
 
         return tf.map_fn(
             score,
-            (dict(support), query, scores, _by_row(seed, query)),
+            (dict(support), query, log_likelihood, _by_row(seed, query)),
             fn_output_signature=tf.float32,
             parallel_iterations=1,
         )
