@@ -100,7 +100,11 @@ class TinyVHE(tf.Module):
     @tf.function(input_signature=[_SUPPORTS, _QUERY, _SEED])
     def classify(self, support, query, seed):
         mean = self._mean(support, 2)
-        return self._classify(mean, _checked("query", query), seed)
+        answer = self._classify(mean, _checked("query", query), seed)
+        return {
+            **answer,
+            "novelty": -tf.reduce_max(answer["log_likelihood"], axis=1),
+        }
 
     @tf.function(input_signature=[*_PARAMETERS_OF_WAYS, _QUERY, _SEED])
     def classify_encoded(self, mean, stddev, query, seed):

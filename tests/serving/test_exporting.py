@@ -135,6 +135,13 @@ def test_classes_are_told_as_the_model_tells_them(served):
     scores = result["log_likelihood"].numpy()
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     np.testing.assert_array_equal(result["label"], scores.argmax(axis=1))
+    novelty = model.novelty(
+        {last: support},
+        query,
+        seed=_by_row(_seeds(3)),
+        num_samples=NUM_SAMPLES,
+    )
+    np.testing.assert_allclose(result["novelty"], novelty, rtol=1e-4)
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
     np.testing.assert_allclose(
         result["probabilities"],
@@ -228,10 +235,12 @@ def test_encoded_classes_are_scored_like_their_supports():
         for name, value in signatures["encode"](support=flat).items()
         if name != "status"
     }
+    by_parameters = signatures["classify_encoded"](
+        **encoded, query=query, seed=_seeds(3)
+    )
+    assert "novelty" not in by_parameters
     np.testing.assert_allclose(
-        signatures["classify_encoded"](**encoded, query=query, seed=_seeds(3))[
-            "log_likelihood"
-        ],
+        by_parameters["log_likelihood"],
         signatures["classify"](support=support, query=query, seed=_seeds(3))[
             "log_likelihood"
         ],

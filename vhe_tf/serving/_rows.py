@@ -11,7 +11,14 @@ import tensorflow as tf
 from vhe_tf.data.contrast import shows_something
 from vhe_tf.distributions.domain import Domain
 
-__all__ = ["Function", "checked", "distinct", "gathered", "in_pieces"]
+__all__ = [
+    "Function",
+    "checked",
+    "distinct",
+    "gathered",
+    "in_pieces",
+    "without_absent",
+]
 
 Function = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 
@@ -232,7 +239,7 @@ def in_pieces(
         end = start + (left + num_pieces - 1) // num_pieces
         some = gathered(inputs, order[start:end])
         for name in filter(_is_support, inputs):
-            some[name] = _without_absent(some[name])
+            some[name] = without_absent(some[name])
         values = function(some)
         return (
             piece + 1,
@@ -267,7 +274,7 @@ def _is_support(name: str) -> bool:
     return name.startswith("support")
 
 
-def _without_absent(support: tf.Tensor) -> tf.Tensor:
+def without_absent(support: tf.Tensor) -> tf.Tensor:
     """Returns supports of one size, `[N, shot, H, W, C]`, without the rest."""
     present = _present(support)
     size = tf.math.count_nonzero(present[0], dtype=tf.int32)

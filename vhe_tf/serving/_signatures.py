@@ -13,6 +13,7 @@ from tensorflow_probability import distributions as tfd
 from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.models import classification
+from vhe_tf.models import open_set
 from vhe_tf.models.vhe import VHE
 from vhe_tf.serving import _rows
 
@@ -47,6 +48,10 @@ def signatures(
     `classify_encoded`, `encode`, `log_likelihood`, `sample`, `sample_encoded`
     and `sample_prior`. The support is called `support`, the parameters of the
     posterior `mean` and `stddev`.
+
+    `classify` returns `log_likelihood`, `probabilities`, `label` and `novelty`
+    (see `VHE.novelty`); `classify_encoded` has no images of the classes, and so
+    no `novelty`.
 
     If the model has several group latents, there are two kinds of functions:
 
@@ -288,9 +293,9 @@ class _Signatures:
         folded = self._encoded({k: _folded(v) for k, v in groups.items()})
         rows = {name: _unfolded(v, num_ways) for name, v in folded.items()}
 
-        def score(row: Any) -> tf.Tensor:
-            of_row, query, seed = row
-            return classification.class_scores(
+        def score(row: Any) -> dict[str, tf.Tensor]:
+            of_row, query, seed, supports = row
+            scores = classification.class_scores(
                 self._model,
                 self._samples_of_classes(of_row, seed),
                 query=query,
@@ -299,18 +304,50 @@ class _Signatures:
                 max_error=_MAX_ERROR,
                 max_decoded=_MAX_DECODED,
             )
+            found = {"log_likelihood": scores}
+            if supports:
+                found["novelty"] = self._novelty(supports, query, scores, seed)
+            return found
 
-        log_likelihood = tf.map_fn(
+        # Parameters are enough to score a query, but not to be scored by it.
+        name = self._support_name(self._names[0])
+        supports = {name: groups[name]} if name in groups else {}
+        specs = {"log_likelihood": tf.TensorSpec([None], tf.float32)}
+        if supports:
+            specs["novelty"] = tf.TensorSpec([], tf.float32)
+        found = tf.map_fn(
             score,
-            (rows, inputs["query"], _seeds(inputs)),
-            fn_output_signature=tf.TensorSpec([None], tf.float32),
+            (rows, inputs["query"], _seeds(inputs), supports),
+            fn_output_signature=specs,
             parallel_iterations=1,
         )
+        log_likelihood = found["log_likelihood"]
         return {
-            "log_likelihood": log_likelihood,
+            **found,
             "probabilities": tf.nn.softmax(log_likelihood),
             "label": tf.argmax(log_likelihood, axis=1, output_type=tf.int32),
         }
+
+    def _novelty(
+        self,
+        supports: Mapping[str, tf.Tensor],
+        query: tf.Tensor,
+        log_likelihood: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns the log odds that one query is of none of the K classes."""
+        [name] = self._names
+        images = supports[self._support_name(name)][tf.argmax(log_likelihood)]
+        images = _rows.without_absent(images[tf.newaxis])[0]
+        return open_set.novelty(
+            self._model,
+            {name: images},
+            query=query,
+            log_likelihood=log_likelihood,
+            seed=seed,
+            num_element_samples=self._sample_counts["num_element_samples"],
+            max_decoded=_MAX_DECODED,
+        )
 
     def _samples_of_classes(
         self, classes: Mapping[str, tf.Tensor], seed: tf.Tensor

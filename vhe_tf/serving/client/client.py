@@ -49,6 +49,10 @@ class Classification(NamedTuple):
         probabilities: float32 array `[B, K]`. Posterior probabilities under a
             uniform prior over the classes.
         label: int32 array `[B]`. The most probable class, in 0..K-1.
+        novelty: float32 array `[B]`, nats. The log odds that the query is of
+            none of the K classes, if half of all queries are; above 0, "none"
+            is the better answer. None if the classes are results of `encode`,
+            or the server's model is of an older export.
 
     Example:
     >>> client = Client(address, model="omniglot")
@@ -60,6 +64,7 @@ class Classification(NamedTuple):
     log_likelihood: np.ndarray
     probabilities: np.ndarray
     label: np.ndarray
+    novelty: np.ndarray | None = None
 
 
 # An array, or a mapping from the names of latents or of inputs to arrays.
@@ -165,7 +170,8 @@ class Client:
             seed: Integer array `[B]`, or an integer. Defaults to 0.
 
         Returns:
-            `Classification`: log-likelihoods, probabilities and labels.
+            `Classification`: log-likelihoods, probabilities, labels and
+            novelty.
 
         Raises:
             ServingError: If the server rejects the request or does not answer.
@@ -182,7 +188,7 @@ class Client:
             "classify", latent, support, query=query, seed=seed
         )
         return Classification(
-            **{name: outputs[name] for name in Classification._fields}
+            **{k: v for k, v in outputs.items() if k in Classification._fields}
         )
 
     def sample(

@@ -230,19 +230,27 @@ async function classify() {
     const shots = Math.max(...classes.map((one) => one.images.length));
     const support = classes.map((one) => Array.from(
         {length: shots}, (_, i) => one.images[i % one.images.length]));
-    const {probabilities, label} = await predict("classify", {
+    const {probabilities, novelty} = await predict("classify", {
       support: [support], query: [query.image()], seed: seeds(1),
     });
-    byId("answer").replaceChildren(...classes.map((one, k) => {
+    // The log odds of neither; an older export has none.
+    const neither = novelty ? 1 / (1 + Math.exp(-novelty[0])) : 0;
+    const answers = classes.map(
+        (one, k) => [one.name, (1 - neither) * probabilities[0][k]]);
+    if (novelty) answers.push(["Neither", neither]);
+    const most = Math.max(...answers.map((answer) => answer[1]));
+    byId("answer").replaceChildren(...answers.map(([name, probability]) => {
       const bar = document.createElement("div");
-      const share = (100 * probabilities[0][k]).toFixed(1);
+      const share = (100 * probability).toFixed(1);
       bar.className = "bar";
-      bar.innerHTML = `<span>${one.name}</span><div><span></span></div><span>${share}%</span>`;
+      bar.innerHTML = `<span>${name}</span><div><span></span></div><span>${share}%</span>`;
       bar.querySelector("div span").style.width = `${share}%`;
-      if (k === label[0]) bar.style.fontWeight = "600";
+      if (probability === most) {
+        bar.style.fontWeight = "600";
+        byId("answer").dataset.label = name;
+      }
       return bar;
     }));
-    byId("answer").dataset.label = label[0];
   });
 }
 
