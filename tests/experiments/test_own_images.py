@@ -66,6 +66,13 @@ def test_a_table_of_one_column_is_enough(table):
     assert arguments.experiment.architecture == "pixel_cnn"
 
 
+def test_the_column_of_the_split_is_no_grouping(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("image,letter,Split\n0.png,a,train\n")
+    experiment = _read(f"--labels={path}").experiment
+    assert experiment.groupings == ("letter",)
+
+
 def test_two_groupings_are_a_hierarchy(table):
     path = table("character", "alphabet")
     arguments = _read(f"--labels={path}", "--groupings=alphabet,character")
@@ -208,7 +215,7 @@ def _rows(root, *rows):
             ["--groupings=script,letter"],
             "Received: --groupings=script,letter",
         ),
-        (lambda root: _rows(root, "0.png,a"), [], "Received: '0.png' in row 2"),
+        (lambda root: _rows(root, "0.png,a"), [], "row 2: '0.png', which"),
         (
             lambda root: _rows(root, "0.png,a"),
             ["--groupings=foo"],
