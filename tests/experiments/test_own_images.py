@@ -69,6 +69,7 @@ def test_a_table_of_one_column_is_enough(table):
 def test_the_column_of_the_split_is_no_grouping(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("image,letter,Split\n0.png,a,train\n")
+    (tmp_path / "0.png").touch()
     experiment = _read(f"--labels={path}").experiment
     assert experiment.groupings == ("letter",)
 
