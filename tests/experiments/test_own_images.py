@@ -18,6 +18,7 @@ from vhe_tf.experiments import Run
 from vhe_tf.experiments import data
 from vhe_tf.experiments import train
 from vhe_tf.experiments.header import header
+from vhe_tf.experiments.own_images import files_checksum
 
 
 def _read(*words):
@@ -233,6 +234,61 @@ def _rows(root, *rows):
 def test_names_of_files_are_checked_first(make, flags, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         _read(make(tmp_path), *flags)
+
+
+def _own_data(kind, root):
+    """Writes five classes of the same names; returns their flag."""
+    root.mkdir()
+    flag = _folders(root, **dict.fromkeys("abcde", 2))
+    if kind == "table":
+        return _rows(root, *(f"{name}/0.png,{name}" for name in "abcde"))
+    return flag
+
+
+def _began(run_dir, flag):
+    """Leaves what a run does, once it trains on these data."""
+    arguments = _read(flag, f"--run_dir={run_dir}")
+    run = Run(run_dir, arguments.experiment)
+    run.begin(data_dir=arguments.machine.data_dir)
+    run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / "ckpt-1.index").touch()
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_other_data_with_the_same_classes_do_not_resume_a_run(kind, tmp_path):
+    first, other = (_own_data(kind, tmp_path / name) for name in ("x", "y"))
+    run_dir = tmp_path / "run"
+    _began(run_dir, first)
+    (tmp_path / "y" / "b" / "0.png").write_bytes(b"another")
+    with pytest.raises(SystemExit, match=r"other data, in .*/x.*--run_dir"):
+        _read(other, f"--run_dir={run_dir}")
+    _read(first, f"--run_dir={run_dir}")
+    _read(other, f"--run_dir={tmp_path / 'new'}")
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_data_that_moved_resume_a_run(kind, tmp_path):
+    flag = _own_data(kind, tmp_path / "x")
+    run_dir = tmp_path / "run"
+    _began(run_dir, flag)
+    (tmp_path / "x").rename(tmp_path / "y")
+    moved = flag.replace("/x", "/y")
+    _read(moved, f"--run_dir={run_dir}")
+    (tmp_path / "y" / "a" / "0.png").write_bytes(b"changed")
+    with pytest.raises(SystemExit, match=r"make '.*' a link"):
+        _read(moved, f"--run_dir={run_dir}")
+    (tmp_path / "x").symlink_to(tmp_path / "y")
+    _read(moved, f"--run_dir={run_dir}")
+    _read(flag, f"--run_dir={run_dir}")
+
+
+def test_records_that_moved_are_known_by_their_index(tmp_path):
+    experiment = Experiment(dataset="records")
+    assert files_checksum(experiment, str(tmp_path)) is None
+    (tmp_path / "index.npz").write_bytes(b"one")
+    one = files_checksum(experiment, str(tmp_path))
+    (tmp_path / "index.npz").write_bytes(b"two")
+    assert one not in (None, files_checksum(experiment, str(tmp_path)))
 
 
 def test_few_classes_are_enough_for_a_run_on_all(tmp_path):

@@ -545,11 +545,16 @@ def test_one_more_class_ends_a_run_whose_test_classes_it_would_change(
     for path in (data / "class99").iterdir():  # another class, not a copy
         with Image.open(path) as image:
             image.transpose(Image.Transpose.ROTATE_90).save(path)
+    run_dir = tmp_path / "run"
+    shutil.copytree(begun_run, run_dir)
+    began = Record.read(run_dir / "config.json")
+    here = {**began.provenance, "data_dir": str(data)}
+    Record(began.experiment, here).write(run_dir / "config.json")
     said = failure_of(
         "train",
         "own_images",
         f"--data_dir={data}",
-        f"--run_dir={begun_run}",
+        f"--run_dir={run_dir}",
         *FOLDER,
     )
     assert "Restore the data" in said

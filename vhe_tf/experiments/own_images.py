@@ -1,8 +1,10 @@
 """The flags that name a user's own images. Imports nothing heavy."""
 
 import dataclasses
+import json
 import os
 import pathlib
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +21,7 @@ from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
 
-__all__ = ["OwnImages", "check_files"]
+__all__ = ["OwnImages", "check_files", "files_checksum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,3 +136,38 @@ def check_files(experiment: Experiment, path: str) -> None:
         total = sum(not is_missing(cell) for cell in cells)
     if not (experiment.final or is_split):
         check_num_groups(total, group=outer, place=place)
+
+
+def files_checksum(experiment: Experiment, path: str | None) -> str | None:
+    """Returns a checksum of the names and sizes of a user's own images.
+
+    No image is read. Of a table its text counts too; records are known by
+    their index, which has all groups and sizes.
+
+    Args:
+        experiment: `Experiment`. The experiment.
+        path: String. The folder or the table.
+
+    Returns:
+        None if the data are not a user's own, or are not there.
+    """
+    if path is None or experiment.dataset not in ("folder", "table", "records"):
+        return None
+    place = pathlib.Path(path).expanduser()
+    if experiment.dataset == "records":
+        place = place / "index.npz"
+    if not place.exists():
+        return None
+    if experiment.dataset == "folder":
+        _, folders = find_class_folders(place, warn=False)
+        files = [file for folder in folders for file in folder.files]
+        content = b""
+    else:
+        content, files = place.read_bytes(), []
+    if experiment.dataset == "table":
+        header, rows = read_table(place)
+        files = image_files(place, rows, column=file_column(header))
+        place = place.parent
+    sizes = [[os.path.relpath(f, place), f.stat().st_size] for f in files]
+    text = json.dumps(sorted(sizes)).encode()
+    return f"{zlib.crc32(text, zlib.crc32(content)):08x}"

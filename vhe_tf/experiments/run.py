@@ -14,6 +14,7 @@ from vhe_tf._utils.json_files import write_json
 from vhe_tf.errors import RunError
 from vhe_tf.experiments import provenance
 from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.own_images import files_checksum
 
 __all__ = ["Record", "Run", "record_of"]
 
@@ -27,8 +28,9 @@ class Record:
 
     Attributes:
         experiment: `Experiment`. The settings of the run.
-        provenance: Mapping. `data_dir`, where the data were; `classes`, the
-            checksum of the classes that are not for testing; and what
+        provenance: Mapping. `data_dir`, where the data were; `files`, of a
+            user's own images the checksum of their names and sizes; `classes`,
+            the checksum of the classes that are not for testing; and what
             `provenance.of_this_process` returned when the run began. `resumed`
             lists what it returned later, with the step, where that differs.
             Shipped models leave out what is not known.
@@ -41,6 +43,11 @@ class Record:
     def data_dir(self) -> str | None:
         """The folder of the data, or None for the default."""
         return self.provenance.get("data_dir")
+
+    @property
+    def files(self) -> str | None:
+        """The checksum of the files of the data, or None if it is not known."""
+        return self.provenance.get("files")
 
     @property
     def classes(self) -> str | None:
@@ -142,13 +149,18 @@ class Run:
         self.pictures = self.folder / "pictures"
         self.experiment = experiment
         self._classes: str | None = None
-        if self.has_begun or self.metrics.exists():
+        if self._binds:
             self._check_experiment()
 
     @property
     def has_begun(self) -> bool:
         """True if there are checkpoints."""
         return self._step() > 0
+
+    @property
+    def _binds(self) -> bool:
+        """True if there is something that another run would overwrite."""
+        return self.has_begun or self.metrics.exists()
 
     @property
     def is_complete(self) -> bool:
@@ -176,10 +188,37 @@ class Run:
             raise RunError(
                 f"The run in {self.folder} began with other classes, and may "
                 "have trained on those that it would be tested on. Restore the "
-                "data, or use another folder. Received: data whose classes "
-                f"have the checksum {classes}; those of the run had "
-                f"{earlier.classes}."
+                "data, or name another folder by `run_dir`. Received: data "
+                f"whose classes have the checksum {classes}; those of the run "
+                f"had {earlier.classes}."
             )
+
+    def check_data(self, data_dir: str | None) -> None:
+        """Checks that a user's own images are those that the run began with.
+
+        At their place, images may be added and removed. At another place, the
+        names and sizes of all files must be the same.
+
+        Args:
+            data_dir: Path. The folder or the table. Defaults to where they
+                were.
+
+        Raises:
+            RunError: If they are others.
+        """
+        earlier = self._record()
+        there = earlier.data_dir if earlier and self._binds else None
+        if not (earlier and there and data_dir) or _same(there, data_dir):
+            return
+        now = files_checksum(self.experiment, data_dir)
+        if now is None or now == earlier.files:
+            return
+        raise RunError(
+            f"The run in {self.folder} began with other data, in {there!r}. "
+            "For a new run, name another folder by `run_dir`. Data that moved "
+            "resume the run if no file differs; if some must, make "
+            f"{there!r} a link to them. Received: {data_dir!r}."
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -231,6 +270,7 @@ class Run:
         known = {
             "data_dir": data_dir
             and os.path.abspath(os.path.expanduser(data_dir)),
+            "files": files_checksum(self.experiment, data_dir),
             "classes": self._classes,
         }
         record = Record(
@@ -255,7 +295,7 @@ class Run:
         now = provenance.of_this_process()
         if earlier is None or not self.has_begun:
             return now
-        known = ("data_dir", "classes")
+        known = ("data_dir", "files", "classes")
         first = {k: v for k, v in earlier.provenance.items() if k not in known}
         resumed = first.pop("resumed", [])
         last = dict(resumed[-1]) if resumed else dict(first)
@@ -270,7 +310,7 @@ class Run:
         try:
             return Record.read(self.config)
         except RunError:
-            if self.has_begun or self.metrics.exists():
+            if self._binds:
                 raise
             return None  # nothing depends on it
 
@@ -278,8 +318,9 @@ class Run:
         earlier = self._record()
         if earlier is None:
             raise RunError(
-                f"A run needs its {_CONFIG}. Restore it, or use another "
-                f"folder. Received: {self.folder}, without {_CONFIG}."
+                f"A run needs its {_CONFIG}. Restore it, or name another "
+                f"folder by `run_dir`. Received: {self.folder}, without "
+                f"{_CONFIG}."
             )
         differences = [
             f"`{name}`: {there!r} there, {here!r} here"
@@ -306,6 +347,13 @@ class Run:
         indexes = self.checkpoints.glob("ckpt-*.index")
         steps = (path.stem.removeprefix("ckpt-") for path in indexes)
         return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
+def _same(path: str, other: str) -> bool:
+    """Returns whether two paths are of one place, maybe by links."""
+    paths = (os.path.expanduser(path), os.path.expanduser(other))
+    first, second = map(os.path.realpath, paths)
+    return first == second
 
 
 def _differences(

@@ -190,6 +190,7 @@ def read(
                 )
             machine = dataclasses.replace(machine, run_dir=f"runs/{name}")
         _check_data(experiment, machine)
+        Run(machine.run_dir or "", experiment).check_data(machine.data_dir)
         measured = settings.read_flags(values, Evaluation)
         _check_effects(
             experiment, settings.read_flags(values, Experiment) | measured
