@@ -72,9 +72,10 @@ class Measuring(settings.Settings):
     )
     data_dir: str | None = setting(
         None,
-        "Folder of the data. Default: that of the model's run. For omniglot "
-        "and youtube_faces: a TensorFlow Datasets folder where they are "
-        "prepared.",
+        "Folder of the data, or the CSV file of a table. Default: that of the "
+        "model's run. For omniglot and youtube_faces: a TensorFlow Datasets "
+        "folder where they are prepared.",
+        path="any",
     )
     num_ways: int = setting(20, "Classes per task.", kind="integer", least=1)
     shots: tuple[int, ...] = setting(

@@ -43,7 +43,9 @@ class Fitting(settings.Settings):
         path="new file",
     )
     data_dir: str | None = setting(
-        None, "Folder of the data. Default: that of the model's run."
+        None,
+        "Folder of the data. Default: that of the model's run.",
+        path="any",
     )
     num_steps: int = setting(500, "Number of batches of episodes.", least=1)
     seed: int = setting(0, "Random seed of the episodes.", least=0)

@@ -33,12 +33,14 @@ class OwnImages(settings.Settings):
         "A folder with a folder of images per class. Like --labels it chooses "
         "the experiment own_images, which starts from the weights of a shipped "
         "model (see --init).",
+        path="any",
     )
     labels: str | None = setting(
         None,
         "A CSV file with a header: a column of image files, and a column for "
         "each grouping of them (see --groupings). A column split with train, "
         "test and perhaps validation is the split.",
+        path="any",
     )
 
     def __post_init__(self) -> None:
@@ -48,13 +50,13 @@ class OwnImages(settings.Settings):
                 "Give either --images or --labels. "
                 f"Received: --images={self.images} --labels={self.labels}."
             )
-        if self.images and not os.path.isdir(os.path.expanduser(self.images)):
+        if self.images and not os.path.isdir(self.images):
             raise FileNotFoundError(
                 "--images must be an existing folder with a folder of images "
                 "per class. That they are grey, say, is set by --pixels=grey. "
                 f"Received: --images={self.images}."
             )
-        if self.labels and not os.path.isfile(os.path.expanduser(self.labels)):
+        if self.labels and not os.path.isfile(self.labels):
             raise FileNotFoundError(
                 "--labels must be an existing CSV file. "
                 f"Received: --labels={self.labels}."
@@ -86,7 +88,7 @@ class OwnImages(settings.Settings):
         return chosen | dict(given)
 
     def _columns(self) -> list[str]:
-        header, _ = read_table(pathlib.Path(self.labels or "").expanduser())
+        header, _ = read_table(pathlib.Path(self.labels or ""))
         return header
 
     def _only_column(self) -> tuple[str, ...] | None:

@@ -34,6 +34,7 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
         "(`vhe-tf list` prints their names)",
         "new file": "a file, not a folder",
         "new folder": "a folder, not a file",
+        "any": "a path",
     }[kind]
     if not _is(kind, path):
         raise ValueError(f"{flag} must be {expected}. Received: {path!r}.")
@@ -93,6 +94,7 @@ def _is(kind: str, path: str) -> bool:
         "folder": expanded.is_dir,
         "class folders": expanded.is_dir,
         "path": expanded.exists,
+        "any": lambda: True,
     }[kind]()
 
 

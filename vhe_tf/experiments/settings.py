@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import re
 import textwrap
 import typing
@@ -157,8 +158,8 @@ def setting(
         least: Number. The smallest value allowed. Defaults to any.
         flag: String. The name of its flag. Defaults to that of the field.
         path: String. If its flag names a path: what must be there; see
-            `paths.check_path`. Checked by `read_flags` alone, since settings
-            may come from another machine.
+            `paths.check_path`. Checked, and `~` expanded, by `read_flags`
+            alone, since settings may come from another machine.
     """
     return dataclasses.field(
         default=default,
@@ -406,7 +407,7 @@ def read_flags(
         names: Strings. Names of the fields. Defaults to all.
 
     Returns:
-        By name. Flags that are None are omitted.
+        By name. Flags that are None are omitted. In paths, `~` is expanded.
 
     Raises:
         SettingsError: If the text of a flag cannot be read, or is not allowed.
@@ -427,6 +428,7 @@ def read_flags(
             _check(field, value)
             if field.metadata["path"]:
                 check_path(f"--{flag}", value, kind=field.metadata["path"])
+                value = os.path.expanduser(value)
         found[field.name] = value
     return found
 

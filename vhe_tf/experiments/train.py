@@ -102,6 +102,7 @@ class Machine(settings.Settings):
         "For omniglot and youtube_faces: a TensorFlow Datasets folder. By "
         "default TFDS_DATA_DIR or ~/tensorflow_datasets. For folder and "
         "records: the folder.",
+        path="any",
     )
     manual_dir: str | None = setting(
         None,
