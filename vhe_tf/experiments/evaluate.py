@@ -191,6 +191,10 @@ class Measuring(settings.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.drawings:
+            self._reject_without_effect(
+                "drawings", "num_drawings", "critics", "guidance", "best_of"
+            )
         if self.kl_support_size and not self.num_kl_batches:
             raise self._error(
                 "`kl_support_size` needs `num_kl_batches`.",

@@ -80,6 +80,13 @@ class Exporting(settings.Settings):
         "before it is ready. Needs vhe_tf[serving].",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("batch_size", "num_shots")
+        if self.portable:
+            names = ("version", "best_of", "warmup")
+        self._reject_without_effect("portable", *names)
+
 
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf export`."""

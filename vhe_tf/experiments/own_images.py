@@ -76,6 +76,12 @@ class OwnImages(settings.Settings):
         chosen: dict[str, Any] = {"dataset": "folder"}
         if self.labels:
             chosen = {"dataset": "table", "groupings": self._only_column()}
+        if given.get("dataset", chosen["dataset"]) != chosen["dataset"]:
+            raise SettingsError(
+                "`dataset` has no effect with --images or --labels, which "
+                "choose it. Leave it out.",
+                dataset=given["dataset"],
+            )
         groupings = given.get("groupings") or chosen.get("groupings") or ()
         if self.labels and not groupings:
             raise ValueError(

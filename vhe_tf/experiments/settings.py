@@ -247,6 +247,23 @@ class Settings:
             },
         )
 
+    def _reject_without_effect(self, because: str, *names: str) -> None:
+        """Raises an error if settings are others than their defaults.
+
+        Args:
+            because: String. The setting whose value takes their effect away.
+            *names: Strings. The settings.
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        with_it = "with" if getattr(self, because) else "without"
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise self._error(
+                    f"`{name}` has no effect {with_it} `{because}`. Leave it "
+                    "out.",
+                    name,
+                )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON values; None is omitted."""
         return {
