@@ -199,9 +199,9 @@ def _folders(root, **num_images):
     return f"--images={root}"
 
 
-def _rows(root, *rows):
+def _rows(root, *rows, more=""):
     path = root / "labels.csv"
-    path.write_text("\n".join(["image,letter", *rows]))
+    path.write_text("\n".join([f"image,letter{more}", *rows]))
     return f"--labels={path}"
 
 
@@ -229,6 +229,14 @@ def _rows(root, *rows):
             "--final .*Received: 1 in",
         ),
         (_rows, [], "Received: a header alone"),
+        (
+            lambda root: (
+                _folders(root, a=2)
+                and _rows(root, "a/0.png,1,x", "a/1.png,1,y", more=",script")
+            ),
+            ["--groupings=script,letter"],
+            "'1' is in 'x' and in 'y'",
+        ),
     ],
 )
 def test_names_of_files_are_checked_first(make, flags, message, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.data import check_unseen
 from vhe_tf.experiments.data import sees_test_classes
+from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.run import Run
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import SettingsError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_model",
+    "check_init",
     "compile_model",
     "make_episodes",
     "make_optimizer",
@@ -48,6 +50,8 @@ _HYPERPARAMETERS = (
     "seed",
 )
 _PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
+# The architectures that have another one as their part.
+_PARTS = {"alphabet": "deconvolutional", "alphabet_pixel_cnn": "pixel_cnn"}
 
 
 def start(experiment: Experiment, *, distribution: str = "none") -> Any:
@@ -69,6 +73,41 @@ def start(experiment: Experiment, *, distribution: str = "none") -> Any:
     keras.utils.set_random_seed(experiment.seed)  # the initial weights
     keras.config.set_dtype_policy(experiment.precision)
     return strategy
+
+
+def check_init(experiment: Experiment) -> None:
+    """Checks the weights to start from, before TensorFlow is imported.
+
+    Args:
+        experiment: `Experiment`. The experiment.
+
+    Raises:
+        SettingsError: If they are of a run of another architecture or size.
+        ValueError, OSError: If there is no such model.
+
+    Example:
+    >>> from vhe_tf.experiments import Experiment
+    >>> check_init(Experiment(init="omniglot_deconvolutional_small"))
+    """
+    from vhe_tf.models.presets import model_path
+
+    if experiment.init in (None, "nearest"):
+        return
+    check_path("--init", experiment.init, kind="model")
+    record = record_of(model_path(experiment.init))
+    if record is None:
+        return
+    there, here = record.experiment, experiment
+    fitting = (here.architecture, _PARTS.get(here.architecture))
+    if there.architecture not in fitting or there.size != here.size:
+        raise SettingsError(
+            "`init` must be a model of the `architecture` and `size` that this "
+            f"run trains, and its run was {there.size} {there.architecture}. "
+            "Choose these, or other initial weights.",
+            init=here.init,
+            architecture=here.architecture,
+            size=here.size,
+        )
 
 
 def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from vhe_tf.experiments.config import Experiment
+from vhe_tf.experiments.own_images import check_files
+from vhe_tf.experiments.paths import check_path
+from vhe_tf.experiments.run import Record
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import SettingsError
 
@@ -16,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "OWN_IMAGES",
     "check_options",
+    "check_place",
     "check_unseen",
     "load_data",
+    "place_of_run",
     "report_what_was_found",
     "sees_test_classes",
     "warn_if_classes_changed",
@@ -107,6 +112,64 @@ def check_options(experiment: Experiment, **options: Any) -> dict[str, Any]:
             **{name: given[name], "dataset": dataset},
         )
     return given
+
+
+def check_place(
+    experiment: Experiment, data_dir: str | None, *, name: str = "--data_dir"
+) -> None:
+    """Checks that data are at their place, before TensorFlow is imported.
+
+    Args:
+        experiment: `Experiment`. The experiment.
+        data_dir: String. The place, or None for the default.
+        name: String. What names the place, for errors.
+
+    Raises:
+        ValueError, OSError: If they are not, as far as names of files tell.
+    """
+    dataset = experiment.dataset
+    if dataset in ("omniglot", "youtube_faces"):
+        if data_dir is not None:
+            check_path(name, data_dir, kind="TFDS folder")
+        return
+    if dataset not in (*OWN_IMAGES, "records"):
+        return
+    if data_dir is None:
+        raise SettingsError(
+            "`data_dir` must say where these data are; `vhe-tf train` also "
+            "takes --images or --labels.",
+            data_dir=None,
+            dataset=dataset,
+        )
+    kind = {"table": "file", "records": "records"}.get(dataset, "folder")
+    check_path(name, data_dir, kind=kind)
+    if dataset in OWN_IMAGES:
+        check_files(experiment, data_dir)
+
+
+def place_of_run(
+    data_dir: str | None, *, record: Record | None, experiment: Experiment
+) -> str | None:
+    """Returns where the data are on which a model is measured or fitted.
+
+    Checks them as `check_place` does.
+
+    Args:
+        data_dir: String. The place that `--data_dir` names, if it does.
+        record: `Record`. That of the model's run, if there is one.
+        experiment: `Experiment`. The experiment whose data are used.
+
+    Raises:
+        ValueError, OSError: If they are not there.
+    """
+    name = "--data_dir"
+    same = record and record.experiment.dataset == experiment.dataset
+    if record and same and data_dir is None:
+        data_dir = record.data_dir
+        name += ", by default the place of the data of the model's run,"
+    check_options(experiment, data_dir=data_dir)
+    check_place(experiment, data_dir, name=name)
+    return data_dir
 
 
 def _spec(experiment: Experiment, **options: Any) -> "DatasetSpec":

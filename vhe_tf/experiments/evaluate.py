@@ -25,6 +25,11 @@ from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
+from vhe_tf.experiments.data import OWN_IMAGES
+from vhe_tf.experiments.data import check_unseen
+from vhe_tf.experiments.data import load_data
+from vhe_tf.experiments.data import place_of_run
+from vhe_tf.experiments.data import warn_if_classes_changed
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
@@ -33,6 +38,7 @@ from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
+from vhe_tf.models.presets import model_path
 
 if TYPE_CHECKING:
     from vhe_tf.data.datasets import DataSplits
@@ -154,6 +160,7 @@ class Measuring(settings.Settings):
         None,
         "Folder with proto_net.npz and simclr.npz, the networks that judge "
         "drawings. Default: those of this package.",
+        path="critics",
     )
     style_transfer: bool = setting(
         False,
@@ -192,8 +199,9 @@ class Measuring(settings.Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.drawings:
+            of_both = () if self.style_transfer else ("guidance", "best_of")
             self._reject_without_effect(
-                "drawings", "num_drawings", "critics", "guidance", "best_of"
+                "drawings", "num_drawings", "critics", *of_both
             )
         if self.kl_support_size and not self.num_kl_batches:
             raise self._error(
@@ -233,17 +241,6 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     Raises:
         SystemExit: If it cannot be done; the message says why.
     """
-    import_tensorflow()
-    import vhe_tf
-    from vhe_tf import distribute
-    from vhe_tf._utils import atomic_io
-    from vhe_tf.data.datasets import omniglot
-    from vhe_tf.evaluation import summary_lines
-    from vhe_tf.evaluation import tasks
-    from vhe_tf.experiments.data import load_data
-    from vhe_tf.experiments.data import warn_if_classes_changed
-    from vhe_tf.models.presets import model_path
-
     # Everything that may be wrong comes first: measuring takes long.
     with exit_on_user_error():
         name = measuring.model or ""
@@ -252,6 +249,19 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
             measuring.out or beside_model(name, "evaluation.json")
         )
         experiment, data_dir = _data_of(measuring, path, data)
+    import_tensorflow()
+    import vhe_tf
+    from vhe_tf import distribute
+    from vhe_tf._utils import atomic_io
+    from vhe_tf.data.datasets import omniglot
+    from vhe_tf.evaluation import summary_lines
+    from vhe_tf.evaluation import tasks
+
+    with exit_on_user_error():
+        check_unseen(path, experiment)
+        if measuring.lake_runs and record_of(path):
+            # They are of characters of the evaluation set.
+            check_unseen(path, Experiment(split="lake"))
         # Before TensorFlow does anything else.
         strategy = distribute.make_strategy(measuring.distribution)
         with status_line("loading the model"), strategy.scope():
@@ -293,8 +303,6 @@ def _data_of(
     measuring: Measuring, path: pathlib.Path, data: dict[str, Any]
 ) -> tuple[Experiment, str | None]:
     """Returns the experiment whose test data are used, and their folder."""
-    from vhe_tf.experiments.data import check_unseen
-
     record = record_of(path)
     if measuring.num_kl_batches and record is None:
         raise FileNotFoundError(
@@ -303,16 +311,38 @@ def _data_of(
             "restore the file."
         )
     trained = record.experiment if record else Experiment()
+    if data.get("dataset") in OWN_IMAGES:
+        data = {"groupings": trained.groups, **data}  # its latents' names
     # The seed of the run selects the test classes.
     experiment = override(trained, **data)
-    check_unseen(path, experiment)
-    if measuring.lake_runs and record:
-        # They are of characters of the evaluation set.
-        check_unseen(path, Experiment(split="lake"))
-    data_dir = measuring.data_dir
-    if record and data_dir is None and experiment.dataset == trained.dataset:
-        data_dir = record.data_dir
-    return experiment, data_dir
+    if record:
+        _check_shape(trained, experiment)
+    if measuring.style_transfer and experiment.architecture != "style":
+        raise SettingsError(
+            "`style_transfer` is for models of styles. Leave it out.",
+            model=measuring.model,
+            architecture=experiment.architecture,
+        )
+    return experiment, place_of_run(
+        measuring.data_dir, record=record, experiment=experiment
+    )
+
+
+def _check_shape(trained: Experiment, tested: Experiment) -> None:
+    """Checks that two experiments have images of one shape, if it is known."""
+    there, here = (
+        (of.image_size or (28, 28), of.images == "colour")
+        for of in (trained, tested)
+    )
+    if "records" not in (trained.dataset, tested.dataset) and there != here:
+        (height, width), is_colour = there
+        raise SettingsError(
+            "`dataset` must have images as the model's run, of "
+            f"{height}x{width} pixels{', in colour' * is_colour}.",
+            dataset=tested.dataset,
+            images=tested.images,
+            image_size=here[0],
+        )
 
 
 def training_episodes(
@@ -384,12 +414,6 @@ def _style_transfer(
 
     if not measuring.style_transfer:
         return []
-    if experiment.architecture != "style":
-        raise SettingsError(
-            "`style_transfer` is for models of styles. Leave it out.",
-            model=measuring.model,
-            architecture=experiment.architecture,
-        )
     content, style = experiment.groups
     return [
         evaluation.StyleTransfer(

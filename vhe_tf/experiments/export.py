@@ -82,10 +82,11 @@ class Exporting(settings.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("batch_size", "num_shots")
-        if self.portable:
-            names = ("version", "best_of", "warmup")
-        self._reject_without_effect("portable", *names)
+        of_one = ("batch_size", "num_shots")
+        of_other = ("version", "best_of", "warmup")
+        self._reject_without_effect(
+            "portable", *(of_other if self.portable else of_one)
+        )
 
 
 def main(argv: Sequence[str]) -> None:

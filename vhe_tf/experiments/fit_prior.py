@@ -16,6 +16,9 @@ from absl import flags
 
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.building import make_episodes
+from vhe_tf.experiments.data import load_data
+from vhe_tf.experiments.data import place_of_run
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
@@ -23,6 +26,7 @@ from vhe_tf.experiments.paths import beside_model
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
+from vhe_tf.models.presets import model_path
 
 __all__ = ["main"]
 
@@ -59,13 +63,6 @@ def main(argv: Sequence[str]) -> None:
     with exit_on_user_error():
         given = Fitting(**settings.read_flags(values, Fitting))
         name = one_model(words, given.model)
-        import_tensorflow()
-        import vhe_tf
-        from vhe_tf._utils import atomic_io
-        from vhe_tf.experiments.building import make_episodes
-        from vhe_tf.experiments.data import load_data
-        from vhe_tf.models.presets import model_path
-
         path = model_path(name)
         record = record_of(path)
         if record is None:
@@ -75,11 +72,16 @@ def main(argv: Sequence[str]) -> None:
                 "file, or use vhe_tf.fit_prior."
             )
         out = pathlib.Path(given.out or beside_model(name, "fitted.keras"))
+        data_dir = place_of_run(
+            given.data_dir, record=record, experiment=record.experiment
+        )
+        import_tensorflow()
+        import vhe_tf
+        from vhe_tf._utils import atomic_io
+
         with status_line("loading the model and the data"):
             model = vhe_tf.load_model(path)
-            splits = load_data(
-                record.experiment, data_dir=given.data_dir or record.data_dir
-            )
+            splits = load_data(record.experiment, data_dir=data_dir)
         episodes, _ = make_episodes(
             model, record.experiment, splits=splits, seed=given.seed
         )

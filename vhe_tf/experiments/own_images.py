@@ -6,6 +6,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from vhe_tf._utils.class_tree import check_num_groups
@@ -140,10 +141,36 @@ def check_files(experiment: Experiment, path: str) -> None:
             )
         image_files(place, rows, column=index)
         is_split = split_column(columns) is not None
-        cells = {spelling_key(row.cells[header.index(outer)]) for row in rows}
-        total = sum(not is_missing(cell) for cell in cells)
+        names = [
+            [spelling_key(row.cells[header.index(name)]) for row in rows]
+            for name in experiment.groups
+        ]
+        if len(names) > 1:
+            _check_nested(experiment.groups, *names)
+        total = sum(not is_missing(name) for name in set(names[0]))
     if not (experiment.final or is_split):
         check_num_groups(total, group=outer, place=place)
+
+
+def _check_nested(
+    groupings: Sequence[str], parents: Sequence[str], children: Sequence[str]
+) -> None:
+    """Checks that each group lies in one group of the outer grouping."""
+    parent_of: dict[str, str] = {}
+    for parent, child in zip(parents, children, strict=True):
+        if is_missing(child):
+            continue
+        first = parent_of.setdefault(child, parent)
+        if (is_missing(first) and is_missing(parent)) or first == parent:
+            continue
+        outer, inner = groupings
+        raise SettingsError(
+            f"Each group of {inner!r} must lie in one group of {outer!r}, and "
+            f"{child!r} is in {first!r} and in {parent!r}. Give groups that "
+            "merely share a name different names, correct the table, or name "
+            "other `groupings`, the outer one first.",
+            groupings=tuple(groupings),
+        )
 
 
 def files_checksum(experiment: Experiment, path: str | None) -> str | None:

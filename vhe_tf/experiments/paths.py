@@ -1,5 +1,6 @@
 """Checks of the paths that flags name, before anything slow is imported."""
 
+import difflib
 import os
 import pathlib
 import zipfile
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from vhe_tf._utils.class_tree import find_class_folders
 
 __all__ = ["beside_model", "check_path", "one_model"]
+
+_CRITICS = ("proto_net.npz", "simclr.npz")  # of `evaluation.DrawingCritics`
 
 
 def check_path(flag: str, path: str, *, kind: str) -> None:
@@ -18,8 +21,10 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
         path: String. Its value.
         kind: String. What must exist: `"file"`, `"folder"`, `"path"` (either),
             `"class folders"` (a folder with a folder of images per class),
-            `"model"` (a file, the folder of a run, or a shipped model); or
-            `"new file"`, `"new folder"`, which may exist.
+            `"model"` (a file, the folder of a run, or a shipped model),
+            `"critics"` (a folder of `evaluation.DrawingCritics`), `"records"`,
+            `"TFDS folder"` (which may be remote); `"new file"`, `"new folder"`,
+            which may exist; or `"any"`.
 
     Raises:
         ValueError, OSError: If it is not there, is of another kind, or is new
@@ -32,18 +37,38 @@ def check_path(flag: str, path: str, *, kind: str) -> None:
         "class folders": "an existing folder with a folder of images per class",
         "model": "a .keras file, the folder of a run, or a shipped model "
         "(`vhe-tf list` prints their names)",
+        "critics": "an existing folder with proto_net.npz and simclr.npz",
+        "TFDS folder": "an existing folder of TensorFlow Datasets; make an "
+        "empty one if data should be prepared in it",
+        "records": "a folder that vhe_tf.data.datasets.records wrote, with its "
+        "index.npz",
         "new file": "a file, not a folder",
         "new folder": "a folder, not a file",
         "any": "a path",
     }[kind]
-    if not _is(kind, path):
-        raise ValueError(f"{flag} must be {expected}. Received: {path!r}.")
+    if not (path and _is(kind, path)):
+        named, comma, _ = flag.partition(",")  # what the path is may follow
+        received = f"{named}={path}"
+        if not named.startswith("--") or comma:
+            received = f"{path!r}."
+        raise ValueError(
+            f"{flag} must be {expected}.{_nearest(kind, path)} "
+            f"Received: {received}"
+        )
     if kind == "model":
         _check_model_file(flag, path)
     elif kind == "class folders":
         find_class_folders(pathlib.Path(path).expanduser(), warn=False)
     elif kind.startswith("new "):
         _check_writable(flag, pathlib.Path(path).expanduser(), kind=kind)
+
+
+def _nearest(kind: str, path: str) -> str:
+    """Returns a sentence on the shipped model that a name may mean."""
+    from vhe_tf.models.presets import PRESETS
+
+    near = difflib.get_close_matches(path, PRESETS, n=1)
+    return f" Did you mean {near[0]}?" if kind == "model" and near else ""
 
 
 def _check_model_file(flag: str, path: str) -> None:
@@ -93,6 +118,11 @@ def _is(kind: str, path: str) -> bool:
         "file": expanded.is_file,
         "folder": expanded.is_dir,
         "class folders": expanded.is_dir,
+        "critics": lambda: all(
+            (expanded / name).is_file() for name in _CRITICS
+        ),
+        "records": (expanded / "index.npz").is_file,
+        "TFDS folder": lambda: "://" in path or expanded.is_dir(),
         "path": expanded.exists,
         "any": lambda: True,
     }[kind]()
@@ -112,7 +142,7 @@ def one_model(words: Sequence[str], flagged: str | None) -> str:
     if len(models) != 1:
         raise ValueError(
             "Name one model: a .keras file, the folder of a run, or a shipped "
-            f"model. Received: {models}."
+            f"model. Received: {' '.join(models) or 'none'}."
         )
     check_path("MODEL", models[0], kind="model")
     return models[0]

@@ -12,6 +12,8 @@ first, which takes half a minute. Use TensorFlow Serving in production.
 import dataclasses
 import os
 import pathlib
+import re
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
+from vhe_tf.models import presets
 
 __all__ = ["main"]
 
@@ -43,6 +46,29 @@ class Serve(settings.Settings):
         4.0, "Largest request in MiB.", least=0.001
     )
 
+    def check_address(self) -> None:
+        """Checks that a server can listen there, before it loads a model.
+
+        Raises:
+            SettingsError: If it cannot.
+        """
+        if self.port >= 2**16:
+            raise self._error(
+                "`port` must be from 0 (any free port) to 65535.", "port"
+            )
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            with socket.socket(family) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind((self.host, self.port))
+        except OSError as error:
+            raise self._error(
+                "`host` and `port` must be where this machine can listen: "
+                f"{error.strerror}. Name others; port 0 is any free one.",
+                "host",
+                "port",
+            ) from error
+
 
 def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf serve`."""
@@ -54,13 +80,14 @@ def main(argv: Sequence[str]) -> None:
         tempfile.TemporaryDirectory() as scratch,
     ):
         given = Serve(**settings.read_flags(values, Serve))
-        if len(words) != 1 or not _versions(pathlib.Path(words[0])):
-            one_model(words, None)
+        export = _export_of(words)
+        _check_version(given, export)
+        given.check_address()
         import_tensorflow()
         from vhe_tf.serving import local
 
         local.serve(
-            _exported(words[0], pathlib.Path(scratch)),
+            export or _exported(words[0], pathlib.Path(scratch)),
             **dataclasses.asdict(given),
         )
     # Threads that still answer would abort the end of the interpreter.
@@ -68,17 +95,32 @@ def main(argv: Sequence[str]) -> None:
     os._exit(0)
 
 
+def _export_of(words: Sequence[str]) -> pathlib.Path | None:
+    """Returns the folder of the export that a model has, or None."""
+    if len(words) == 1:
+        folder = pathlib.Path(words[0]).expanduser()
+        if _versions(folder):
+            return folder
+    path = presets.model_path(one_model(words, None))
+    is_shipped = words[0] in presets.PRESETS
+    return path.parent if is_shipped and _versions(path.parent) else None
+
+
+def _check_version(given: Serve, export: pathlib.Path | None) -> None:
+    known = _versions(export) if export else []
+    if given.version not in (None, *known):
+        there = ", ".join(map(str, known)) or "none; leave it out"
+        raise given._error(
+            f"`version` must be one of the export: {there}.", "version"
+        )
+
+
 def _exported(name: str, scratch: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of an export of a model."""
+    """Exports a model; returns the folder."""
     import vhe_tf
-    from vhe_tf.models import presets
     from vhe_tf.serving import export
 
-    if _versions(pathlib.Path(name)):
-        return pathlib.Path(name)
     path = presets.model_path(name)
-    if name in presets.PRESETS and _versions(path.parent):
-        return path.parent
     model = vhe_tf.load_model(path)
     print("Exporting (half a minute) ...", flush=True)
     out = scratch / path.parent.name
@@ -86,5 +128,7 @@ def _exported(name: str, scratch: pathlib.Path) -> pathlib.Path:
     return out
 
 
-def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [f for f in folder.glob("[0-9]*") if f.is_dir()]
+def _versions(folder: pathlib.Path) -> list[int]:
+    """Returns the versions of an export, the smallest first."""
+    names = [f.parent.name for f in folder.glob("*/saved_model.pb")]
+    return sorted(int(n) for n in names if re.fullmatch("[0-9]{1,18}", n))

@@ -51,17 +51,17 @@ from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.json_files import write_json
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.building import check_init
 from vhe_tf.experiments.config import Evaluation
 from vhe_tf.experiments.config import Experiment
 from vhe_tf.experiments.config import override
 from vhe_tf.experiments.data import OWN_IMAGES
 from vhe_tf.experiments.data import check_options
+from vhe_tf.experiments.data import check_place
 from vhe_tf.experiments.endings import exit_on_run_error
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.own_images import OwnImages
-from vhe_tf.experiments.own_images import check_files
-from vhe_tf.experiments.paths import check_path
 from vhe_tf.experiments.registry import EVALUATIONS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
@@ -209,18 +209,8 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
         data_dir=machine.data_dir,
         manual_dir=machine.manual_dir,
     )
-    if experiment.dataset in (*OWN_IMAGES, "records"):
-        if machine.data_dir is None:
-            raise ValueError(
-                "Name your images by --images or --labels, or the folder of "
-                "your records by --data_dir. Received: neither."
-            )
-        kind = "file" if experiment.dataset == "table" else "folder"
-        check_path("--data_dir", machine.data_dir, kind=kind)
-    if experiment.dataset in OWN_IMAGES:
-        check_files(experiment, machine.data_dir or "")
-    if experiment.init not in (None, "nearest"):
-        check_path("--init", experiment.init, kind="model")
+    check_place(experiment, machine.data_dir)
+    check_init(experiment)
 
 
 def _check_effects(experiment: Experiment, given: dict[str, Any]) -> None:
