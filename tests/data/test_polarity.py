@@ -67,7 +67,7 @@ def test_a_choice_that_contradicts_the_page_is_obeyed_with_a_warning(
     wrong = 255 - light if invert else light
     result = with_ink_high(wrong, invert=invert)
     np.testing.assert_array_equal(result, light)
-    assert f"pass invert={not invert}" in caplog.text
+    assert f"pass `invert={not invert}`" in caplog.text
 
 
 def _table(root):

@@ -107,8 +107,8 @@ def with_ink_high(
     odd = found.light if found.page_is_dark else found.dark
     if invert is not None and inverts == found.page_is_dark:
         _logger.warning(
-            "%s: invert=%s makes ink of the page. Found: %s. Leave `invert` "
-            "out to decide by what is found, or pass invert=%s.",
+            "%s: `invert=%s` makes ink of the page. Found: %s. Leave `invert` "
+            "out to decide by what is found, or pass `invert=%s`.",
             source,
             invert,
             found,

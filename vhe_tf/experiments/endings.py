@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.settings import SettingsError
@@ -30,15 +32,34 @@ def exit_on_user_error() -> Iterator[None]:
     """Ends the program with the message alone if a setting is wrong.
 
     For the setup of a command: settings, files and data. A setting that a
-    message names becomes its flag. Errors from deeper down keep their
-    traceback.
+    message or a warning names becomes its flag. Errors from deeper down keep
+    their traceback.
     """
     try:
-        yield
+        with _warnings_in_flags():
+            yield
     except SettingsError as error:
         raise SystemExit(f"error: {error.in_flags()}") from error
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {in_flags(str(error))}") from error
+
+
+@contextlib.contextmanager
+def _warnings_in_flags() -> Iterator[None]:
+    """Puts flags in place of the settings that log records name."""
+    make = logging.getLogRecordFactory()
+
+    def make_in_flags(name: str, *values: Any, **more: Any) -> Any:
+        record = make(name, *values, **more)
+        if name.startswith("vhe_tf."):
+            record.msg, record.args = in_flags(record.getMessage()), ()
+        return record
+
+    logging.setLogRecordFactory(make_in_flags)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ __all__ = [
 
 
 _REQUIRED = " Required."
-_QUOTED = re.compile(r"`(\w+)`")
+_QUOTED = re.compile(r"`(\w+)(?:=(\w+))?`")
 _NO_BOOLEAN = re.compile(r"flag --(\w+)=(.*): ")  # by absl, of no other kind
 
 
@@ -340,18 +340,26 @@ def in_flags(message: str) -> str:
     """Returns a message with flags in place of the settings that it names.
 
     Args:
-        message: String. The names of settings are in backticks.
+        message: String. The names of settings are in backticks, maybe with a
+            value.
 
     Example:
     >>> from vhe_tf.experiments import Experiment
-    >>> in_flags("`images` must be grey.")
-    '--pixels must be grey.'
+    >>> in_flags("`images` must be grey, or pass `invert=False`.")
+    '--pixels must be grey, or pass --noinvert.'
     """
     fields = _all_fields()
-    return _QUOTED.sub(
-        lambda m: f"--{flag_name(fields[m[1]])}" if m[1] in fields else m[0],
-        message,
-    )
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in fields:
+            return match[0]
+        if value is None:
+            return f"--{flag_name(fields[name])}"
+        booleans = {"True": True, "False": False}
+        return _as_flag(fields[name], booleans.get(value, value))
+
+    return _QUOTED.sub(flag, message)
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:
