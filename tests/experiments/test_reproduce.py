@@ -488,10 +488,14 @@ def test_lakes_runs_are_asked_for_where_they_are_given():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--lake_runs=nowhere.zip"], r"There is no nowhere\.zip"),
+        (["--lake_runs=nowhere.zip"], r"Received: --lake_runs=nowhere\.zip"),
+        (["--data_dir=nowhere"], "--data_dir must be an existing folder"),
+        (["--budget=tpu"], "one of gpu, cpu. Received: --budget=tpu"),
+        (["--check"], "--table has no effect with --check"),
+        (["--render_only"], "--table has no effect with --render_only"),
         ([], "--table=lake needs --lake_runs"),
         (["more"], "Received: more"),
-        (["--table=5"], "table"),
+        (["--table=5"], "--table must be one of 1, .*--table=lake,5"),
     ],
 )
 def test_mistakes_are_told_before_hours_of_training(given, message):

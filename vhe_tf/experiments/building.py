@@ -290,13 +290,14 @@ def _why_random(experiment: Experiment, image_shape: Sequence[int]) -> str:
         name = elsewhere[0].name
         return (
             f"Initial weights: random. Those of {name} would fit, but they are "
-            "not in the installed package. To start from them, clone the "
-            f"repository and pass --init=CLONE/saved_models/{name}/best.keras."
+            "not in the installed package. To start from them, pass --init "
+            "with the path of the file in the source of the project: "
+            f"saved_models/{name}/best.keras."
         )
     return (
-        "Initial weights: random. No shipped model for other images has "
-        f"architecture={experiment.architecture!r}, size={experiment.size!r} "
-        f"and images of {'x'.join(map(str, image_shape))}."
+        "Initial weights: random. No shipped model for other images is a "
+        f"{experiment.size} {experiment.architecture} model of images of "
+        f"{'x'.join(map(str, image_shape))}."
     )
 
 

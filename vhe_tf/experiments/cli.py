@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import vhe_tf
 from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf.experiments.endings import exit_on_closed_output
 
@@ -42,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     program, *arguments = sys.argv if argv is None else argv
     program = os.path.basename(program)
     with exit_on_interrupt(), exit_on_closed_output():
-        if not arguments or arguments[0] in ("--help", "-h", "help"):
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:2], "--help"]
+        if arguments[:1] == ["--version"]:
+            print(f"vhe-tf {vhe_tf.__version__}")
+            return
+        if not arguments or arguments[0] in ("--help", "-h"):
             print("Usage: vhe-tf COMMAND [ARGUMENTS]; vhe-tf COMMAND --help\n")
             for name, (meaning, _) in COMMANDS.items():
                 print(f"  {name:10} {meaning}")

@@ -89,7 +89,7 @@ class Experiment(Settings):
     dataset: str = setting(
         "omniglot",
         "The data set: omniglot; the embedded glyphs; youtube_faces; or your "
-        "own images: a folder, a table (--labels) or records of them.",
+        "own images: a folder, a table (a CSV file) or records of them.",
         choices=(
             "omniglot",
             "glyphs",
@@ -121,9 +121,9 @@ class Experiment(Settings):
     groupings: tuple[str, ...] | None = setting(
         None,
         "For your own images: the column of the classes, or, for "
-        "--architecture=alphabet, two columns, the outer one first, such as "
-        "alphabet,character. Of a folder, they name its levels. By default "
-        "the only column of a table.",
+        "--architecture=alphabet or alphabet_pixel_cnn, two columns, the outer "
+        "one first, such as alphabet,character. Of a folder, they name its "
+        "levels. By default the only column of a table.",
     )
     shares: tuple[int, ...] | None = setting(
         None,

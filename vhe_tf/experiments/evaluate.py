@@ -216,7 +216,11 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     settings.add_flags(values, Measuring, title="Measurements")
     settings.add_flags(
-        values, Experiment, title="Data", names=_DATA, overrides=True
+        values,
+        Experiment,
+        title="Data, by default those of the model's run",
+        names=_DATA,
+        overrides=True,
     )
     words = settings.parse(argv, values, usage=__doc__ or "")
     with exit_on_user_error():

@@ -31,5 +31,5 @@ def main(argv: Sequence[str]) -> None:
         print(
             f"  {preset.name:39} {preset.num_parameters:,} parameters, trained "
             f"on {preset.trained_on}; {results}"
-            + ("" if preset.installed else "; weights: in a clone")
+            + ("" if preset.installed else "; weights: in the project's source")
         )

@@ -39,6 +39,7 @@ from vhe_tf.experiments import paper
 from vhe_tf.experiments import provenance
 from vhe_tf.experiments import results
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.results import RowError
 from vhe_tf.experiments.run import Run
@@ -68,6 +69,45 @@ _LOG_LINES_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
+class Reproduction(settings.Settings):
+    """The arguments of `vhe-tf reproduce`, but the places of the data."""
+
+    table: tuple[str, ...] | None = setting(
+        None,
+        "A table of the paper, Lake's runs, the conditional NLL by shots, or "
+        "the figures. May be repeated. Default: all.",
+        choices=(*paper.TABLES, _FIGURES),
+    )
+    budget: str = setting(
+        "cpu",
+        "cpu: small models, 45 to 80 minutes each on a core. gpu: the "
+        "published size.",
+        choices=tuple(paper.BUDGETS),
+    )
+    rows: tuple[str, ...] | None = setting(
+        None,
+        "Only rows whose names contain one of these, and their figures. "
+        "Default: all.",
+    )
+    dry_run: bool = setting(False, "Show the missing commands; run nothing.")
+    render_only: bool = setting(False, "Only write docs/results.md.")
+    check: bool = setting(
+        False,
+        "Measure the shipped models again, and fail if the 95% intervals do "
+        "not overlap with those in docs/results. Less than half an hour on two "
+        "cores.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = ("table", "rows", "budget", "dry_run")
+        if self.check:
+            self._reject_without_effect("check", *chosen, "render_only")
+        if self.render_only:
+            self._reject_without_effect("render_only", *chosen)
+
+
+@dataclasses.dataclass(frozen=True)
 class Inputs(settings.Settings):
     """The places of the data."""
 
@@ -75,24 +115,22 @@ class Inputs(settings.Settings):
         None,
         "A TensorFlow Datasets folder with omniglot/3.0.0. Default: "
         "TFDS_DATA_DIR or ~/tensorflow_datasets.",
+        path="TFDS folder",
     )
     lake_runs: str | None = setting(
         None,
         "all_runs.zip of Lake et al., or its unpacked folder. --table=lake "
         "needs it; other tables omit Lake's runs without it.",
+        path="path",
     )
 
     def command(self, *arguments: str, lake_runs: bool = False) -> list[str]:
         """Returns a command of `vhe-tf` that reads the data."""
         command = [sys.executable, "-m", "vhe_tf.experiments.cli", *arguments]
         if self.data_dir:
-            command.append(
-                f"--data_dir={os.path.abspath(os.path.expanduser(self.data_dir))}"
-            )
+            command.append(f"--data_dir={os.path.abspath(self.data_dir)}")
         if self.lake_runs and lake_runs:
-            command.append(
-                f"--lake_runs={os.path.abspath(os.path.expanduser(self.lake_runs))}"
-            )
+            command.append(f"--lake_runs={os.path.abspath(self.lake_runs)}")
         return command
 
 
@@ -100,85 +138,41 @@ def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf reproduce`."""
     values = _flags()
     settings.parse(argv, values, usage=__doc__ or "", words=False)
-    inputs = Inputs(**settings.read_flags(values, Inputs))
+    with exit_on_user_error():  # before hours of training
+        inputs = Inputs(**settings.read_flags(values, Inputs))
+        asked = Reproduction(**settings.read_flags(values, Reproduction))
     if not (results.ROOT / "docs" / "results").is_dir():
         raise SystemExit(
-            "error: this needs a clone of the project, installed by "
-            "`pip install --editable .`: there is no docs/results in "
+            "error: this needs the source of the project, installed in its "
+            "folder by `pip install --editable .`: there is no docs/results in "
             f"{results.ROOT}."
-        )
-    if inputs.lake_runs and not os.path.exists(inputs.lake_runs):
-        # Before hours of training.
-        raise SystemExit(
-            "error: --lake_runs must name all_runs.zip of Lake et al., or its "
-            f"unpacked folder. There is no {inputs.lake_runs}."
         )
     try:
         results.kept_results()
     except RowError as error:
         raise SystemExit(f"error: {error}") from error
-    if values["check"].value:
+    if asked.check:
         from vhe_tf.experiments.check import check
 
         raise SystemExit(check(inputs))
-    _make_all(values, inputs)
+    _make_all(asked, inputs)
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    options: dict[str, Any] = {
-        "flag_values": values,
-        "module_name": "Reproduction",
-    }
-    flags.DEFINE_multi_enum(
-        "table",
-        None,
-        [*paper.TABLES, _FIGURES],
-        "A table of the paper, Lake's runs, the conditional NLL by shots, or "
-        "the figures. May be repeated. Default: all.",
-        **options,
-    )
-    flags.DEFINE_enum(
-        "budget",
-        "cpu",
-        list(paper.BUDGETS),
-        "cpu: small models, 45 to 80 minutes each on a core. gpu: the "
-        "published size.",
-        **options,
-    )
-    flags.DEFINE_list(
-        "rows",
-        [],
-        "Only rows whose names contain one of these, and their figures.",
-        **options,
-    )
-    flags.DEFINE_bool(
-        "dry_run", False, "Show the missing commands; run nothing.", **options
-    )
-    flags.DEFINE_bool(
-        "render_only", False, "Only write docs/results.md.", **options
-    )
-    flags.DEFINE_bool(
-        "check",
-        False,
-        "Measure the shipped models again, and fail if the 95% intervals do "
-        "not overlap with those in docs/results. Less than half an hour on two "
-        "cores.",
-        **options,
-    )
+    settings.add_flags(values, Reproduction, title="Reproduction")
     settings.add_flags(values, Inputs, title="Data")
     return values
 
 
-def _make_all(values: flags.FlagValues, inputs: Inputs) -> None:
-    asked = values["table"].value or []
-    tables = asked or [*paper.TABLES, _FIGURES]
-    budget, dry_run = values["budget"].value, values["dry_run"].value
+def _make_all(asked: Reproduction, inputs: Inputs) -> None:
+    tables = asked.table or (*paper.TABLES, _FIGURES)
+    budget, dry_run = asked.budget, asked.dry_run
     failures = []
-    if not values["render_only"].value:
-        rows = select_rows(tables, values["rows"].value)
+    if not asked.render_only:
+        rows = select_rows(tables, asked.rows or ())
         if not inputs.lake_runs:
-            _tell_of_lakes_runs(rows, asked_for="lake" in asked)
+            _tell_of_lakes_runs(rows, asked_for="lake" in (asked.table or ()))
         if budget == "gpu" and not (dry_run or provenance.gpu_name()):
             raise SystemExit(
                 "error: --budget=gpu trains the published size and needs an "

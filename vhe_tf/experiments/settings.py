@@ -96,7 +96,12 @@ _KINDS = {
     "string": _Kind("a string", lambda v: isinstance(v, str), str),
     "integer": _Kind("an integer", _is_integer, int),
     "float": _Kind("a number", _is_number, float),
-    "boolean": _Kind("true or false", lambda v: isinstance(v, bool), bool),
+    "boolean": _Kind(
+        "true or false",
+        lambda v: isinstance(v, bool),
+        bool,
+        lambda v: str(v).lower(),
+    ),
     "range": _Kind(
         "an integer or a range such as 1-10",
         _is_pair,
@@ -298,12 +303,12 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     kind = _kind_of(field)
     choices = field.metadata["choices"]
     least = field.metadata["least"]
-    numbers = value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple) else (value,)
     if not kind.accepts(value):
         expected = kind.name
-    elif choices and value not in choices:
+    elif choices and not set(values).issubset(choices):
         expected = f"one of {', '.join(choices)}"
-    elif least is not None and any(number < least for number in numbers):
+    elif least is not None and any(v < least for v in values):
         expected = f"at least {least}"
     else:
         return
@@ -374,6 +379,7 @@ def add_flags(
     title: str,
     names: Collection[str] | None = None,
     overrides: bool = False,
+    shown: tuple[str, Settings] | None = None,
 ) -> None:
     """Defines a flag for each field of a class of settings.
 
@@ -384,6 +390,8 @@ def add_flags(
         names: Strings. Names of the fields. Defaults to all.
         overrides: Boolean. Whether a flag that is not given leaves a value as
             it is, instead of being the field's default. Defaults to False.
+        shown: Tuple or None. Of settings that are overridden, a name and an
+            instance whose values `--help` shows. Defaults to None.
     """
     for field in dataclasses.fields(settings):
         if names is not None and field.name not in names:
@@ -394,6 +402,12 @@ def add_flags(
         if required and not overrides:
             flags.mark_flag_as_required(flag_name(field), flag_values=values)
             values[flag_name(field)].help += _REQUIRED
+        if shown:
+            name, instance = shown
+            value = getattr(instance, field.name)
+            if value is not None:
+                text = f" Default of {name}: {_kind_of(field).write(value)}."
+                values[flag_name(field)].help += text
 
 
 def _define(
@@ -415,7 +429,11 @@ def _define(
     # absl's own parsers of numbers and choices explain errors in Python's
     # words; `read_flags` reads them.
     text = None if default is None else kind.write(default)
-    flags.DEFINE_string(name, text, description, **options)
+    if kind is _KINDS["strings"]:  # may be repeated
+        flags.DEFINE_multi_string(name, text, "", **options)
+        values[name].help = description  # absl has added to it
+    else:
+        flags.DEFINE_string(name, text, description, **options)
 
 
 def read_flags(
@@ -447,6 +465,8 @@ def read_flags(
         if value is None:
             continue
         kind = _kind_of(field)
+        if isinstance(value, list):
+            value = ",".join(value)
         if isinstance(value, str):
             with contextlib.suppress(ValueError):  # `_check` explains it.
                 value = kind.read(value)
@@ -517,26 +537,10 @@ def _help(values: flags.FlagValues) -> str:
         own.sort(key=lambda flag: not flag.help.endswith(_REQUIRED))
         lines += ["", f"{title}:"]
         for flag in own:
-            lines += ["", f"  --{flag.name}", *_wrapped(_described(flag))]
+            text = flag.help
+            if flag.default is not None:
+                text += f" Default: {flag.default_as_str.strip(chr(39))}."
+            text = textwrap.fill(text, 70, break_on_hyphens=False)
+            text = textwrap.indent(text, " " * 6)
+            lines += ["", f"  --{flag.name}", text]
     return "\n".join(lines)
-
-
-def _described(flag: flags.Flag) -> str:
-    text = flag.help
-    if isinstance(flag, flags.EnumFlag):
-        _, _, text = text.partition(">: ")  # absl's own list of the values
-        text += f" One of: {', '.join(flag.parser.enum_values)}."
-    if flag.default is not None:
-        text += f" Default: {flag.default_as_str.strip(chr(39))}."
-    return text
-
-
-def _wrapped(text: str) -> list[str]:
-    margin = " " * 6
-    return textwrap.wrap(
-        text,
-        76,
-        initial_indent=margin,
-        subsequent_indent=margin,
-        break_on_hyphens=False,
-    )

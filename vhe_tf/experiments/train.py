@@ -63,6 +63,7 @@ from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.own_images import OwnImages
 from vhe_tf.experiments.registry import EVALUATIONS
+from vhe_tf.experiments.registry import EXPERIMENTS
 from vhe_tf.experiments.registry import get
 from vhe_tf.experiments.run import Run
 from vhe_tf.experiments.settings import SettingsError
@@ -88,6 +89,9 @@ __all__ = [
     "read",
     "train",
 ]
+
+
+_OWN_IMAGES = "own_images"  # the experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +167,13 @@ def read(
     settings.add_flags(values, OwnImages, title="Your own images")
     settings.add_flags(values, Machine, title="Run")
     add_experiment_flags(values, default=default)
+    shown = default or _OWN_IMAGES
     settings.add_flags(
-        values, Evaluation, title="Final evaluation", overrides=True
+        values,
+        Evaluation,
+        title="Final evaluation",
+        overrides=True,
+        shown=(shown, EVALUATIONS.get(shown, Evaluation())),
     )
     words = settings.parse(argv, values, usage=usage)
     with exit_on_user_error():
@@ -172,7 +181,7 @@ def read(
         name, experiment = chosen_experiment(
             values,
             words,
-            default="own_images" if own.path else default,
+            default=_OWN_IMAGES if own.path else default,
             own=own,
         )
         machine = Machine(**settings.read_flags(values, Machine))
@@ -252,7 +261,14 @@ def add_experiment_flags(
         flag_values=values,
         module_name="Experiment",
     )
-    settings.add_flags(values, Experiment, title="Experiment", overrides=True)
+    shown = default or _OWN_IMAGES
+    settings.add_flags(
+        values,
+        Experiment,
+        title="Experiment",
+        overrides=True,
+        shown=(shown, get(shown)),
+    )
 
 
 def chosen_experiment(
@@ -282,7 +298,13 @@ def chosen_experiment(
         raise ValueError(
             "Name one experiment, such as quickstart (`vhe-tf list` prints "
             "them), or your own images by --images=DIR. "
-            f"Received: {[*words]}."
+            f"Received: {' '.join(map(str, named)) if name else 'none'}."
+        )
+    if name not in EXPERIMENTS and os.path.exists(name):
+        flag = "--images" if os.path.isdir(name) else "--labels"
+        raise ValueError(
+            "There is no experiment of that name. To train on your own images "
+            f"there, pass {flag}={name}. Received: {name!r}."
         )
     if own and own.path:
         given = own.experiment_settings(given)

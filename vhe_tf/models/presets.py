@@ -106,9 +106,9 @@ def model_path(name: str | os.PathLike[str]) -> pathlib.Path:
         return path
     raise FileNotFoundError(
         f"The weights of the shipped model {name} are not in the installed "
-        "package, which has those of the smaller models alone. Clone the "
-        f"repository and pass the path of its saved_models/{name}/{_FILE}, or "
-        "one of the names "
+        "package, which has those of the smaller models alone. The source of "
+        f"the project has them as saved_models/{name}/{_FILE}: pass the path "
+        "of that file, or one of the names "
         f"{[p.name for p in presets().values() if p.installed]}. "
         f"Received: {name!r}."
     )
