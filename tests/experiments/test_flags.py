@@ -41,7 +41,8 @@ def _strings(of=settings.Settings):
     found = [
         pytest.param(of, field, id=f"{of.__name__}.{field.name}")
         for field in dataclasses.fields(of)
-        if field.metadata["kind"] == "string" and not field.metadata["choices"]
+        if settings._kind_of(field) is settings._KINDS["string"]
+        and not field.metadata["choices"]
     ]
     inner = [_strings(kind) for kind in of.__subclasses__()]
     return sum(inner, found) if of.__module__.startswith("vhe_tf") else []
