@@ -22,8 +22,8 @@ _NUM_SCORE_SAMPLES = 4
 def best_of_samples(
     model: "LatentVariableModel",
     support: Support,
-    count: int,
     *,
+    count: int,
     seed: Any,
     **options: Any,
 ) -> tf.Tensor:

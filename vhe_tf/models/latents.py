@@ -312,7 +312,7 @@ def check_likelihood(likelihood: Any, latents: Sequence[Latent]) -> None:
         latents: Sequence of `Latent`s. Those of the model.
 
     Raises:
-        ValueError: If it is no layer, or its `call` has other arguments.
+        ValueError: If it is not a layer, or its `call` has other arguments.
     """
     _check_layer("`likelihood`", likelihood)
     names = [latent.name for latent in latents]

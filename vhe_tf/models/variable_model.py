@@ -120,7 +120,7 @@ class LatentVariableModel(GraphModel):
             return best_of_samples(
                 self,
                 support,
-                best_of,
+                count=best_of,
                 seed=seed,
                 temperature=temperature,
                 guidance=guidance,
