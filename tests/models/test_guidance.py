@@ -118,6 +118,23 @@ def test_the_best_sample_explains_the_content_best():
     )
 
 
+def test_a_latent_temperature_is_that_of_the_pose(model, support):
+    samples = model.infer(support, seed=random.fold_in(SEED, 0))
+    seed = random.fold_in(SEED, 1)
+    warm, _ = model._complete(samples, query=None, seed=seed)
+    samples["pose"] = 0.5 * warm["pose"]  # of N(0, I) to the power 4
+    likelihood = model.likelihood(**samples)
+    np.testing.assert_array_equal(
+        model.sample(support, seed=SEED, latent_temperature=0.25, guidance=0.0),
+        random.sample(likelihood, seed=random.fold_in(SEED, 2))[0],
+    )
+    options = {"best_of": 2, "guidance": 0.0}
+    cold = model.sample(support, seed=SEED, latent_temperature=0.25, **options)
+    assert np.any(cold != model.sample(support, seed=SEED, **options))
+    with pytest.raises(ValueError, match=r"Received: temperature=0\.0"):
+        model.sample(support, seed=SEED, latent_temperature=0.0)
+
+
 def test_relatives_of_the_first_group_latent():
     style = tiny_style_vhe().latents
     assert _graph.related_to_first(style) == ["character"]

@@ -163,9 +163,12 @@ def sample_rest(
     batch_shape: tf.Tensor,
     query: tf.Tensor | None,
     seed: int | tf.Tensor,
+    temperature: float | tf.Tensor = 1.0,
     allow_unregistered: bool = False,
 ) -> tuple[Samples, tf.Tensor]:
     """Samples the latents that `samples` leaves out.
+
+    The temperature is that of priors, where there is no query.
 
     Returns:
         All latents, and `[S..., B]`, log p(z | parents) - log q(z; x, parents)
@@ -178,7 +181,7 @@ def sample_rest(
         if latent.name in samples:
             continue
         prior = latent.prior(*parents_of(latent, samples))
-        proposal = prior
+        proposal = tempering.tempered(prior, temperature)
         if query is not None:
             # Nothing but x itself is known of its group.
             observed = query if latent.per_element else query[:, tf.newaxis]

@@ -265,6 +265,7 @@ class GraphModel(EpisodeTrainer):
         *,
         query: Any,
         seed: int | tf.Tensor,
+        temperature: float | tf.Tensor = 1.0,
         allow_unregistered: bool = False,
     ) -> tuple[Samples, tf.Tensor]:
         return _graph.sample_rest(
@@ -273,6 +274,7 @@ class GraphModel(EpisodeTrainer):
             batch_shape=_graph.batch_shape_of(samples, self._event_ranks),
             query=query,
             seed=seed,
+            temperature=temperature,
             allow_unregistered=allow_unregistered,
         )
 

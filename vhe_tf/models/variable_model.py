@@ -79,6 +79,7 @@ class LatentVariableModel(GraphModel):
         *,
         seed: int | tf.Tensor,
         temperature: float | tf.Tensor = 1.0,
+        latent_temperature: float | tf.Tensor = 1.0,
         guidance: float | None = None,
         best_of: int = 1,
     ) -> tf.Tensor:
@@ -92,6 +93,8 @@ class LatentVariableModel(GraphModel):
             temperature: Float. Temperature of p(x | latents), see `tempered`.
                 Below 1, binary images of a PixelCNN lose ink and strokes; use
                 `guidance` instead. Defaults to 1.
+            latent_temperature: Float. Temperature of the priors of latents
+                without a support, such as a pose. Defaults to 1.
             guidance: Float, w, or None. For PixelCNNs of binary pixels: each
                 pixel has the logit (1 + w) l - w m. l is that given c, and m
                 that of the mean probability given six samples of the prior
@@ -111,7 +114,7 @@ class LatentVariableModel(GraphModel):
 
         Raises:
             ValueError: If `guidance` is not a finite number from 0, or not 0
-                for a model without guidance; if `temperature` or `best_of` is
+                for a model without guidance; if a temperature or `best_of` is
                 not positive, or `best_of` above 1 for a result of `encode`.
         """
         support = _checks.checked_support(self, support)
@@ -123,11 +126,20 @@ class LatentVariableModel(GraphModel):
                 count=best_of,
                 seed=seed,
                 temperature=temperature,
+                latent_temperature=latent_temperature,
                 guidance=guidance,
             )
-        samples = self.infer(support, seed=random.fold_in(seed, 0))
+        samples = self.infer(
+            support,
+            seed=random.fold_in(seed, 0),
+            temperature=latent_temperature,
+        )
         return self._sample_images(
-            samples, temperature, seed=seed, guidance=guidance
+            samples,
+            temperature,
+            seed=seed,
+            latent_temperature=latent_temperature,
+            guidance=guidance,
         )
 
     def sample_prior(
@@ -382,11 +394,15 @@ class LatentVariableModel(GraphModel):
         temperature: float | tf.Tensor,
         *,
         seed: int | tf.Tensor,
+        latent_temperature: float | tf.Tensor = 1.0,
         guidance: float | None,
     ) -> tf.Tensor:
         _arguments.check_finite_samples(samples)
         samples, _ = self._complete(
-            samples, query=None, seed=random.fold_in(seed, 1)
+            samples,
+            query=None,
+            seed=random.fold_in(seed, 1),
+            temperature=latent_temperature,
         )
         likelihood = self.likelihood(**samples)
         likelihood = self._guided(likelihood, samples, guidance)
