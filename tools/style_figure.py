@@ -3,12 +3,13 @@
     python -m tools.style_figure --data_dir=DIR --out=docs/omniglot_styles.png
 
 Each group has a content (left) and a style (right) on top, and below the
-character redrawn in the style, once or several times. All are of characters
-that the model has not seen.
+character redrawn in the style, twice. All are of characters that the model has
+not seen.
 """
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,46 +20,74 @@ import vhe_tf
 from vhe_tf import evaluation
 from vhe_tf import random
 from vhe_tf import visualization
-from vhe_tf.experiments import data
-from vhe_tf.experiments import registry
+from vhe_tf.data import GroupedImages
+from vhe_tf.data.datasets import omniglot
+from vhe_tf.data.datasets import ready
+from vhe_tf.data.datasets import styles
 
 _GAP, _GROUP_GAP = 2, 8  # pixels
 _GREY = 0.2
 
 
 def main(argv: Sequence[str]) -> None:
-    """Loads the data and the model, samples and saves."""
+    """Draws the data, samples and saves."""
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}.")
     given = flags.FLAGS
-    model = vhe_tf.load_model(given.model)
-    splits = data.load_data(
-        registry.get("omniglot_styles_small"), data_dir=given.data_dir
+    *_, test = omniglot.load_omniglot(
+        "lake", recipe="original", data_dir=given.data_dir
     )
-    content, style = pairs(
-        splits.test, given.rows * given.columns, seed=given.seed
-    )
-    seeds = random.fold_in(given.seed, tf.range(2 * len(content)))
-    redrawn = model.sample(
-        {
-            "character": tf.repeat(content, 2, axis=0),
-            "style": tf.repeat(style, 2, axis=0),
-        },
-        seed=seeds,
-        best_of=given.best_of,
-    ).numpy()
-    grid = figure(
-        content[:, 0],
-        style[:, 0],
-        redrawn.reshape(-1, 2, *redrawn.shape[1:]),
+    grid = redraw(
+        vhe_tf.load_model(given.model),
+        ready(styles.styled(test), "colour"),
+        rows=given.rows,
         columns=given.columns,
+        seed=given.seed,
+        latent_temperature=given.latent_temperature,
+        best_of=given.best_of,
     )
     visualization.save_png(pathlib.Path(given.out), grid, scale=given.scale)
     print(f"Made {given.out}")
 
 
+def redraw(
+    model: "vhe_tf.VHE",
+    test: GroupedImages,
+    *,
+    rows: int,
+    columns: int,
+    seed: int,
+    **options: Any,
+) -> np.ndarray:
+    """Returns the figure `[height, width, C]` of a model.
+
+    Args:
+        model: `VHE`. The model of characters and styles.
+        test: `GroupedImages`. Drawings of unseen characters.
+        rows: Integer. Rows of groups.
+        columns: Integer. Groups side by side.
+        seed: Integer. Random seed of all that is random.
+        **options: Passed on to `VHE.sample`.
+    """
+    content, style = pairs(test, rows * columns, seed=seed)
+    redrawn = model.sample(
+        {
+            "character": tf.repeat(content, 2, axis=0),
+            "style": tf.repeat(style, 2, axis=0),
+        },
+        seed=random.fold_in(seed, tf.range(2 * len(content))),
+        **options,
+    ).numpy()
+    return figure(
+        content[:, 0],
+        style[:, 0],
+        redrawn=redrawn.reshape(-1, 2, *redrawn.shape[1:]),
+        columns=columns,
+    )
+
+
 def pairs(
-    test: "vhe_tf.data.GroupedImages", count: int, *, seed: int
+    test: GroupedImages, count: int, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns one image of each of `count` characters, and as many styles.
 
@@ -81,7 +110,7 @@ def pairs(
 
 
 def figure(
-    content: np.ndarray, style: np.ndarray, redrawn: np.ndarray, *, columns: int
+    content: np.ndarray, style: np.ndarray, *, redrawn: np.ndarray, columns: int
 ) -> np.ndarray:
     """Tiles groups of a content, a style, and redrawings below.
 
@@ -123,7 +152,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "PNG to write.", required=True)
     flags.DEFINE_integer("rows", 4, "Rows of groups.")
     flags.DEFINE_integer("columns", 6, "Groups side by side.")
-    flags.DEFINE_integer("best_of", 1, "As in `VHE.sample`.")
+    flags.DEFINE_float("latent_temperature", 0.25, "As in `VHE.sample`.")
+    flags.DEFINE_integer("best_of", 4, "As in `VHE.sample`.")
     flags.DEFINE_integer("scale", 3, "Screen pixels per pixel.")
     flags.DEFINE_integer("seed", 0, "Random seed of all that is random.")
     app.run(main)

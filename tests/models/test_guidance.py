@@ -140,3 +140,7 @@ def test_relatives_of_the_first_group_latent():
     assert _graph.related_to_first(style) == ["character"]
     alphabets = tiny_alphabet_pixel_cnn_vhe().latents
     assert _graph.related_to_first(alphabets) == ["alphabet", "character"]
+
+
+def test_the_shipped_model_of_styles_is_guided():
+    assert vhe_tf.load_model("omniglot_styles_small").guidance == 1.0

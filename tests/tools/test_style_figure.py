@@ -10,7 +10,10 @@ def test_groups_have_content_and_style_above_and_redrawings_below():
     values = np.arange(1.0, 17.0, dtype=np.float32) / 16
     images = np.broadcast_to(values[:, None, None, None], (16, 4, 4, 1))
     grid = style_figure.figure(
-        images[:4], images[4:8], images[8:].reshape(4, 2, 4, 4, 1), columns=2
+        images[:4],
+        images[4:8],
+        redrawn=images[8:].reshape(4, 2, 4, 4, 1),
+        columns=2,
     )
     # Two rows and columns of groups; 4 pixels, a gap of 2, 4 pixels, one of 8.
     assert grid.shape == (28, 28, 1)

@@ -36,8 +36,9 @@ class StyleTransfer(Evaluator):
         epochs: Integer. Passes over the images that train the classifier of
             contents; styles are learned in at most 2. Defaults to 10.
         num_tasks: Integer. As in `style_transfer_accuracy`. Defaults to 5.
-        options: Mapping. Arguments of `VHE.sample`, such as `guidance` and
-            `best_of`. Defaults to those of the model.
+        num_styles: Integer. Largest number of styles in a task. Defaults to 30.
+        options: Mapping or None. Arguments of `VHE.sample`, such as `guidance`
+            and `best_of`. Defaults to those of the model.
         seed: Integer. Seed of all that is random. Defaults to 0.
 
     Raises:
@@ -57,6 +58,7 @@ class StyleTransfer(Evaluator):
         groups: tuple[str, str] = ("character", "style"),
         epochs: int = 10,
         num_tasks: int = 5,
+        num_styles: int = 30,
         options: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -71,6 +73,7 @@ class StyleTransfer(Evaluator):
         self.groups = groups
         self.epochs = epochs
         self.num_tasks = num_tasks
+        self.num_styles = num_styles
         self.options = dict(options or {})
         self.seed = seed
         self._oracles: tuple[OracleClassifier, OracleClassifier] | None = None
@@ -92,7 +95,7 @@ class StyleTransfer(Evaluator):
             design=TransferDesign(
                 self.groups,
                 num_ways=min(20, num_contents // 2),
-                num_styles=min(30, num_styles),
+                num_styles=min(self.num_styles, num_styles),
             ),
             options=self.options,
             num_tasks=self.num_tasks,

@@ -52,6 +52,8 @@ _HYPERPARAMETERS = (
 _PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
 # The architectures that have another one as their part.
 _PARTS = {"alphabet": "deconvolutional", "alphabet_pixel_cnn": "pixel_cnn"}
+# With which most characters are kept, see docs/drawings.md.
+_STYLE_GUIDANCE = 1.0
 
 
 def start(experiment: Experiment, *, distribution: str = "none") -> Any:
@@ -143,6 +145,7 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
             experiment.size,
             groups=(content, style),
             num_levels=styles.INK_LEVELS,
+            guidance=_STYLE_GUIDANCE,
             **settings,
         )
     else:
