@@ -52,7 +52,7 @@ _HYPERPARAMETERS = (
 _PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
 # The architectures that have another one as their part.
 _PARTS = {"alphabet": "deconvolutional", "alphabet_pixel_cnn": "pixel_cnn"}
-# With which most characters are kept, see docs/drawings.md.
+# Chosen on held-out characters, see docs/drawings.md.
 _STYLE_GUIDANCE = 1.0
 
 
