@@ -7,6 +7,7 @@ from PIL import ImageDraw
 from PIL import ImageFilter
 
 from vhe_tf.data.datasets.drawing_file import read_drawing
+from vhe_tf.data.datasets.drawing_file import read_drawings
 
 SIZE = 400
 Y, X = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -57,10 +58,14 @@ def _light(dark, bright):
     return (dark + (bright - dark) * X * (0.5 + 0.5 * Y))[..., None]
 
 
-def _read(image, folder, **options):
+def _saved(image, folder):
     path = folder / "photograph.png"
     image.save(path)
-    return read_drawing(path, (28, 28), **options)
+    return path
+
+
+def _read(image, folder, **options):
+    return read_drawing(_saved(image, folder), (28, 28), **options)
 
 
 def _agreement(found, wanted):
@@ -211,5 +216,150 @@ def test_ink_may_be_named(tmp_path):
 @pytest.mark.parametrize("noise", [0, 0.03])
 def test_a_page_without_ink_is_rejected(noise, tmp_path):
     page = _image(np.full((SIZE, SIZE, 3), 0.8) + _noise(noise))
-    with pytest.raises(ValueError, match="Received: an image of 400x400"):
+    with pytest.raises(
+        ValueError, match=r"`invert`.*Received: an image of 400x400"
+    ):
         _read(page, tmp_path)
+
+
+def _rgb(*levels):
+    return tuple(level / 255 for level in levels)
+
+
+YELLOW, WARM = _rgb(255, 235, 90), _rgb(200, 160, 110)
+COLOURS = {
+    "yellow": (YELLOW, _rgb(20, 20, 30)),
+    "pure yellow": (_rgb(255, 255, 0), _rgb(0, 0, 0)),
+    "kraft": (_rgb(190, 150, 100), _rgb(20, 20, 20)),
+    "light blue": (_rgb(130, 190, 230), _rgb(20, 20, 30)),
+    "pink": (_rgb(250, 120, 170), _rgb(10, 10, 10)),
+    "orange": (_rgb(255, 165, 60), _rgb(0, 0, 0)),
+    "green": (_rgb(120, 220, 120), _rgb(0, 0, 0)),
+    "grey": (_rgb(120, 120, 120), _rgb(20, 20, 20)),
+    "warm light": (WARM, _rgb(30, 25, 20)),
+    "dim warm light": (_rgb(150, 130, 105), _rgb(30, 25, 20)),
+    "blue on yellow": (YELLOW, _rgb(20, 40, 160)),
+    "red pen": (_rgb(250, 250, 250), _rgb(220, 30, 30)),
+    "yellow pen": (_rgb(250, 250, 250), _rgb(240, 220, 30)),
+    "white on green": (_rgb(20, 70, 50), _rgb(240, 240, 240)),
+    "blue on black": (_rgb(0, 0, 0), _rgb(0, 0, 255)),
+}
+
+
+@pytest.mark.parametrize("shading", [0, 0.1, 0.3])
+@pytest.mark.parametrize("name", COLOURS)
+def test_ink_is_found_on_paper_of_any_colour(name, shading, tmp_path):
+    paper, colour = COLOURS[name]
+    page = _image(
+        _page(paper=paper, colour=colour) * _light(1 - shading, 1)
+        + _noise(0.01 if shading else 0)
+    )
+    is_light = name in ("white on green", "blue on black")
+    [drawing] = read_drawings([_saved(page, tmp_path)], image_size=(28, 28))
+    assert drawing.ink_is_dark != is_light
+    plain = _image(_page() * _light(1, 1 - shading))
+    wanted = _read(plain, tmp_path)
+    assert _agreement(drawing.levels >= 128, wanted) > 0.9
+
+
+def test_a_drawing_that_is_mostly_ink_is_read(tmp_path):
+    ink = np.zeros((SIZE, SIZE, 1))
+    ink[40:360, 40:360] = 1
+    ink[150:250, 150:250] = 0
+    read = _read(_image(_page(ink, paper=(1, 1, 1))), tmp_path)
+    assert read.mean() == pytest.approx(ink.mean(), abs=0.05)
+
+
+def test_ink_at_the_edge_of_a_digital_page_is_kept(tmp_path):
+    ink = np.zeros((SIZE, SIZE, 1))
+    ink[:150, :200] = 1
+    read = _read(_image(_page(ink, paper=(1, 1, 1))), tmp_path)
+    assert read[:10, :13].all()
+    assert not read[12:].any()
+
+
+def test_grains_of_dim_paper_are_not_read(tmp_path):
+    ink = _strokes(scale=0.07, width=6, size=1200)
+    light = np.linspace(0.4, 0.75, 1200)[None, :, None]
+    noise = np.random.default_rng(0).normal(0, 0.03, (1200, 1200, 1))
+    read = _read(_image(_page(ink) * light + noise), tmp_path)
+    wanted = _read(_image(_page(ink) * light), tmp_path)
+    assert _agreement(read, wanted) > 0.9
+
+
+def test_a_speck_in_a_corner_is_no_drawing(tmp_path):
+    pixels = np.full((256, 256, 3), 0.9)
+    pixels[:2, :2] = 0
+    with pytest.raises(ValueError, match="shows no drawing"):
+        _read(_image(pixels), tmp_path)
+
+
+@pytest.mark.parametrize("side", [20, 32, 40])
+def test_strokes_of_small_images_do_not_grow(side, tmp_path):
+    pixels = np.ones((side, side, 3))
+    pixels[side // 6 : -side // 6, side // 2] = 0
+    pixels[side // 2, side // 6 : -side // 6] = 0
+    read = _read(_image(pixels), tmp_path)[..., 0]
+    # A cross of two lines of a pixel or two.
+    assert 30 <= read.sum() <= 2 * 2 * 28
+    assert read[8].sum() <= 2
+
+
+# What is in files of the size of a model, and what is read of them.
+def _levels(paper, ink):
+    pixels = np.full((28, 28), paper, np.uint8)
+    pixels[5:20, 8] = pixels[19, 8:16] = ink
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("paper", "ink"), [(255, 0), (250, 150), (120, 20), (140, 60), (20, 100)]
+)
+def test_faint_ink_is_read_at_the_model_s_size(paper, ink, tmp_path):
+    read = _read(Image.fromarray(_levels(paper, ink)), tmp_path)
+    np.testing.assert_array_equal(read[..., 0] > 0, _levels(paper, ink) == ink)
+
+
+@pytest.mark.parametrize(
+    ("image", "range_"),
+    [
+        (Image.fromarray(_levels(0, 1)), "0..1"),
+        (Image.fromarray(_levels(0, 15)), "0..15"),
+        (Image.fromarray(_levels(255, 255)), "255..255"),
+        (
+            Image.merge(
+                "LA",
+                [
+                    Image.fromarray(_levels(255, 255)),
+                    Image.fromarray(_levels(0, 255)),
+                ],
+            ),
+            "255..255",
+        ),
+    ],
+    ids=["0 and 1", "4 bits", "blank", "white on transparent"],
+)
+def test_a_blank_image_of_the_model_s_size_is_rejected(image, range_, tmp_path):
+    with pytest.raises(
+        ValueError, match=f"Received: an image of 28x28 pixels in {range_}"
+    ):
+        _read(image, tmp_path)
+
+
+RED = (0.8, 0.1, 0.2)
+
+
+def test_the_colour_of_ink_is_as_on_white_paper(tmp_path):
+    for paper in ((1, 1, 1), (0.9, 0.8, 0.6)):
+        ink = _strokes(width=30)
+        pixels = _page(ink, paper=paper, colour=np.array(paper) * RED)
+        for size in (SIZE, 28):
+            page = _image(pixels).resize((size, size), Image.Resampling.BOX)
+            [drawing] = read_drawings(
+                [_saved(page, tmp_path)], image_size=(28, 28)
+            )
+            np.testing.assert_allclose(
+                drawing.colour,
+                RED,
+                atol=0.15 if size == 28 else 0.06,
+            )

@@ -1,17 +1,26 @@
-"""Reads a photograph or a scan of one drawing, as a model sees drawings."""
+"""Reads photographs or scans of drawings, as a model sees drawings."""
 
+import logging
 import os
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL import ImageFilter
 
-from vhe_tf.data.datasets.image_file import open_image
+from vhe_tf.data.datasets.image_file import NothingShownError
+from vhe_tf.data.datasets.image_file import listing
+from vhe_tf.data.datasets.image_file import read_each
 from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.polarity import found_polarity
 
-__all__ = ["read_drawing"]
+__all__ = ["Drawing", "drawing_levels", "read_drawing", "read_drawings"]
+
+_logger = logging.getLogger(__name__)
 
 _SIDE = 256  # of the page on which ink is looked for
 _SMALL_SIDE = 64  # of the page by which dark and light ink are distinguished
@@ -19,6 +28,21 @@ _INK_SIDE = 20 / 28  # of the image: as large as characters of Omniglot are
 _LEAST_INK_SIDE = 0.4  # of an image that is not cropped
 _LEAST_DARKNESS = 0.1
 _MIN_SPECK = 9  # pixels of the page within a square of 7x7
+_WINDOW = _SIDE // 4 + 1  # of the closing that removes strokes from the page
+
+
+class Drawing(NamedTuple):
+    """One drawing, as a model sees it.
+
+    Attributes:
+        levels: `[H, W, 1]` uint8. Ink is 128 to 255, paper less.
+        ink_is_dark: Boolean. Whether ink is darker than paper in the file.
+        colour: `[3]` float32 in 0..1. The ink, as it would be on white paper.
+    """
+
+    levels: np.ndarray
+    ink_is_dark: bool
+    colour: np.ndarray
 
 
 class _Ink(NamedTuple):
@@ -26,6 +50,8 @@ class _Ink(NamedTuple):
 
     mask: np.ndarray  # [h, w] bool
     page_is_even: bool
+    is_dark: bool
+    colour: np.ndarray
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -51,20 +77,12 @@ def read_drawing(
     *,
     invert: bool | None = None,
 ) -> np.ndarray:
-    """Reads a photograph or a scan of one drawing.
-
-    Ink is what is darker than the paper around it, so that shadows and grey
-    paper do not count; what is dark along the edges of the image does not
-    either. The ink is brought to the middle and to the size of characters of
-    Omniglot, and its strokes to at least the width of a pixel. An image with
-    an even background that the ink fills keeps its frame. An image of the size
-    of the model is only made binary.
+    """Reads a photograph or a scan of one drawing; see `read_drawings`.
 
     Args:
         path: Path. A file of any format that Pillow knows.
         image_size: `(H, W)` of the image to return.
-        invert: Boolean or None. True for dark ink, False for light ink. None
-            decides by the image. Defaults to None.
+        invert: Boolean or None. As in `read_drawings`. Defaults to None.
 
     Returns:
         `[H, W, 1]` float32. 1 is ink, 0 is paper.
@@ -72,99 +90,250 @@ def read_drawing(
     Raises:
         ValueError: If the file cannot be read, or has no ink.
     """
-    image = open_image(path).convert("RGB")
-    if (image.height, image.width) == tuple(image_size):
-        return _as_it_is(image, invert)
+    [drawing] = read_drawings([path], image_size=image_size, invert=invert)
+    return (drawing.levels >= 128).astype(np.float32)
+
+
+def read_drawings(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    image_size: tuple[int, int],
+    invert: bool | None = None,
+) -> Iterator[Drawing]:
+    """Yields photographs or scans of one drawing each.
+
+    Ink is what is darker than the paper around it, so that shadows and
+    coloured paper do not count; what is dark along the edges of the image does
+    not either. The ink is brought to the middle and to the size of characters
+    of Omniglot, and its strokes to at least the width of a pixel. An image with
+    an even background that the ink fills keeps its frame. An image of the size
+    of the model is not changed, but for its contrast. All of this is the same
+    for light ink on dark paper.
+
+    Args:
+        paths: Iterable of paths. Files of any format that Pillow knows.
+        image_size: `(H, W)` of the images to return.
+        invert: Boolean or None. True for dark ink, False for light ink. None
+            decides for each image. Defaults to None.
+
+    Yields:
+        The drawing of each file.
+
+    Raises:
+        ValueError: If files cannot be read, or have no ink; after all of them
+            were tried, as by `read_images`.
+    """
+
+    def prepared(image: Image.Image) -> Drawing:
+        image = image.convert("RGB")
+        if (image.height, image.width) == tuple(image_size):
+            return _as_it_is(image, invert)
+        return _found(image, image_size, invert)
+
+    return read_each(paths, prepared)
+
+
+def drawing_levels(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    image_size: tuple[int, int],
+    invert: bool | None,
+    source: str | os.PathLike[str],
+) -> Iterator[np.ndarray]:
+    """Yields the `levels` of drawings, for a data set.
+
+    A warning lists those that were found to be light ink on dark paper.
+
+    Args:
+        paths: Sequence of paths. The files.
+        image_size: `(H, W)` of the images.
+        invert: Boolean or None. As in `read_drawings`.
+        source: Path. Where the files are, for the warning.
+
+    Yields:
+        `[H, W, 1]` uint8 for each file.
+
+    Raises:
+        ValueError: As `read_drawings`.
+    """
+    light = {}
+    drawings = read_drawings(paths, image_size=image_size, invert=invert)
+    for path, drawing in zip(paths, drawings, strict=True):
+        if not drawing.ink_is_dark:
+            light[os.fspath(path)] = "light ink"
+        yield drawing.levels
+    if light and invert is None:
+        _logger.warning(
+            "%s: %d of %d images were read as light ink on dark paper, not "
+            "inverted. Pass `invert` to decide for all images:%s",
+            os.fspath(source),
+            len(light),
+            len(paths),
+            listing(light),
+        )
+
+
+def _found(
+    image: Image.Image, image_size: tuple[int, int], invert: bool | None
+) -> Drawing:
     ink = _find_ink(image, invert)
     if ink is None:
-        raise ValueError(
-            f"{os.fspath(path)!r} shows no drawing: nothing in it is clearly "
-            "darker, or clearly lighter, than the rest. "
-            f"Received: an image of {image.width}x{image.height} pixels."
-        )
+        raise _nothing_in(image)
     height, width = image_size
     aspect = (image.width * height) / (image.height * width)
     keeps_frame = ink.page_is_even and abs(aspect - 1) < 0.1
     if ink.side < _LEAST_INK_SIDE:
         keeps_frame = False
-        ink = _find_ink(image.crop(_around(ink, image)), invert) or ink
+        ink = _find_ink(image.crop(_around(ink, image)), ink.is_dark) or ink
     page = _image_of(ink.mask)
     if not keeps_frame:
         page = page.crop(_frame(ink.box, width / height))
     coverage = np.asarray(resized(page, image_size), np.float32) / 255
     pixel = page.width / width
     threshold = min(0.5, 0.45 * _stroke_width(ink.mask) / pixel)
-    return (coverage >= threshold).astype(np.float32)[..., np.newaxis]
+    levels = np.minimum(coverage * (0.5 / threshold), 1)
+    return Drawing(_uint8(levels), ink.is_dark, ink.colour)
 
 
-def _as_it_is(image: Image.Image, invert: bool | None) -> np.ndarray:
-    levels = np.asarray(image.convert("L"), np.float32)[..., np.newaxis] / 255
+def _as_it_is(image: Image.Image, invert: bool | None) -> Drawing:
+    levels = np.asarray(image.convert("L"), np.float32) / 255
+    low, high = levels.min(), levels.max()
+    if high - low < _LEAST_DARKNESS:
+        raise _nothing_in(image)
+    levels = (levels - low) / (high - low)
     if invert is None:
-        invert = not found_polarity(levels[np.newaxis]).page_is_dark
-    return ((levels < 0.5) == invert).astype(np.float32)
+        found = found_polarity(levels[np.newaxis, :, :, np.newaxis])
+        invert = not found.page_is_dark
+    drawn = _uint8(1 - levels if invert else levels)
+    pixels = np.asarray(image, np.float32) / 255
+    pixels = pixels if invert else 1 - pixels
+    mask = drawn[..., 0] >= 128
+    paper = np.median(pixels[~mask], axis=0)
+    return Drawing(drawn, invert, _on_white(pixels, paper, mask))
+
+
+def _nothing_in(image: Image.Image) -> NothingShownError:
+    low, high = image.convert("L").getextrema()
+    return NothingShownError(
+        f"an image of {image.width}x{image.height} pixels in {low}..{high}, "
+        "of 0..255"
+    )
+
+
+def _uint8(levels: np.ndarray) -> np.ndarray:
+    """Returns levels in 0..1 as uint8, `[..., 1]`; one half becomes 128."""
+    return np.floor(255 * levels + 0.5).astype(np.uint8)[..., np.newaxis]
 
 
 def _find_ink(image: Image.Image, invert: bool | None) -> _Ink | None:
-    size = _shrunk((image.height, image.width), _SIDE)
-    # The darkest channel: ink of any colour is dark in one of them.
-    darkest = np.asarray(resized(image, size)).min(axis=2)
-    page = Image.fromarray(darkest).filter(ImageFilter.GaussianBlur(0.7))
-    levels = np.asarray(page, np.float32) / 255
-    border = _border(levels)
-    low, high = np.quantile(border, [0.1, 0.9])
-    is_even = bool(high - low < 0.06)
+    size = _scaled((image.height, image.width), _SIDE)
+    page = resized(image, size).filter(ImageFilter.GaussianBlur(0.7))
+    levels = np.asarray(page, np.float32) / 255  # [h, w, 3]
+    is_even = _is_even(_border(levels).mean(axis=1))
     if invert is None:
-        invert = _ink_is_dark(page, levels, is_even)
+        invert, is_even = _ink_is_dark(page, levels, is_even)
     if not invert:
-        page, levels = Image.eval(page, lambda v: 255 - v), 1 - levels
-    paper = np.median(_border(levels)) if is_even else _paper(page)
-    darkness = np.clip(1 - levels / np.maximum(paper, 0.02), 0, 1)
-    base = float(np.median(darkness))
-    noise = 1.4826 * float(np.median(np.abs(darkness - base)))
+        levels = 1 - levels
+    of_page = _border(levels) if is_even else levels.reshape(-1, 3)
+    paper = np.median(of_page, axis=0)
+    darkness = _darkness(levels, paper)
+    if not is_even:
+        lightness = 1 - darkness
+        darkness = 1 - lightness / np.maximum(_closed(lightness), 0.02)
+    plain = darkness
+    if is_even and np.median(darkness) > _LEAST_DARKNESS:
+        plain = _border(darkness)  # more ink than paper
+    base = float(np.median(plain))
+    noise = 1.4826 * float(np.median(np.abs(plain - base)))
     mask = darkness > base + max(_LEAST_DARKNESS, 4 * noise)
     if not is_even:
         mask = _without_border(mask)
     mask = _without_specks(mask)
     if not mask.any():
         return None
-    mask &= darkness > base + 0.5 * (np.median(darkness[mask]) - base)
-    return _Ink(mask, is_even)
+    # Weighted by itself: ink counts more than grains of the paper.
+    above = darkness[mask] - base
+    mask &= darkness > base + 0.5 * (above**3).sum() / (above**2).sum()
+    return _Ink(mask, is_even, invert, _on_white(levels, paper, mask))
 
 
-def _shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    scale = min(1.0, longest / max(size))
+def _scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    scale = longest / max(size)
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 def _border(values: np.ndarray) -> np.ndarray:
-    """Returns the outermost pixels, flat."""
+    """Returns the outermost pixels, in a row."""
     return np.concatenate(
         [values[0], values[-1], values[1:-1, 0], values[1:-1, -1]]
     )
 
 
-def _ink_is_dark(page: Image.Image, levels: np.ndarray, is_even: bool) -> bool:
+def _is_even(border: np.ndarray) -> bool:
+    """Returns whether levels along the border are of paper without shadows.
+
+    Those of a digital page are equal but for ink that touches the border.
+    """
+    low, middle, high = np.quantile(border, [0.1, 0.5, 0.9])
+    is_equal = np.abs(border - middle) < 1.5 / 255
+    return bool(high - low < 0.06 or is_equal.mean() > 0.6)
+
+
+def _darkness(levels: np.ndarray, paper: np.ndarray) -> np.ndarray:
+    """Returns how much darker than paper pixels are, at most 1, `[h, w]`.
+
+    In the channel that shows it most: ink of any colour is dark in one. A
+    channel that the paper hardly has counts less.
+    """
+    scale = np.maximum(paper, 0.5 * paper.max())
+    return ((paper - levels) / np.maximum(scale, 0.02)).max(axis=2)
+
+
+def _on_white(
+    levels: np.ndarray, paper: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """Returns the colour of ink as it would be on white paper, `[3]`."""
+    seen = levels / np.maximum(paper, 0.02)
+    return np.clip(np.median(seen[mask], axis=0), 0, 1).astype(np.float32)
+
+
+def _ink_is_dark(
+    page: Image.Image, levels: np.ndarray, is_even: bool
+) -> tuple[bool, bool]:
+    """Returns whether ink is dark, and whether the border is paper."""
     if is_even:
-        found = found_polarity(levels[np.newaxis, :, :, np.newaxis])
-        if found.light or found.dark:
-            return not found.page_is_dark
-    small = resized(page, _shrunk((page.height, page.width), _SMALL_SIDE))
+        below = np.median(_border(levels), axis=0) - levels
+        is_inked = np.abs(below).max(axis=2) > _LEAST_DARKNESS
+        is_dark = bool((below**3).sum() >= 0)
+        # Else it may be light paper on a dark table.
+        if is_dark or is_inked.mean() < 0.5:
+            return is_dark, True
+    small = resized(page, _scaled((page.height, page.width), _SMALL_SIDE))
     paper = small.filter(ImageFilter.MedianFilter(_SMALL_SIDE // 4 + 1))
     darker = np.asarray(paper, np.float64) - np.asarray(small, np.float64)
-    return bool((darker**3).sum() >= 0)
+    return bool((darker**3).sum() >= 0), False
 
 
-def _paper(page: Image.Image) -> np.ndarray:
-    """Returns how light the paper is around each pixel, `[h, w]`.
+def _closed(lightness: np.ndarray) -> np.ndarray:
+    """Returns the lightness of the paper around each pixel, `[h, w]`.
 
     The closing of the page: strokes that are narrower than its window vanish.
     """
-    # Windows of 5 pixels, one after the other, make a wide one.
-    times = max(page.size) // 16
-    for closing in (ImageFilter.MaxFilter(5), ImageFilter.MinFilter(5)):
-        for _ in range(times):
-            page = page.filter(closing)
-    return np.asarray(page, np.float32) / 255
+    for extreme in (np.maximum, np.minimum):
+        lightness = _slid(_slid(lightness, extreme).T, extreme).T
+    return lightness
+
+
+def _slid(values: np.ndarray, extreme: Callable[..., np.ndarray]) -> np.ndarray:
+    """Returns the extremes of windows along the first axis."""
+    half = _WINDOW // 2
+    values = np.pad(values, [(half, half), (0, 0)], mode="edge")
+    span = 1
+    while span < _WINDOW:
+        step = min(span, _WINDOW - span)
+        values = extreme(values[:-step], values[step:])
+        span += step
+    return values
 
 
 def _without_border(mask: np.ndarray) -> np.ndarray:
@@ -192,7 +361,9 @@ def _image_of(mask: np.ndarray) -> Image.Image:
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:
     """Removes pixels with few others around them."""
-    around = np.asarray(_image_of(mask).filter(ImageFilter.BoxBlur(3)))
+    # Pillow repeats the pixels of the edge.
+    padded = _image_of(np.pad(mask, 3)).filter(ImageFilter.BoxBlur(3))
+    around = np.asarray(padded)[3:-3, 3:-3]
     return mask & (around * (7 * 7 / 255) >= _MIN_SPECK - 0.5)
 
 

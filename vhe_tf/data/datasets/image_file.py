@@ -2,9 +2,11 @@
 
 import logging
 import os
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -12,8 +14,10 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 __all__ = [
+    "NothingShownError",
     "listing",
     "open_image",
+    "read_each",
     "read_images",
     "resized",
 ]
@@ -36,6 +40,7 @@ _MAX_LISTED = 20
 _MANY_PIXELS, _MAX_RATIO = 89_478_485, 100
 
 _Path = str | os.PathLike[str]
+_Prepared = TypeVar("_Prepared")
 
 _logger = logging.getLogger(__name__)
 
@@ -62,12 +67,41 @@ def read_images(
         ValueError: If files cannot be read; after all of them were tried, so
             that the error lists the first twenty and how many there are.
     """
+
+    def prepared(image: Image.Image) -> np.ndarray:
+        image = resized(image.convert(_MODES[channels]), image_size)
+        return np.asarray(image).reshape(*image_size, channels)
+
+    return read_each(paths, prepared)
+
+
+class NothingShownError(ValueError):
+    """An image that shows no drawing; the message is what was received."""
+
+
+def read_each(
+    paths: Iterable[_Path], prepare: Callable[[Image.Image], _Prepared]
+) -> Iterator[_Prepared]:
+    """Yields what is prepared of each image; see `read_images` for the errors.
+
+    Args:
+        paths: Iterable of paths. The files.
+        prepare: Callable. Is given an image as `open_image` returns it. Raises
+            `NothingShownError` if it shows no drawing.
+
+    Raises:
+        ValueError: If files cannot be read or show no drawing.
+    """
     unreadable = {}
+    blank = {}
     frames = {}
     for path in paths:
         try:
             image, num_frames = _read(path)
-            image = resized(image.convert(_MODES[channels]), image_size)
+            ready = prepare(image)
+        except NothingShownError as error:
+            blank[os.fspath(path)] = str(error)
+            continue
         # Pillow's decoders raise OSError, SyntaxError, ValueError and more for
         # broken files.
         except Exception as error:
@@ -75,10 +109,12 @@ def read_images(
             continue
         if num_frames > 1:
             frames[os.fspath(path)] = f"{num_frames} frames"
-        if not unreadable:
-            yield np.asarray(image).reshape(*image_size, channels)
+        if not (unreadable or blank):
+            yield ready
     if unreadable:
         raise ValueError(_not_readable(unreadable))
+    if blank:
+        raise ValueError(_no_drawing(blank))
     if frames:
         _logger.warning(
             "Read the first frame or page alone of %d files that have several. "
@@ -151,6 +187,22 @@ def _not_readable(reasons: Mapping[str, str]) -> str:
     return (
         "All images must be readable; replace or remove those that are not. "
         f"Received: {len(reasons):,} that cannot be read:{listing(reasons)}"
+    )
+
+
+def _no_drawing(reasons: Mapping[str, str]) -> str:
+    what = "clearly darker, or clearly lighter, than the rest"
+    if len(reasons) == 1:
+        ((name, why),) = reasons.items()
+        return (
+            f"{name!r} shows no drawing: nothing in it is {what}. Remove it, "
+            "or decide by `invert` whether ink is dark. "
+            f"Received: {why}."
+        )
+    return (
+        f"All images must show a drawing, something that is {what}. Remove "
+        "those that do not, or decide by `invert` whether ink is dark. "
+        f"Received: {len(reasons):,} that show none:{listing(reasons)}"
     )
 
 
