@@ -15,7 +15,9 @@ def pages(tmp_path):
     for name, count in (("beta", 3), ("alpha", 2)):
         (root / name).mkdir(parents=True)
         for number in range(count):
-            pixels = generator.integers(0, 256, (12, 9, 3), np.uint8)
+            pixels = generator.integers(200, 256, (56, 40, 3), np.uint8)
+            row, column = generator.integers(4, 20, 2)
+            pixels[row : row + 30, column : column + 4] = 20
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root
 
@@ -23,14 +25,14 @@ def pages(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
-        ([], {}),
+        ([], {"drawings": True, "invert": None}),
         (
             ["--channels=3", "--image_size=10x8"],
             {"channels": 3, "image_size": (10, 8), "label_name": "person"},
         ),
         (
             ["--invert", "--grouping=letter"],
-            {"invert": True, "label_name": "letter"},
+            {"drawings": True, "invert": True, "label_name": "letter"},
         ),
     ],
 )

@@ -3,6 +3,8 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL import ImageDraw
 
 import vhe_tf
 from tests.conftest import tiny_sizes
@@ -189,6 +191,22 @@ def test_what_was_found_is_printed(
     if not experiment.final:
         assert not set.intersection(classes[0], classes[1] | classes[2])
         assert not classes[1] & classes[2]
+
+
+def test_the_mean_ink_is_of_what_the_model_sees(tmp_path, capsys):
+    for index in range(5):
+        page = Image.new("L", (1000, 1000), 255)
+        pen = ImageDraw.Draw(page)
+        pen.line([(100, 200 + 50 * index), (900, 400), (200, 900)], 0, 8)
+        (tmp_path / f"class{index}").mkdir()
+        page.save(tmp_path / f"class{index}" / "0.png")
+    for images in ("binary", "grey"):
+        experiment = Experiment(dataset="folder", images=images)
+        splits = data.load_data(experiment, data_dir=str(tmp_path))
+        data.report_what_was_found(experiment, splits)
+        ink = float(capsys.readouterr().out.partition("mean ink ")[2][:4])
+        assert ink == pytest.approx(splits.test.images.mean(), abs=0.02)
+        assert ink > 0.04
 
 
 def _folders(root, **num_images):

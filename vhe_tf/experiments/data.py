@@ -87,7 +87,10 @@ def report_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
     within = "" if held_out == group else f" by {held_out}"
     low, high = sizes.min(), sizes.max()
     each = f"{low}" if low == high else f"{low} to {high}"
-    level = float(np.mean(splits.train.load().images)) / 255
+    images = splits.train.load().images
+    level = float(np.mean(images)) / 255
+    if splits.binarization == "threshold":
+        level = float(np.mean(images >= 128))
     print(
         f"Found {sum(map(len, parts.values()))} images in {len(sizes)} classes "
         f"({each} each): {split}{within}; "

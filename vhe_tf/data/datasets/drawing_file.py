@@ -14,6 +14,7 @@ from PIL import ImageFilter
 
 from vhe_tf.data.datasets.image_file import NothingShownError
 from vhe_tf.data.datasets.image_file import listing
+from vhe_tf.data.datasets.image_file import no_drawing
 from vhe_tf.data.datasets.image_file import read_each
 from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.polarity import found_polarity
@@ -123,14 +124,9 @@ def read_drawings(
         ValueError: If files cannot be read, or have no ink; after all of them
             were tried, as by `read_images`.
     """
-
-    def prepared(image: Image.Image) -> Drawing:
-        image = image.convert("RGB")
-        if (image.height, image.width) == tuple(image_size):
-            return _as_it_is(image, invert)
-        return _found(image, image_size, invert)
-
-    return read_each(paths, prepared)
+    return read_each(
+        paths, lambda image: _drawing_in(image, image_size, invert)
+    )
 
 
 def drawing_levels(
@@ -142,7 +138,9 @@ def drawing_levels(
 ) -> Iterator[np.ndarray]:
     """Yields the `levels` of drawings, for a data set.
 
-    A warning lists those that were found to be light ink on dark paper.
+    A few may show no drawing: their levels are below 16, and all equal if the
+    file is of one shade. Warnings list them, and those that were found to be
+    light ink on dark paper.
 
     Args:
         paths: Sequence of paths. The files.
@@ -154,14 +152,34 @@ def drawing_levels(
         `[H, W, 1]` uint8 for each file.
 
     Raises:
-        ValueError: As `read_drawings`.
+        ValueError: If files cannot be read, or most of them show no drawing.
     """
-    light = {}
-    drawings = read_drawings(paths, image_size=image_size, invert=invert)
-    for path, drawing in zip(paths, drawings, strict=True):
-        if not drawing.ink_is_dark:
+
+    def prepared(image: Image.Image) -> tuple[Drawing, str | None]:
+        try:
+            return _drawing_in(image, image_size, invert), None
+        except NothingShownError as error:
+            return _blank(image, image_size), str(error)
+
+    light, blank = {}, {}
+    prepared_images = read_each(paths, prepared)
+    for path, (drawing, reason) in zip(paths, prepared_images, strict=True):
+        if reason:
+            blank[os.fspath(path)] = reason
+        elif not drawing.ink_is_dark:
             light[os.fspath(path)] = "light ink"
         yield drawing.levels
+    if 2 * len(blank) > len(paths):
+        raise ValueError(no_drawing(blank))
+    if blank:
+        _logger.warning(
+            "%s: %d of %d images show no drawing and are read as blank. Remove "
+            "them, or decide by `invert` whether ink is dark:%s",
+            os.fspath(source),
+            len(blank),
+            len(paths),
+            listing(blank),
+        )
     if light and invert is None:
         _logger.warning(
             "%s: %d of %d images were read as light ink on dark paper, not "
@@ -171,6 +189,21 @@ def drawing_levels(
             len(paths),
             listing(light),
         )
+
+
+def _drawing_in(
+    image: Image.Image, image_size: tuple[int, int], invert: bool | None
+) -> Drawing:
+    image = image.convert("RGB")
+    if (image.height, image.width) == tuple(image_size):
+        return _as_it_is(image, invert)
+    return _found(image, image_size, invert)
+
+
+def _blank(image: Image.Image, image_size: tuple[int, int]) -> Drawing:
+    levels = np.asarray(resized(image.convert("L"), image_size))
+    levels = np.minimum(levels - levels.min(), 15)[..., np.newaxis]
+    return Drawing(levels, True, np.zeros(3, np.float32))
 
 
 def _found(

@@ -14,6 +14,7 @@ from vhe_tf.data.contrast import faint_images
 from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
+from vhe_tf.data.datasets.drawing_file import drawing_levels
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.datasets.own_images import OwnImages
 from vhe_tf.data.grouped_images import GroupedImages
@@ -46,6 +47,7 @@ class Folder(OwnImages):
             image_size=self.image_size,
             channels=channels,
             invert=invert,
+            drawings=channels == 1,
             label_name=self.groupings[-1],
         )
         levels = [name for name in data.labels if name != SPLIT]
@@ -66,6 +68,7 @@ def read_image_folder(
     image_size: tuple[int, int] = (28, 28),
     channels: int = 1,
     invert: bool | None = False,
+    drawings: bool = False,
     label_name: str = "character",
 ) -> GroupedImages:
     """Reads all images in `root/<class>/`, of any format that Pillow reads.
@@ -79,7 +82,10 @@ def read_image_folder(
     Each image is turned upright (EXIF), flattened on white where transparent,
     made grey or RGB and resized to `image_size`, by area averages along an
     axis that shrinks and linearly along one that grows; its proportions are
-    not kept.
+    not kept. Thin strokes of drawings become faint by that: `drawings=True`
+    reads them as `vhe-tf draw` does, so that strokes keep at least the width of
+    a pixel. A drawing that is on a photograph, or small on its page, is cropped
+    and its proportions are kept.
 
     Hidden files and folders are skipped. A warning names other files, of
     folders of the operating system, of folders with a name that stands for a
@@ -93,8 +99,12 @@ def read_image_folder(
         channels: Integer. 1 for grey or 3 for RGB images.
         invert: Boolean or None. Whether to replace each pixel by 255 minus
             it, as for dark ink on light pages: ink is 255 in this package.
-            None decides by the border and the mean of the images, and warns
-            unless all pages are light. Defaults to False.
+            None decides by the border and the mean of the images, or of each
+            drawing by its paper, and warns unless all pages are light.
+            Defaults to False.
+        drawings: Boolean. Whether images are drawings, for a model of binary
+            ones; `channels` must be 1. Ink is then 128 to 255, and paper
+            less. Defaults to False.
         label_name: String. The name to give to this grouping of the images.
 
     Returns:
@@ -105,7 +115,7 @@ def read_image_folder(
     Raises:
         ValueError: If `image_size` or `channels` is not valid, if `root` has
             no class folders, if a class folder has no images, if images cannot
-            be read, or if an image is in two classes.
+            be read, most drawings are blank, or an image is in two classes.
         FileNotFoundError: If `root` does not exist.
         NotADirectoryError: If `root` is not a folder.
         PermissionError: If a folder may not be read.
@@ -116,12 +126,18 @@ def read_image_folder(
     ((18, 8, 8, 1), 'a')
     """
     check_image_size(image_size)
-    check_choice((1, 3), channels=channels)
+    check_choice((1,) if drawings else (1, 3), channels=channels)
     folders = class_folders(pathlib.Path(root), label_name=label_name)
     copies = Copies(folders.paths)
     pixels = np.empty((len(folders.paths), *image_size, channels), np.uint8)
-    images = read_images(
-        folders.paths, image_size=image_size, channels=channels
+    images = (
+        drawing_levels(
+            folders.paths, image_size=image_size, invert=invert, source=root
+        )
+        if drawings
+        else read_images(
+            folders.paths, image_size=image_size, channels=channels
+        )
     )
     for index, image in enumerate(copies.watch(images)):
         pixels[index] = image
@@ -134,7 +150,7 @@ def read_image_folder(
     folders = folders.split_by_class(labels, label_name)
     if not keep.all():
         pixels = pixels[keep]
-    if invert is not False:
+    if invert is not False and not drawings:
         pixels = with_ink_high(pixels, invert=invert, source=str(root))
     return GroupedImages(
         pixels,

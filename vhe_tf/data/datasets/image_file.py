@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 __all__ = [
     "NothingShownError",
     "listing",
+    "no_drawing",
     "open_image",
     "read_each",
     "read_images",
@@ -114,7 +115,7 @@ def read_each(
     if unreadable:
         raise ValueError(_not_readable(unreadable))
     if blank:
-        raise ValueError(_no_drawing(blank))
+        raise ValueError(no_drawing(blank))
     if frames:
         _logger.warning(
             "Read the first frame or page alone of %d files that have several. "
@@ -190,7 +191,16 @@ def _not_readable(reasons: Mapping[str, str]) -> str:
     )
 
 
-def _no_drawing(reasons: Mapping[str, str]) -> str:
+def no_drawing(reasons: Mapping[str, str]) -> str:
+    """Returns the message about images that show no drawing.
+
+    Args:
+        reasons: Mapping of strings. By name, what was received.
+
+    Example:
+    >>> no_drawing({"a.png": "a blank image"}).partition(":")[0]
+    "'a.png' shows no drawing"
+    """
     what = "clearly darker, or clearly lighter, than the rest"
     if len(reasons) == 1:
         ((name, why),) = reasons.items()

@@ -19,6 +19,7 @@ from vhe_tf._utils.validation import check_image_size
 from vhe_tf.data.contrast import faint_images
 from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.copies import Copies
+from vhe_tf.data.datasets.drawing_file import drawing_levels
 from vhe_tf.data.datasets.image_file import read_images
 from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedData
@@ -37,6 +38,7 @@ def read_label_table(
     image_size: tuple[int, int] = (28, 28),
     channels: int = 1,
     invert: bool | None = False,
+    drawings: bool = False,
 ) -> GroupedImages:
     """Reads the images that a CSV file lists, with their labels.
 
@@ -63,6 +65,7 @@ def read_label_table(
         image_size: `(H, W)`, both positive.
         channels: Integer. 1 for grey or 3 for RGB images.
         invert: Boolean or None. As in `read_image_folder`. Defaults to False.
+        drawings: Boolean. As in `read_image_folder`. Defaults to False.
 
     Returns:
         The images, `[M, H, W, channels]` uint8, in the order of the rows; see
@@ -71,8 +74,8 @@ def read_label_table(
 
     Raises:
         ValueError: If an argument is not valid, the table is not as described,
-            a column has no label at all, or images cannot be read or have two
-            labels.
+            a column has no label at all, images cannot be read or have two
+            labels, or most drawings are blank.
         FileNotFoundError: If the table, or an image that it lists, does not
             exist.
 
@@ -85,7 +88,7 @@ def read_label_table(
     >>> table.unlink()
     """
     check_image_size(image_size)
-    check_choice((1, 3), channels=channels)
+    check_choice((1,) if drawings else (1, 3), channels=channels)
     path = pathlib.Path(path)
     header, rows = read_table(path)
     of_files = file_column(header)
@@ -98,7 +101,11 @@ def read_label_table(
     # Before the images, which take long.
     labels, names = _labels_and_names(columns, len(rows))
     copies = Copies(files)
-    images = read_images(files, image_size=image_size, channels=channels)
+    images = (
+        drawing_levels(files, image_size=image_size, invert=invert, source=path)
+        if drawings
+        else read_images(files, image_size=image_size, channels=channels)
+    )
     pixels = np.stack(list(copies.watch(images)))
     warn_of_faint(
         faint_images(pixels, binary=False),
@@ -112,7 +119,7 @@ def read_label_table(
     labels |= resolved
     if not keep.all():
         pixels = pixels[keep]
-    if invert is not False:
+    if invert is not False and not drawings:
         pixels = with_ink_high(pixels, invert=invert, source=str(path))
     return GroupedImages(
         pixels,

@@ -192,5 +192,9 @@ class Table(OwnImages):
         self, path: str, *, channels: int, invert: bool | None
     ) -> GroupedImages:
         return read_label_table(
-            path, image_size=self.image_size, channels=channels, invert=invert
+            path,
+            image_size=self.image_size,
+            channels=channels,
+            invert=invert,
+            drawings=channels == 1,
         )

@@ -4,14 +4,14 @@ r"""Converts an image folder to TFRecord files.
         --from_folder=DIR --to=DIR
 
 Images are read from `from_folder/<class>/` as by `read_image_folder`:
-photographs in colour with --channels=3, drawings without. Ink is 255 in the
-records, whether the page is light or dark; --invert or --no-invert decides.
+photographs in colour with --channels=3, drawings (`drawings=True`) without. Ink
+is high in the records, whether the page is light or dark; --invert or
+--no-invert decides.
 For `trainers/own_images.py --dataset=records` the grouping is `character`, and
 `person` with `--pixels=colour`.
 """
 
 import argparse
-import contextlib
 import pathlib
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -25,19 +25,16 @@ from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
-from vhe_tf.data.datasets.image_file import open_image
+from vhe_tf.data.datasets.drawing_file import drawing_levels
 from vhe_tf.data.datasets.image_file import read_images
-from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.datasets.records.index import RecordIndex
 from vhe_tf.data.datasets.records.index import read_index
 from vhe_tf.data.datasets.records.writer import Example
 from vhe_tf.data.datasets.records.writer import write_settled_records
-from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["main"]
 
 _GROUPINGS = {1: "character", 3: "person"}
-_MAX_SAMPLE = 200  # images by which to distinguish light pages from dark ones
 
 
 @exit_on_interrupt()
@@ -72,17 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _examples(
     folders: ClassFolders, flags: argparse.Namespace, copies: Copies
 ) -> Iterator[Example]:
-    inverts = flags.invert
-    if inverts is None and flags.channels == 1:
-        inverts = _ink_is_dark(folders.paths, flags)
-    images = read_images(
-        folders.paths, image_size=flags.image_size, channels=flags.channels
-    )
     faint = np.zeros(len(folders.paths), bool)
-    for index, image in enumerate(copies.watch(images)):
+    for index, image in enumerate(copies.watch(_images(folders.paths, flags))):
         faint[index] = faint_images(image, binary=False)
         ids = {name: int(ids[index]) for name, ids in folders.labels.items()}
-        yield 255 - image if inverts else image, ids
+        yield image, ids
     warn_of_faint(
         faint,
         str(flags.from_folder),
@@ -90,19 +81,20 @@ def _examples(
     )
 
 
-def _ink_is_dark(
+def _images(
     paths: Sequence[pathlib.Path], flags: argparse.Namespace
-) -> bool:
-    """Returns whether some drawings are dark ink on a light page."""
-    some = []
-    for path in paths[:: -(-len(paths) // _MAX_SAMPLE)]:
-        with contextlib.suppress(ValueError):  # reported with all others
-            image = resized(open_image(path).convert("L"), flags.image_size)
-            some.append(np.asarray(image)[..., np.newaxis])
-    if not some:
-        return False
-    sample = np.stack(some)
-    return with_ink_high(sample, source=str(flags.from_folder)) is not sample
+) -> Iterator[np.ndarray]:
+    size = flags.image_size
+    if flags.channels == 1:
+        yield from drawing_levels(
+            paths,
+            image_size=size,
+            invert=flags.invert,
+            source=flags.from_folder,
+        )
+        return
+    for image in read_images(paths, image_size=size, channels=flags.channels):
+        yield 255 - image if flags.invert else image
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--invert",
         action=argparse.BooleanOptionalAction,
-        help="replace each pixel by 255 minus it: ink is 255 in this package; "
-        "by default detected by the borders of drawings; never for photographs",
+        help="ink is dark; by default each drawing decides; photographs become "
+        "their negatives",
     )
     add(
         "--grouping",
