@@ -84,7 +84,7 @@ def conditional_grid(
     model: VHE,
     supports: Sequence[np.ndarray],
     *,
-    group: str | Sequence[str],
+    group: str | Sequence[str | tuple[str, ...]],
     num_samples: int = 8,
     seed: tuple[int, int] = (0, 0),
     heading: str = "samples",
@@ -95,8 +95,9 @@ def conditional_grid(
         model: `VHE`. The model.
         supports: Sequence of arrays `[G, N, H, W, C]`, one block of columns
             each. N may differ; it is 1 for 1-shot.
-        group: String, or sequence of strings. The group latent that they are
-            the support of; one for all blocks or one for each.
+        group: String, or sequence of strings or tuples. The group latent that
+            they are the support of; one for all blocks, or one or a tuple of
+            several for each.
         num_samples: Integer. Number of samples per group. Defaults to 8.
         seed: Pair of integers. Random seed.
         heading: String. Above the samples. Defaults to `"samples"`.
@@ -116,10 +117,16 @@ def conditional_grid(
     """
     groups = [group] * len(supports) if isinstance(group, str) else group
     blocks: dict[tuple[int, str], np.ndarray] = {}
-    for index, (name, support) in enumerate(zip(groups, supports, strict=True)):
+    for index, (names, support) in enumerate(
+        zip(groups, supports, strict=True)
+    ):
+        names = (names,) if isinstance(names, str) else names
         blocks[index, _support_heading(support)] = support
         blocks[index, heading] = _sample_given(
-            model, {name: support}, num_samples, (seed[0], seed[1] + index)
+            model,
+            dict.fromkeys(names, support),
+            num_samples,
+            (seed[0], seed[1] + index),
         )
     return _tile(list(blocks.values()), [text for _, text in blocks])
 

@@ -53,15 +53,23 @@ def main(argv: Sequence[str]) -> None:
         with status_line("loading the model"):
             model = vhe_tf.load_model(given.model)
         group = class_group(model, given.model)
-        queries = read_for(model, paths, invert=given.invert)
         files = class_files(pathlib.Path(given.support).expanduser())
+        # All at once, so that an error names all files that have one.
+        of_classes = [path for each in files.values() for path in each]
+        images = read_for(
+            model,
+            [*paths, *of_classes],
+            name=given.model,
+            invert=given.invert,
+        )
+        queries, rest = images[: len(paths)], images[len(paths) :]
         # Each class with its own number of images.
         scores, novelties = [], []
         with status_line() as show:
             for index, (name, of_class) in enumerate(files.items(), 1):
                 show(f"class {index} of {len(files)}: {name}")
-                images = read_for(model, of_class, invert=given.invert)
-                support = tf.repeat(images[None, None], len(queries), axis=0)
+                of_this, rest = rest[: len(of_class)], rest[len(of_class) :]
+                support = tf.repeat(of_this[None, None], len(queries), axis=0)
                 seed = (given.seed, 0)
                 score = model.classify(
                     {group: support},

@@ -16,9 +16,10 @@ from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
-from vhe_tf.experiments.user_images import class_group
 from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
+from vhe_tf.experiments.user_images import sees_drawings
+from vhe_tf.experiments.user_images import support_groups
 
 __all__ = ["main"]
 
@@ -40,22 +41,25 @@ def main(argv: Sequence[str]) -> None:
 
         with status_line("loading the model"):
             model = vhe_tf.load_model(given.model)
-        support = read_for(model, paths, invert=given.invert)
-        group = class_group(model, given.model)
+        support = read_for(model, paths, name=given.model, invert=given.invert)
+        groups = support_groups(model, given.model)
         with status_line("sampling"):
             grid = visualization.conditional_grid(
                 model,
                 [support[None]],
-                group=group,
+                group=[groups],
                 num_samples=given.num_samples,
                 seed=(given.seed, 0),
             )
         visualization.save_png(
-            pathlib.Path(given.out), grid, ink=model.image_shape[-1] == 1
+            pathlib.Path(given.out),
+            grid,
+            ink=sees_drawings(model, given.model),
         )
     seen = "image" if len(paths) == 1 else f"{len(paths)} images"
     print(
         f"Wrote {given.out}: on the left the {seen} as the model sees "
         f"{'it' if len(paths) == 1 else 'them'}, then {given.num_samples} "
-        f"sample{'s' * (given.num_samples != 1)} of the same {group}."
+        f"sample{'s' * (given.num_samples != 1)} of the same "
+        f"{' and '.join(groups)}."
     )

@@ -12,6 +12,7 @@ from vhe_tf.experiments import settings
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import check_path
+from vhe_tf.experiments.run import Record
 from vhe_tf.experiments.run import record_of
 from vhe_tf.experiments.settings import setting
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
     from vhe_tf.models.vhe import VHE
 
-__all__ = ["Reading", "class_group", "read_command", "read_for"]
+__all__ = [
+    "Reading",
+    "class_group",
+    "read_command",
+    "read_for",
+    "sees_drawings",
+    "support_groups",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Reading(settings.Settings):
     invert: bool | None = setting(
         None,
         "For drawings: ink is dark, or, by --noinvert, it is light. By default "
-        "each image decides.",
+        "as the model was trained, or else each image decides.",
     )
     seed: int = setting(0, "Random seed.", least=0)
 
@@ -79,6 +87,7 @@ def read_for(
     model: "VHE",
     paths: Sequence[str | pathlib.Path],
     *,
+    name: str,
     invert: bool | None = None,
 ) -> "np.ndarray":
     """Reads images as a model sees them.
@@ -86,29 +95,110 @@ def read_for(
     Args:
         model: `VHE`. The model.
         paths: Sequence of paths. Files of any format that Pillow knows. For
-            models of one channel, photographs or scans of drawings.
-        invert: Boolean or None. For drawings: whether ink is dark. None
-            decides for each. Defaults to None.
+            models of drawings, photographs or scans of drawings.
+        name: String. The model's file, the folder of its run, or the name of a
+            shipped model.
+        invert: Boolean or None. For drawings: whether ink is dark. None takes
+            what the model's run was told, or else decides for each. Defaults
+            to None.
 
     Returns:
-        `[N, H, W, C]` float32 between 0 and 1. Of models of one channel ink is
-        1, and binary.
+        `[N, H, W, C]` float32 between 0 and 1. For models of drawings paper is
+        0, and ink is 1 or, in styles, 1 - c of the nearest colour c of a pen.
 
     Raises:
-        ValueError: If a file cannot be read, or shows no drawing.
+        ValueError: If files cannot be read, or show no drawing.
     """
     import numpy as np
 
-    from vhe_tf.data.datasets.drawing_file import read_drawing
+    from vhe_tf.data.datasets.drawing_file import read_drawings
     from vhe_tf.data.datasets.image_file import read_images
 
     height, width, channels = model.image_shape
+    size = (height, width)
+    if not sees_drawings(model, name):
+        images = read_images(paths, image_size=size, channels=channels)
+        return np.stack(list(images)).astype(np.float32) / 255
+    record = _record(name)
+    if invert is None and record:
+        invert = record.experiment.invert
+    drawings = list(read_drawings(paths, image_size=size, invert=invert))
+    ink = np.stack([each.levels >= 128 for each in drawings])
     if channels == 1:
-        return np.stack(
-            [read_drawing(p, (height, width), invert=invert) for p in paths]
-        )
-    images = read_images(paths, image_size=(height, width), channels=channels)
-    return np.stack(list(images)).astype(np.float32) / 255
+        return ink.astype(np.float32)
+    pens = _pens(record)
+    colours = np.stack([each.colour for each in drawings])
+    distances = np.linalg.norm(colours[:, None] - pens, axis=2)
+    nearest = pens[distances.argmin(axis=1)][:, None, None]
+    return (ink * (1 - nearest)).astype(np.float32)
+
+
+def sees_drawings(model: "VHE", name: str) -> bool:
+    """Returns whether the images of a model are ink on paper, which is 0.
+
+    Args:
+        model: `VHE`. The model.
+        name: String. As in `read_for`.
+
+    Raises:
+        RunError: If the `config.json` beside the model is not of a run.
+
+    Example:
+    >>> sees_drawings(model, "nowhere/best.keras")
+    True
+    """
+    return model.image_shape[-1] == 1 or _is_styled(model, name)
+
+
+def support_groups(model: "VHE", name: str) -> tuple[str, ...]:
+    """Returns the groups that images to draw more of are the support of.
+
+    Args:
+        model: `VHE`. The model.
+        name: String. As in `read_for`.
+
+    Returns:
+        The group of `class_group`. Drawings in styles are also of one style:
+        few samples of the prior of styles are ones that a person knows.
+
+    Raises:
+        RunError: If the `config.json` beside the model is not of a run.
+
+    Example:
+    >>> support_groups(model, "nowhere/best.keras")
+    ('character',)
+    """
+    group = class_group(model, name)
+    return (group, "style") if _is_styled(model, name) else (group,)
+
+
+def _is_styled(model: "VHE", name: str) -> bool:
+    from vhe_tf.data.datasets.styles import INK_LEVELS
+
+    record = _record(name)
+    if record:
+        return record.experiment.architecture == "style"
+    return model.image_shape[-1] == 3 and model.num_levels == INK_LEVELS
+
+
+def _pens(record: Record | None) -> "np.ndarray":
+    """Returns the colours of the pens of a model's run, `[P, 3]` in 0..1."""
+    import numpy as np
+
+    from vhe_tf.data.datasets.styles import pen_styles
+
+    number = record.experiment.num_styles if record else None
+    if record and number:
+        styles = pen_styles(number, record.experiment.seed)
+    else:
+        styles = pen_styles()
+    return np.array([style.ink for style in styles], np.float32) / 255
+
+
+def _record(name: str) -> Record | None:
+    from vhe_tf.models.presets import model_path
+
+    return record_of(model_path(name))
 
 
 def class_group(model: "VHE", name: str) -> str:
@@ -116,8 +206,7 @@ def class_group(model: "VHE", name: str) -> str:
 
     Args:
         model: `VHE`. The model.
-        name: String. Its file, the folder of its run, or the name of a shipped
-            model.
+        name: String. As in `read_for`.
 
     Returns:
         The name of the latent of the classes of the model's run. If that is
@@ -131,10 +220,8 @@ def class_group(model: "VHE", name: str) -> str:
     >>> class_group(model, "nowhere/best.keras")
     'character'
     """
-    from vhe_tf.models.presets import model_path
-
     groups = [v.name for v in model.latents if not v.per_element]
-    record = record_of(model_path(name))
+    record = _record(name)
     if record and record.experiment.class_group in groups:
         return record.experiment.class_group
     return groups[-1]
