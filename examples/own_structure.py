@@ -51,7 +51,9 @@ def main() -> None:
     """Trains and probes."""
     with endings.exit_on_user_error():
         data = (
-            vhe_tf.data.read_label_table(sys.argv[1])
+            vhe_tf.data.read_label_table(
+                sys.argv[1], drawings=True, invert=None
+            )
             if sys.argv[1:]
             else vhe_tf.data.generate_glyphs()
         )

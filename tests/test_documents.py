@@ -115,3 +115,19 @@ def test_results_in_the_readme_are_kept_results():
                 numbers.add(f"{round(scale * number, 9):.{digits}f}")
         for number in re.findall(r"\d+\.\d+", ours):
             assert number in numbers
+
+
+def test_drawings_in_files_are_read_with_ink_high():
+    sources = [*DOCUMENTS, *ROOT.glob("docs/tutorials/*.py")]
+    sources += ROOT.glob("examples/*.py")
+    calls = [
+        call
+        for path in sources
+        for call in re.findall(
+            r"vhe_tf\.data\.read_(?:image_folder|label_table)\(([^)]*)\)",
+            path.read_text("utf-8"),
+        )
+    ]
+    assert len(calls) > 4
+    wanted = "drawings=True, invert=None"
+    assert not [call for call in calls if wanted not in " ".join(call.split())]

@@ -28,11 +28,12 @@ EPOCHS, STEPS_PER_EPOCH = 4, 100
 RUN = pathlib.Path("runs/tutorial")
 # -
 
-# A folder is read with
-# `vhe_tf.data.read_image_folder("DIR", invert=None)`; labels in a table with
-# `vhe_tf.data.read_label_table("labels.csv")`. Here the embedded handwriting
-# stands in for them. Whole classes are held out, since the question is how the
-# model does on classes that it has not seen.
+# A folder of drawings is read with
+# `vhe_tf.data.read_image_folder("DIR", drawings=True, invert=None)`; labels in
+# a table with
+# `vhe_tf.data.read_label_table("labels.csv", drawings=True, invert=None)`. Here
+# the embedded handwriting stands in for them. Whole classes are held out, since
+# the question is how the model does on classes that it has not seen.
 
 data = vhe_tf.data.generate_glyphs()
 train, test = hold_out_groups(data, "character", num_groups=40)

@@ -26,8 +26,10 @@ EPOCHS, STEPS_PER_EPOCH = 5, 200
 
 # ## The data
 #
-# In a file this is `vhe_tf.data.read_label_table("labels.csv")`, with a column
-# `image` and one column per grouping; an empty cell is a missing label:
+# In a file this is
+# `vhe_tf.data.read_label_table("labels.csv", drawings=True, invert=None)`, with
+# a column `image` and one column per grouping; an empty cell is a missing
+# label:
 #
 #     image,alphabet,character,drawer
 #     a/01.png,Greek,Greek alpha,Ann
