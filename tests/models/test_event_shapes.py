@@ -55,7 +55,7 @@ def model_of(kind):
     )
 
 
-@pytest.fixture(scope="module", params=["numbers", "counts", "videos"])
+@pytest.fixture(scope="module", params=KINDS)
 def trained(request):
     """Returns data, a model that was trained on them, and its losses."""
     data, model = data_of(request.param), model_of(request.param)
