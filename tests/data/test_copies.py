@@ -79,7 +79,7 @@ def test_records_of_a_folder_keep_copied_classes_on_one_side(
     assert re.search("'z' has .* as 'a'", messages(caplog))
     assert capsys.readouterr().out.startswith("12 images of 6 classes")
     records = RecordedImages(tmp_path / "records")
-    folder = read_image_folder(pages, image_size=(28, 28))
+    folder = read_image_folder(pages, drawings=True)
     np.testing.assert_array_equal(records.load().images, folder.images)
     for name, ids in folder.labels.items():
         np.testing.assert_array_equal(records.labels[name], ids)

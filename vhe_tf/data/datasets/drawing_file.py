@@ -195,6 +195,8 @@ def _drawing_in(
     image: Image.Image, image_size: tuple[int, int], invert: bool | None
 ) -> Drawing:
     image = image.convert("RGB")
+    if np.ptp(image.getextrema(), axis=1).max() < 255 * _LEAST_DARKNESS:
+        raise _nothing_in(image)
     if (image.height, image.width) == tuple(image_size):
         return _as_it_is(image, invert)
     return _found(image, image_size, invert)
