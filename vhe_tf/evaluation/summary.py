@@ -164,9 +164,10 @@ class Report:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Returns the report that `to_json` wrote."""
+        known = {f.name: fields[f.name] for f in dataclasses.fields(cls)}
         each = map(Measurement.from_json, fields["measurements"])
         sequences = {n: tuple(fields[n]) for n in ("left_out", "groups")}
-        return cls(**{**fields, **sequences, "measurements": tuple(each)})
+        return cls(**{**known, **sequences, "measurements": tuple(each)})
 
 
 def evaluate(
