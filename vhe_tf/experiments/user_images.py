@@ -99,7 +99,7 @@ def read_for(
         name: String. The model's file, the folder of its run, or the name of a
             shipped model.
         invert: Boolean or None. For drawings: whether ink is dark. None takes
-            what the model's run was told, or else decides for each. Defaults
+            the setting of the model's run, or else decides for each. Defaults
             to None.
 
     Returns:
