@@ -59,7 +59,7 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
         ("--style_transfer", "--style_transfer is for models"),
         ("another.keras", "Name one model"),
         ("--model=another.keras", "Name one model"),
-        ("--data_dir=/nowhere", "'/nowhere'"),
+        ("--data_dir=/nowhere", "Received: --data_dir=/nowhere"),
     ],
 )
 def test_mistakes_are_explained_before_measuring(

@@ -505,7 +505,7 @@ def test_structures_train(name, options, latents, keys, picture, tmp_path):
         ("--image_size=28x20", "Received: --image_size=28x20 "),
         ("--init=nowhere.keras", "--init must be a .keras"),
         ("--manual_dir=.", "--manual_dir has no effect"),
-        ("--data_dir=/nowhere", "'/nowhere'"),
+        ("--data_dir=/nowhere", "Received: --data_dir=/nowhere"),
     ],
 )
 def test_mistakes_are_explained_and_leave_nothing(
