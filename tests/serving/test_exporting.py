@@ -865,7 +865,7 @@ def test_versions_count_up_and_none_is_overwritten(
         )  # an empty message
 
     monkeypatch.setattr(tf.saved_model, "save", save)
-    monkeypatch.setattr(exporting, "_drop_shape_hints", lambda _: None)
+    monkeypatch.setattr(exporting, "_shrink", lambda _: None)
 
     def made(**kwargs):
         path = export(
