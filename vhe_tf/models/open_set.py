@@ -120,7 +120,7 @@ def novelty(
         scores = model._log_likelihood_given(
             both,
             tf.concat([images, images], axis=0),
-            seed=seed,
+            seed=seed[tf.newaxis],  # shared by all rows
             num_element_samples=num_element_samples,
             allow_unregistered=True,
         )
