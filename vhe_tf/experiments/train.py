@@ -218,7 +218,8 @@ def _check_data(experiment: Experiment, machine: Machine) -> None:
         data_dir=machine.data_dir,
         manual_dir=machine.manual_dir,
     )
-    check_place(experiment, machine.data_dir)
+    if machine.manual_dir is None:  # else they are prepared in it
+        check_place(experiment, machine.data_dir)
     check_init(experiment)
 
 
