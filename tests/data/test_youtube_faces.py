@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import logging
+import os
 import pathlib
 import random
 import socket
@@ -455,6 +456,38 @@ def test_sparse_and_large_files_in_an_archive_are_refused(
         load(tmp_path, tmp_path)
 
 
+def test_large_frames_in_a_folder_are_refused(tmp_path):
+    unpacked(tmp_path, small_faces())
+    large = tmp_path / frame_name("Ann_Lee", 0, 0)
+    large.write_bytes(bytes(2**24 + 1))
+    with pytest.raises(ValueError, match=r"detect_0\.0.*a file of 16,777,217"):
+        load(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_large_headers_in_an_archive_are_refused_unread(
+    tmp_path, monkeypatch, kind
+):
+    sizes = []
+    read = gzip.GzipFile.read
+
+    def recorded(stream, size=-1):
+        sizes.append(size)
+        return read(stream, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", recorded)
+    member = tarfile.TarInfo("././@LongLink")
+    member.type = kind
+    member.size = 300 << 20
+    header = member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)
+    path = tmp_path / "aligned_images_DB.tar.gz"
+    path.write_bytes(gzip.compress(header))
+    with pytest.raises(ValueError, match="header of 314,572,800 bytes"):
+        load(tmp_path, tmp_path)
+    assert min(sizes) > 0
+    assert max(sizes) <= 2**24 + 512
+
+
 def test_archive_that_was_packed_half_is_named(tmp_path):
     path = packed(tmp_path / "m", small_faces()) / "aligned_images_DB.tar.gz"
     half = gzip.decompress(path.read_bytes())[: 512 * 11 + 100]
@@ -549,6 +582,27 @@ def test_paths_may_begin_with_the_current_folder_and_folders_be_listed(
     with caplog.at_level(logging.WARNING):
         assert_equal(load(tmp_path / "2", tmp_path / "m2"), expected)
     assert "Ignored" not in caplog.text
+
+
+def test_folders_of_people_may_be_links(tmp_path):
+    files = small_faces()
+    expected = load(tmp_path / "1", packed(tmp_path / "m1", files))
+    person = unpacked(tmp_path / "m2", files) / "aligned_images_DB" / "Ann_Lee"
+    person.rename(tmp_path / "elsewhere")
+    person.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert_equal(load(tmp_path / "2", tmp_path / "m2"), expected)
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
+    unpacked(tmp_path, small_faces())
+
+    def walk(top, *, onerror, **kwargs):
+        onerror(PermissionError(13, "Permission denied", f"{top}/Ann_Lee"))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(ValueError, match=r"may read it.*Ann_Lee"):
+        load(tmp_path, tmp_path)
 
 
 def test_frames_that_are_packed_twice_are_read_once(tmp_path):

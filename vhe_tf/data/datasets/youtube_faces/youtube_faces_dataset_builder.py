@@ -4,6 +4,7 @@ The archive is only ever read from its beginning to its end, without unpacking
 it: in about 24 GB of files no more than one is held at a time.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -227,16 +228,11 @@ def _files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
     """Yields the path of each file, from `aligned_images_DB` on.
 
     Raises:
-        ValueError: If the archive is corrupt.
+        ValueError: If the archive is corrupt, or a folder cannot be read.
     """
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if not path.is_dir():
-                name = path.relative_to(source.parent).as_posix()
-                yield name, functools.partial(pathlib.Path, path)
-        return
+    files = _folder_files if source.is_dir() else _archive_files
     try:
-        yield from _archive_files(source)
+        yield from files(source)
     except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
             f"{str(source)!r} cannot be read to its end; download it again "
@@ -245,9 +241,51 @@ def _files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
         ) from error
 
 
+def _folder_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(
+        source, onerror=fail, followlinks=True
+    ):
+        folders.sort()
+        for name in sorted(names):
+            path = pathlib.Path(folder, name)
+            relative = path.relative_to(source.parent).as_posix()
+            yield relative, functools.partial(_file, path)
+
+
+def _file(path: pathlib.Path) -> pathlib.Path:
+    with contextlib.suppress(OSError):  # reported when it is read
+        _check_size(path.stat().st_size, str(path))
+    return path
+
+
+def _check_size(size: int, name: str, kind: str = "a file") -> None:
+    if size > _MAX_BYTES or kind != "a file":
+        raise ValueError(
+            f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; "
+            f"leave {_short(name)!r} out, and use the archive from "
+            f"{HOMEPAGE} alone. Received: {kind} of {size:,} bytes."
+        )
+
+
+class _BoundedStream(gzip.GzipFile):
+    """An archive of which nothing large is read at once, headers included."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _MAX_BYTES + tarfile.BLOCKSIZE:
+            raise ValueError(
+                f"{os.fspath(self.name)!r} must have names of files and "
+                f"headers of at most {_MAX_BYTES:,} bytes; download it again "
+                f"from {HOMEPAGE}. Received: a header of {size:,} bytes."
+            )
+        return super().read(size)
+
+
 def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
     with (
-        gzip.open(source) as stream,
+        _BoundedStream(source) as stream,
         tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive,
     ):
         while (member := archive.next()) is not None:
@@ -261,14 +299,8 @@ def _archive_files(source: pathlib.Path) -> Iterator[tuple[str, _Opener]]:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> io.BytesIO:
-    if member.issparse() or member.size > _MAX_BYTES:
-        kind = "a sparse file" if member.issparse() else "a file"
-        raise ValueError(
-            f"Frames must be plain files of at most {_MAX_BYTES:,} bytes; "
-            f"leave {_short(member.name)!r} out, and use the archive from "
-            f"{HOMEPAGE} alone. "
-            f"Received: {kind} of {member.size:,} bytes."
-        )
+    kind = "a sparse file" if member.issparse() else "a file"
+    _check_size(member.size, member.name, kind)
     file = archive.extractfile(member)
     return io.BytesIO(file.read() if file else b"")
 
