@@ -49,7 +49,7 @@ DIFFERENT = [
 ]
 MISSING = ["NaN", "nan", "NA", "N/A", "n/a", "None", "null", "NULL", "<NA>"]
 MISSING += ["NaT", "#N/A", " nan ", "NaN\u200b", "\u200b"]
-MISSING += ["NAN", "Nan", "Null", "N.A.", "n.a.", "#n/a", "#VALUE!", "#REF!"]
+MISSING += ["NAN", "N.A.", "n.a.", "#n/a", "#VALUE!", "#REF!"]
 MISSING += ["<na>", "<null>", "(null)", "NaN\x00", "\x00"]
 
 
@@ -86,7 +86,9 @@ def test_words_that_could_be_names_are_groups(syllable, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["none", "NONE", "nil", "-", "?", "Unknown"])
+@pytest.mark.parametrize(
+    "name", ["none", "NONE", "nil", "-", "?", "Unknown", "Null", "Nan"]
+)
 def test_doubtful_names_are_groups_with_a_warning(name, caplog):
     assert unified_names([name, "b"], grouping="kind") == [name, "b"]
     (record,) = caplog.records

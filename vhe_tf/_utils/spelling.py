@@ -12,17 +12,23 @@ __all__ = ["is_missing", "spelling_key", "unified_names"]
 # spreadsheets and databases.
 # fmt: off
 _MISSING = frozenset((
-    "", "-1.#ind", "-1.#qnan", "1.#ind", "1.#qnan", "-nan", "nan", "#n/a n/a",
+    "", "-1.#ind", "-1.#qnan", "1.#ind", "1.#qnan", "-nan", "#n/a n/a",
     "#n/a", "#na", "#value!", "#ref!", "#name?", "#null!", "#num!", "#div/0!",
-    "<na>", "<null>", "(null)", "null", "n/a", "n.a.",
+    "<na>", "<null>", "(null)", "n/a", "n.a.",
 ))
 # fmt: on
-# Not in other letters: `na` is a syllable, `none` a word, Nat a person.
-_MISSING_AS_WRITTEN = frozenset(("NA", "None", "NaT"))
-# Names that are groups, but seldom meant.
-_DOUBTFUL = frozenset(
-    ("none", "nil", "-", "--", "?", "??", "unknown", "missing", "undefined")
+# Not in other letters: `na` is a syllable, `none` a word, Nat and Nan are
+# persons, Null is zero in German.
+_MISSING_AS_WRITTEN = frozenset(
+    ("NA", "None", "NaT", "null", "NULL", "nan", "NaN", "NAN")
 )
+# Names that are groups, but seldom meant.
+# fmt: off
+_DOUBTFUL = frozenset((
+    "none", "nil", "null", "nan", "-", "--", "?", "??", "unknown", "missing",
+    "undefined",
+))
+# fmt: on
 _INTEGER = re.compile(r"([+-]?[0-9]+)\.0*")
 _DIGITS = re.compile(r"[0-9]+")
 _KEPT_CONTROLS = "\t\n\r\v\f"
