@@ -119,9 +119,17 @@ def test_images_without_a_side_have_that_of_their_class(tmp_path, caplog, load):
 
 @pytest.mark.parametrize("load", [from_table, from_records])
 def test_a_split_with_other_names_is_rejected(tmp_path, load):
-    rows = [(str(index % 2), name) for index, name in enumerate("abcdef" * 2)]
     with pytest.raises(ValueError, match=r"rename it if .* 2 others.*'0'"):
-        load(rows, tmp_path)
+        load([*TRAIN, *TEST, ("0", "x"), ("1", "y")], tmp_path)
+
+
+@pytest.mark.parametrize("load", [from_table, from_records])
+def test_a_split_without_a_name_of_a_side_is_ignored(tmp_path, caplog, load):
+    rows = [(str(index % 5), name) for index, name in enumerate("abcdef" * 2)]
+    splits = load(rows, tmp_path)
+    assert_disjoint(splits, "abcdef")
+    assert "read as no split" in messages(caplog)
+    assert "split" not in splits.train.labels
 
 
 @pytest.mark.parametrize("load", [from_table, from_records])

@@ -16,6 +16,7 @@ from vhe_tf._utils.label_rows import image_files
 from vhe_tf._utils.label_rows import read_table
 from vhe_tf._utils.spelling import is_missing
 from vhe_tf._utils.spelling import spelling_key
+from vhe_tf._utils.split_names import side_of
 from vhe_tf._utils.split_names import split_column
 from vhe_tf.experiments import settings
 from vhe_tf.experiments.config import Experiment
@@ -140,7 +141,10 @@ def check_files(experiment: Experiment, path: str) -> None:
                 groupings=experiment.groups,
             )
         image_files(place, rows, column=index)
-        is_split = split_column(columns) is not None
+        split = split_column(columns)
+        is_split = split is not None and any(
+            side_of(row.cells[header.index(split)]) is not None for row in rows
+        )
         names = [
             [spelling_key(row.cells[header.index(name)]) for row in rows]
             for name in experiment.groups

@@ -46,8 +46,8 @@ def given_split(
         give no split, or none that can be used, which is warned of.
 
     Raises:
-        ValueError: If a group of `"split"` has another name, or a side has too
-            few groups.
+        ValueError: If some groups of `"split"` are sides and others have
+            another name, or a side has too few groups.
 
     Example:
     >>> given_split(data, ["character"], place="DIR") is None
@@ -61,8 +61,11 @@ def given_split(
             f"The grouping {column!r} says what images are for, and cannot be "
             f"that of the classes; rename it. Received: {place!r}."
         )
+    sides = _sides(data, column, place=place)
+    if sides is None:
+        return None
     sides = on_one_side(
-        _sides(data, column, place=place),
+        sides,
         {name: data.labels[name] for name in groupings},
         names=data.group_names,
     )
@@ -146,8 +149,8 @@ def on_one_side(
     return sides if usable else None
 
 
-def _sides(data: GroupedData, column: str, *, place: str) -> np.ndarray:
-    """Returns the side of each image, or `MISSING`."""
+def _sides(data: GroupedData, column: str, *, place: str) -> np.ndarray | None:
+    """Returns the side of each image or `MISSING`; None if none is a side."""
     ids = data.labels[column]
     names = data.group_names.get(column, {})
     sides = np.full(len(data), MISSING)
@@ -159,6 +162,17 @@ def _sides(data: GroupedData, column: str, *, place: str) -> np.ndarray:
             unknown.append(name)
         else:
             sides[ids == group] = side
+    if unknown and (sides == MISSING).all():
+        _logger.warning(
+            "The grouping %r of %r has none of the names %s, for example %r. "
+            "It is read as no split, and ignored; random groups are for "
+            "testing.",
+            column,
+            place,
+            ", ".join(map(repr, SIDES)),
+            unknown[0],
+        )
+        return None
     if unknown:
         raise ValueError(
             f"The grouping {column!r} of {place!r} says what images are for: "
