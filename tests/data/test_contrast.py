@@ -130,6 +130,48 @@ def test_twenty_images_are_named_and_the_others_counted(caplog, count):
     assert f"and {count - 20} more" in messages(caplog)
 
 
+@pytest.mark.parametrize(("count", "total"), [(1, 2), (6, 7), (3, 8)])
+def test_half_of_few_images_may_be_faint(caplog, count, total):
+    images = np.zeros((total, 4, 4, 1), np.uint8)
+    images[:, 0] = 255
+    images[:count] //= 255
+    images[1:count:2] += 254  # as in the scan of an empty page
+    check_contrast(images, "images", binary=True)
+    assert f"{count} of {total} images" in messages(caplog)
+
+
+@pytest.mark.parametrize(("count", "total"), [(2, 2), (7, 7), (4, 8)])
+def test_all_images_or_half_of_many_must_not_be_faint(count, total):
+    images = np.zeros((total, 4, 4, 1), np.uint8)
+    images[:, 0] = 255
+    images[:count] //= 255
+    images[1:count:2] += 254
+    with pytest.raises(ValueError, match=f"{count} such images of {total} "):
+        check_contrast(images, "images", binary=True)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "sampled", "rejected"),
+    [(20, False, True), (21, False, False), (20, True, False)],
+)
+def test_a_tenth_of_the_classes_must_not_be_faint(
+    caplog, num_classes, sampled, rejected
+):
+    images = np.zeros((2 * num_classes, 4, 4, 1), np.uint8)
+    images[:, 0] = 255
+    images[:4] //= 255
+    ids = {"character": np.arange(2 * num_classes) // 2}
+    expected = f"2 such groups of {num_classes}: 'x', 1."
+    names = {"character": {0: "x"}}
+    options = {"names": names, "binary": True, "sampled": sampled}
+    if rejected:
+        with pytest.raises(ValueError, match=expected):
+            check_classes(images, ids, **options)
+    else:
+        check_classes(images, ids, **options)
+        assert expected in messages(caplog)
+
+
 def test_images_without_a_label_are_no_class():
     images = np.zeros((6, 4, 4, 1), np.float32)
     images[:, 0] = [[1 / 255]]

@@ -19,6 +19,9 @@ __all__ = [
 # of 4 bits that are read as 8 bits lie in 15 / 255.
 _LEAST_SPREAD = 1 / 16
 
+# Of fewer images, half may be faint by chance.
+_LEAST_TO_HALVE = 8
+
 _MAX_LISTED = 20
 
 _SCALE = (
@@ -36,7 +39,7 @@ def check_contrast(
 
     Most often they are on another scale: 0 and 1 in uint8, 4 bits in 8, 12
     bits in 16, or divided by 255 twice. If less than half of them are faint
-    (see `faint_images`), a warning names these.
+    (see `faint_images`), or not all of fewer than eight, a warning names these.
 
     Args:
         images: `[..., H, W, C]`, uint8 in 0..255 or floating point in 0..1.
@@ -48,8 +51,8 @@ def check_contrast(
 
     Raises:
         ValueError: If no pixel, or every pixel, is ink, or the values span
-            less than a sixteenth of the scale; or if half of the images are
-            faint. The message has their range.
+            less than a sixteenth of the scale; or if half of the images, of
+            fewer than eight all, are faint. The message has their range.
 
     Example:
     >>> check_contrast(np.array([[0, 255]], np.uint8), "images", binary=True)
@@ -70,7 +73,8 @@ def check_contrast(
         )
     faint = _faint(lows / scale, highs / scale, binary=binary)
     count = int(faint.sum())
-    if 2 * count >= faint.size:
+    few = faint.size < _LEAST_TO_HALVE
+    if count == faint.size or (2 * count >= faint.size and not few):
         worst = f"{lows[faint].min():g}..{highs[faint].max():g}"
         raise ValueError(
             f"Half of {name!r} or more becomes blank, ink or of one shade; are "
@@ -139,11 +143,13 @@ def check_classes(
     *,
     names: Mapping[str, Mapping[int, str]],
     binary: bool,
+    sampled: bool = False,
 ) -> None:
-    """Raises a `ValueError` if several groups have faint images alone.
+    """Raises a `ValueError` if many groups have faint images alone.
 
     One group may be of blank pages. A second one could not be distinguished
-    from it, and groups of a single image may be faint once in a while.
+    from it, and is warned of. Two or more that are a tenth of the groups are an
+    error. Groups of a single image may be faint once in a while.
 
     Args:
         images: `[M, H, W, C]`, as in `check_contrast`.
@@ -151,9 +157,11 @@ def check_classes(
             where there is none.
         names: Mapping of strings. By grouping, the names of the groups, by id.
         binary: Boolean. As in `check_contrast`.
+        sampled: Boolean. Whether the groups may have other images, so that
+            these are only warned of. Defaults to False.
 
     Raises:
-        ValueError: If there are such groups. The message names twenty.
+        ValueError: If there are so many such groups. The message names twenty.
 
     Example:
     >>> images = np.full((4, 8, 8, 1), 255, np.uint8)
@@ -179,12 +187,16 @@ def check_classes(
                 (index,): repr(known.get(group, group))
                 for index, group in enumerate(groups.tolist())
             }
-            raise ValueError(
+            count, total = int(blank.sum()), int((groups >= 0).sum())
+            message = (
                 f"Groups of {grouping!r} become blank, ink or of one shade; "
                 f"are they on another scale than the others? {_SCALE}, or "
-                f"remove them. Received: {blank.sum()} such groups of "
-                f"{len(groups)}: {_listed(blank, shown.__getitem__)}."
+                f"remove them. Received: {count} such groups of {total}: "
+                f"{_listed(blank, shown.__getitem__)}."
             )
+            if 10 * count >= total and not sampled:
+                raise ValueError(message)
+            _logger.warning("%s", message)
 
 
 def _ranges(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,7 @@ def check_prepared(model: Any, episodes: Episodes) -> None:
             {name: ids[::step] for name, ids in data.labels.items()},
             names=data.group_names,
             binary=binary,
+            sampled=step > 1,
         )
         if model.domain.binary:
             step = -(-len(images) // _MAX_CHECKED)
