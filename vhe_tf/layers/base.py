@@ -17,8 +17,9 @@ class BaseLayer(keras.layers.Layer):
     `VHE` calls each of its layers once on zeros at construction, so that
     `build` has nothing to do.
 
-    Its configuration holds each argument of the constructor that is an
-    attribute of that name. Layers and initializers among them are saved too.
+    Its configuration holds the arguments of the constructor. If some are not
+    plain values, such as layers and initializers, each argument must be an
+    attribute of that name, or the class must define `get_config`.
 
     Example:
     >>> @keras.saving.register_keras_serializable(package="example")
@@ -39,25 +40,43 @@ class BaseLayer(keras.layers.Layer):
         super().build(input_shapes)
 
     def get_config(self) -> dict[str, Any]:
+        return {**self._arguments(), **super().get_config()}
+
+    def _arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        # Keras keeps them if all are plain values.
+        if self._auto_config is not None:
+            return {k: _saved(v) for k, v in self._auto_config.config.items()}
         names = {
             name: None
             for cls in reversed(type(self).__mro__)
             if issubclass(cls, BaseLayer) and "__init__" in vars(cls)
-            for name in inspect.signature(cls.__init__).parameters
-            if name not in ("self", "args", "kwargs", "name")
+            for name, parameter in inspect.signature(
+                cls.__init__
+            ).parameters.items()
+            if name not in ("self", "name")
+            and parameter.kind
+            not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         }
+        lacking = [name for name in names if not hasattr(self, name)]
+        if lacking and type(self).get_config is BaseLayer.get_config:
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot be saved: arguments of its "
+                "constructor are no attributes. Assign each to an attribute "
+                "of its name, or define `get_config` with all arguments. "
+                f"Received: no attribute {', '.join(map(repr, lacking))}."
+            )
         return {
-            **super().get_config(),
-            **{n: _saved(getattr(self, n)) for n in names if hasattr(self, n)},
+            name: _saved(getattr(self, name))
+            for name in names
+            if name not in lacking
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         return super().from_config(
             {
-                name: keras.saving.deserialize_keras_object(value)
-                if name != "dtype" and _is_saved(value)
-                else value
+                name: value if name == "dtype" else _revived(value)
                 for name, value in config.items()
             }
         )
@@ -71,5 +90,9 @@ def _saved(value: Any) -> Any:
     return value
 
 
-def _is_saved(value: Any) -> bool:
-    return isinstance(value, dict) and "class_name" in value
+def _revived(value: Any) -> Any:
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, list | tuple):
+        return [_revived(item) for item in value]
+    return value

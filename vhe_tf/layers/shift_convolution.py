@@ -239,5 +239,6 @@ class Pointwise(ShiftConvolution):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["kernel_size"], config["padding"]
+        for name in ("kernel_size", "padding"):
+            config.pop(name, None)
         return config
