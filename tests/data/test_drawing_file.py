@@ -6,6 +6,7 @@ from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFilter
 
+from vhe_tf.data.datasets.drawing_file import drawing_levels
 from vhe_tf.data.datasets.drawing_file import read_drawing
 from vhe_tf.data.datasets.drawing_file import read_drawings
 
@@ -363,3 +364,81 @@ def test_the_colour_of_ink_is_as_on_white_paper(tmp_path):
                 RED,
                 atol=0.15 if size == 28 else 0.06,
             )
+
+
+# Data sets --------------------------------------------------------------------
+
+
+def _written(folder, pictures):
+    folder.mkdir(exist_ok=True)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return sorted(folder.iterdir())
+
+
+def _letters(size):
+    """Dark letters that fill their image to its edges: E, H, L, O."""
+    width = size // 5
+    letters = np.full((4, size, size), 255, np.uint8)
+    middle = slice((size - width) // 2, (size + width) // 2)
+    letters[[0, 1, 2, 3], :, :width] = 0
+    letters[[1, 3], :, -width:] = 0
+    letters[[0, 2, 3], -width:] = 0
+    letters[[0, 3], :width] = 0
+    letters[[0, 1], middle] = 0
+    return letters
+
+
+@pytest.mark.parametrize("light", [False, True])
+@pytest.mark.parametrize("size", [28, 64])
+def test_letters_that_fill_their_images_keep_frame_and_ink(
+    light, size, tmp_path
+):
+    pictures = _letters(size)
+    paths = _written(tmp_path / "some", 255 - pictures if light else pictures)
+    levels = drawing_levels(
+        paths, image_size=(28, 28), invert=not light, source=tmp_path
+    )
+    expected = [
+        np.asarray(Image.fromarray(p).resize((28, 28), Image.Resampling.BOX))
+        for p in pictures
+    ]
+    for found, true in zip(levels, expected, strict=True):
+        assert ((found[..., 0] >= 128) == (true < 128)).mean() > 0.9
+    if not light:
+        drawings = read_drawings(paths, image_size=(28, 28), invert=True)
+        for drawing, true in zip(drawings, expected, strict=True):
+            inked = drawing.levels[..., 0] >= 128
+            assert (inked == (true < 128)).mean() > 0.9
+
+
+def test_one_polarity_holds_for_all_drawings_of_a_data_set(tmp_path):
+    """Also for a bold one, whose ink is most of its image."""
+    rows, columns = np.mgrid[:64, :64] - 31.5
+    disc = rows**2 + columns**2
+    pictures = [(255 * (disc < r**2)).astype(np.uint8) for r in (8, 12, 20, 29)]
+    levels = drawing_levels(
+        _written(tmp_path / "some", pictures),
+        image_size=(28, 28),
+        invert=None,
+        source=tmp_path,
+    )
+    shares = [(found >= 128).mean() for found in levels]
+    np.testing.assert_allclose(
+        shares, [(p > 0).mean() for p in pictures], atol=0.02
+    )
+
+
+@pytest.mark.parametrize(("size", "stroke"), [(200, 4), (600, 6), (1000, 8)])
+def test_thin_strokes_survive_in_their_frame(size, stroke, tmp_path):
+    picture = np.full((size, size), 255, np.uint8)
+    picture[size // 2 : size // 2 + stroke, size // 10 : -size // 10] = 0
+    [levels] = drawing_levels(
+        _written(tmp_path / "some", [picture]),
+        image_size=(28, 28),
+        invert=None,
+        source=tmp_path,
+    )
+    rows, columns = np.nonzero(levels[..., 0] >= 128)
+    assert set(rows) <= {13, 14}
+    assert len(set(columns)) >= 22

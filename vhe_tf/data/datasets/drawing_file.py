@@ -1,5 +1,6 @@
 """Reads photographs or scans of drawings, as a model sees drawings."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from PIL import ImageFilter
 from vhe_tf.data.datasets.image_file import NothingShownError
 from vhe_tf.data.datasets.image_file import listing
 from vhe_tf.data.datasets.image_file import no_drawing
+from vhe_tf.data.datasets.image_file import open_image
 from vhe_tf.data.datasets.image_file import read_each
 from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.polarity import found_polarity
+from vhe_tf.data.polarity import with_ink_high
 
 __all__ = ["Drawing", "drawing_levels", "read_drawing", "read_drawings"]
 
@@ -28,6 +31,9 @@ _SMALL_SIDE = 64  # of the page by which dark and light ink are distinguished
 _INK_SIDE = 20 / 28  # of the image: as large as characters of Omniglot are
 _LEAST_INK_SIDE = 0.4  # of an image that is not cropped
 _LEAST_DARKNESS = 0.1
+_MOST_OF_TWO_LEVELS = 0.8  # of the pixels of an image without shadows
+_LEAST_INK = 0.05  # of the pixels of a drawing that reaches the edges
+_MAX_SAMPLE = 200  # images by which to distinguish light pages from dark ones
 _MIN_SPECK = 9  # pixels of the page within a square of 7x7
 _WINDOW = _SIDE // 4 + 1  # of the closing that removes strokes from the page
 
@@ -136,39 +142,43 @@ def drawing_levels(
     invert: bool | None,
     source: str | os.PathLike[str],
 ) -> Iterator[np.ndarray]:
-    """Yields the `levels` of drawings, for a data set.
+    """Yields drawings of a data set, ink high.
 
-    A few may show no drawing: their levels are below 16, and all equal if the
-    file is of one shade. Warnings list them, and those that were found to be
-    light ink on dark paper.
+    Ink is dark in all of them, or light in all of them. An image that is not a
+    photograph keeps its frame and is resized; its strokes keep the width of a
+    pixel. Photographs are read as by `read_drawings`. A few images may show no
+    drawing: their levels are below 16, and all equal if the file is of one
+    shade. A warning lists them.
 
     Args:
         paths: Sequence of paths. The files.
         image_size: `(H, W)` of the images.
-        invert: Boolean or None. As in `read_drawings`.
-        source: Path. Where the files are, for the warning.
+        invert: Boolean or None. True for dark ink, False for light ink. None
+            decides by the images as `with_ink_high` does.
+        source: Path. Where the files are, for the warnings.
 
     Yields:
-        `[H, W, 1]` uint8 for each file.
+        `[H, W, 1]` uint8 for each file. Ink is 128 to 255, paper less.
 
     Raises:
         ValueError: If files cannot be read, or most of them show no drawing.
     """
+    ink_is_dark = _ink_of_all_is_dark(
+        paths, image_size, invert=invert, source=os.fspath(source)
+    )
 
-    def prepared(image: Image.Image) -> tuple[Drawing, str | None]:
+    def prepared(image: Image.Image) -> tuple[np.ndarray, str | None]:
         try:
-            return _drawing_in(image, image_size, invert), None
+            return _levels(image, image_size, ink_is_dark=ink_is_dark), None
         except NothingShownError as error:
             return _blank(image, image_size), str(error)
 
-    light, blank = {}, {}
+    blank = {}
     prepared_images = read_each(paths, prepared)
-    for path, (drawing, reason) in zip(paths, prepared_images, strict=True):
+    for path, (levels, reason) in zip(paths, prepared_images, strict=True):
         if reason:
             blank[os.fspath(path)] = reason
-        elif not drawing.ink_is_dark:
-            light[os.fspath(path)] = "light ink"
-        yield drawing.levels
+        yield levels
     if 2 * len(blank) > len(paths):
         raise ValueError(no_drawing(blank))
     if blank:
@@ -180,38 +190,106 @@ def drawing_levels(
             len(paths),
             listing(blank),
         )
-    if light and invert is None:
-        _logger.warning(
-            "%s: %d of %d images were read as light ink on dark paper, not "
-            "inverted. Pass `invert` to decide for all images:%s",
-            os.fspath(source),
-            len(light),
-            len(paths),
-            listing(light),
-        )
+
+
+def _ink_of_all_is_dark(
+    paths: Sequence[str | os.PathLike[str]],
+    image_size: tuple[int, int],
+    *,
+    invert: bool | None,
+    source: str,
+) -> bool:
+    some = []
+    for path in paths[:: -(-len(paths) // _MAX_SAMPLE)]:
+        with contextlib.suppress(ValueError):  # reported with all others
+            image = resized(open_image(path).convert("L"), image_size)
+            some.append(np.asarray(image)[..., np.newaxis])
+    if not some:
+        return invert is not False
+    sample = np.stack(some)
+    return with_ink_high(sample, invert=invert, source=source) is not sample
+
+
+def _levels(
+    image: Image.Image, image_size: tuple[int, int], *, ink_is_dark: bool
+) -> np.ndarray:
+    image = image.convert("RGB")
+    _check_contrast(image)
+    if (image.height, image.width) == tuple(image_size):
+        return _as_it_is(image, ink_is_dark).levels
+    mask = _mask_of_two_levels(image, ink_is_dark)
+    if mask is None:
+        return _found(image, image_size, ink_is_dark).levels
+    return _coverage(_image_of(mask), image_size, _stroke_width(mask))
 
 
 def _drawing_in(
     image: Image.Image, image_size: tuple[int, int], invert: bool | None
 ) -> Drawing:
     image = image.convert("RGB")
-    if np.ptp(image.getextrema(), axis=1).max() < 255 * _LEAST_DARKNESS:
-        raise _nothing_in(image)
+    _check_contrast(image)
     if (image.height, image.width) == tuple(image_size):
         return _as_it_is(image, invert)
     return _found(image, image_size, invert)
 
 
-def _blank(image: Image.Image, image_size: tuple[int, int]) -> Drawing:
+def _check_contrast(image: Image.Image) -> None:
+    if np.ptp(image.getextrema(), axis=1).max() < 255 * _LEAST_DARKNESS:
+        raise _nothing_in(image)
+
+
+def _blank(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
     levels = np.asarray(resized(image.convert("L"), image_size))
-    levels = np.minimum(levels - levels.min(), 15)[..., np.newaxis]
-    return Drawing(levels, True, np.zeros(3, np.float32))
+    return np.minimum(levels - levels.min(), 15)[..., np.newaxis]
+
+
+def _mask_of_two_levels(
+    image: Image.Image, ink_is_dark: bool | None
+) -> np.ndarray | None:
+    """Returns where ink is, if an image has hardly other levels than two.
+
+    Then it is not a photograph with shadows. None takes the level of fewer
+    pixels for ink.
+    """
+    levels = np.asarray(image.convert("L"), np.float32)
+    levels -= levels.min()
+    levels /= max(levels.max(), 1)
+    if (np.abs(levels - 0.5) > 0.4).mean() < _MOST_OF_TWO_LEVELS:
+        return None
+    if ink_is_dark is None:
+        ink_is_dark = bool(levels.mean() > 0.5)
+    return levels < 0.5 if ink_is_dark else levels > 0.5
+
+
+def _ink_of_two_levels(image: Image.Image, invert: bool | None) -> _Ink | None:
+    """Returns the ink of a drawing that reaches the edges of its image."""
+    mask = _mask_of_two_levels(image, invert)
+    if mask is None or mask.mean() < _LEAST_INK:
+        return None
+    levels = np.asarray(image, np.float32) / 255
+    ink, paper = (np.median(levels[m], axis=0) for m in (mask, ~mask))
+    is_dark = bool(ink.mean() < paper.mean())
+    if not is_dark:
+        levels, paper = 1 - levels, 1 - paper
+    return _Ink(mask, True, is_dark, _on_white(levels, paper, mask))
+
+
+def _coverage(
+    page: Image.Image, image_size: tuple[int, int], stroke: float
+) -> np.ndarray:
+    """Returns levels `[H, W, 1]`; strokes keep the width of a pixel."""
+    coverage = np.asarray(resized(page, image_size), np.float32) / 255
+    pixel = max(page.width / image_size[1], page.height / image_size[0])
+    threshold = min(0.5, 0.45 * stroke / pixel)
+    return _uint8(np.minimum(coverage * (0.5 / threshold), 1))
 
 
 def _found(
     image: Image.Image, image_size: tuple[int, int], invert: bool | None
 ) -> Drawing:
     ink = _find_ink(image, invert)
+    if ink is None or not ink.page_is_even:
+        ink = _ink_of_two_levels(image, invert) or ink
     if ink is None:
         raise _nothing_in(image)
     height, width = image_size
@@ -223,11 +301,8 @@ def _found(
     page = _image_of(ink.mask)
     if not keeps_frame:
         page = page.crop(_frame(ink.box, width / height))
-    coverage = np.asarray(resized(page, image_size), np.float32) / 255
-    pixel = page.width / width
-    threshold = min(0.5, 0.45 * _stroke_width(ink.mask) / pixel)
-    levels = np.minimum(coverage * (0.5 / threshold), 1)
-    return Drawing(_uint8(levels), ink.is_dark, ink.colour)
+    levels = _coverage(page, image_size, _stroke_width(ink.mask))
+    return Drawing(levels, ink.is_dark, ink.colour)
 
 
 def _as_it_is(image: Image.Image, invert: bool | None) -> Drawing:

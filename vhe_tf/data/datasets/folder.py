@@ -47,7 +47,7 @@ class Folder(OwnImages):
             image_size=self.image_size,
             channels=channels,
             invert=invert,
-            drawings=channels == 1,
+            drawings=self.images == "binary",
             label_name=self.groupings[-1],
         )
         levels = [name for name in data.labels if name != SPLIT]
@@ -82,10 +82,9 @@ def read_image_folder(
     Each image is turned upright (EXIF), flattened on white where transparent,
     made grey or RGB and resized to `image_size`, by area averages along an
     axis that shrinks and linearly along one that grows; its proportions are
-    not kept. Thin strokes of drawings become faint by that: `drawings=True`
-    reads them as `vhe-tf draw` does, so that strokes keep at least the width of
-    a pixel. A drawing that is on a photograph, or small on its page, is cropped
-    and its proportions are kept.
+    not kept. Thin strokes of drawings become faint by that: by `drawings=True`
+    they keep at least the width of a pixel. A drawing on a photograph is then
+    cropped, and its proportions are kept.
 
     Hidden files and folders are skipped. A warning names other files, of
     folders of the operating system, of folders with a name that stands for a
@@ -99,9 +98,8 @@ def read_image_folder(
         channels: Integer. 1 for grey or 3 for RGB images.
         invert: Boolean or None. Whether to replace each pixel by 255 minus
             it, as for dark ink on light pages: ink is 255 in this package.
-            None decides by the border and the mean of the images, or of each
-            drawing by its paper, and warns unless all pages are light.
-            Defaults to False.
+            None decides by the border and the mean of the images, and warns
+            unless all pages are light. Defaults to False.
         drawings: Boolean. Whether images are drawings, for a model of binary
             ones; `channels` must be 1. Ink is then 128 to 255, and paper
             less. Defaults to False.

@@ -196,5 +196,5 @@ class Table(OwnImages):
             image_size=self.image_size,
             channels=channels,
             invert=invert,
-            drawings=channels == 1,
+            drawings=self.images == "binary",
         )

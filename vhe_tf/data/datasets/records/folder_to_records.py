@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--invert",
         action=argparse.BooleanOptionalAction,
-        help="ink is dark; by default each drawing decides; photographs become "
+        help="ink is dark; by default the images decide; photographs become "
         "their negatives",
     )
     add(
