@@ -9,6 +9,7 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
 from vhe_tf import VHE
 from vhe_tf import Latent
+from vhe_tf import callbacks
 from vhe_tf import layers
 from vhe_tf.models import _reloading
 from vhe_tf.models import loading
@@ -177,6 +178,21 @@ def test_a_layer_that_is_seldom_random_is_accepted(monkeypatch):
     differ_in(1, 0, 0, 0)
     with pytest.raises(ValueError, match="part 1 is another when loaded"):
         loading.check_saveable(model)
+
+
+def test_no_comparison_ends_a_run_that_has_begun(monkeypatch, tmp_path):
+    best = callbacks.BestModel(tmp_path / "best.keras")
+    model = model_with(keras.layers.Dense(4))
+    model.compile()
+    best.set_model(model)
+    best.on_train_begin()
+    monkeypatch.setattr(
+        _reloading,
+        "_differing",
+        lambda a, b: None if a is b else "the likelihood",
+    )
+    best.on_epoch_end(0, {"val_elbo": 1.0})
+    assert loading.load_model(best.path).event_shape == (6,)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
 from vhe_tf.errors import NonFiniteLossError
+from vhe_tf.models import _reloading
 from vhe_tf.models.loading import check_saveable
-from vhe_tf.models.loading import save_model
 from vhe_tf.optimizers import ema_weights
 
 __all__ = ["BestModel"]
@@ -89,5 +89,8 @@ class BestModel(keras.callbacks.Callback):
         if value <= self.best:
             return
         with ema_weights(self.model):
-            save_model(self.model, self.path)
+            # The model has been compared with what is loaded in the beginning.
+            bare = _reloading.copied(self.model)
+        with atomic_io.beside(self.path) as partial:
+            bare.save(partial)
         self.best = value
