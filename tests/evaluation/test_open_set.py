@@ -2,15 +2,20 @@
 
 import itertools
 import re
+import types
+from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests.conftest import tiny_vhe
 from tests.evaluation.conftest import NUM_ERRORS
 from tests.evaluation.conftest import GaussianWorld
 from tests.evaluation.conftest import OneByOne
 from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import uniform_data
+from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import open_set as evaluation
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.open_set import NoveltyScorer
@@ -118,6 +123,78 @@ def test_novelty_is_about_one_latent():
     support = {"character": _images(1, 3, 2), "style": _images(1, 3, 2)}
     with pytest.raises(ValueError, match=r"groups of one latent.*Received"):
         open_set.check_one_latent(support)
+
+
+def _given_scores(scores, dtype=np.float32):
+    world = GaussianWorld(2)
+    support, queries = _images(1, 3, 2), _images(1)
+    return world.model.novelty(
+        {"character": support},
+        queries,
+        seed=SEED,
+        log_likelihood=np.array(scores, dtype),
+    )
+
+
+def test_novelty_of_one_task_needs_no_batch_axis():
+    world = GaussianWorld(2)
+    scores = [-9.0, -4.0, -7.0]
+    alone = world.model.novelty(
+        {"character": _images(3, 2)},
+        _images(),
+        seed=SEED,
+        log_likelihood=tf.constant(scores),
+    )
+    assert alone.shape == ()
+    batch = world.model.novelty(
+        {"character": _images(1, 3, 2)},
+        _images(1),
+        seed=SEED,
+        log_likelihood=tf.constant([scores]),
+    )
+    np.testing.assert_allclose(alone, batch[0], rtol=1e-5)
+
+
+def test_novelty_takes_scores_of_double_precision():
+    scores = [[-9.0, -4.0, -7.0]]
+    np.testing.assert_array_equal(
+        _given_scores(scores, np.float64), _given_scores(scores)
+    )
+
+
+def test_novelty_takes_scores_of_its_queries_and_classes_alone():
+    with pytest.raises(ValueError, match=r"Received: shape \(3, 1\) for "):
+        _given_scores([[-9.0], [-4.0], [-7.0]])
+
+
+def test_supports_of_two_latents_are_rejected_before_they_are_scored():
+    model = tiny_vhe("hierarchical")
+    images = np.zeros((1, 2, 1, *model.event_shape), np.float32)
+    images[..., 0, 0, :] = 1.0
+    with (
+        mock.patch.object(type(model), "classify") as classify,
+        pytest.raises(ValueError, match="groups of one latent"),
+    ):
+        model.novelty(
+            {"alphabet": images, "character": images}, images[:, 0, 0], seed=0
+        )
+    assert not classify.called
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "expected"),
+    [
+        ((28, 28, 1), Domain(0.0, 1.0, integer=True), True),
+        ((28, 28, 1), Domain(0.0, 1.0), False),
+        ((28, 28, 3), Domain(0.0, 1.0, integer=True), False),
+        ((105, 105, 1), Domain(0.0, 1.0, integer=True), False),
+    ],
+)
+def test_none_is_calibrated_for_binary_images_of_one_size(
+    shape, values, expected
+):
+    model = types.SimpleNamespace(event_shape=shape, domain=values)
+    assert open_set.is_calibrated(model) is expected
 
 
 # OpenSet ----------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import csv
+import json
 import types
 
 import numpy as np
@@ -306,6 +307,18 @@ def test_data_that_moved_resume_a_run(kind, tmp_path):
     (tmp_path / "x").symlink_to(tmp_path / "y")
     _read(moved, f"--run_dir={run_dir}")
     _read(flag, f"--run_dir={run_dir}")
+
+
+def test_runs_that_knew_no_files_resume_after_a_move(tmp_path):
+    flag = _own_data("folder", tmp_path / "x")
+    run_dir = tmp_path / "run"
+    _began(run_dir, flag)
+    config = run_dir / "config.json"
+    old = json.loads(config.read_text())
+    del old["files"]
+    config.write_text(json.dumps(old))
+    (tmp_path / "x").rename(tmp_path / "y")
+    _read(flag.replace("/x", "/y"), f"--run_dir={run_dir}")
 
 
 def test_records_that_moved_are_known_by_their_index(tmp_path):

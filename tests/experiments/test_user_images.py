@@ -18,7 +18,10 @@ from tests.experiments.conftest import failure_of
 from vhe_tf.data.datasets.styles import pen_styles
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments.run import Record
+from vhe_tf.experiments.user_images import Reading
+from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
+from vhe_tf.models import open_set
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +83,59 @@ def test_images_are_classified_by_class(saved, images):
         assert support.keys() == {group}
         return tf.fill([len(query), 1], -1.0)
 
-    def novelty(model, support, query, *, log_likelihood, **options):
-        assert support[group].shape == (1, 1, 14, 8, 8, 1)
-        assert log_likelihood.shape == (1, 1)
-        return tf.fill([1], math.log(0.25))
-
-    with (
-        mock.patch.object(vhe_tf.VHE, "classify", classify),
-        mock.patch.object(vhe_tf.VHE, "novelty", novelty),
-    ):
+    with mock.patch.object(vhe_tf.VHE, "classify", classify):
         text = commanded(
             "classify",
             images / "class00" / "3.png",
             f"--model={path}",
             f"--support={images}",
         )
+    assert text.count(" 50.0%") == 2
+    [_, _, _, last] = text.splitlines()
+    assert last == '"none of these" is not calibrated for this model.'
+
+
+def test_none_of_these_is_measured_with_the_best_class(images, tmp_path):
+    path = tmp_path / "best.keras"
+    vhe_tf.save_model(tiny_vhe(), path)
+    scores, asked = iter([[-1.0, -1.0, -9.0], [-1.0, -2.0, -1.0]]), []
+
+    def classify(model, support, query, **options):
+        return tf.constant(next(scores))[:, None]
+
+    def novelty(model, support, query, *, seed, log_likelihood):
+        assert support["character"].shape == (len(query), 1, 14, 8, 8, 1)
+        assert len(seed) == len(query)
+        asked.append(np.ravel(log_likelihood).tolist())
+        # Odds of 4 to 1 against none; of the second class, even ones.
+        return tf.fill([len(query)], math.log(0.25 if len(query) > 1 else 1.0))
+
+    with (
+        mock.patch.object(vhe_tf.VHE, "classify", classify),
+        mock.patch.object(vhe_tf.VHE, "novelty", novelty),
+        mock.patch.object(open_set, "is_calibrated", return_value=True),
+    ):
+        text = commanded(
+            "classify",
+            *(images / "class00" / f"{i}.png" for i in range(3)),
+            f"--model={path}",
+            f"--support={images}",
+        )
+    assert asked == [[-1.0, -1.0], [-1.0]]
     # Each class alone has odds of 4 to 1 against none, so both have 2 to 1.
-    assert text.count(" 33.3%") == 3
-    assert "none of these" in text
+    lines = [line for line in text.splitlines() if "none of these" in line]
+    none = [line.split()[-1] for line in lines]
+    assert none == ["33.3%", "33.3%", "66.7%"]
+    assert text.count(" 33.3%") >= 4  # and both classes of the first query
+
+
+def test_a_home_folder_is_expanded(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(images))
+    model = tmp_path / "best.keras"
+    vhe_tf.save_model(tiny_vhe(), model)
+    argv = ["draw", "~/class00/3.png", f"--model={model}"]
+    _, paths = read_command(argv, Reading, usage="Draws.")
+    assert paths == [str(images / "class00" / "3.png")]
 
 
 def test_a_nested_model_classifies(images, tmp_path):
@@ -110,7 +148,7 @@ def test_a_nested_model_classifies(images, tmp_path):
         f"--support={images}",
         "--num_samples=1",
     )
-    assert text.count("%") == 3
+    assert text.count("%") == 2
 
 
 def _model(channels, num_levels=2):

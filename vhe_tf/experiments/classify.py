@@ -4,12 +4,14 @@
 
 DIR holds a folder of images per class. Prints the posterior probability of each
 class under equal priors, and that of "none of these", which is even before the
-image is seen. Images are drawings, scans or photographs of them, as for
-`vhe-tf draw`.
+image is seen. "None of these" is calibrated, and answered, for models of binary
+images of 28x28 pixels alone. Images are drawings, scans or photographs of them,
+as for `vhe-tf draw`.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,9 @@ from vhe_tf.experiments.user_images import read_command
 from vhe_tf.experiments.user_images import read_for
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    import numpy as np
+
+    from vhe_tf.models.vhe import VHE
 
 __all__ = ["main"]
 
@@ -45,10 +49,12 @@ def main(argv: Sequence[str]) -> None:
     """The command `vhe-tf classify`."""
     given, paths = read_command(argv, Classify, usage=__doc__ or "")
     with exit_on_user_error():
+        import numpy as np
         import tensorflow as tf
 
         import vhe_tf
         from vhe_tf.data.datasets.class_folders import class_files
+        from vhe_tf.models import open_set
 
         with status_line("loading the model"):
             model = vhe_tf.load_model(given.model)
@@ -64,50 +70,76 @@ def main(argv: Sequence[str]) -> None:
         )
         queries, rest = images[: len(paths)], images[len(paths) :]
         # Each class with its own number of images.
-        scores, novelties = [], []
+        supports, scores = [], []
         with status_line() as show:
             for index, (name, of_class) in enumerate(files.items(), 1):
                 show(f"class {index} of {len(files)}: {name}")
                 of_this, rest = rest[: len(of_class)], rest[len(of_class) :]
-                support = tf.repeat(of_this[None, None], len(queries), axis=0)
-                seed = (given.seed, 0)
+                supports.append(of_this[None, None])
                 score = model.classify(
-                    {group: support},
+                    {group: tf.repeat(supports[-1], len(queries), axis=0)},
                     queries,
-                    seed=seed,
+                    seed=(given.seed, 0),
                     num_samples=given.num_samples,
                 )
                 scores.append(score)
-                novelties.append(
-                    model.novelty(
-                        {group: support},
-                        queries,
-                        seed=seed,
-                        log_likelihood=score,
-                    )
-                )
-        shares = _shares(tf.concat(scores, 1), tf.stack(novelties, 1)).numpy()
+        every = tf.concat(scores, axis=1)
+        shares, names = tf.nn.softmax(every).numpy(), list(files)
+        answers_none = open_set.is_calibrated(model)
+        if answers_none:
+            with status_line("none of these"):
+                none = _none(
+                    model,
+                    [{group: support} for support in supports],
+                    queries=queries,
+                    scores=every.numpy(),
+                    seed=given.seed,
+                )[:, None]
+            shares = np.concatenate([(1 - none) * shares, none], axis=1)
+            names.append(_NONE)
     for path, row in zip(paths, shares, strict=True):
         print(f"{path}:")
-        ranked = sorted(zip(row, [*files, _NONE], strict=True), reverse=True)
-        for share, name in ranked:
+        for share, name in sorted(zip(row, names, strict=True), reverse=True):
             print(f"  {name:30} {100 * share:5.1f}%")
+    if not answers_none:
+        print(f'"{_NONE}" is not calibrated for this model.')
 
 
-def _shares(scores: "tf.Tensor", novelties: "tf.Tensor") -> "tf.Tensor":
-    """Returns the probabilities of K classes and of none of them.
+def _none(
+    model: "VHE",
+    supports: Sequence[Mapping[str, "np.ndarray"]],
+    *,
+    queries: "np.ndarray",
+    scores: "np.ndarray",
+    seed: int,
+) -> "np.ndarray":
+    """Returns the probability that queries are of none of K classes, `[B]`.
 
     Args:
+        model: `VHE`.
+        supports: K mappings, from a latent to images `[1, 1, N, H, W, C]`.
+        queries: `[B, H, W, C]`.
         scores: `[B, K]`, see `VHE.classify`.
-        novelties: `[B, K]`, see `VHE.novelty`, with each class alone.
-
-    Returns:
-        `[B, K + 1]`.
+        seed: Integer.
     """
+    import numpy as np
     import tensorflow as tf
 
-    best = tf.argmax(scores, axis=1)[:, tf.newaxis]
+    from vhe_tf import random
+
+    seeds = random.fold_in((seed, 0), tf.range(len(queries))).numpy()
+    best = scores.argmax(axis=1)
+    novelty = np.zeros(len(queries), np.float32)
+    for k in np.unique(best):
+        of_class = best == k
+        novelty[of_class] = model.novelty(
+            {
+                name: np.repeat(images, of_class.sum(), axis=0)
+                for name, images in supports[k].items()
+            },
+            queries[of_class],
+            seed=seeds[of_class],
+            log_likelihood=scores[of_class, k, None],
+        )
     # Each class has an equal part of the prior probability of one half.
-    novelty = tf.gather(novelties, best, batch_dims=1)
-    none = tf.sigmoid(novelty + tf.math.log(float(scores.shape[1])))
-    return tf.concat([(1.0 - none) * tf.nn.softmax(scores), none], axis=1)
+    return tf.sigmoid(novelty + np.log(np.float32(len(supports)))).numpy()

@@ -197,7 +197,8 @@ class Run:
         """Checks that a user's own images are those that the run began with.
 
         At their place, images may be added and removed. At another place, the
-        names and sizes of all files must be the same.
+        names and sizes of all files must be the same. Of older runs they are
+        not known, only the classes, see `check_classes`.
 
         Args:
             data_dir: Path. The folder or the table. Defaults to where they
@@ -211,7 +212,7 @@ class Run:
         if not (earlier and there and data_dir) or _same(there, data_dir):
             return
         now = files_checksum(self.experiment, data_dir)
-        if now is None or now == earlier.files:
+        if now is None or earlier.files in (None, now):
             return
         raise RunError(
             f"The run in {self.folder} began with other data, in {there!r}. "

@@ -1,6 +1,7 @@
 """The model and image files of `vhe-tf draw` and `vhe-tf classify`."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def read_command(
         for path in paths:
             check_path("An image", path, kind="file")
     import_tensorflow()
-    return given, paths
+    return given, [os.path.expanduser(path) for path in paths]
 
 
 def read_for(

@@ -27,8 +27,8 @@ def batch_axis_optional(
 
     Returns:
         Decorator of methods with arguments `support`, `other` or `query`. If
-        their tensors lack the axis B, it is added to them and removed from the
-        result.
+        their tensors lack the axis B, it is added to them, and to the argument
+        `log_likelihood`, and removed from the result.
     """
     leading = {
         "support": len(support_axes),
@@ -59,6 +59,8 @@ def batch_axis_optional(
                     "Add it by `images[None]`. Received: "
                     + ", ".join(f"{k} {_shapes(v)}" for k, v in images.items())
                 )
+            if bound.arguments.get("log_likelihood") is not None:
+                images["log_likelihood"] = bound.arguments["log_likelihood"]
             for key, value in images.items():
                 bound.arguments[key] = _with_batch_axis(value)
             return method(*bound.args, **bound.kwargs)[0]

@@ -27,10 +27,12 @@ from vhe_tf.models import classification
 from vhe_tf.models._graph import Samples
 from vhe_tf.models._graph import Support
 
-__all__ = ["check_one_latent", "log_odds", "novelty"]
+__all__ = ["check_one_latent", "is_calibrated", "log_odds", "novelty"]
 
 # Logistic regression for pairs of drawings of 50 characters of Omniglot's
 # background set that `omniglot_pixel_cnn_small` was not trained on, 1-shot.
+# Nats scale with the pixels: for other images they say nothing.
+_EVENT_SHAPE = (28, 28, 1)
 _SLOPE = 0.2957
 _OWN_WEIGHT = 1.404
 _OFFSET = 2.34
@@ -46,6 +48,22 @@ def check_one_latent(support: Support) -> None:
             "`novelty` is about the groups of one latent. "
             f"Received: supports of {sorted(support)}."
         )
+
+
+def is_calibrated(model: Any) -> bool:
+    """Returns whether a `novelty` above 0 means "none of these" for a model.
+
+    Args:
+        model: `VHE`.
+
+    Returns:
+        True for models of binary images of shape `[28, 28, 1]`.
+
+    Example:
+    >>> is_calibrated(model)  # of images of 8x8 pixels
+    False
+    """
+    return model.domain.binary and tuple(model.event_shape) == _EVENT_SHAPE
 
 
 def log_odds(crossed: Any, own: Any, *, num_ways: Any) -> Any:

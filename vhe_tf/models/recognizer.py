@@ -108,31 +108,41 @@ class Recognizer(LatentVariableModel):
     ) -> tf.Tensor:
         """Scores how much more probable it is that a query is of no class.
 
-        The classes are those of `classify`. Query and class explain each
-        other: log p(x | D) + log p(D | x) is compared with what x and D are
-        worth given themselves, see `models.open_set`.
+        The classes are those of `classify`; "none" is compared with the best of
+        them alone. Query and class explain each other: log p(x | D) +
+        log p(D | x) is compared with what x and D are worth given themselves,
+        see `models.open_set`.
 
         Args:
             support: As in `classify`, of one group latent.
             query: Tensor of shape `[B, H, W, C]`.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
-            log_likelihood: Tensor of shape `[B, K]`, the result of `classify`.
-                Defaults to None: it is computed.
+            log_likelihood: Tensor of shape `[B, K]`, the result of `classify`,
+                without the axis B if the images have none. Defaults to None:
+                it is computed.
             num_samples: Integer, S. As in `classify`.
             num_element_samples: Integer, T. As in `log_likelihood`.
 
         Returns:
             Tensor of shape `[B]`, nats: the log odds of "none of the K
             classes" against "one of them", if half of all queries are of none.
-            Above 0, "none" is the better answer. The scale was fitted to
-            Omniglot's characters; for other images choose a threshold by
-            `evaluation.OpenSet`.
+            Above 0, "none" is the better answer. The scale is calibrated for
+            models of binary images of shape `[28, 28, 1]` alone, and was
+            fitted to Omniglot's characters; for other images choose a
+            threshold by `evaluation.OpenSet`.
 
         Raises:
             ValueError: If `support` is of several latents or holds results of
-                `encode`, or a number of samples is not positive.
+                `encode`, a number of samples is not positive, or
+                `log_likelihood` is not of the queries and classes.
         """
+        query = _checks.checked_images(self, "query", images=query)
+        support = _checks.checked_support(
+            self, support, query=query, axes=("B", "K")
+        )
+        _checks.check_no_posteriors("novelty", support)
+        open_set.check_one_latent(support)
         if log_likelihood is None:
             log_likelihood = self.classify(
                 support,
@@ -141,11 +151,15 @@ class Recognizer(LatentVariableModel):
                 num_samples=num_samples,
                 num_element_samples=num_element_samples,
             )
-        query = _checks.checked_images(self, "query", images=query)
-        support = _checks.checked_support(
-            self, support, query=query, axes=("B", "K")
-        )
-        open_set.check_one_latent(support)
+        [images] = support.values()
+        log_likelihood = tf.cast(log_likelihood, tf.float32)
+        if not log_likelihood.shape.is_compatible_with(images.shape[:2]):
+            raise ValueError(
+                "`log_likelihood` must be the result of `classify` for the "
+                "same queries and classes, [B, K]. "
+                f"Received: shape {tuple(log_likelihood.shape)} for "
+                f"(B, K) = {tuple(images.shape[:2])}."
+            )
 
         def score(row: Any) -> tf.Tensor:
             of_row, image, scores, seed = row

@@ -50,8 +50,8 @@ def signatures(
     posterior `mean` and `stddev`.
 
     `classify` returns `log_likelihood`, `probabilities`, `label` and `novelty`
-    (see `VHE.novelty`); `classify_encoded` has no images of the classes, and so
-    no `novelty`.
+    (see `VHE.novelty`), this last for binary images of shape `[28, 28, 1]`
+    alone; `classify_encoded` has no images of the classes, and so no `novelty`.
 
     If the model has several group latents, there are two kinds of functions:
 
@@ -311,7 +311,8 @@ class _Signatures:
 
         # Parameters are enough to score a query, but not to be scored by it.
         name = self._support_name(self._names[0])
-        supports = {name: groups[name]} if name in groups else {}
+        scored = name in groups and open_set.is_calibrated(self._model)
+        supports = {name: groups[name]} if scored else {}
         specs = {"log_likelihood": tf.TensorSpec([None], tf.float32)}
         if supports:
             specs["novelty"] = tf.TensorSpec([], tf.float32)

@@ -233,7 +233,7 @@ async function classify() {
     const {probabilities, novelty} = await predict("classify", {
       support: [support], query: [query.image()], seed: seeds(1),
     });
-    // The log odds of neither; an older export has none.
+    // The log odds of neither, if the export has them.
     const neither = novelty ? 1 / (1 + Math.exp(-novelty[0])) : 0;
     const answers = classes.map(
         (one, k) => [one.name, (1 - neither) * probabilities[0][k]]);
