@@ -20,6 +20,7 @@ from vhe_tf.evaluation import open_set as evaluation
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.open_set import NoveltyScorer
 from vhe_tf.evaluation.open_set import OpenSet
+from vhe_tf.layers.spatial_inference import PoseLikelihood
 from vhe_tf.models import open_set
 
 SEED = (1, 2)
@@ -193,8 +194,13 @@ def test_supports_of_two_latents_are_rejected_before_they_are_scored():
 def test_none_is_calibrated_for_binary_images_of_one_size(
     shape, values, expected
 ):
-    model = types.SimpleNamespace(event_shape=shape, domain=values)
+    pixel_cnn = mock.Mock(spec=PoseLikelihood)
+    model = types.SimpleNamespace(
+        event_shape=shape, domain=values, likelihood=pixel_cnn
+    )
     assert open_set.is_calibrated(model) is expected
+    model.likelihood = object()
+    assert not open_set.is_calibrated(model)
 
 
 # OpenSet ----------------------------------------------------------------------

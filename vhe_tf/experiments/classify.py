@@ -4,9 +4,9 @@
 
 DIR holds a folder of images per class. Prints the posterior probability of each
 class under equal priors, and that of "none of these", which is even before the
-image is seen. "None of these" is calibrated, and answered, for models of binary
-images of 28x28 pixels alone. Images are drawings, scans or photographs of them,
-as for `vhe-tf draw`.
+image is seen. "None of these" is calibrated, and answered, for PixelCNNs of
+binary images of 28x28 pixels alone. Images are drawings, scans or photographs
+of them, as for `vhe-tf draw`.
 """
 
 import dataclasses

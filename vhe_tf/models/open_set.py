@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from vhe_tf import random
+from vhe_tf.layers.spatial_inference import PoseLikelihood
 from vhe_tf.models import _graph
 from vhe_tf.models import classification
 from vhe_tf.models._graph import Samples
@@ -57,13 +58,18 @@ def is_calibrated(model: Any) -> bool:
         model: `VHE`.
 
     Returns:
-        True for models of binary images of shape `[28, 28, 1]`.
+        True for PixelCNNs of binary images of shape `[28, 28, 1]`, by
+        `vhe_tf.pixel_cnn_vhe`.
 
     Example:
     >>> is_calibrated(model)  # of images of 8x8 pixels
     False
     """
-    return model.domain.binary and tuple(model.event_shape) == _EVENT_SHAPE
+    return (
+        isinstance(model.likelihood, PoseLikelihood)
+        and model.domain.binary
+        and tuple(model.event_shape) == _EVENT_SHAPE
+    )
 
 
 def log_odds(crossed: Any, own: Any, *, num_ways: Any) -> Any:

@@ -128,9 +128,9 @@ class Recognizer(LatentVariableModel):
             Tensor of shape `[B]`, nats: the log odds of "none of the K
             classes" against "one of them", if half of all queries are of none.
             Above 0, "none" is the better answer. The scale is calibrated for
-            models of binary images of shape `[28, 28, 1]` alone, and was
-            fitted to Omniglot's characters; for other images choose a
-            threshold by `evaluation.OpenSet`.
+            PixelCNNs of binary images of shape `[28, 28, 1]` alone, and was
+            fitted to Omniglot's characters; for other models and images
+            choose a threshold by `evaluation.OpenSet`.
 
         Raises:
             ValueError: If `support` is of several latents or holds results of
