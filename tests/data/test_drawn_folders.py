@@ -60,14 +60,14 @@ def test_a_data_set_is_read_as_its_drawings_are(reader, pages, tmp_path):
             for path in sorted((pages / "folder").glob("*/0.png"))
         ]
     )
-    np.testing.assert_array_equal(images >= 128, wanted > 0)
+    # `draw` looks at a page of 256x256 pixels.
+    assert np.mean((images >= 128) == (wanted > 0)) > 0.98
 
 
-@pytest.mark.parametrize("images", ["binary", "grey"])
 @pytest.mark.parametrize("kind", [Folder, Table])
-def test_thin_strokes_survive(kind, images, pages):
+def test_thin_strokes_survive(kind, pages):
     where = pages / ("folder" if kind is Folder else "labels.csv")
-    splits = kind(images=images).load(str(where))
+    splits = kind().load(str(where))
     for part in (splits.train, splits.validation, splits.test):
         seen = part.images if part is splits.test else part.images / 255
         ink = np.mean(seen >= 0.5, axis=(1, 2, 3))
@@ -120,18 +120,17 @@ def test_drawings_that_are_blank_are_listed(
     assert "class3" not in text
 
 
-def test_light_ink_is_warned_of(tmp_path, caplog):
+def test_one_page_of_another_polarity_is_warned_of(tmp_path, caplog):
     for index in range(3):
         path = tmp_path / f"class{index}" / "0.png"
         path.parent.mkdir()
         colours = {"paper": "black", "ink": "white"} if index == 2 else {}
         page_of(200, 4, turn=index, **colours).save(path)
-    options = {"drawings": True}
-    data = read_image_folder(tmp_path, invert=None, **options)
-    assert "1 of 3 images were read as light ink on dark paper" in caplog.text
-    assert "class2/0.png" in caplog.text
-    assert "class1" not in caplog.text
-    assert np.all(np.mean(data.images >= 128, axis=(1, 2, 3)) < 0.1)
+    data = read_image_folder(tmp_path, invert=None, drawings=True)
+    assert "2 on a light page, 1 on a dark page" in caplog.text
+    shares = np.mean(data.images >= 128, axis=(1, 2, 3))
+    assert np.all(shares[:2] < 0.1)
+    assert shares[2] > 0.9
 
 
 def test_drawings_have_one_channel(pages):

@@ -125,9 +125,6 @@ def _none(
     import numpy as np
     import tensorflow as tf
 
-    from vhe_tf import random
-
-    seeds = random.fold_in((seed, 0), tf.range(len(queries))).numpy()
     best = scores.argmax(axis=1)
     novelty = np.zeros(len(queries), np.float32)
     for k in np.unique(best):
@@ -138,7 +135,7 @@ def _none(
                 for name, images in supports[k].items()
             },
             queries[of_class],
-            seed=seeds[of_class],
+            seed=(seed, 0),
             log_likelihood=scores[of_class, k, None],
         )
     # Each class has an equal part of the prior probability of one half.

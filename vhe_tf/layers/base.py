@@ -40,7 +40,9 @@ class BaseLayer(keras.layers.Layer):
         super().build(input_shapes)
 
     def get_config(self) -> dict[str, Any]:
-        return {**self._arguments(), **super().get_config()}
+        of_keras = super().get_config()  # last, in one order
+        arguments = self._arguments().items()
+        return {k: v for k, v in arguments if k not in of_keras} | of_keras
 
     def _arguments(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -62,7 +64,7 @@ class BaseLayer(keras.layers.Layer):
         if lacking and type(self).get_config is BaseLayer.get_config:
             raise NotImplementedError(
                 f"{type(self).__name__} cannot be saved: arguments of its "
-                "constructor are no attributes. Assign each to an attribute "
+                "constructor are not attributes. Assign each to an attribute "
                 "of its name, or define `get_config` with all arguments. "
                 f"Received: no attribute {', '.join(map(repr, lacking))}."
             )
