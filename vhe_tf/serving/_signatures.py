@@ -50,7 +50,7 @@ def signatures(
     posterior `mean` and `stddev`.
 
     `classify` returns `log_likelihood`, `probabilities`, `label` and `novelty`
-    (see `VHE.novelty`), this last for binary images of shape `[28, 28, 1]`
+    (see `VHE.novelty`), this last for PixelCNNs of binary 28x28 images
     alone; `classify_encoded` has no images of the classes, and so no `novelty`.
 
     If the model has several group latents, there are two kinds of functions:

@@ -52,7 +52,7 @@ class Classification(NamedTuple):
         novelty: float32 array `[B]`, nats. The log odds that the query is of
             none of the K classes, if half of all queries are; above 0, "none"
             is the better answer. None if the classes are results of `encode`,
-            the server's model is not of binary images of shape [28, 28, 1], or
+            the server's model is not a PixelCNN of binary 28x28 images, or
             it is of an older export.
 
     Example:
