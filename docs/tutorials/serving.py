@@ -40,7 +40,7 @@ with serving.LocalServer(FOLDER, port=0) as server:
 
 # | signature | inputs | outputs |
 # | --- | --- | --- |
-# | `classify` (the default) | `support` [B, way, shot, H, W, C], `query` [B, H, W, C], `seed` [B] | `log_likelihood` (nats), `probabilities` [B, way], `label` [B], `novelty` [B] (nats: above 0, the query is rather of none of the classes; of binary 28x28 models alone) |
+# | `classify` (the default) | `support` [B, way, shot, H, W, C], `query` [B, H, W, C], `seed` [B] | `log_likelihood` (nats), `probabilities` [B, way], `label` [B], `novelty` [B] (nats: above 0, the query is rather of none of the classes; of PixelCNNs of binary 28x28 images alone) |
 # | `sample` | `support` [B, shot, H, W, C], `seed` [B] | `images` [B, H, W, C] |
 # | `sample_prior` | `seed` [B] | `images` |
 # | `encode` | `support` | `mean`, `stddev` of q(c; D) |

@@ -11,7 +11,7 @@ SPLIT = "split"
 """The grouping of images by what they are for."""
 
 SIDES = ("train", "validation", "test")
-"""What images can be for."""
+"""Names of the parts of a split: training, validation, test."""
 
 # In lower case; the last ones are in Omniglot's archives.
 _NAMES = (
