@@ -1,4 +1,4 @@
-"""How images that a person names are read, and which grouping they are of."""
+"""Reading the images of a command, and finding the grouping of its model."""
 
 import math
 import types
