@@ -13,6 +13,8 @@ from PIL import Image
 from PIL import ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
+from vhe_tf._utils.listing import listed
+
 __all__ = [
     "NothingShownError",
     "listing",
@@ -34,7 +36,6 @@ _PNG_SCALES = {"L;2": 255 / 3, "L;4": 255 / 15, "RGB;16B": 1 / 256}
 # Of TIFF files.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
-_MAX_LISTED = 20
 
 # As Pillow has it: more pixels are suspicious. Photographs have one byte for
 # some ten pixels.
@@ -156,11 +157,7 @@ def listing(reasons: Mapping[str, str]) -> str:
       b.png (empty)
       a.png (cut)
     """
-    lines = [f"\n  {name} ({why})" for name, why in reasons.items()]
-    more = len(lines) - _MAX_LISTED
-    return "".join(lines[:_MAX_LISTED]) + (
-        f"\n  and {more} more" if more > 0 else ""
-    )
+    return listed([f"{name} ({why})" for name, why in reasons.items()])
 
 
 def resized(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
