@@ -146,6 +146,16 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
 
 
 @pytest.mark.integration
+def test_a_model_with_novelty_can_answer_neither(saved_model, page):
+    with local.LocalServer(saved_model, port=0) as server:
+        result = _visit(server.address)
+    assert "error" not in result, result
+    assert result["label"] in ("First", "Second", "Neither")
+    assert len(result["shares"]) == 3
+    assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
+
+
+@pytest.mark.integration
 def test_a_visitor_is_told_what_went_wrong(exports, page):
     _, path = exports("deconvolutional")
     with local.LocalServer(path.parent, port=0) as server:
