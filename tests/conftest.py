@@ -1,4 +1,4 @@
-"""What the tests share: three assertions' worth of helpers and tiny models."""
+"""Helpers that the tests share, and tiny models."""
 
 import contextlib
 import dataclasses

@@ -254,7 +254,7 @@ def assert_same_run(folder, expected):
     rows, wanted = (
         json.loads((f / "history.json").read_text()) for f in (folder, expected)
     )
-    # A run that went on has no rows of what was before.
+    # A run that was resumed has no rows of earlier steps.
     for row, want in zip(rows, wanted[-len(rows) :], strict=True):
         assert row.keys() == want.keys()
         for name, value in row.items():

@@ -145,7 +145,7 @@ def _passed_on(constructor):
 
 
 def _above(is_above, exceptions=types.MappingProxyType({})):
-    """Returns the functions above a limit that are no known exceptions."""
+    """Returns the functions above a limit that are not known exceptions."""
     return [
         (_id(path), ".".join((*classes, function.name)))
         for path in MODULES
@@ -206,6 +206,17 @@ def test_constructor_arguments_are_attributes():
                 if name not in stored and not hasattr(cls, name)
             ]
     assert not lacking
+
+
+def test_the_tests_listed_as_extended_exist():
+    listed = _text(ROOT / "tests/extended.txt").splitlines()
+    missing = []
+    for path, name in {
+        tuple(line.split("[")[0].split("::")) for line in listed
+    }:
+        names = {function.name for function, _, _ in _functions(ROOT / path)}
+        missing += [] if name in names else [f"{path}::{name}"]
+    assert not missing
 
 
 def test_a_clone_is_small():

@@ -46,7 +46,7 @@ class Echo:
 
     def infer(self, support, *, seed, batch_size=None, sample_unobserved=True):
         del seed
-        # What the cues leave open is not drawn once for all images.
+        # Latents without a support are not sampled once for all images.
         assert sample_unobserved == (not support)
         if not support:
             shape = (batch_size, *self.image_shape)
@@ -70,7 +70,7 @@ class Echo:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
+def test_support_and_samples_stand_side_by_side_one_row_per_group(channels):
     supports = [
         binary(4, 1, seed=1, channels=channels),
         binary(4, 3, seed=2, channels=channels),
@@ -78,7 +78,7 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
     grid = visualization.conditional_grid(
         Echo(channels), supports, group="character", num_samples=2
     )
-    # Cue, 2 samples, 3 cues, 2 samples, and a gap between each two blocks.
+    # Supports of 1 and 3, each beside 2 samples, and gaps between blocks.
     width = (1 + 2 + 3 + 2) * CELL + 3 * BLOCK_GAP
     assert grid.shape == (4 * CELL, width, channels)
     assert grid.dtype == np.float32
@@ -89,7 +89,7 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
         left += num_shots * CELL + BLOCK_GAP
         samples = cells(grid, left, 2)
         left += 2 * CELL + BLOCK_GAP
-        # Each sample of its own row's cues, and with a z of its own.
+        # Each sample of its own row's support, and with a z of its own.
         counts = np.arange(8).reshape(4, 2, 1, 1, 1) / 1000.0
         np.testing.assert_allclose(
             samples,
@@ -98,7 +98,7 @@ def test_cues_and_samples_stand_side_by_side_a_row_a_group(channels):
         )
 
 
-def test_samples_of_a_group_stand_beside_its_cues():
+def test_samples_of_a_group_stand_beside_its_support():
     class Sampler(Echo):
         def sample(self, support, *, seed):
             [images] = support.values()
@@ -157,7 +157,9 @@ def num_distinct(latents, num_images):
     return [len(np.unique(row, axis=0)) for row in rows]
 
 
-def test_what_the_cues_leave_open_is_drawn_anew_for_each_image(hierarchical):
+def test_latents_without_a_support_are_sampled_anew_for_each_image(
+    hierarchical,
+):
     model, seen = hierarchical
     visualization.conditional_grid(
         model,
@@ -253,7 +255,7 @@ def test_what_elements_leave_to_chance_is_drawn_by_the_seed():
     left = CELL + BLOCK_GAP
     samples = cells(grid, left, 2)
     assert np.all(samples != cells(draw((3, 2)), left, 2))
-    # Nor do the samples beside other cues share it.
+    # Nor do the samples beside another support share it.
     assert np.all(samples != cells(grid, 2 * left + 2 * CELL + BLOCK_GAP, 2))
 
 
@@ -399,7 +401,7 @@ def test_a_picture_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_models_side_by_side_share_cues_and_keep_their_own_samples():
+def test_models_side_by_side_share_a_support_and_keep_their_own_samples():
     models = [tiny_vhe(), tiny_pixel_cnn_vhe()]
     support = np.zeros([3, 2, 8, 8, 1], np.float32)
     grid = visualization.comparison_grid(
@@ -415,10 +417,10 @@ def test_models_side_by_side_share_cues_and_keep_their_own_samples():
         )
         for model in models
     ]
-    cues = 2 * (8 + 2)
+    shown = 2 * (8 + 2)
     np.testing.assert_array_equal(grid[:, : alone[0].shape[1]], alone[0])
     np.testing.assert_array_equal(
-        grid[:, alone[0].shape[1] :], alone[1][:, cues:]
+        grid[:, alone[0].shape[1] :], alone[1][:, shown:]
     )
     left = 2 * (8 + 2) + BLOCK_GAP
     assert [(h.left, h.text) for h in grid.headings] == [

@@ -114,7 +114,7 @@ def resume(folder, sampler, *, callbacks=(), epochs=EPOCHS):
 
 
 def latest(folder):
-    """Returns the name of the checkpoint to go on from, if any."""
+    """Returns the name of the checkpoint to resume from, if any."""
     path = tf.train.latest_checkpoint(folder / "checkpoints")
     return path and pathlib.Path(path).name
 

@@ -112,7 +112,7 @@ def test_another_reason_of_the_system_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, FULL, "/a/b"), rf" /a/b: .*{FULL}"),
         (OSError(errno.ENOSPC, FULL), rf" a file: .*{FULL}"),
@@ -131,9 +131,9 @@ def test_another_reason_of_the_system_is_told(tmp_path):
         ),
     ],
 )
-def test_whoever_finds_a_disk_full_is_understood(error, told):
+def test_whoever_finds_a_disk_full_is_understood(error, message):
     with (
-        pytest.raises(atomic_io.NotWrittenError, match=told),
+        pytest.raises(atomic_io.NotWrittenError, match=message),
         atomic_io.translate_disk_full(),
     ):
         raise error
@@ -145,7 +145,7 @@ def test_whoever_finds_a_disk_full_is_understood(error, told):
         FileNotFoundError(errno.ENOENT, "No such file", "/a"),
         tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
         tf.errors.UnavailableError(None, None, "worker 1"),
-        atomic_io.NotWrittenError("told before"),
+        atomic_io.NotWrittenError("named before"),
     ],
 )
 def test_other_errors_pass(error):

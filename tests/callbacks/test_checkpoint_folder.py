@@ -55,7 +55,7 @@ def test_the_same_step_again_replaces_it(tmp_path):
 
 @pytest.mark.parametrize("leave", range(5))
 def test_a_full_disk_leaves_the_checkpoints_before(leave, small_disk):
-    """Whether it is the data or the index that does not fit."""
+    """Either the data or the index does not fit."""
     folder = small_disk.folder / "checkpoints"
     write(folder, 4, 8)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

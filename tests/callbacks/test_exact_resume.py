@@ -225,7 +225,7 @@ def test_a_callback_that_ends_training_is_heard(tmp_path, sampler):
     assert (tmp_path / "last.keras").exists()
 
 
-# Damage -----------------------------------------------------------------------
+# Corruption -------------------------------------------------------------------
 
 
 def _last_bytes_flipped(path):
@@ -267,18 +267,18 @@ def left(left_behind, tmp_path):
         (".data-00000-of-00001", _last_bytes_flipped),
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_restored(
     suffix, spoil, left, sampler, whole_run, first_epoch, capsys
 ):
-    damaged = left / "checkpoints" / f"ckpt-{STEPS + 2}"
-    spoil(damaged.with_name(damaged.name + suffix))
+    corrupt = left / "checkpoints" / f"ckpt-{STEPS + 2}"
+    spoil(corrupt.with_name(corrupt.name + suffix))
     resume(left, sampler)
     text = capsys.readouterr().out
-    assert f"{damaged} cannot be read (" in text
+    assert f"{corrupt} cannot be read (" in text
     assert f"Resuming from step {STEPS} of" in text
     assert_same_models(left, whole_run, ["last.keras"])
     assert_same_models(left, first_epoch, ["best.keras"])
-    assert not list(damaged.parent.glob(f"{damaged.name}.*"))
+    assert not list(corrupt.parent.glob(f"{corrupt.name}.*"))
 
 
 def _latest_renamed(path):

@@ -100,7 +100,7 @@ def test_a_checkpoint_that_does_not_fit(
 
 
 def test_a_checkpoint_on_request_that_does_not_fit(small_disk, sampler):
-    """It is not said to have stopped where it can go on."""
+    """The message does not promise that the run resumes there."""
 
     class Ask(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

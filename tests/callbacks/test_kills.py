@@ -10,7 +10,7 @@ from tests.processes import output_of
 def test_whatever_is_killed_leaves_only_what_is_whole_and_goes_on(
     what, tmp_path
 ):
-    """What is killed when, and what is checked, is in killed_run.py."""
+    """Runs and exports that are killed; killed_run.py says when."""
     done = output_of(
         [sys.executable, "-m", "tests.killed_run", what, str(tmp_path)]
     )

@@ -164,7 +164,7 @@ def test_dynamic_binarisation_keeps_black_and_white():
 
 def test_dynamic_binarisation_draws_pixels_independently():
     drawn = binarize(tf.fill([2, 20_000], 0.5), "dynamic", seeds=SEEDS).numpy()
-    # Correlations of independent draws have a standard error of
+    # Correlations of independent samples have a standard error of
     # 1 / sqrt(20,000); beyond 6 of them one time in 10**8.
     limit = 6 / np.sqrt(20_000)
     assert abs(np.corrcoef(drawn)[0, 1]) < limit
@@ -193,7 +193,7 @@ def test_every_draw_of_an_image_is_binarised_anew():
         for episode in [sampler.episode(step)]
         for images in (episode["query"], episode["support"]["character"][:, 0])
     ]
-    # 200 draws of 256 fair bits: equal ones by chance in 2**-241.
+    # 200 samples of 256 fair bits: two are equal with probability 2**-241.
     assert len(as_set(np.concatenate(drawn))) == 200
 
 

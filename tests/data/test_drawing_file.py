@@ -85,7 +85,7 @@ def _agreement(found, wanted):
 
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory):
-    """What is read of an uneven page without defects: cropped and scaled."""
+    """The drawing on an uneven page without defects, cropped and scaled."""
     return _read(
         _image(_page() * _light(0.8, 1)), tmp_path_factory.mktemp("read")
     )

@@ -110,10 +110,10 @@ def test_support_holds_distinct_elements_of_the_group_of_x(options):
 
 
 def draws_by_group(**options):
-    """By group of `MIXED`, its members and draws of (x, D) from them.
+    """Yields the members of each group of `MIXED`, and samples of (x, D).
 
     Queries and supports come from many groups like it; their members are
-    told by their places in the group.
+    identified by their places in the group.
     """
     sampler = sampler_of(
         numbered(character=repeated(MIXED)), batch_size=16_000, **options
@@ -270,7 +270,7 @@ def test_episodes_without_group_latents_hold_queries_only():
     assert sorted(numbers(episode["query"])) == [0, 1, 2]
 
 
-# Support sizes drawn from a range --------------------------------------------
+# Support sizes sampled from a range -------------------------------------------
 
 
 def test_every_support_size_of_a_range_is_equally_likely():

@@ -226,10 +226,10 @@ def test_all_empty_class_folders_are_listed_at_once(tmp_path, num_empty):
         (tmp_path / f"empty{number:02d}").mkdir()
     with pytest.raises(ValueError, match="must hold images") as error:
         read_image_folder(tmp_path)
-    told = str(error.value)
-    assert f"Received: {num_empty} without images:" in told
-    assert f"\n  {tmp_path / 'empty01'}" in told
-    assert ("and 2 more" in told) == (num_empty == 22)
+    message = str(error.value)
+    assert f"Received: {num_empty} without images:" in message
+    assert f"\n  {tmp_path / 'empty01'}" in message
+    assert ("and 2 more" in message) == (num_empty == 22)
 
 
 @pytest.mark.parametrize("largest", [15, 255, 4095, 65535])
@@ -275,8 +275,10 @@ def test_unreadable_folder_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "garbled"])
-def test_broken_image_is_named(tmp_path, suffix, damage):
+@pytest.mark.parametrize(
+    "corruption", ["truncated", "empty", "text", "garbled"]
+)
+def test_broken_image_is_named(tmp_path, suffix, corruption):
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8)).save(
@@ -288,7 +290,7 @@ def test_broken_image_is_named(tmp_path, suffix, damage):
         "empty": b"",
         "text": b"<html>not found</html>",
         "garbled": intact[:12] + b"\xff" * (len(intact) - 12),
-    }[damage]
+    }[corruption]
     save(tmp_path / "a" / "x.png", grey(0))
     path = tmp_path / "b" / f"broken.{suffix}"
     path.parent.mkdir()
@@ -307,12 +309,12 @@ def test_all_broken_images_are_listed_at_once(tmp_path, num_broken):
         (tmp_path / "a" / f"{number:02d}.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="cannot be read") as error:
         read_image_folder(tmp_path)
-    told = str(error.value)
-    assert f"Received: {num_broken} that cannot be read:" in told
+    message = str(error.value)
+    assert f"Received: {num_broken} that cannot be read:" in message
     for number in range(30):
         listed = 2 <= number < 2 + min(num_broken, 20)
-        assert (f"{number:02d}.png (" in told) == listed
-    assert ("and 1 more" in told) == (num_broken == 21)
+        assert (f"{number:02d}.png (" in message) == listed
+    assert ("and 1 more" in message) == (num_broken == 21)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def made_up_runs(tmp_path_factory):
 
 @pytest.fixture
 def broken_runs(made_up_runs, tmp_path):
-    """A copy, to be damaged."""
+    """A copy that a test may corrupt."""
     return shutil.copytree(made_up_runs, tmp_path / "runs")
 
 

@@ -1,4 +1,4 @@
-"""Damaged descriptions of prepared data, and folders that are too deep."""
+"""Corrupt descriptions of prepared data, and folders that are too deep."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from vhe_tf.data.datasets import omniglot
 from vhe_tf.data.datasets.omniglot import load_omniglot
 from vhe_tf.data.datasets.youtube_faces.loading import load_youtube_faces
 
-DAMAGES = {
+CORRUPTIONS = {
     "empty": lambda _: b"",
     "cut": lambda content: content[: len(content) // 2],
     "of_another_type": lambda _: b"[1, 2]",
@@ -27,11 +27,11 @@ def copied(data_dir, tmp_path):  # noqa: F811
     return tmp_path / "tfds"
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
-def test_a_damaged_description_of_omniglot_is_named(copied, name, damage):
+def test_a_corrupt_description_of_omniglot_is_named(copied, name, corruption):
     path = copied / "omniglot" / "3.0.0" / name
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    path.write_bytes(CORRUPTIONS[corruption](path.read_bytes()))
     with pytest.raises(ValueError, match=f"{name}' is corrupt.*Received: "):
         load_omniglot("lake_small1", data_dir=copied)
 

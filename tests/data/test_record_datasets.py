@@ -9,7 +9,7 @@ from vhe_tf.data.grouped_images import GroupedImages
 
 
 def recorded(folder, num_groups, *, channels=1, group="character"):
-    """Writes records of three images a group, dark on the left."""
+    """Writes records of three images per group, dark on the left."""
     images = np.full((3 * num_groups, 12, 10, channels), 255, np.uint8)
     images[:, :, :4] = 0
     ids = np.arange(len(images)) // 3

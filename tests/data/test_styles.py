@@ -31,7 +31,7 @@ def in_all_styles(drawings):
 
 
 def by_style(data, **options):
-    """Where each image has ink in each style, `[M, styles, H, W]`."""
+    """Returns where images have ink in each style, `[M, styles, H, W]`."""
     num_styles = options.setdefault("num_styles", 30)
     drawn = styled(data, copies=num_styles, **options)
     order = drawn.labels["style"].reshape(len(data), num_styles).argsort(axis=1)

@@ -32,7 +32,7 @@ NUM_ERRORS = 5.0
 
 
 class GaussianPosterior(BaseLayer):
-    """p(c | D), or p(z | x, c): shifted and widened where `world` says so."""
+    """p(c | D), or p(z | x, c): shifted and widened as `world` demands."""
 
     def __init__(self, world, *, per_element):
         super().__init__(autocast=False)
@@ -59,7 +59,7 @@ class GaussianPosterior(BaseLayer):
         )
 
     def _given(self, total, count, loadings, noise, width, shift=0.0):
-        """Given the sum of `count` draws of N(latent @ loadings, noise)."""
+        """Conditions on a sum of samples of N(latent @ loadings, noise)."""
         gram = np.float32(_gram(loadings, noise))
         gain = np.linalg.solve(noise, loadings.T)
         covariance = tf.linalg.inv(tf.eye(len(loadings)) + count * gram)
@@ -182,7 +182,7 @@ class GaussianWorld:
         """Returns the standard error of an estimate of `log_predictive`.
 
         By the delta method: that of the mean of p(x | c), over its mean, with
-        the spread of p(x | c) under q by draws of NumPy's own.
+        the spread of p(x | c) under q from NumPy's own samples.
         """
         mean, covariance = self.posterior(support)
         c = np.random.default_rng(0).multivariate_normal(mean, covariance, 4000)

@@ -245,7 +245,7 @@ def test_connected_figures_equal_scipy():
 
 
 class Copyist:
-    """A model that draws its first cue again, and nothing unconditionally."""
+    """A model that repeats the first support image; new ones are blank."""
 
     def sample(self, support, *, seed, guidance=None):
         del seed
@@ -285,7 +285,7 @@ def test_a_copyist_is_recognized_without_diversity(critics):
     assert not evaluator.left_out(model)
 
 
-def test_the_cue_is_the_drawing_nearest_to_the_mean(critics):
+def test_the_support_image_is_the_drawing_nearest_to_the_mean(critics):
     data = _data()
     evaluator = Drawings(data, group="character", critics=critics)
     features = critics.recognition(data.images).reshape(4, 9, -1)

@@ -103,7 +103,7 @@ def test_proportions_are_compared_by_the_score_test():
     ("share", "num_tasks"), [(0.5, (3, 20)), (0.99, (6, 60))]
 )
 def test_a_table_raises_no_false_alarm(share, num_tasks):
-    """Of 2,000 comparisons at one in 5,000, fewer than 5 are expected."""
+    """Fewer than 5 are expected of 2,000 comparisons at one in 5,000."""
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(2000):

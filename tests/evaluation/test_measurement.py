@@ -33,7 +33,7 @@ def test_intervals_cover_the_truth_nineteen_times_in_twenty():
     assert abs(covered - 950) < NUM_ERRORS * 7
 
 
-def test_a_single_trial_has_no_interval():
+def test_a_single_value_has_no_interval():
     result = estimate(np.array([0.25]))
     assert result.mean == 0.25
     assert result.num_values == 1

@@ -38,7 +38,7 @@ def test_a_linear_function_of_the_features_is_read_without_error():
 
 
 def test_classes_on_one_line_are_told_apart():
-    # Of five classes in a row a regression of each against the rest finds the
+    # A regression of each of the five classes against the rest finds the
     # outer two alone.
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 40)
@@ -123,7 +123,7 @@ def test_recognising_a_group_gains_nothing():
     assert NUM_ERRORS * error < 0.4
 
 
-def test_copies_of_an_example_are_one_trial():
+def test_copies_of_an_example_are_one_value():
     features, labels = clusters([30] * 4)
     probe = linear_probe(features, labels)
     assert 0.3 < probe.mean < 0.95

@@ -136,11 +136,11 @@ def test_models_are_drawn_side_by_side(begun_run, tmp_path):
 
 
 def test_new_images_of_the_class_of_an_image_are_drawn(begun_run, tmp_path):
-    [cue] = drawings(tmp_path, num_classes=1).glob("*/3.png")
+    [image_file] = drawings(tmp_path, num_classes=1).glob("*/3.png")
     out = tmp_path / "samples.png"
     commanded(
         "draw",
-        cue,
+        image_file,
         f"--model={begun_run / 'best.keras'}",
         f"--out={out}",
         "--num_samples=3",
@@ -149,7 +149,7 @@ def test_new_images_of_the_class_of_an_image_are_drawn(begun_run, tmp_path):
         assert image.width == 3 * (4 * 30 + 8)
         below = np.asarray(image.convert("L"))[-3 * 30 :]  # the headings
         shown = below[: 3 * 28 : 3, : 3 * 28 : 3]
-    with Image.open(cue) as image:
+    with Image.open(image_file) as image:
         np.testing.assert_array_equal(shown, np.asarray(image))
 
 

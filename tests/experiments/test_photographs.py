@@ -132,7 +132,7 @@ def test_tensorboard_shows_them_in_their_colours(run):
 
 
 def test_videos_of_a_subset_of_the_archive_as_classes(tmp_path):
-    """Of each frame its central half is used, so they are of twice the size."""
+    """The central half of each frame is used, so frames have twice the size."""
     size = (2 * WIDTH, 2 * HEIGHT)
     for person in range(10):
         for video in range(2):

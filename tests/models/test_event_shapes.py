@@ -1,4 +1,4 @@
-"""Elements that are no images: numbers, vectors, counts, sequences."""
+"""Elements that are not images: numbers, vectors, counts, sequences."""
 
 import keras
 import numpy as np

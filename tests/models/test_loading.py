@@ -160,12 +160,13 @@ def _overwritten(data):
 
 
 @pytest.mark.parametrize(
-    "damage", [_truncated, _overwritten, lambda _: b"", lambda _: b"weights"]
+    "corruption",
+    [_truncated, _overwritten, lambda _: b"", lambda _: b"weights"],
 )
-def test_a_damaged_file_is_named(trained, tmp_path, damage):
-    path = tmp_path / "damaged.keras"
-    path.write_bytes(damage(trained[1].read_bytes()))
-    with pytest.raises(ValueError, match=r"damaged\.keras is not .* corrupt"):
+def test_a_corrupt_file_is_named(trained, tmp_path, corruption):
+    path = tmp_path / "spoilt.keras"
+    path.write_bytes(corruption(trained[1].read_bytes()))
+    with pytest.raises(ValueError, match=r"spoilt\.keras is not .* corrupt"):
         load_model(path)
 
 
@@ -265,10 +266,12 @@ def test_whatever_keras_raises_is_a_value_error(trained, monkeypatch, error):
         raise error("x" * 5000 + "\n" * 9 + "y\n" * 50)
 
     monkeypatch.setattr(keras.saving, "load_model", fail)
-    with pytest.raises(ValueError, match=f"Received: {error.__name__}") as told:
+    with pytest.raises(
+        ValueError, match=f"Received: {error.__name__}"
+    ) as caught:
         load_model(trained[1])
-    assert len(str(told.value)) < 1000
-    assert len(str(told.value).splitlines()) <= 3
+    assert len(str(caught.value)) < 1000
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])

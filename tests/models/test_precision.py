@@ -25,7 +25,7 @@ LEARNING_RATES = {"deconvolutional": 1e-4, "pixel_cnn": 3e-5}
 
 
 class Tolerance(NamedTuple):
-    """How far from float32, relative to it."""
+    """Largest relative differences from float32."""
 
     bound: float
     gradient_norm: float

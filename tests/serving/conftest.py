@@ -1,11 +1,12 @@
-"""What the tests of serving share: a stand-in of a served VHE, and real ones.
+"""A stand-in of a served VHE, and real ones, for the tests of serving.
 
 The stand-in has the signatures of a served VHE and closed-form answers: a class
-is the mean of its support; an image is 2x2. Chance is the seed itself, a
-hundredth of it added, so that rows that are mixed up can be told. It answers in
-a millisecond and is made in seconds, so that hundreds of requests, right and
-wrong ones, take no longer than the transport; and it has dtypes and failures
-that no VHE has. What may differ with a real graph is tested with a real one.
+is the mean of its support; an image is 2x2. Its only randomness is a hundredth
+of the seed, which is added, so that rows that are mixed up are noticed. It
+answers in a millisecond and is made in seconds, so that hundreds of requests,
+right and wrong ones, take no longer than the transport; and it has dtypes and
+failures that no VHE has. What may differ with a real graph is tested with a
+real one.
 """
 
 import functools
@@ -316,7 +317,7 @@ def signatures(saved_model):
 
 @pytest.fixture
 def inputs():
-    """What `classify` takes: 3 rows, 4 ways, 5 shots."""
+    """Inputs of `classify`: 3 rows, 4 ways, 5 shots."""
     generator = np.random.default_rng(0)
     return {
         "support": generator.random((3, 4, 5, *IMAGE), np.float32),

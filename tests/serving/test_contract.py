@@ -24,7 +24,7 @@ STRICTER = {
     r"Unknown name in 'inputs'": "names of inputs may be misspelt",
     r"Extra data": "text after the document is a mistake",
     r"can't decode": "a request must be UTF-8",
-    r"Expecting value: .*": "`Inf` is no number of JSON",
+    r"Expecting value: .*": "`Inf` is not a number of JSON",
 }
 
 # The same by the name of a recorded request.
@@ -118,7 +118,7 @@ def clients(tmp_path_factory):
 
 
 def _same(ours, theirs):
-    """Whether two answers are equal, numbers to the digits of a float32."""
+    """Returns whether two answers are equal to the digits of a float32."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(
             _same(ours[key], theirs[key]) for key in ours

@@ -43,7 +43,7 @@ _VISIT = """
       section.querySelector(".add").click();
       await quiet();
     }
-    result.cues = classes.map((one) => one.images);
+    result.supports = classes.map((one) => one.images);
     result.samples = [first, second].map(
         (one) => one.querySelectorAll(".samples canvas").length);
     draw(byId("query"), bar);
@@ -129,7 +129,7 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
     assert result["sampling"] == sampling
     assert result["shown"] == shown
     assert result["samples"] == [8, 8]
-    bar, line = (images[0] for images in result["cues"])
+    bar, line = (images[0] for images in result["supports"])
     # Strokes from 0.1 to 0.9, one down and one across; sampled at k / 8.
     ink, none = ([value] * len(bar[0][0]) for value in (1, 0))
     assert [row[4] for row in bar] == [none] + [ink] * 7
