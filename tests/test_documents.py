@@ -12,7 +12,14 @@ import vhe_tf
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "saved_models/*/README.md")
+    for pattern in (
+        "*.md",
+        "*/README.md",
+        "docs/**/*.md",
+        "saved_models/*/README.md",
+        "tools/*/README.md",
+        "vhe_tf/**/README.md",
+    )
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -12,10 +12,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = ("vhe_tf", "trainers", "tools", "examples", "benchmarks")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 DOCUMENTS = [
-    ROOT / "README.md",
+    *ROOT.glob("*.md"),
     *(
         path
-        for path in sorted((ROOT / "docs").rglob("*.md"))
+        for room in ("docs", "deploy", "saved_models", "tools", "vhe_tf")
+        for path in sorted((ROOT / room).rglob("*.md"))
         if path.parent != ROOT / "docs/lab"
     ),
 ]
@@ -147,8 +148,10 @@ def test_texts_have_no_banned_form():
 
 
 def test_documents_have_no_banned_form():
-    banned = BANNED | WORDS
-    assert not _by_file(DOCUMENTS, lambda text: _forms(text, banned))
+    def forms(text):  # code may be of another version
+        return _forms(re.sub(r"`[^`\n]*`", "", text), BANNED | WORDS)
+
+    assert not _by_file(DOCUMENTS, forms)
 
 
 def test_arguments_begin_with_their_type():

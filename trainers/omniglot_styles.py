@@ -4,7 +4,7 @@
     python trainers/omniglot_styles.py --run_dir=runs/x --dataset=glyphs
 
 Each drawing is redrawn with one of 30 pens: an ink and a nib. One model then
-draws an unseen character with the pen of another drawing
+redraws an unseen character with the pen of another drawing
 (pictures/transfer.png). Two oracle classifiers, trained on true drawings, say
 how often character and pen are right. See omniglot.py for the data.
 """

@@ -1,7 +1,7 @@
 # # First steps with a trained model
 #
 # A shipped model has learned from handwritten characters of 30 alphabets. It
-# draws and recognises characters that it has never seen, from one drawing.
+# generates and recognises characters that it has never seen, from one drawing.
 # Everything below runs in under a minute on two cores.
 
 # +

@@ -9,7 +9,7 @@
 #
 # From a shell, `vhe-tf train --images=DIR --run_dir=runs/mine`
 # does everything: it splits the classes, starts from the weights of a shipped
-# model, trains, evaluates, and draws. This page does the same in Python.
+# model, trains, evaluates, and saves pictures. This page does the same in Python.
 
 # +
 import pathlib

@@ -213,7 +213,7 @@ def _write_check(
     validation: "Episodes",
     sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Writes an episode, and returns the bound that Keras has of it.
+    """Writes an episode, and returns the ELBO that Keras computes for it.
 
     It is the first validation episode with a support of a size that is lowered.
     """

@@ -1,13 +1,13 @@
-"""Makes a run of this project of what train.py brought back.
+"""Makes a run of this project from the files that train.py wrote.
 
     python -m tools.jax_offload.load_run --exported=DIR --trained=OUT \
         --run_dir=runs/x
 
 The folder of the run is then like that of `vhe-tf train`, for `vhe-tf evaluate`
-and `vhe-tf export`: best.keras holds the averaged
-weights with the best validation bound, last.keras those at the end, and
-metrics.csv and tensorboard/ the run over time. The bound of a fixed batch must
-be the same by Keras here, by JAX there, and by JAX here if it is installed.
+and `vhe-tf export`: best.keras holds the EMA weights with the best validation
+ELBO, last.keras those at the end, and metrics.csv and tensorboard/ the run over
+time. The ELBO of a fixed batch must be the same by Keras here, by JAX there,
+and by JAX here if it is installed.
 """
 
 import csv
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         _write_scalars(run.folder / "metrics.csv", run.tensorboard)
     num_steps = of_state["epochs"] * of_state["steps_per_epoch"]
     print(
-        f"Made {run.best}, of step {of_best['step']}: validation bound "
+        f"Made {run.best}, of step {of_best['step']}: validation ELBO "
         f"{of_best['elbo']:.2f} nats, after {of_state['step']} of {num_steps} "
         "steps."
     )
@@ -151,7 +151,7 @@ def _by_jax(
     vector: "np.ndarray",
     episode: Mapping[str, "np.ndarray"],
 ) -> dict[str, float]:
-    """Returns the bound by the lowered function, where that can be run."""
+    """Returns the ELBO by the lowered function, where that can be run."""
     size = episode["support"].shape[1]
     path = exported / f"bound_{size}.cpu"
     try:

@@ -89,7 +89,7 @@ def bound_of(model: VHE) -> Callable[..., Any]:
 
 
 def keras_bound(model: VHE, episode: Mapping[str, np.ndarray]) -> float:
-    """Returns the mean bound of a batch, by the model itself."""
+    """Returns the mean ELBO of a batch, by the model itself."""
 
     @tf.function(jit_compile=True)
     def bound(episode: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -192,7 +192,7 @@ def _terms(
     *,
     training: bool,
 ) -> objectives.ElboTerms:
-    """Returns the terms of the bound as a pure function of the weights."""
+    """Returns the terms of the ELBO as a pure function of the weights."""
     shapes = [variable.shape for variable in _variables(model)]
     parts = tf.split(weights, [int(np.prod(shape)) for shape in shapes])
     values = [

@@ -43,7 +43,7 @@ class Exported:
         return self._function(f"step_{support_size}.{self.precision}")
 
     def bound(self, support_size: int) -> Callable[..., Any]:
-        """Returns the lowered bound for supports of a size."""
+        """Returns the lowered ELBO for supports of a size."""
         return self._function(f"bound_{support_size}")
 
     def _function(self, name: str) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ class Exported:
             )
 
     def check_episode(self) -> dict[str, np.ndarray]:
-        """Returns the batch of which both sides compute the bound."""
+        """Returns the batch of which both sides compute the ELBO."""
         with np.load(self.folder / "check.npz") as file:
             return dict(file)
 
@@ -208,7 +208,7 @@ class Programs:
         return np.mean(values, axis=0)
 
     def check(self, weights: jax.Array | np.ndarray) -> float:
-        """Returns the bound of the batch of which both sides compute it."""
+        """Returns the ELBO of the batch of which both sides compute it."""
         episode = jax.device_put(self.exported.check_episode())
         size = episode["support"].shape[1]
         measured = self._bound[size](jnp.asarray(weights), episode)

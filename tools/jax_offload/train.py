@@ -9,7 +9,7 @@ trainers/omniglot.py. A step is a function of the seed and its number, so that
 a resumed run gives the same result as an uninterrupted one. OUT then holds
 
     state-*.npz      weights, averages, Adam's moments: to resume from
-    best-*.npz       the averaged weights with the best validation bound
+    best-*.npz       the EMA weights with the best validation ELBO
     metrics.csv      means over the steps since the row before
     progress.json    how far the run is, for people
 """
@@ -44,10 +44,9 @@ class Run:
         step: Integer. Number of steps so far.
         state: `adam.State`. The state after them.
         rows: List of dictionaries. Rows of metrics.csv.
-        best: Array or None. The averaged weights with the best validation
-            bound.
-        best_elbo: Float. That bound.
-        best_step: Integer. The step after which it was.
+        best: Array or None. The EMA weights with the best validation ELBO.
+        best_elbo: Float. That ELBO.
+        best_step: Integer. The step after which it was computed.
     """
 
     step: int
@@ -119,9 +118,9 @@ def save(
     schedule: adam.Schedule,
     **progress: Any,
 ) -> None:
-    """Writes a run; what it is resumed from comes last but one.
+    """Writes a run; the files to resume from are written last but one.
 
-    With weights goes the bound that they have of the fixed batch.
+    The ELBO of the fixed batch is written beside the weights.
     """
     fingerprint = programs.exported.settings["fingerprint"]
     if run.best is not None:
@@ -285,7 +284,7 @@ def _line(row: Mapping[str, Any], num_steps: int) -> str:
 
 
 def check_start(programs: Programs) -> None:
-    """Compares the bound of the initial weights with that of Keras.
+    """Compares the ELBO of the initial weights with that of Keras.
 
     Raises:
         SystemExit: If they differ: this machine computes something else.

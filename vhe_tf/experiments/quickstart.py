@@ -2,7 +2,7 @@
 
     vhe-tf quickstart
 
-In the first minute the shipped model omniglot_pixel_cnn_small draws and
+In the first minute the shipped model omniglot_pixel_cnn_small generates and
 classifies characters that it has never seen, each from one image. Then its
 training continues on the embedded characters, in runs/quickstart: the same as
 `vhe-tf train quickstart`. Nothing is downloaded.
@@ -44,7 +44,7 @@ def _show_preset() -> None:
 
     experiment = get(_NAME)
     group, preset = experiment.class_group, experiment.init or ""
-    with status_line(f"{preset} draws"):
+    with status_line(f"sampling from {preset}"):
         unseen = load_data(experiment).test
         model = vhe_tf.load_model(preset)
         preview = callbacks.preview_batch(unseen, group=group, num_groups=6)
@@ -53,7 +53,7 @@ def _show_preset() -> None:
         )
         visualization.save_png(_PICTURE, grid, scale=4)
     print(f"Wrote {_PICTURE}: samples by {preset}, each row from one image.")
-    with status_line(f"{preset} classifies"):
+    with status_line(f"classifying with {preset}"):
         [accuracy] = evaluation.FewShotClassification(
             unseen,
             group=group,
