@@ -105,13 +105,12 @@ def box(
     )
 
 
-def arrow(*points: tuple[float, float], dashed: bool = False) -> str:
+def arrow(*points: tuple[float, float]) -> str:
     """Returns an arrow along points."""
     path = " ".join(f"{x},{y}" for x, y in points)
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
     return (
         f'<polyline points="{path}" fill="none" stroke="{INK}" '
-        f'stroke-width="1.5" marker-end="url(#head)"{dash}/>'
+        f'stroke-width="1.5" marker-end="url(#head)"/>'
     )
 
 

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 from PIL import ImageDraw
 
+from tests.data.test_drawing_file import ink_of
 from vhe_tf.data import Folder
 from vhe_tf.data import RecordedImages
 from vhe_tf.data import read_image_folder
 from vhe_tf.data import read_label_table
 from vhe_tf.data.datasets import Table
-from vhe_tf.data.datasets.drawing_file import read_drawing
 from vhe_tf.data.datasets.records import folder_to_records
 
 # Sides of pages and widths of strokes; at 28x28, 0.2 to 1.4 pixels.
@@ -55,13 +55,10 @@ def _read(reader, pages, folder):
 def test_a_data_set_is_read_as_its_drawings_are(reader, pages, tmp_path):
     images = _read(reader, pages, tmp_path).images
     wanted = np.stack(
-        [
-            read_drawing(path, (28, 28))
-            for path in sorted((pages / "folder").glob("*/0.png"))
-        ]
+        [ink_of(path) for path in sorted((pages / "folder").glob("*/0.png"))]
     )
     # `draw` looks at a page of 256x256 pixels.
-    assert np.mean((images >= 128) == (wanted > 0)) > 0.98
+    assert np.mean((images >= 128) == wanted) > 0.98
 
 
 @pytest.mark.parametrize("kind", [Folder, Table])
@@ -84,9 +81,7 @@ def test_drawings_on_photographs_are_cropped_as_by_draw(tmp_path):
     [image] = read_image_folder(tmp_path, drawings=True, invert=None).images
     rows, _ = np.nonzero(image[..., 0] >= 128)
     assert np.ptp(rows) + 1 == pytest.approx(20, abs=1)
-    np.testing.assert_array_equal(
-        image >= 128, read_drawing(path, (28, 28)) > 0
-    )
+    np.testing.assert_array_equal(image >= 128, ink_of(path))
 
 
 @pytest.mark.parametrize("reader", ["folder", "table", "records"])

@@ -34,6 +34,9 @@ __all__ = ["linear_probe", "posterior_means"]
 _RIDGES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-6)
 # One to fit, one to choose the ridge, one to test.
 _MIN_GROUPS = 3
+# Of the groups of each class to test on, and of the others to choose the ridge
+# on; at least one.
+_TEST_SHARE = 0.3
 # Orders in which to deal groups that hold several classes each.
 _NUM_DEALS = 100
 _IMAGES_AT_ONCE = 256
@@ -44,7 +47,6 @@ def linear_probe(
     labels: np.ndarray,
     *,
     groups: np.ndarray | None = None,
-    test_fraction: float = 0.3,
     seed: int = 0,
 ) -> Measurement:
     """Measures how well a linear classifier predicts labels from features.
@@ -58,19 +60,16 @@ def linear_probe(
             tested on, so that nothing is gained by recognising a group: the
             character, where alphabets are the classes. Each example is a group
             of its own if None.
-        test_fraction: Float. The fraction of the groups of each class to test
-            on, and of the others to choose the ridge on.
         seed: Integer. Random seed of the parts.
 
     Returns:
-        The accuracy on the test part, with an interval over its groups. The
-        `chance` is the share of the most frequent class in the test part.
-        Every class is in each part.
+        The accuracy on the test part, three tenths of the groups of each
+        class, with an interval over its groups. The `chance` is the share of
+        the most frequent class in the test part. Every class is in each part.
 
     Raises:
-        ValueError: If shapes do not agree, features are not finite,
-            `test_fraction` is not between 0 and 1, or there are fewer than two
-            classes that can be in each part.
+        ValueError: If shapes do not agree, features are not finite, or there
+            are fewer than two classes that can be in each part.
 
     Example:
     >>> labels = np.arange(40) % 2
@@ -79,12 +78,12 @@ def linear_probe(
     """
     if groups is None:
         groups = np.arange(len(labels))
-    _check(features, labels, groups, test_fraction)
+    _check(features, labels, groups)
     usable = np.isin(labels, _usable_classes(labels, groups))
     features = np.asarray(features[usable], np.float64)
     _, classes = np.unique(labels[usable], return_inverse=True)
     _, groups = np.unique(groups[usable], return_inverse=True)
-    test, choice = _parts(classes, groups, test_fraction, seed)
+    test, choice = _parts(classes, groups, seed)
     right = (
         _predictions(features, classes, ~test & ~choice, choice, _RIDGES)
         == classes[choice]
@@ -240,31 +239,28 @@ def _usable_classes(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _parts(
-    classes: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+    classes: np.ndarray, groups: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns which examples to test on and to choose on, `[M]` bool each."""
     holds = np.zeros((groups.max() + 1, classes.max() + 1), bool)
     holds[groups, classes] = True
     rng = np.random.default_rng(seed)
-    test = _deal(holds, fraction, rng, num_kept=2)
+    test = _deal(holds, rng, num_kept=2)
     choice = np.zeros(len(holds), bool)
-    choice[~test] = _deal(holds[~test], fraction, rng, num_kept=1)
+    choice[~test] = _deal(holds[~test], rng, num_kept=1)
     return test[groups], choice[groups]
 
 
 def _deal(
     holds: np.ndarray,
-    fraction: float,
     rng: np.random.Generator,
     *,
     num_kept: int,
 ) -> np.ndarray:
-    """Takes a random part of the groups that has a fraction of every class.
+    """Takes a random part of the groups that has a share of every class.
 
     Args:
         holds: `[G, K]` bool, which groups hold which classes.
-        fraction: The fraction of the groups of each class to take, at least
-            one.
         rng: Decides which.
         num_kept: How many groups of each class to leave at least.
 
@@ -275,7 +271,7 @@ def _deal(
         ValueError: If no such part is found.
     """
     total = holds.sum(axis=0)
-    wanted = np.clip(np.round(fraction * total), 1, total - num_kept)
+    wanted = np.clip(np.round(_TEST_SHARE * total), 1, total - num_kept)
     for _ in range(_NUM_DEALS):
         taken = np.zeros(len(holds), bool)
         count = np.zeros(len(total))
@@ -337,7 +333,6 @@ def _check(
     features: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    test_fraction: float,
 ) -> None:
     num_examples = len(features)
     if (
@@ -355,9 +350,4 @@ def _check(
         raise ValueError(
             "Features must be finite; leave out the examples that are not. "
             f"Received: {len(bad)} such examples, the first at index {bad[0]}."
-        )
-    if not 0.0 < test_fraction < 1.0:
-        raise ValueError(
-            "`test_fraction` must be between 0 and 1. "
-            f"Received: test_fraction={test_fraction!r}."
         )

@@ -22,7 +22,7 @@ from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.polarity import found_polarity
 from vhe_tf.data.polarity import with_ink_high
 
-__all__ = ["Drawing", "drawing_levels", "read_drawing", "read_drawings"]
+__all__ = ["Drawing", "drawing_levels", "read_drawings"]
 
 _logger = logging.getLogger(__name__)
 
@@ -76,29 +76,6 @@ class _Ink(NamedTuple):
         """The longer side of the box, as a fraction of that of the page."""
         left, upper, right, lower = self.box
         return max(right - left, lower - upper) / max(self.mask.shape)
-
-
-def read_drawing(
-    path: str | os.PathLike[str],
-    image_size: tuple[int, int],
-    *,
-    invert: bool | None = None,
-) -> np.ndarray:
-    """Reads a photograph or a scan of one drawing; see `read_drawings`.
-
-    Args:
-        path: Path. A file of any format that Pillow knows.
-        image_size: `(H, W)` of the image to return.
-        invert: Boolean or None. As in `read_drawings`. Defaults to None.
-
-    Returns:
-        `[H, W, 1]` float32. 1 is ink, 0 is paper.
-
-    Raises:
-        ValueError: If the file cannot be read, or has no ink.
-    """
-    [drawing] = read_drawings([path], image_size=image_size, invert=invert)
-    return (drawing.levels >= 128).astype(np.float32)
 
 
 def read_drawings(
