@@ -23,10 +23,10 @@ class AveragingAdam(keras.optimizers.Adam):
     After step t the momentum of the average is
     min(`ema_momentum`, (1 + t) / (10 + t)), as by `num_updates` of
     `tf.train.ExponentialMovingAverage`; after the first, t = 0, the average is
-    the weights. So it is over the last ninth or so of the steps taken, until
-    `ema_momentum` is reached: 0.999 at step 8,990. With that from the first
-    step on, the first weights, which are random, would be a seventh of the
-    average after 2,000.
+    the weights. Until `ema_momentum` is reached (0.999 at step 8,990), it is an
+    average over about the last ninth of the steps. With a momentum of 0.999
+    from the first step, the random initial weights would still be a seventh of
+    the average after 2,000 steps.
 
     Args:
         *args: As in `keras.optimizers.Adam`.

@@ -100,8 +100,8 @@ def as_seed(seed: Any) -> tf.Tensor:
 
     Args:
         seed: Integer of at most 64 bits; or integers of shape `[2]`, one seed;
-            or integers of shape `[B, 2]`, one seed per row. Of the entries of
-            a pair, the low 32 bits count.
+            or integers of shape `[B, 2]`, one seed per row. The low 32 bits
+            of the entries of a pair count.
 
     Returns:
         int32 tensor of shape `[2]` or `[B, 2]`.
@@ -204,8 +204,8 @@ def uniform(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
 def normal(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
     """Samples from the standard normal distribution.
 
-    By the transform of Box and Muller (1958). The radius comes from 32 bits,
-    so that the tails reach 6.7 standard deviations.
+    It uses the transform of Box and Muller (1958). The radius comes from 32
+    bits, so that the tails reach 6.7 standard deviations.
 
     Args:
         shape: Integers. The shape of one row.

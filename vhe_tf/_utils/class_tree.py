@@ -158,8 +158,8 @@ class _Walk:
             if count > 1:
                 received = f"{count:,} without images:{listed(self._empty)}"
             raise ValueError(
-                "A folder below one of classes must hold images; add some, or "
-                f"remove it. Received: {received}"
+                "Class folders, and folders within them, must hold images; "
+                f"add some, or remove them. Received: {received}"
             )
         return found
 

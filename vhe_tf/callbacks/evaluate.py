@@ -16,8 +16,8 @@ __all__ = ["Evaluate"]
 class Evaluate(keras.callbacks.Callback):
     """Adds the measurements of evaluators to the logs of an epoch.
 
-    Measured with the EMA weights, on the chief if several workers train. Place
-    it before the callbacks that write or monitor the logs.
+    It measures with the EMA weights, on the chief if several workers train.
+    Place it before the callbacks that write or monitor the logs.
 
     Args:
         evaluators: Sequence of `evaluation.Evaluator`s. A measurement has the

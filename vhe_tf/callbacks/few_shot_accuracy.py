@@ -14,8 +14,8 @@ __all__ = ["FewShotAccuracy"]
 class FewShotAccuracy(Evaluate):
     """Adds few-shot accuracy on unseen groups to the logs of an epoch.
 
-    Measured with the EMA weights, on the chief if several workers train. Place
-    it before the callbacks that write or monitor the logs.
+    It measures with the EMA weights, on the chief if several workers train.
+    Place it before the callbacks that write or monitor the logs.
 
     Args:
         data: `GroupedImages`. Images of unseen groups, ready for the model.

@@ -15,9 +15,9 @@ __all__ = ["Likelihoods"]
 class Likelihoods(Evaluate):
     """Adds joint and conditional likelihoods of unseen groups to the logs.
 
-    Coarse estimates from few groups and samples, to follow a trend:
-    `joint_nll` and `conditional_nll_{N}shot` in nats per image, and
-    `joint_effective_sample_size`. Measured with the EMA weights, on the chief
+    `joint_nll` and `conditional_nll_{N}shot`, in nats per image, and
+    `joint_effective_sample_size` are coarse estimates from few groups and
+    samples, to follow a trend. It measures with the EMA weights, on the chief
     if several workers train. Place it before the callbacks that write or
     monitor the logs.
 

@@ -111,9 +111,9 @@ def fit_mixture(
 ) -> MixtureParameters:
     """Fits a mixture of Gaussians with full covariances to vectors.
 
-    By expectation maximisation, from the clusters of k-means. Each covariance
-    is that of its vectors and of L / 2 pseudo-observations with the mean
-    covariance within components, so that few vectors are enough.
+    Expectation maximisation starts from the clusters of k-means. Each
+    covariance is that of its vectors and of L / 2 pseudo-observations with the
+    mean covariance within components, so that few vectors are enough.
 
     Args:
         values: Float array of shape `[M, L]`.

@@ -103,8 +103,8 @@ class Pixels(abc.ABC):
             num_contrasts: Integer, K.
 
         Returns:
-            None if the family has no levels. Of its parameters, the rows are
-            those of N images, then of K times N contrasts.
+            `Pixels`, or None if the family has no levels. The rows of its
+            parameters are those of N images, then of K times N contrasts.
         """
         del guidance, num_contrasts
         return None

@@ -274,8 +274,8 @@ def drawing_classes(
 ) -> GroupedImages:
     """Returns the images of the first three classes of each coarser group.
 
-    Of Omniglot's evaluation set, with `within="alphabet"`, these are the 60
-    characters that the published map also holds out.
+    With `within="alphabet"`, these are the 60 characters of Omniglot's
+    evaluation set that the published map also holds out.
 
     Args:
         data: `GroupedImages`. Images of unseen groups.

@@ -99,8 +99,8 @@ class Elbo(Evaluator):
 class TrainingKL(Evaluator):
     """The KL of each group latent on the training set (Table 1).
 
-    `KL[q(c; D) || p(c)]` before it is shared by a group, in nats. The interval
-    is over batches.
+    It is `KL[q(c; D) || p(c)]` in nats, before division by |X| or |D|. The
+    interval is over batches.
 
     Args:
         episodes: `Episodes`. Episodes of the groups that the model was trained

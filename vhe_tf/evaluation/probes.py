@@ -1,8 +1,8 @@
 """Linear probes: which known factor of the data a latent holds.
 
-Of a model trained on images whose true factors are known (alphabet, character,
-drawer, style), the right latent predicts its factor by a linear map, and the
-wrong one does not.
+If the true factors of the images are known (alphabet, character, drawer,
+style), the right latent predicts its factor by a linear map, and the wrong one
+does not.
 
 The classifier is linear discriminant analysis with a ridge, in closed form: it
 scores class k by the features' inner product with S^-1 m_k, where m_k is the
@@ -118,9 +118,9 @@ def posterior_means(
         data: `GroupedImages`. Images ready for the model.
         latent: String. The group latent to infer, and the grouping of the data
             whose groups the supports are from.
-        num_shots: Integer. N, the images of a support. Of 1, all labels of the
-            image are those of the support; of more, images of a support may
-            differ in other labels.
+        num_shots: Integer. N, the number of images in a support. If it is 1,
+            all labels of the image are those of the support. If it is larger,
+            images of a support may differ in other labels.
         seed: Integer. Random seed of the supports.
         max_images: Integer. The largest number of images to encode.
 

@@ -107,12 +107,12 @@ class OwnImages(settings.Settings):
 
 
 def check_files(experiment: Experiment, path: str) -> None:
-    """Checks what names of files tell of a user's own images.
+    """Checks a user's own images by the names of their files.
 
-    Before TensorFlow is imported. Loading the images checks more.
+    It is called before TensorFlow is imported. Loading the images checks more.
 
     Args:
-        experiment: `Experiment`. Of the data set folder or table.
+        experiment: `Experiment`. Its data set is folder or table.
         path: String. The folder or the table.
 
     Raises:
@@ -180,8 +180,8 @@ def _check_nested(
 def files_checksum(experiment: Experiment, path: str | None) -> str | None:
     """Returns a checksum of the names and sizes of a user's own images.
 
-    No image is read. Of a table its text counts too; records are known by
-    their index, which has all groups and sizes.
+    No image is read. The checksum of a table includes its text. That of
+    records is of their index, which has all groups and sizes.
 
     Args:
         experiment: `Experiment`. The experiment.

@@ -28,12 +28,12 @@ class Record:
 
     Attributes:
         experiment: `Experiment`. The settings of the run.
-        provenance: Mapping. `data_dir`, where the data were; `files`, of a
-            user's own images the checksum of their names and sizes; `classes`,
-            the checksum of the classes that are not for testing; and what
-            `provenance.of_this_process` returned when the run began. `resumed`
-            lists what it returned later, with the step, where that differs.
-            Shipped models leave out what is not known.
+        provenance: Mapping. `data_dir` is where the data were; `files`, for a
+            user's own images, is the checksum of their names and sizes;
+            `classes` is the checksum of the classes that are not for testing.
+            The other entries are those of `provenance.of_this_process` when
+            the run began. `resumed` lists later ones that differ, with the
+            step. Shipped models lack what is not known.
     """
 
     experiment: Experiment
@@ -173,7 +173,7 @@ class Run:
     def check_classes(self, classes: str) -> None:
         """Checks that the data have the classes that the run began with.
 
-        Which of them are for testing is a random choice among all: with other
+        The classes for testing are a random choice among all. With other
         classes, the run would have trained on some that it is tested on.
 
         Args:
@@ -196,9 +196,9 @@ class Run:
     def check_data(self, data_dir: str | None) -> None:
         """Checks that a user's own images are those that the run began with.
 
-        At their place, images may be added and removed. At another place, the
-        names and sizes of all files must be the same. Of older runs they are
-        not known, only the classes, see `check_classes`.
+        In the same folder, images may be added and removed. In another one,
+        the names and sizes of all files must be the same. Older runs did not
+        record them; `check_classes` compares their classes.
 
         Args:
             data_dir: Path. The folder or the table. Defaults to where they

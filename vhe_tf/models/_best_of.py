@@ -29,8 +29,8 @@ def best_of_samples(
 ) -> tf.Tensor:
     """Samples `count` elements of each group and returns the best.
 
-    That is the one with the largest log p(support | sample). Of a content and
-    a style, it is that of the images of the content, in their own style: a
+    That is the one with the largest log p(support | sample). In a model of
+    content and style, the images of the content count, in their own style: a
     sample hardly fails in its style.
 
     Args:

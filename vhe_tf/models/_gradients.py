@@ -40,8 +40,8 @@ def check_posterior_learns(
 
     Args:
         latent: `Latent`, built.
-        observed: Float tensor, as in `Latent`. Another of its shape is tried
-            too: of a blank image alone, no gradient may reach a kernel.
+        observed: Float tensor, as in `Latent`. Another one of its shape is
+            tried too, because a blank image may pass no gradient to a kernel.
         parents: Sequence of tensors. Values of its parents.
     """
     weights = [w.value for w in latent.posterior.trainable_variables]

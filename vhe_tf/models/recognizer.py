@@ -20,7 +20,7 @@ _MAX_DECODED = 400
 
 
 class Recognizer(LatentVariableModel):
-    """A model of grouped images that tells classes apart.
+    """A model of grouped images that classifies by likelihood.
 
     `VHE` adds the objective.
     """

@@ -96,17 +96,18 @@ class LatentVariableModel(GraphModel):
             latent_temperature: Float. Temperature of the priors of latents
                 without a support, such as a pose. Defaults to 1.
             guidance: Float, w, or None. For PixelCNNs of binary pixels: each
-                pixel has the logit (1 + w) l - w m. l is that given c, and m
-                that of the mean probability given six samples of the prior
-                p(c), always the same. It takes seven times as long. For pixels
-                with levels see `GuidedDiscretizedPixels`. Of several group
+                pixel has the logit (1 + w) l - w m. l is the logit given c,
+                and m that of the mean probability given six samples of the
+                prior p(c), which are always the same. Sampling takes seven
+                times as long. For pixels with levels see
+                `GuidedDiscretizedPixels`. In a model with several group
                 latents, the contrasts differ in the first one and those
-                related to it. 0 samples from p(x | D) itself. Defaults to
-                None: that of the model.
-            best_of: Integer. Number of samples of each element, of which the
-                one is returned from which the support is most likely, by
-                log p(support | sample). Of several supports, those of the
-                latents that guidance contrasts count. Defaults to 1.
+                related to it. With 0, images are samples of p(x | D).
+                Defaults to None: that of the model.
+            best_of: Integer. Number of samples per element. The one with the
+                largest log p(support | sample) is returned. If there are
+                several supports, those of the latents that guidance contrasts
+                count. Defaults to 1.
 
         Returns:
             Tensor of shape `[B, H, W, C]`, samples of p(x | D). Gaussian

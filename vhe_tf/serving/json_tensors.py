@@ -2,8 +2,8 @@
 
 `instances` are rows and `inputs` are columns. Integers convert to floats, and
 no other type converts. Strings may be `{"b64": ...}`. NaN and Infinity are
-numbers. Of equal keys the first counts. In addition, errors name the input, and
-shapes must match the signature.
+numbers. If keys are equal, the first counts. In addition, errors name the
+input, and shapes must match the signature.
 """
 
 import base64

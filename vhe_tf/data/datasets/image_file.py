@@ -54,8 +54,8 @@ def read_images(
 
     Each is turned upright (EXIF), flattened on white where transparent, made
     grey or RGB and resized, by area averages along an axis that shrinks and
-    linearly along one that grows; its proportions are not kept. Of several
-    frames or pages the first one is read, with a warning at the end.
+    linearly along one that grows; its proportions are not kept. If a file has
+    several frames or pages, the first one is read, with a warning at the end.
 
     Args:
         paths: Iterable of paths. The files.

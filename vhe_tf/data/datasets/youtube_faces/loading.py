@@ -59,10 +59,10 @@ def load_youtube_faces(
     resized by area averages along an axis that shrinks and linearly along one
     that grows: 40x40 in the paper (Section 4.2).
 
-    Of the complete data set, 48 frames of one video of each person are used,
-    954 people for training and 641 for testing. Of a smaller one, all frames of
-    all people are, and 954/1595 of the people are for training; results are not
-    comparable with the paper's then. `split.split_frames` has the details.
+    If the data set is complete, 48 frames of one video of each person are used,
+    954 people for training and 641 for testing. If it is not, all frames of all
+    people are used, and 954/1595 of the people are for training; results are
+    then not comparable with the paper's. `split.split_frames` has the details.
 
     The first call at an image size prepares the images, by reading the archive
     three times; the complete one takes minutes each time.
