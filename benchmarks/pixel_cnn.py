@@ -79,8 +79,8 @@ class PlainPixelCNN(keras.layers.Layer):
         def convolution(
             rows: int, columns: int, size_in: int, size_out: int, seen: int
         ) -> Any:
-            # Of the taps in raster order, the first `seen` count; in a
-            # vertical stack, `seen` rows of them.
+            # The first `seen` taps in raster order count; in a vertical
+            # stack, `seen` rows of them.
             kernel = self.add_weight(
                 shape=(rows, columns, size_in, size_out),
                 initializer="glorot_uniform",

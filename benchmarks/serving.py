@@ -53,7 +53,7 @@ def measure_all(model: Any, served: Any, client: Client) -> None:
     support = (generator.random((1, _WAYS, _SHOTS, *shape)) < 0.1).astype("f4")
     query = support[:, 0, 0]
     names = [latent.name for latent in model.latents if not latent.per_element]
-    # Of several group latents, the one that `classify` returns.
+    # The group latent that `classify` returns, if there are several.
     latent = names[-1] if len(names) > 1 else None
     sampler = served["sample" if latent is None else f"sample_{latent}"]
     tasks: dict[str, tuple[int, dict[str, Callable[[], Any]]]] = {}

@@ -29,7 +29,7 @@ INK, GREY, SUPPORT, QUERY, LATENT = (
     "#e3f1ef",
 )
 
-# Of the chart in README.md: label, published number, file, measure.
+# The rows of the chart in README.md: label, published number, file, measure.
 CHART = [
     ("20-way 1-shot", 95.2, "omniglot_pixel_cnn_large_random1200", "1shot"),
     ("20-way 5-shot", 98.8, "omniglot_pixel_cnn_large_random1200", "5shot"),

@@ -116,7 +116,7 @@ def split(
             # [replicas here, ...] each
             return tf.nest.map_structure(rows, dict(batch))
 
-        # What never ends has no last batch to agree about at every step.
+        # An endless data set has no last batch to agree about at every step.
         return batches.map(shares).unbatch().repeat().prefetch(here)
 
     return strategy.distribute_datasets_from_function(of_worker)

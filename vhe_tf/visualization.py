@@ -32,7 +32,7 @@ __all__ = [
 _GAP = 2  # pixels between images
 _BLOCK_GAP = 8  # pixels between blocks of columns
 _GAP_COLOUR = 0.8
-# Of headings. A picture is often shown at a width of 800 pixels.
+# The size of headings. Pictures are often shown 800 pixels wide.
 _FONT_SIZE = 13 / 800
 _SUMMARY_SCALE = 2
 

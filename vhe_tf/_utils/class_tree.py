@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 """The suffixes of files that Pillow reads, in lower case."""
 
-# Of operating systems and storage servers, in lower case.
+# Folders of operating systems and storage servers, in lower case.
 _SYSTEM_FOLDERS = {
     "#recycle",
     "#snapshot",

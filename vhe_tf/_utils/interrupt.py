@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 __all__ = ["exit_on_interrupt"]
 
-# What a shell expects of a program that Ctrl-C ended.
+# The status that a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
 

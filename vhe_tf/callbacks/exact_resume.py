@@ -388,7 +388,7 @@ class ExactResume(keras.callbacks.Callback):
             if here:  # and not of a checkpoint that cannot be read
                 self._end.values = values
             return
-        # What it says of earlier epochs is in the checkpoint too.
+        # The checkpoint too has what it says of earlier epochs.
         print(
             f"{why} Without it, the end of the last epoch (validation and "
             "callbacks) may be done once more.",

@@ -19,7 +19,7 @@ __all__ = [
 # of 4 bits that are read as 8 bits lie in 15 / 255.
 _LEAST_SPREAD = 1 / 16
 
-# Of fewer images, half may be faint by chance.
+# Half of fewer images may be faint by chance.
 _LEAST_TO_HALVE = 8
 
 _MAX_LISTED = 20

@@ -104,7 +104,7 @@ def p_of_difference(
     if queries is not None:
         pooled = np.dot(means, queries) / np.sum(queries)
         binomial = pooled * (1 - pooled) / np.array(queries)
-        # Of independent queries the variance is known.
+        # If queries are independent, the variance is known.
         degrees = np.where(squares > binomial, degrees, math.inf)
         squares = np.maximum(squares, binomial)
     error = math.sqrt(squares.sum())

@@ -21,7 +21,7 @@ from vhe_tf.models.vhe import VHE
 
 __all__ = ["NoveltyScorer", "OpenSet", "auroc"]
 
-# Of the queries of the given classes.
+# The share of the queries of the given classes that a threshold accepts.
 _RECALL = 0.95
 
 _NUM_RESAMPLES = 2000

@@ -154,7 +154,7 @@ def train_oracle_classifier(
         [rng.permutation(known)[: steps * batch_size] for _ in range(epochs)]
     )
     shifts = rng.integers(-augment, augment + 1, (len(order), 2))
-    # Where a label is not known this is a class too, of an image not in order.
+    # An image without a label has a class here too, but is not in `order`.
     classes = np.searchsorted(class_ids, labels)
     _classifier(network, head, epochs * steps).fit(
         _batches(images, classes, order, shifts, batch_size),

@@ -22,7 +22,7 @@ from vhe_tf.models.vhe import VHE
 
 __all__ = ["EvaluationSettings", "Report", "evaluate", "summary_lines"]
 
-# Of classification by the other latents of a model.
+# Numbers of ways in classification by the other latents of a model.
 _OTHER_WAYS = (10, 20)
 
 _DRAWING_FACTORS = {

@@ -22,7 +22,7 @@ __all__ = [
     "import_tensorflow",
 ]
 
-# What a shell expects of a program that a closed pipe ended.
+# The status that a shell expects of a program that a closed pipe ended.
 _CLOSED_PIPE = 141
 _NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia")
 

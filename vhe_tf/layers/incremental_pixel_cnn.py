@@ -374,7 +374,7 @@ class IncrementalPixelCNN:
             axis=1,
         )
         left = tf.matmul(images, self._first) + self._first_bias
-        # Of all blocks at once: what the pixels further left add.
+        # The pixels further left add this to all blocks at once.
         gates = tf.unstack(
             tf.gather(row, index) + tf.matmul(features, self._before)
         )

@@ -419,7 +419,7 @@ class LatentVariableModel(GraphModel):
         if guidance == 0.0:
             return likelihood
         contrasts = self._fixed_contrasts or self._contrasts()
-        # Of each element in its own pose, and whatever else is its own.
+        # Contrasts of each element have its own pose, and its other latents.
         shown: Samples = {}
         for name, value in samples.items():
             other = value[tf.newaxis]

@@ -30,15 +30,14 @@ _MODES = {1: "L", 3: "RGB"}
 # Their further frames are previews, maps or layers of the one image.
 _ONE_IMAGE = ("MPO", "PSD")
 
-# What a PNG file calls transparent has the file's bits, pixels have 8 bits.
+# The transparent value of a PNG file has the file's bits, pixels have 8 bits.
 _PNG_SCALES = {"L;2": 255 / 3, "L;4": 255 / 15, "RGB;16B": 1 / 256}
 
-# Of TIFF files.
+# A tag of TIFF files, and one of its values.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
-
-# As Pillow has it: more pixels are suspicious. Photographs have one byte for
-# some ten pixels.
+# Pillow's limit, beyond which an image is suspicious; and pixels per byte, of
+# which photographs have about ten.
 _MANY_PIXELS, _MAX_RATIO = 89_478_485, 100
 
 _Path = str | os.PathLike[str]

@@ -135,7 +135,7 @@ class RecordedImages(GroupedData):
         def read(indices: tf.Tensor) -> tf.Tensor:
             found, records = places.read(indices)
             good = tf.size(found) == tf.size(indices)
-            # Of ascending numbers, those before the first gap stand for
+            # The numbers ascend: those before the first gap stand for
             # themselves.
             gap = tf.math.count_nonzero(
                 found == tf.range(tf.size(found)), dtype=tf.int32

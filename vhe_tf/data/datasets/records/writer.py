@@ -135,7 +135,7 @@ class _ShardWriter:
         self._max_shard_bytes = max_shard_bytes
         self._file: tf.io.TFRecordWriter | None = None
         self._shape: tuple[int, ...] | None = None
-        # Of machine numbers, not of objects: 8 bytes each.
+        # Machine numbers, not objects: 8 bytes each.
         self._offsets = array("q")
         self._shard_starts = array("q")
         self._shard_sizes = array("q")

@@ -9,7 +9,7 @@ __all__ = ["FrameSplit", "Video", "split_frames"]
 
 _NUM_TRAINING_PEOPLE = 954
 _NUM_TEST_PEOPLE = 641
-# Of each person, and no video of the data set is shorter.
+# For each person. No video of the data set is shorter.
 _NUM_FRAMES = 48
 
 
