@@ -1,4 +1,4 @@
-"""Measures the shipped models again, and compares with what is published."""
+"""Measures the shipped models again, and compares with published numbers."""
 
 import collections
 from collections.abc import Mapping

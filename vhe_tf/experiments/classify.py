@@ -2,11 +2,11 @@
 
     vhe-tf classify QUERY.png --support=DIR
 
-DIR holds a folder of images per class. Prints the posterior probability of each
-class under equal priors, and that of "none of these", which is even before the
-image is seen. "None of these" is calibrated, and answered, for PixelCNNs of
-binary images of 28x28 pixels alone. Images are drawings, scans or photographs
-of them, as for `vhe-tf draw`.
+DIR holds a folder of images per class. It prints the posterior probability of
+each class, all equally probable before, and that of "none of these", whose
+prior probability is one half. "None of these" is answered for PixelCNNs of
+binary images of 28x28 pixels alone, for which it is calibrated. Images are
+drawings, scans or photographs of them, as for `vhe-tf draw`.
 """
 
 import dataclasses
@@ -116,11 +116,11 @@ def _none(
     """Returns the probability that queries are of none of K classes, `[B]`.
 
     Args:
-        model: `VHE`.
+        model: `VHE`. The model.
         supports: K mappings, from a latent to images `[1, 1, N, H, W, C]`.
-        queries: `[B, H, W, C]`.
-        scores: `[B, K]`, see `VHE.classify`.
-        seed: Integer.
+        queries: `[B, H, W, C]`, the images to classify.
+        scores: `[B, K]`, the result of `VHE.classify`.
+        seed: Integer. Random seed.
     """
     import numpy as np
     import tensorflow as tf

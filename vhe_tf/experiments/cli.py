@@ -18,7 +18,10 @@ COMMANDS = {
     "train": ("train an experiment, or resume it", "train"),
     "list": ("list the experiments and the shipped models", "listing"),
     "evaluate": ("measure a model on unseen groups", "evaluate"),
-    "fit-prior": ("fit what new classes are sampled from", "fit_prior"),
+    "fit-prior": (
+        "fit the prior that new classes are sampled from",
+        "fit_prior",
+    ),
     "draw": ("sample new images of the class of an image", "draw"),
     "classify": ("classify an image by a few images per class", "classify"),
     "export": ("export a model for TensorFlow Serving", "export"),

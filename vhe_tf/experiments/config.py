@@ -122,7 +122,7 @@ class Experiment(Settings):
         None,
         "For your own images: the column of the classes, or, for "
         "--architecture=alphabet or alphabet_pixel_cnn, two columns, the outer "
-        "one first, such as alphabet,character. Of a folder, they name its "
+        "one first, such as alphabet,character. For a folder, they name its "
         "levels. By default the only column of a table.",
     )
     shares: tuple[int, ...] | None = setting(

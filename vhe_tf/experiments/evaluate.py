@@ -3,13 +3,12 @@
     vhe-tf evaluate runs/quickstart/best.keras
     vhe-tf evaluate omniglot_pixel_cnn_small --data_dir=DIR
 
-Few-shot accuracy, joint NLL and conditional NLL by shots, with 95% intervals,
-written to evaluation.json beside the model. MODEL is a .keras file, the folder
-of a run, or the name of a shipped model, whose report is written to the current
-folder. Its data are those of its run, as the config.json beside it
-says, unless flags say otherwise. Lake's twenty one-shot runs are measured too
-if --lake_runs names them, and the KL of Table 1 if --num_kl_batches asks for
-it.
+It writes few-shot accuracy, joint NLL and conditional NLL by shots, with 95%
+intervals, to evaluation.json beside the model. MODEL is a .keras file, the
+folder of a run, or the name of a shipped model, whose report is written to the
+current folder. The data are those of its run, named in the config.json beside
+it, unless flags name others. Lake's twenty one-shot runs are measured too if
+--lake_runs names them, and the KL of Table 1 if --num_kl_batches asks for it.
 """
 
 import dataclasses

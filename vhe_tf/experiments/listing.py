@@ -1,7 +1,4 @@
-"""Lists the named experiments and the shipped models.
-
-vhe-tf list
-"""
+"""Lists the named experiments and the shipped models: `vhe-tf list`."""
 
 from collections.abc import Sequence
 

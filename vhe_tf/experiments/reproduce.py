@@ -10,7 +10,7 @@ Run it in a checkout. It trains what is missing, measures it, and writes
 docs/results.md. Runs and their logs are in runs/. Measurements are kept in
 docs/results/, one small file per model, so that numbers of several machines
 stand in one document. A model that has its file is not measured again; delete
-the file to repeat that. It is not trained again either, except to draw a figure
+the file to repeat that. It is not trained again either, except to make a figure
 that is missing.
 
 Stop it at any time: the same command resumes. If a row fails, the others are
