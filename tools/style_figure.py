@@ -115,9 +115,9 @@ def figure(
     """Tiles groups of a content, a style, and redrawings below.
 
     Args:
-        content: `[R, H, W, C]`.
-        style: `[R, H, W, C]`.
-        redrawn: `[R, 2, H, W, C]`.
+        content: `[R, H, W, C]`, one character per group.
+        style: `[R, H, W, C]`, one drawing in the wanted style per group.
+        redrawn: `[R, 2, H, W, C]`, two redrawings per group.
         columns: Integer. Groups side by side, a divisor of R.
 
     Returns:

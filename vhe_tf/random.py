@@ -165,7 +165,7 @@ def bits(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
 
     Args:
         shape: Integers. The shape of one row.
-        seeds: int32 tensor of shape `[B, 2]`.
+        seeds: int32 tensor of shape `[B, 2]`, one seed per row.
 
     Returns:
         int64 tensor of shape `[B, *shape]`.
@@ -185,7 +185,7 @@ def uniform(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
 
     Args:
         shape: Integers. The shape of one row.
-        seeds: int32 tensor of shape `[B, 2]`.
+        seeds: int32 tensor of shape `[B, 2]`, one seed per row.
 
     Returns:
         float32 tensor of shape `[B, *shape]`: centres of 2**23 equal cells.
@@ -209,7 +209,7 @@ def normal(shape: Any, seeds: tf.Tensor) -> tf.Tensor:
 
     Args:
         shape: Integers. The shape of one row.
-        seeds: int32 tensor of shape `[B, 2]`.
+        seeds: int32 tensor of shape `[B, 2]`, one seed per row.
 
     Returns:
         float32 tensor of shape `[B, *shape]`.

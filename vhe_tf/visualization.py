@@ -211,8 +211,8 @@ def transfer_grid(
     """Tiles contents, styles, and each content in each style (Figure 8).
 
     Args:
-        content: Array of shape `[R, H, W, C]`.
-        style: Array of shape `[S, H, W, C]`.
+        content: Array of shape `[R, H, W, C]`, one image per content.
+        style: Array of shape `[S, H, W, C]`, one image per style.
         redrawn: Array of shape `[R, S, H, W, C]`, each content in each style;
             see `vhe_tf.evaluation.transfer`.
 
@@ -252,7 +252,7 @@ def reconstruction_grid(
 
     Args:
         model: `VHE`. The model.
-        support: Array of shape `[G, N, H, W, C]`.
+        support: Array of shape `[G, N, H, W, C]`, N images of each group.
         query: Array of shape `[G, Q, H, W, C]`, other images of the same
             groups.
         group: String. The group latent.

@@ -18,7 +18,7 @@ class State(NamedTuple):
     """The state that a step changes.
 
     Attributes:
-        weights: `[P]`.
+        weights: `[P]`, the trainable weights.
         average: `[P]`, the running average of the weights.
         momentum: `[P]`, the first moment.
         velocity: `[P]`, the second moment.

@@ -179,13 +179,13 @@ def render(
 def transform(
     pixels: jax.Array, maps: jax.Array, image_size: tuple[int, int]
 ) -> jax.Array:
-    """Applies one affine map an image, zeros beyond the border.
+    """Applies one affine map per image, with zeros beyond the border.
 
     Bilinear at equal sizes; nearest where the image shrinks.
 
     Args:
-        pixels: `[K, H0, W0, C]` float32.
-        maps: `[K, 6]` float32; see `Images`.
+        pixels: `[K, H0, W0, C]` float32, the images as stored.
+        maps: `[K, 6]` float32, one affine map per image; see `Images`.
         image_size: `(H, W)`.
 
     Returns:
@@ -222,7 +222,7 @@ def symmetry(pixels: jax.Array, index: jax.Array) -> jax.Array:
     """Turns and reflects each square image by its own symmetry.
 
     Args:
-        pixels: `[K, H, H, C]`.
+        pixels: `[K, H, H, C]`, square images.
         index: `[K]` int in 0..7: quarter turns (index mod 4), after a
             transposition where index is 4 or more.
 

@@ -31,7 +31,7 @@ class PreviewBatch:
 
     Attributes:
         group: String. The group latent that `support` is inferred for.
-        support: `[G, N, H, W, C]`.
+        support: `[G, N, H, W, C]`, N images of each of G groups.
         query: `[G, Q, H, W, C]`, other images of the same groups.
 
     Example:

@@ -196,8 +196,9 @@ def transform(
     nearest-neighbour, so that binary images stay binary.
 
     Args:
-        images: float32 tensor of shape `[B, H0, W0, C]`.
-        maps: float32 tensor of shape `[B, 8]`, rows of `affine_table`.
+        images: float32 tensor of shape `[B, H0, W0, C]`, the images as stored.
+        maps: float32 tensor of shape `[B, 8]`, one map per image: rows of
+            `affine_table`.
         image_size: `(H, W)` of the result.
         repeat_edges: Boolean. Whether to pad with the nearest border pixel
             instead of zeros. Defaults to False.
@@ -226,8 +227,8 @@ def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
     """Swaps left and right, in some of the images.
 
     Args:
-        images: `[B, H, W, C]`.
-        mirror: `[B]` bool, in which.
+        images: `[B, H, W, C]`, the images.
+        mirror: `[B]` bool, which images to mirror.
 
     Returns:
         `[B, H, W, C]`.
@@ -241,7 +242,7 @@ def symmetry(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Turns and reflects each square image by its own symmetry.
 
     Args:
-        images: `[B, H, H, C]`.
+        images: `[B, H, H, C]`, square images.
         index: `[B]` int in 0..7: quarter turns (index mod 4), after a
             transposition where index is 4 or more.
 

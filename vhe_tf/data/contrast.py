@@ -117,7 +117,7 @@ def warn_of_faint(
     """Warns of some images that are faint, the first twenty by their names.
 
     Args:
-        faint: `[...]` bool, from `faint_images`.
+        faint: `[...]` bool, which images are faint, from `faint_images`.
         name: String. What they are.
         describe: Callable. Returns the name of an image from its index.
             Defaults to None, the index itself.

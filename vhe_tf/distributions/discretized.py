@@ -333,8 +333,8 @@ def _inverse_cumulative(log_probs: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     """Returns the levels `[...]` that noise in [0, 1) decides.
 
     Args:
-        log_probs: `[L, ...]`, nats.
-        noise: `[...]`.
+        log_probs: `[L, ...]`, log-probabilities of the levels, nats.
+        noise: `[...]`, in [0, 1).
     """
     cumulative = tf.cumsum(tf.exp(log_probs), axis=0)
     # Rounding leaves the last beside 1, where the noise could pass it.
@@ -355,8 +355,9 @@ class _Mixture:
 
     Args:
         logits: `[..., K]`, of the components given the known channels.
-        loc: `[..., R, K]`, given the known channels.
-        log_scale: `[..., R, K]`.
+        loc: `[..., R, K]`, locations given the known channels.
+        log_scale: `[..., R, K]`, log of the scale of each logistic
+            distribution.
         coefficients: `[..., R (R - 1) / 2, K]`, of the first channel for each
             of the others, then of the second, and so on.
     """
@@ -435,7 +436,7 @@ class _Mixture:
 
         Args:
             noise: `[...]`, in [0, 1).
-            temperature: `[]`.
+            temperature: `[]`. Temperature of the channel.
         """
         scores = self.log_prob(self.levels()) / temperature  # [L, ...]
         return _inverse_cumulative(tf.nn.log_softmax(scores, axis=0), noise)

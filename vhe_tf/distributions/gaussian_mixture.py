@@ -116,7 +116,7 @@ def fit_mixture(
     mean covariance within components, so that few vectors are enough.
 
     Args:
-        values: Float array of shape `[M, L]`.
+        values: Float array of shape `[M, L]`, the vectors.
         num_components: Integer, K. At most M / 2.
         seed: Integer. Decides where k-means starts. Defaults to 0.
 

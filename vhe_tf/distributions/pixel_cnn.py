@@ -71,8 +71,8 @@ class Pixels(abc.ABC):
         """Returns `[..., H, W, C]`, nats.
 
         Args:
-            parameters: `[..., H, W, P]`.
-            images: `[..., H, W, C]`.
+            parameters: `[..., H, W, P]`, the parameters of each pixel.
+            images: `[..., H, W, C]`, the values of the channels.
             temperature: `[]`; the family's p to the power 1 / temperature,
                 normalised.
         """
@@ -83,7 +83,7 @@ class Pixels(abc.ABC):
 
         Args:
             shape: Integers `[..., C]`. The shape of one row.
-            seeds: int32 tensor of shape `[B, 2]`.
+            seeds: int32 tensor of shape `[B, 2]`, one seed per row.
 
         Returns:
             float32 tensor of shape `[B, ..., C]`.

@@ -98,8 +98,8 @@ class ClassScorer:
         """Returns log E_q(c; D_k) p(x | c), `[Q, K]`, nats.
 
         Args:
-            support: `[K, N, H, W, C]`.
-            queries: `[Q, H, W, C]`.
+            support: `[K, N, H, W, C]`, N images of each class.
+            queries: `[Q, H, W, C]`, the images to classify.
             seed: Two integers. The only source of randomness.
         """
         [scores] = self._scores([support], [queries], [seed])

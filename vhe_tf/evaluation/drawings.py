@@ -368,9 +368,12 @@ def originality(
     """Returns recognizability by distance from the exemplar, in fifths.
 
     Args:
-        variation: Array of shape `[K, M, F]` of a `DrawingCritics.variation`.
-        exemplars: Array of shape `[K, F]`, of the same critic.
-        recognized: Array of shape `[K, M]`, see `recognizability`.
+        variation: Array of shape `[K, M, F]`, features of M drawings of each
+            character, by `DrawingCritics.variation`.
+        exemplars: Array of shape `[K, F]`, features of the exemplars, by the
+            same critic.
+        recognized: Array of shape `[K, M]`, whether each drawing is recognized,
+            see `recognizability`.
 
     Returns:
         Array of shape `[K, 5]`: of each character the mean over the fifth of
@@ -414,8 +417,8 @@ def frechet_distance(true: np.ndarray, made: np.ndarray) -> float:
     """Returns the squared Fréchet distance of Gaussians fitted to features.
 
     Args:
-        true: Array of shape `[M, F]`.
-        made: Array of shape `[N, F]`.
+        true: Array of shape `[M, F]`, features of true images.
+        made: Array of shape `[N, F]`, features of samples.
 
     Example:
     >>> frechet_distance(np.array([[0.0], [2.0]]), np.array([[1.0], [3.0]]))

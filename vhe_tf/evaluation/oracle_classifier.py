@@ -66,7 +66,7 @@ class OracleClassifier:
         """Returns which class of the training each image belongs to.
 
         Args:
-            images: `[M, H, W, C]` float32.
+            images: `[M, H, W, C]` float32, the images to classify.
 
         Returns:
             `[M]`, labels of the training.
@@ -80,7 +80,7 @@ class OracleClassifier:
         The classes may be others than those of the training.
 
         Args:
-            images: `[M, H, W, C]` float32.
+            images: `[M, H, W, C]` float32, the images to classify.
             exemplars: `[K, N, H, W, C]` float32, N images of each of K classes.
 
         Returns:

@@ -52,7 +52,7 @@ def linear_probe(
     """Measures how well a linear classifier predicts labels from features.
 
     Args:
-        features: `[M, F]`.
+        features: `[M, F]`, the features of each example.
         labels: `[M]`, the class ids, any integers; an example whose label is
             negative, not known, is left out, and so are classes in fewer than
             three groups.
@@ -166,8 +166,8 @@ def _predictions(
     """Returns the classes that discriminant analysis finds.
 
     Args:
-        features: `[M, F]` float64.
-        classes: `[M]`, in 0..K-1.
+        features: `[M, F]` float64, the features of each example.
+        classes: `[M]`, the class of each example, in 0..K-1.
         train: `[M]` bool, the examples to learn from, some of each class.
         on: `[M]` bool, the examples to classify.
         ridges: For each answer, what to add to the variances within classes.

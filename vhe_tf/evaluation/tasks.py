@@ -33,8 +33,8 @@ class Task(NamedTuple):
     """One K-way N-shot task.
 
     Attributes:
-        support: `[K, N, H, W, C]`.
-        queries: `[Q, H, W, C]`.
+        support: `[K, N, H, W, C]`, N images of each class.
+        queries: `[Q, H, W, C]`, the images to classify.
         labels: `[Q]`, for each query its class, in 0..K-1.
     """
 

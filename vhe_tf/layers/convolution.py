@@ -28,7 +28,7 @@ class ConvolutionalEncoder(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        images: `[B, H, W, C]`.
+        images: `[B, H, W, C]`, the images.
 
     Returns:
         `[B, F]`, the flattened features of the last stage.
@@ -71,7 +71,7 @@ class ConvolutionalDecoder(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        features: `[..., F]`.
+        features: `[..., F]`, the features of each image.
 
     Returns:
         `[..., H, W, C]`, logits.

@@ -59,7 +59,7 @@ class DenseLikelihood(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        **latents: `[S..., B, L]` each.
+        **latents: `[S..., B, L]` each, the values of the latents.
 
     Returns:
         A `tfd.Independent` distribution, batch shape `[S..., B]`, event shape

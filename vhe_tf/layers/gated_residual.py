@@ -82,7 +82,8 @@ class GatedResidualBlock(base.BaseLayer):
     Call arguments:
         above: `[N, H, W, F]`, of the vertical stack.
         left: `[N, H, W, F]`, of the horizontal stack.
-        conditioning: `[N, H, W, L]` or None.
+        conditioning: `[N, H, W, L]`, what each location is conditioned on, or
+            None.
 
     Returns:
         The next `above` and `left`.

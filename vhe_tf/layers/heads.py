@@ -70,7 +70,7 @@ class DiagonalNormalHead(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        features: `[..., F]`.
+        features: `[..., F]`, the features to map.
 
     Returns:
         A `tfd.MultivariateNormalDiag` with batch shape `[...]` and event
@@ -107,7 +107,7 @@ class BernoulliImageHead(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        logits: `[..., H, W, C]`.
+        logits: `[..., H, W, C]`, the log-odds of ink in each channel.
 
     Returns:
         A `tfd.Independent` Bernoulli with batch shape `[...]`, event shape

@@ -64,8 +64,9 @@ class IncrementalPixelCNN:
 
     Args:
         network: `GatedPixelCNN`, which is built.
-        conditioning: Tensor of shape `[N, H, W, L]`, embedded, or None.
-        image_shape: `(N, H, W, C)`.
+        conditioning: Tensor of shape `[N, H, W, L]`, the embedded conditioning,
+            or None.
+        image_shape: `(N, H, W, C)` of the batch of images.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class IncrementalPixelCNN:
         """Samples images in raster order.
 
         Args:
-            noise: float32 tensor of shape `[N, H, W, C]` from `pixels.noise`.
+            noise: float32 tensor of shape `[N, H, W, C]`, the result of
+                `pixels.noise`.
             pixels: `Pixels`. The family of distributions of a pixel.
             temperature: Scalar float32 tensor. Temperature of each pixel.
             guess: Boolean. Whether rows of few binary images may be guessed.
@@ -213,7 +215,8 @@ class IncrementalPixelCNN:
 
         Args:
             pixels: `[W, N, C]`, the row.
-            gates: `[K, W * N, 2F]`, of `next_row`.
+            gates: `[K, W * N, 2F]`, what the rows above add to the gates, from
+                `next_row`.
 
         Returns:
             Parameters of the pixels, `[W * N, P]`, each given those before.
@@ -295,7 +298,7 @@ class IncrementalPixelCNN:
 
         Args:
             rows: Nested tensors. The state of rows.
-            row_above: `[N, W, C]`.
+            row_above: `[N, W, C]`, the pixels of the row above.
             index: `[]` int32, which row.
 
         Returns:
@@ -360,7 +363,7 @@ class IncrementalPixelCNN:
 
         Args:
             pixels: Nested tensors. The state of pixels.
-            pixel_before: `[N, C]`.
+            pixel_before: `[N, C]`, the pixel to the left.
             row: `[W, K, N, 2F]`. The result of `next_row`, columns first.
             index: `[]` int32, which pixel of the row.
 

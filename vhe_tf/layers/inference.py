@@ -30,7 +30,7 @@ class ConditionalNormal(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        *parents: `[S..., B, P]` each.
+        *parents: `[S..., B, P]` each, the values of the parents.
 
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
@@ -109,8 +109,8 @@ class SupportPosterior(_EncoderPosterior):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        support: `[B, N, H, W, C]`.
-        *parents: `[S..., B, P]` each.
+        support: `[B, N, H, W, C]`, D.
+        *parents: `[S..., B, P]` each, the values of the parents.
 
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
@@ -142,8 +142,8 @@ class QueryPosterior(_EncoderPosterior):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        query: `[B, H, W, C]`.
-        *parents: `[S..., B, P]` each.
+        query: `[B, H, W, C]`, x.
+        *parents: `[S..., B, P]` each, the values of the parents.
 
     Returns:
         A `tfd.MultivariateNormalDiag`, batch shape `[S..., B]`, event shape
@@ -172,7 +172,7 @@ class ImageLikelihood(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        **latents: `[S..., B, L]` each.
+        **latents: `[S..., B, L]` each, the values of the latents.
 
     Returns:
         The distribution of `head`, with batch shape `[S..., B]` and event

@@ -57,7 +57,7 @@ class GatedPixelCNN(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        images: `[N, H, W, C]`.
+        images: `[N, H, W, C]`, the images.
         conditioning: `[N, H, W, L]` or None; always or never.
 
     Returns:
@@ -201,7 +201,8 @@ class GatedPixelCNN(base.BaseLayer):
         Args:
             noise: float32 tensor of shape `[N, H, W, C]` from `pixels.noise`.
                 The only source of randomness.
-            conditioning: Tensor of shape `[N, H, W, L]`, or None.
+            conditioning: Tensor of shape `[N, H, W, L]`, what each pixel is
+                conditioned on, or None.
             pixels: `Pixels`. The family of distributions of a pixel.
             temperature: Scalar float32 tensor. Temperature of each pixel.
 
@@ -242,7 +243,8 @@ class GatedPixelCNN(base.BaseLayer):
         """Returns the same network, evaluated pixel by pixel.
 
         Args:
-            conditioning: `[N, H, W, L]` or None.
+            conditioning: `[N, H, W, L]`, what each pixel is conditioned on, or
+                None.
             image_shape: `(N, H, W, C)`.
         """
         return IncrementalPixelCNN(

@@ -64,8 +64,8 @@ def convolve(
     contiguous in memory.
 
     Args:
-        images: `[N, H, W, C]`.
-        kernel: `[kh, kw, C, F]`.
+        images: `[N, H, W, C]`, the inputs.
+        kernel: `[kh, kw, C, F]`, the weights.
         padding: `Padding`, at most `kh - 1` rows above or below and `kw - 1`
             columns to the left or right.
 
@@ -168,7 +168,7 @@ class ShiftConvolution(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        images: `[N, H, W, C]`.
+        images: `[N, H, W, C]`, the inputs.
 
     Returns:
         `[N, H', W', F]`.

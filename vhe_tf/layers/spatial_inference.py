@@ -57,8 +57,9 @@ class TemplatePosterior(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        support: `[B, N, H, W, C]`.
-        *parents: `[S..., B, P]` each, if `conditional`.
+        support: `[B, N, H, W, C]`, D.
+        *parents: `[S..., B, P]` each, the values of the parents, if
+            `conditional`.
 
     Returns:
         A `tfd.Independent` Normal, batch shape `[B]`, or given parents
@@ -209,7 +210,8 @@ class PixelCNNPrior(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        *parents: `[S..., B, P]` each, if `conditional`.
+        *parents: `[S..., B, P]` each, the values of the parents, if
+            `conditional`.
 
     Returns:
         A `PixelCNN` distribution, batch shape `[]`, or given parents
@@ -274,7 +276,7 @@ class PosePosterior(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        query: `[B, H, W, C]`.
+        query: `[B, H, W, C]`, x.
         *templates: Tensors of shape `[S..., B, H, W, L]`. The encoder receives
             them as further channels of the query. Omitted for q(z; x).
 

@@ -20,7 +20,7 @@ def affine_transform(images: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
     """Resamples images by affine maps, bilinearly, with zeros around them.
 
     Args:
-        images: `[..., H, W, C]`.
+        images: `[..., H, W, C]`, the images.
         theta: `[..., 6]`, the rows of the matrices (a b t; c d u): the pixel
             of the output at (x, y) is read at (a x + b y + t, c x + d y + u).
             x runs to the right and y down, both from -1 to 1 between the
@@ -100,7 +100,7 @@ class AffineMap(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        features: `[..., F]`.
+        features: `[..., F]`, the features of each image.
 
     Returns:
         `[..., 6]`, float32, for `affine_transform`.
@@ -137,7 +137,7 @@ class Localisation(base.BaseLayer):
         **kwargs: Passed on to `keras.layers.Layer`.
 
     Call arguments:
-        images: `[N, H, W, C]`.
+        images: `[N, H, W, C]`, the images.
 
     Returns:
         `[N, F]`.

@@ -39,9 +39,9 @@ def infer_classes(
     """Samples the group latents of K classes by the same randomness.
 
     Args:
-        model: `VHE`.
+        model: `VHE`. The model.
         support: As in `VHE.infer`, for K classes.
-        seed: int32 tensor of shape `[2]`.
+        seed: int32 tensor of shape `[2]`. Random seed.
         num_samples: Integer, S.
 
     Returns:
@@ -82,10 +82,10 @@ def infer_class_by_class(
     """Returns `infer_classes`, but encodes the images of one class at a time.
 
     Args:
-        model: `VHE`.
+        model: `VHE`. The model.
         support: Mapping from names of group latents to tensors of shape
             `[K, N, H, W, C]`.
-        seed: int32 tensor of shape `[2]`.
+        seed: int32 tensor of shape `[2]`. Random seed.
         num_samples: Integer, S.
 
     Returns:
@@ -130,11 +130,11 @@ def class_scores(
     only the `contenders`. All classes use the same randomness.
 
     Args:
-        model: `VHE`.
+        model: `VHE`. The model.
         samples: Mapping from names of group latents to tensors of shape
             `[S, K, E...]`. S is static.
-        query: Tensor of shape `[H, W, C]`.
-        seed: int32 tensor of shape `[2]`.
+        query: Tensor of shape `[H, W, C]`, the image to classify.
+        seed: int32 tensor of shape `[2]`. Random seed.
         num_element_samples: Integer, T. As in `VHE.log_likelihood`.
         max_error: Float. See `contenders`; 0 scores every class by S samples.
         max_decoded: Integer. Largest number of images to decode at once, or T

@@ -95,6 +95,12 @@ class GraphModel(EpisodeTrainer):
 
         Raises:
             ValueError: If `support` holds results of `encode`.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> posterior = model.encode(images[:, :2])["character"]
+        >>> posterior.mean().shape
+        TensorShape([6, 2])
         """
         support = _checks.checked_support(self, support)
         _checks.check_no_posteriors("encode", support)
@@ -146,6 +152,12 @@ class GraphModel(EpisodeTrainer):
             ValueError: If `support` names an unknown latent, is empty without
                 `batch_size`, or has a posterior without those of its parents,
                 or a number is not positive.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> samples = model.infer(images[:, :2], seed=0, num_samples=5)
+        >>> samples["character"].shape
+        TensorShape([5, 6, 2])
         """
         num_samples = _arguments.checked_count("num_samples", num_samples)
         if not isinstance(support, Mapping) or support:
@@ -192,6 +204,13 @@ class GraphModel(EpisodeTrainer):
 
         Raises:
             ValueError: As in `infer`.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> _, log_weight = model.importance_sample(
+        ...     images[:, :2], seed=0, num_samples=5)
+        >>> log_weight.shape
+        TensorShape([5, 6])
         """
         num_samples = _arguments.checked_count("num_samples", num_samples)
         support = self._with_implied(support)
@@ -240,6 +259,11 @@ class GraphModel(EpisodeTrainer):
             ValueError: If `samples` is empty, names an unknown latent, or has
                 a latent without its parents or values that are not finite, or
                 if `query` is not a batch of images of this model.
+
+        Example:
+        >>> samples = model.infer(data.images[None, :2], seed=0)
+        >>> model.decode(samples, seed=1).event_shape
+        TensorShape([8, 8, 1])
         """
         return self.likelihood(
             **self._completed(samples, seed=seed, query=query)

@@ -105,12 +105,12 @@ def novelty(
     """Returns the log odds that one query is of none of K classes.
 
     Args:
-        model: `VHE`.
+        model: `VHE`. The model.
         support: Mapping from the name of a group latent to a tensor of shape
             `[N, H, W, C]`, D of the class with the largest log p(x | D).
-        query: Tensor of shape `[H, W, C]`.
+        query: Tensor of shape `[H, W, C]`, x.
         log_likelihood: Tensor of shape `[K]`, log p(x | D), nats.
-        seed: int32 tensor of shape `[2]`.
+        seed: int32 tensor of shape `[2]`. Random seed.
         num_element_samples: Integer, T. As in `VHE.log_likelihood`.
         max_decoded: Integer. Largest number of images to decode at once, or
             2 S T of one image if that is larger.

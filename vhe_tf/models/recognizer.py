@@ -42,7 +42,7 @@ class Recognizer(LatentVariableModel):
             support: Mapping from names of group latents to tensors of shape
                 `[B, K, N, H, W, C]`, or the tensor, as in `infer`. Without the
                 axis B it is one task, and the result has no axis B.
-            query: Tensor of shape `[B, H, W, C]`.
+            query: Tensor of shape `[B, H, W, C]`, the images to classify.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples from q(c; D). Defaults
@@ -63,6 +63,11 @@ class Recognizer(LatentVariableModel):
             ValueError: If `max_error` is not from 0 to below 1, a number of
                 samples is not positive, or `support` holds results of
                 `encode`.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six classes
+        >>> model.classify(images[:, :2], images[3, 2], seed=0).shape
+        TensorShape([6])
         """
         classification.check_max_error(max_error)
         validation.positive("num_samples", num_samples)
@@ -115,7 +120,7 @@ class Recognizer(LatentVariableModel):
 
         Args:
             support: As in `classify`, of one group latent.
-            query: Tensor of shape `[B, H, W, C]`.
+            query: Tensor of shape `[B, H, W, C]`, the images to judge.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             log_likelihood: Tensor of shape `[B, K]`, the result of `classify`,
@@ -136,6 +141,12 @@ class Recognizer(LatentVariableModel):
             ValueError: If `support` is of several latents or holds results of
                 `encode`, a number of samples is not positive, or
                 `log_likelihood` is not of the queries and classes.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)
+        >>> five, query = images[:5, :2], images[5, 0]  # of none of the five
+        >>> model.novelty(five, query, seed=0).shape
+        TensorShape([])
         """
         query = _checks.checked_images(self, "query", images=query)
         support = _checks.checked_support(

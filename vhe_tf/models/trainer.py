@@ -232,6 +232,11 @@ class EpisodeTrainer(keras.Model):
             y: As in `fit`.
             **options: Passed on to `keras.Model.evaluate`. `steps` defaults to
                 20 where `x` is not a `tf.data.Dataset`.
+
+        Example:
+        >>> found = model.evaluate(data, steps=1, verbose=0, return_dict=True)
+        >>> "elbo" in found
+        True
         """
         if "_use_cached_eval_dataset" in options:  # within `fit`
             with ema_weights(self):

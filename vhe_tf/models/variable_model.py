@@ -59,6 +59,11 @@ class LatentVariableModel(GraphModel):
         Returns:
             Tensor of shape `[S..., B, H, W, C]`. The mean of p(x | latents) if
             its pixels are independent, else a sample.
+
+        Example:
+        >>> samples = model.infer(data.images[None, :2], seed=0)
+        >>> model.render(samples, seed=1).shape
+        TensorShape([1, 1, 8, 8, 1])
         """
         samples = self._completed(
             samples, seed=random.fold_in(seed, 0), query=query
@@ -117,6 +122,11 @@ class LatentVariableModel(GraphModel):
             ValueError: If `guidance` is not a finite number from 0, or not 0
                 for a model without guidance; if a temperature or `best_of` is
                 not positive, or `best_of` above 1 for a result of `encode`.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> model.sample(images[:, :2], seed=0).shape
+        TensorShape([6, 8, 8, 1])
         """
         support = _checks.checked_support(self, support)
         validation.positive("best_of", best_of)
@@ -172,6 +182,10 @@ class LatentVariableModel(GraphModel):
         Raises:
             ValueError: If `batch_size` or a temperature is not positive, or
                 `guidance` is not a finite number from 0.
+
+        Example:
+        >>> model.sample_prior(3, seed=0).shape
+        TensorShape([3, 8, 8, 1])
         """
         samples = self.infer(
             {},
@@ -204,6 +218,11 @@ class LatentVariableModel(GraphModel):
 
         Returns:
             Tensor of shape `[B, H, W, C]`, see `render`.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> model.reconstruct(images[:, :2], images[:, 2], seed=0).shape
+        TensorShape([6, 8, 8, 1])
         """
         query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(
@@ -248,6 +267,11 @@ class LatentVariableModel(GraphModel):
 
         Raises:
             ValueError: If `num_steps` is below 2.
+
+        Example:
+        >>> one, other = data.images[:2], data.images[7:9]
+        >>> model.interpolate(one, other, num_steps=4, seed=0).shape
+        TensorShape([4, 8, 8, 1])
         """
         if num_steps < 2:
             raise ValueError(
@@ -297,7 +321,7 @@ class LatentVariableModel(GraphModel):
         Args:
             samples: As in `decode`. Group latents that it lacks are integrated
                 out like the per-element latents, with q(c; {x}).
-            query: Tensor of shape `[B, H, W, C]`.
+            query: Tensor of shape `[B, H, W, C]`, x.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_element_samples: Integer, T. Defaults to 1.
@@ -309,6 +333,12 @@ class LatentVariableModel(GraphModel):
         Raises:
             ValueError: As in `decode`, or if `num_element_samples` is not
                 positive.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> samples = model.infer(images[:, :2], seed=0, num_samples=5)
+        >>> model.log_likelihood_given(samples, images[:, 2], seed=1).shape
+        TensorShape([5, 6])
         """
         _checks.check_given(self, "samples", given=samples)
         _arguments.check_finite_samples(samples)
@@ -359,7 +389,7 @@ class LatentVariableModel(GraphModel):
         Args:
             support: As in `sample`. Group latents without a support are
                 integrated out, see `log_likelihood_given`.
-            query: Tensor of shape `[B, H, W, C]`.
+            query: Tensor of shape `[B, H, W, C]`, x.
             seed: Integer, or integers of shape `[2]`, or one seed per row,
                 `[B, 2]`. See `vhe_tf.random.as_seed`.
             num_samples: Integer, S. Number of samples of the group latents.
@@ -372,6 +402,11 @@ class LatentVariableModel(GraphModel):
 
         Raises:
             ValueError: If a number is not positive.
+
+        Example:
+        >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
+        >>> model.log_likelihood(images[:, :2], images[:, 2], seed=0).shape
+        TensorShape([6])
         """
         query = _checks.checked_images(self, "query", images=query)
         samples = self.infer(

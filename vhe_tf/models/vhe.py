@@ -206,6 +206,11 @@ class VHE(Recognizer):
         Raises:
             ValueError: If a name is not a latent of this model, a number is
                 negative, or `accumulation` is not a positive integer.
+
+        Example:
+        >>> model.compile("adam", kl_warmup_steps={"character": 100})
+        >>> model.kl_warmup_steps["character"]
+        100
         """
         if kwargs.get("jit_compile") is None:
             kwargs["jit_compile"] = "auto"
@@ -287,7 +292,23 @@ class VHE(Recognizer):
         return {name: value.mean() for name, value in posteriors.items()}
 
     def predict(self, x: Any, *args: Any, **options: Any) -> Any:
-        """Returns an embedding of each image; see `predict_step`."""
+        """Returns an embedding of each image; see `predict_step`.
+
+        Args:
+            x: Array of shape `[M, H, W, C]`, the images.
+            *args: Passed on to `keras.Model.predict`.
+            **options: Passed on to `keras.Model.predict`.
+
+        Returns:
+            Mapping from names of group latents to arrays, one row per image.
+
+        Raises:
+            ValueError: If `x` is not a batch of images of this model.
+
+        Example:
+        >>> model.predict(data.images, verbose=0)["character"].shape
+        (42, 2)
+        """
         if isinstance(x, np.ndarray | tf.Tensor):
             x = _checks.checked_images(self, "images", images=x)
             if x.shape.rank != 1 + len(self.event_shape):
@@ -351,6 +372,12 @@ class VHE(Recognizer):
         """Prints the graph of latents, and then Keras' table of layers.
 
         The arguments are those of `keras.Model.summary`.
+
+        Example:
+        >>> lines = []
+        >>> model.summary(print_fn=lines.append)
+        >>> "character" in lines[0]
+        True
         """
         table = _summary.graph_table(
             self.latents, self.likelihood, nodes=self._nodes

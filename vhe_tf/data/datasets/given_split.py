@@ -100,7 +100,8 @@ def on_one_side(
     trained on. A set for validation is for testing where no other one is.
 
     Args:
-        sides: `[M]` indices in `SIDES`, or `MISSING`.
+        sides: `[M]`, for each image the index of its side in `SIDES`, or
+            `MISSING`.
         labels: Mapping of strings to arrays. By grouping, the outermost first,
             `[M]` ids of groups.
         names: Mapping of strings. By grouping, the names of the groups, by id.

@@ -130,7 +130,7 @@ def padded(support: np.ndarray, num_shots: int) -> np.ndarray:
     """Appends absent images, whose pixels are -1, to supports of fewer.
 
     Args:
-        support: float32 array `[..., N, H, W, C]`.
+        support: float32 array `[..., N, H, W, C]`, the support images.
         num_shots: Integer. Number of images of the result, if above N.
 
     Example:

@@ -34,10 +34,10 @@ class RecordIndex(NamedTuple):
     Images are numbered as they were written, shard after shard.
 
     Attributes:
-        image_shape: `(H, W, C)`.
+        image_shape: `(H, W, C)` of each image.
         offsets: `[M]` int64, at which byte of its shard each record begins.
         shard_starts: `[S]`, the number of the first image of each shard.
-        shard_sizes: `[S]`, bytes.
+        shard_sizes: `[S]`, the size of each shard in bytes.
         labels: As in `GroupedImages`.
         group_names: As in `GroupedImages`.
     """

@@ -220,7 +220,7 @@ class _Places(NamedTuple):
         """Reads records, and leaves out those that cannot be read.
 
         Args:
-            indices: `[K]` int.
+            indices: `[K]` int, the numbers of the images to read.
 
         Returns:
             `[F]` int32, ascending, which of the K were read; and `[F]`

@@ -37,7 +37,7 @@ class _Frames(NamedTuple):
     """The frames of one part as they are stored, in any order.
 
     Attributes:
-        images: `[M, H, W, 3]` uint8.
+        images: `[M, H, W, 3]` uint8, the frames.
         videos: The video of each.
         numbers: `[M]`, the number of each in its video.
     """
