@@ -1,8 +1,8 @@
-"""Hooks of mkdocs: links out of docs/, and examples.
+"""Hooks of mkdocs: links out of docs/, and sections of docstrings.
 
 On a code host a link to a file outside docs/ opens the file. The site has no
-such page, so that it shows the file's path. Examples in docstrings are written
-as Keras writes them, not indented.
+such page, so that it shows the file's path. Docstrings have the sections of
+Keras: call arguments, and examples that are not indented.
 """
 
 import pathlib
@@ -13,6 +13,7 @@ from typing import Any
 import griffe
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_CALL_ARGUMENTS = re.compile(r"(?m)^Call arguments:\n((?: .*\n|\n)+)")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -47,14 +48,23 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _LINK.sub(replaced, markdown)
 
 
-class KerasExamples(griffe.Extension):
-    """Makes the examples of docstrings sections of Google's style."""
+class KerasSections(griffe.Extension):
+    """Makes of Keras' sections in docstrings what Google's style knows."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Indents what follows `Example:`."""
+        """Indents what follows `Example:`, and lists the call arguments."""
         if obj.docstring is None:
             return
-        before, heading, example = obj.docstring.value.partition("Example:\n")
+        text = _CALL_ARGUMENTS.sub(_listed, obj.docstring.value)
+        before, heading, example = text.partition("Example:\n")
         if heading and not example.startswith("    "):
             example = example.replace("\n", "\n    ")
-            obj.docstring.value = f"{before}Examples:\n    {example}"
+            text = f"{before}Examples:\n    {example}"
+        obj.docstring.value = text
+
+
+def _listed(section: re.Match[str]) -> str:
+    """Returns a section as a list; keys of an argument are a list within."""
+    items = re.sub(r"(?m)^    (\S+?): ", r"- `\1`: ", section[1])
+    items = re.sub(r"(?m)^ {8}(`\w+`: )", r"    - \1", items)
+    return f"**Call arguments:**\n\n{items}"
