@@ -259,9 +259,7 @@ def test_ink_is_found_on_paper_of_any_colour(name, shading, tmp_path):
         _page(paper=paper, colour=colour) * _light(1 - shading, 1)
         + _noise(0.01 if shading else 0)
     )
-    is_light = name in ("white on green", "blue on black")
     [drawing] = read_drawings([_saved(page, tmp_path)], image_size=(28, 28))
-    assert drawing.ink_is_dark != is_light
     plain = _image(_page() * _light(1, 1 - shading))
     wanted = _read(plain, tmp_path)
     assert _agreement(drawing.levels >= 128, wanted) > 0.9

@@ -15,6 +15,7 @@ from tests.conftest import tiny_vhe
 from tests.experiments.conftest import commanded
 from tests.experiments.conftest import drawings
 from tests.experiments.conftest import failure_of
+from vhe_tf.data import read_image_folder
 from vhe_tf.data.datasets.styles import pen_styles
 from vhe_tf.experiments import Experiment
 from vhe_tf.experiments.run import Record
@@ -219,6 +220,40 @@ def test_images_are_inverted_as_those_that_a_run_trained_on(tmp_path):
         assert not np.array_equal(read[invert], other)
     assert not np.array_equal(read[True], read[False])
     assert read[True].mean() > read[False].mean() > 0
+
+
+def _small(size):
+    page = Image.new("L", size, "white")
+    ImageDraw.Draw(page).line([(60, 30), (110, 40), (70, 90)], "black", 6)
+    return page
+
+
+def _shaded(page):
+    light = np.linspace(0.5, 1, page.height)[:, None]
+    return Image.fromarray(np.uint8(light * np.asarray(page.convert("L"))))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        _page(),
+        _small((300, 300)),
+        _small((400, 120)),
+        _shaded(_page()),
+        _shaded(_small((300, 300))),
+    ],
+    ids=["large", "small", "wide", "photograph", "small on a photograph"],
+)
+def test_a_model_of_own_images_sees_others_as_it_saw_these(page, tmp_path):
+    path = tmp_path / "images" / "a" / "0.png"
+    path.parent.mkdir(parents=True)
+    page.save(path)
+    trained = read_image_folder(tmp_path / "images", drawings=True, invert=None)
+    Record(Experiment(dataset="folder"), {}).write(tmp_path / "config.json")
+    name = str(tmp_path / "best.keras")
+    np.testing.assert_array_equal(
+        read_for(_model(1), [path], name=name), trained.images >= 128
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@
     vhe-tf draw a1.png a2.png --model=runs/mine/best.keras --out=more.png
 
 An image is a drawing, a scan or a photograph of one: its ink is found, brought
-to the middle and scaled to the size of the model. The picture that is written
-shows the images as the model sees them, then the samples.
+to the middle and scaled to the size of the model. A model that was trained on
+your own images sees it as it saw these. The picture that is written shows the
+images as the model sees them, then the samples.
 """
 
 import dataclasses

@@ -10,6 +10,7 @@ from typing import TypeVar
 from absl import flags
 
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.data import OWN_IMAGES
 from vhe_tf.experiments.endings import exit_on_user_error
 from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import check_path
@@ -93,6 +94,9 @@ def read_for(
 ) -> "np.ndarray":
     """Reads images as a model sees them.
 
+    Those of a model that was trained on a user's own drawings are read as these
+    were.
+
     Args:
         model: `VHE`. The model.
         paths: Sequence of paths. Files of any format that Pillow knows. For
@@ -121,9 +125,13 @@ def read_for(
         images = read_images(paths, image_size=size, channels=channels)
         return np.stack(list(images)).astype(np.float32) / 255
     record = _record(name)
-    if invert is None and record:
-        invert = record.experiment.invert
-    drawings = list(read_drawings(paths, image_size=size, invert=invert))
+    own = False
+    if record:
+        own = record.experiment.dataset in (*OWN_IMAGES, "records")
+        invert = record.experiment.invert if invert is None else invert
+    drawings = list(
+        read_drawings(paths, image_size=size, invert=invert, keep_frames=own)
+    )
     ink = np.stack([each.levels >= 128 for each in drawings])
     if channels == 1:
         return ink.astype(np.float32)
