@@ -10,8 +10,6 @@ import numpy as np
 from vhe_tf._utils.split_names import SPLIT
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
-from vhe_tf.data.contrast import faint_images
-from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
 from vhe_tf.data.datasets.drawing_file import drawing_levels
@@ -139,11 +137,6 @@ def read_image_folder(
     )
     for index, image in enumerate(copies.watch(images)):
         pixels[index] = image
-    warn_of_faint(
-        faint_images(pixels, binary=False),
-        str(root),
-        describe=lambda index: repr(str(folders.paths[index[0]])),
-    )
     labels, keep = copies.resolve(folders.labels, folders.group_names)
     folders = folders.split_by_class(labels, label_name)
     if not keep.all():

@@ -14,6 +14,8 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from vhe_tf._utils.listing import listed
+from vhe_tf.data.contrast import faint_images
+from vhe_tf.data.contrast import warn_of_faint
 
 __all__ = [
     "NothingShownError",
@@ -54,7 +56,8 @@ def read_images(
     Each is turned upright (EXIF), flattened on white where transparent, made
     grey or RGB and resized, by area averages along an axis that shrinks and
     linearly along one that grows; its proportions are not kept. If a file has
-    several frames or pages, the first one is read, with a warning at the end.
+    several frames or pages, the first one is read. At the end a warning lists
+    such files, and another one images of nearly one shade.
 
     Args:
         paths: Iterable of paths. The files.
@@ -73,7 +76,14 @@ def read_images(
         image = resized(image.convert(_MODES[channels]), image_size)
         return np.asarray(image).reshape(*image_size, channels)
 
-    return read_each(paths, prepared)
+    paths = list(paths)
+    faint = np.zeros(len(paths), bool)
+    for index, image in enumerate(read_each(paths, prepared)):
+        faint[index] = faint_images(image, binary=False)
+        yield image
+    warn_of_faint(
+        faint, "files", describe=lambda at: repr(os.fspath(paths[at[0]]))
+    )
 
 
 class NothingShownError(ValueError):

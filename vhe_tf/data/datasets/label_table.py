@@ -16,8 +16,6 @@ from vhe_tf._utils.spelling import unified_names
 from vhe_tf._utils.split_names import split_column
 from vhe_tf._utils.validation import check_choice
 from vhe_tf._utils.validation import check_image_size
-from vhe_tf.data.contrast import faint_images
-from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.copies import Copies
 from vhe_tf.data.datasets.drawing_file import drawing_levels
 from vhe_tf.data.datasets.image_file import read_images
@@ -107,11 +105,6 @@ def read_label_table(
         else read_images(files, image_size=image_size, channels=channels)
     )
     pixels = np.stack(list(copies.watch(images)))
-    warn_of_faint(
-        faint_images(pixels, binary=False),
-        str(path),
-        describe=lambda index: repr(str(files[index[0]])),
-    )
     # One image can be for training and for testing: its groups decide.
     split = split_column(labels)
     groups = {name: ids for name, ids in labels.items() if name != split}

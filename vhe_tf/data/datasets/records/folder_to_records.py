@@ -20,8 +20,6 @@ import numpy as np
 
 from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.validation import check_image_size
-from vhe_tf.data.contrast import faint_images
-from vhe_tf.data.contrast import warn_of_faint
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
@@ -69,16 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _examples(
     folders: ClassFolders, flags: argparse.Namespace, copies: Copies
 ) -> Iterator[Example]:
-    faint = np.zeros(len(folders.paths), bool)
     for index, image in enumerate(copies.watch(_images(folders.paths, flags))):
-        faint[index] = faint_images(image, binary=False)
         ids = {name: int(ids[index]) for name, ids in folders.labels.items()}
         yield image, ids
-    warn_of_faint(
-        faint,
-        str(flags.from_folder),
-        describe=lambda index: repr(str(folders.paths[index[0]])),
-    )
 
 
 def _images(
