@@ -110,7 +110,8 @@ def test_drawings_that_are_blank_are_listed(
         text = str(error.value)
         assert "Received: 3 that show none:" in text
         assert "class2/0.png" in text
-    assert "decide by `invert` whether ink is dark" in text
+    named = "--invert" if reader == "records" else "`invert`"
+    assert f"decide by {named} whether ink is dark" in text
     assert "class0/0.png (an image of 200x200 pixels in 255..255" in text
     assert "class3" not in text
 

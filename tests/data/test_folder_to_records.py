@@ -49,6 +49,20 @@ def test_a_folder_becomes_the_records_of_its_images(
     )
 
 
+@pytest.mark.parametrize("invert", [True, False])
+def test_warnings_name_flags(pages, tmp_path, caplog, invert):
+    for path in pages.glob("*/*.png"):  # against what is asked for
+        is_light = np.asarray(Image.open(path).convert("L")) > 128
+        Image.fromarray(is_light ^ invert).save(path)
+    given, other = ("--invert", "--no-invert")[:: 1 if invert else -1]
+    folder_to_records.main(
+        [f"--from_folder={pages}", f"--to={tmp_path / 'written'}", given]
+    )
+    [warning] = caplog.messages
+    assert f"{given} makes ink of the page" in warning
+    assert f"pass {other}." in warning
+
+
 def test_exit_on_user_error(pages, tmp_path):
     arguments = [f"--from_folder={pages}", f"--to={tmp_path / 'written'}"]
     (pages / "beta" / "2.png").write_bytes(b"no image")

@@ -2,16 +2,15 @@
 
 import contextlib
 import importlib
-import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from vhe_tf._utils.progress import status_line
+from vhe_tf._utils.warning_texts import reworded_warnings
 from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import in_flags
 
@@ -36,30 +35,12 @@ def exit_on_user_error() -> Iterator[None]:
     their traceback.
     """
     try:
-        with _warnings_in_flags():
+        with reworded_warnings(in_flags):
             yield
     except SettingsError as error:
         raise SystemExit(f"error: {error.in_flags()}") from error
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {in_flags(str(error))}") from error
-
-
-@contextlib.contextmanager
-def _warnings_in_flags() -> Iterator[None]:
-    """Puts flags in place of the settings that log records name."""
-    make = logging.getLogRecordFactory()
-
-    def make_in_flags(name: str, *values: Any, **more: Any) -> Any:
-        record = make(name, *values, **more)
-        if name.startswith("vhe_tf."):
-            record.msg, record.args = in_flags(record.getMessage()), ()
-        return record
-
-    logging.setLogRecordFactory(make_in_flags)
-    try:
-        yield
-    finally:
-        logging.setLogRecordFactory(make)
 
 
 @contextlib.contextmanager

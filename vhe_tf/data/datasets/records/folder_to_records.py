@@ -13,6 +13,7 @@ For `trainers/own_images.py --dataset=records` the grouping is `character`, and
 
 import argparse
 import pathlib
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from vhe_tf._utils.interrupt import exit_on_interrupt
 from vhe_tf._utils.validation import check_image_size
+from vhe_tf._utils.warning_texts import reworded_warnings
 from vhe_tf.data.datasets.class_folders import ClassFolders
 from vhe_tf.data.datasets.class_folders import class_folders
 from vhe_tf.data.datasets.copies import Copies
@@ -33,6 +35,7 @@ from vhe_tf.data.datasets.records.writer import write_settled_records
 __all__ = ["main"]
 
 _GROUPINGS = {1: "character", 3: "person"}
+_NAMED = re.compile("`(image_size|invert)(=True|=False)?`")
 
 
 @exit_on_interrupt()
@@ -52,15 +55,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 labels=merged.labels, group_names=merged.group_names
             ).where(keep)
 
-        write_settled_records(
-            flags.to, _examples(folders, flags, copies), settle=settle
-        )
+        with reworded_warnings(_in_flags):
+            write_settled_records(
+                flags.to, _examples(folders, flags, copies), settle=settle
+            )
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {_in_flags(str(error))}") from error
     written = read_index(flags.to).labels[grouping]
     print(
         f"{len(written):,} images of {len(np.unique(written)):,} classes "
         f"written to {flags.to}"
+    )
+
+
+def _in_flags(message: str) -> str:
+    """Returns a message with flags in place of arguments."""
+    return _NAMED.sub(
+        lambda m: f"--{'no-' * (m[2] == '=False')}{m[1]}", message
     )
 
 
