@@ -11,7 +11,6 @@ from tests.conftest import tiny_pixel_cnn_vhe
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf import deconvolutional_vhe
-from vhe_tf import layers
 from vhe_tf.data import Augmentation
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
@@ -19,9 +18,13 @@ from vhe_tf.data import ready
 from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.evaluation import ClassScorer
+from vhe_tf.evaluation import ConditionalLikelihood
 from vhe_tf.evaluation import Elbo
+from vhe_tf.evaluation import FewShotClassification
 from vhe_tf.evaluation import JointLikelihood
 from vhe_tf.evaluation import JointScorer
+from vhe_tf.evaluation import OpenSet
+from vhe_tf.evaluation import Sampling
 from vhe_tf.layers.base import BaseLayer
 from vhe_tf.models._checks import check_episodes
 from vhe_tf.models._checks import checked_dataset
@@ -244,6 +247,35 @@ def test_some_images_on_another_scale_are_warned_of(models, caplog):
     assert "index (0, 2), index (0, 17)." in message
 
 
+# Evaluators of one class or one query at a time.
+EVALUATORS = {
+    "accuracy": lambda data, **options: FewShotClassification(
+        data, ways=(1,), shots=(1,), num_tasks=5, **options
+    ),
+    "conditional": lambda data, **options: ConditionalLikelihood(
+        data, shots=(1,), num_queries=5, **options
+    ),
+    "joint": JointLikelihood,
+    "open set": lambda data, **options: OpenSet(
+        data, num_ways=1, num_tasks=5, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(EVALUATORS))
+def test_a_faint_class_is_measured_but_not_faint_data(models, name):
+    images = binary(20)
+    images[:5] /= 100
+    options = {"group": "character", "sampling": Sampling(num_samples=1)}
+    for value in EVALUATORS[name](GroupedImages(images, LABELS), **options)(
+        models[8]
+    ):
+        assert np.isfinite(value.mean)
+    faint = GroupedImages(images / 100, LABELS)
+    with pytest.raises(ValueError, match="on another scale"):
+        EVALUATORS[name](faint, **options)(models[8])
+
+
 def test_two_classes_on_another_scale_are_rejected(models):
     images = np.uint8(255 * binary(40))
     images[5:15] //= 255
@@ -454,152 +486,3 @@ def test_nan_is_never_a_probability():
             temperature=tf.constant(temperature),
         )
         assert np.isnan(log_prob[0, 0, 0, 0])
-
-
-# Latents that pass no gradient ------------------------------------------------
-
-
-class Fixed(BaseLayer):
-    """Returns a distribution that is made of one weight."""
-
-    def __init__(self, make, **kwargs):
-        super().__init__(**kwargs)
-        self.make = make
-
-    def build(self, *_):
-        self.weight = self.add_weight(shape=(3,), initializer="zeros")
-
-    def call(self, observed=None, *parents):
-        leading = [] if observed is None else [tf.shape(observed)[0]]
-        loc = tf.broadcast_to(self.weight, [*leading, 3])
-        return self.make(loc)
-
-
-def _normal(loc):
-    return tfd.MultivariateNormalDiag(loc, tf.ones_like(loc))
-
-
-def _mixture(components, **options):
-    def make(loc):
-        logits = tf.zeros([*loc.shape[:-1], 2])
-        both = tf.stack([loc, loc + 1.0], axis=-2)
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits), components(both), **options
-        )
-
-    return make
-
-
-def _independent(of):
-    return lambda loc: tfd.Independent(of(loc), 1)
-
-
-_ROUND = tfb.Inline(
-    forward_fn=tf.round,
-    inverse_fn=tf.identity,
-    forward_log_det_jacobian_fn=lambda x: tf.zeros([]),
-    inverse_log_det_jacobian_fn=lambda x: tf.zeros([]),
-    forward_min_event_ndims=0,
-)
-
-NO_GRADIENT = {
-    "Bernoulli": _independent(lambda loc: tfd.Bernoulli(loc, dtype=tf.float32)),
-    "OneHotCategorical": lambda loc: tfd.OneHotCategorical(
-        loc, dtype=tf.float32
-    ),
-    "Poisson": _independent(lambda loc: tfd.Poisson(log_rate=loc)),
-    "mixture": _mixture(_normal),
-    "mixture of Bernoullis": _mixture(
-        _independent(lambda loc: tfd.Bernoulli(loc, dtype=tf.float32))
-    ),
-    "transformed": lambda loc: tfb.Shift(1.0)(
-        tfd.Independent(tfd.Bernoulli(loc, dtype=tf.float32), 1)
-    ),
-    "integers": _independent(tfd.Bernoulli),
-    "stop_gradient": lambda loc: _normal(tf.stop_gradient(loc)),
-    "round": lambda loc: _normal(tf.round(loc)),
-    "sign": lambda loc: _normal(tf.sign(loc)),
-    "cast": lambda loc: _normal(tf.cast(loc > 0, tf.float32)),
-    "ignored": lambda loc: _normal(tf.zeros_like(loc)),
-    "rounded samples": lambda loc: _ROUND(_normal(loc)),
-}
-
-
-def _model(posterior):
-    latent = Latent(
-        "character",
-        prior=Fixed(_normal),
-        posterior=Fixed(posterior),
-        divergence="one_sample",
-    )
-    likelihood = layers.ImageLikelihood(
-        layers.ConvolutionalDecoder(SHAPE, filters=[8]),
-        layers.BernoulliImageHead(),
-    )
-    return VHE([latent], likelihood, event_shape=SHAPE)
-
-
-@pytest.mark.parametrize("name", list(NO_GRADIENT))
-def test_a_posterior_that_passes_no_gradient_is_rejected(name):
-    keras.utils.set_random_seed(0)
-    with pytest.raises(ValueError, match=r"'character' .*Received: "):
-        _model(NO_GRADIENT[name])
-
-
-@pytest.mark.parametrize(
-    "posterior",
-    [
-        _normal,
-        _mixture(
-            _independent(lambda loc: tfd.Normal(loc, 1.0)), reparameterize=True
-        ),
-        # As the message says.
-        lambda loc: tfd.Independent(
-            tfd.MixtureSameFamily(
-                tfd.Categorical(tf.zeros([*loc.shape, 2])),
-                tfd.Normal(tf.stack([loc, loc + 1.0], axis=-1), 1.0),
-                reparameterize=True,
-            ),
-            1,
-        ),
-        lambda loc: tfd.RelaxedOneHotCategorical(0.5, loc),
-        _independent(lambda loc: tfd.RelaxedBernoulli(0.5, loc)),
-        lambda loc: tfb.Exp()(_normal(loc)),
-    ],
-)
-def test_a_posterior_that_passes_gradients_is_accepted(posterior):
-    model = _model(posterior)
-    samples = model.infer(tf.zeros([1, 2, *SHAPE]), seed=SEED)
-    assert samples["character"].shape == (1, 1, 3)
-
-
-class _WithoutBias(BaseLayer):
-    """A posterior whose weights have no gradient of a blank image."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(3, use_bias=False)
-
-    def call(self, observed, *parents):
-        flat = tf.reshape(observed, [*observed.shape[:2], -1])
-        return _normal(self.dense(tf.reduce_mean(flat, axis=1)))
-
-
-class _WithoutWeights(BaseLayer):
-    def call(self, observed, *parents):
-        return _normal(tf.reduce_mean(observed, axis=[1, 2, 4])[:, :3])
-
-
-@pytest.mark.parametrize("posterior", [_WithoutBias, _WithoutWeights])
-def test_what_a_blank_image_does_not_show_is_no_mistake(posterior):
-    latent = Latent(
-        "character",
-        prior=Fixed(_normal),
-        posterior=posterior(),
-        divergence="one_sample",
-    )
-    likelihood = layers.ImageLikelihood(
-        layers.ConvolutionalDecoder(SHAPE, filters=[8]),
-        layers.BernoulliImageHead(),
-    )
-    VHE([latent], likelihood, event_shape=SHAPE)

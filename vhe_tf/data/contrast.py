@@ -33,7 +33,12 @@ _logger = logging.getLogger(__name__)
 
 
 def check_contrast(
-    images: np.ndarray, name: str, *, binary: bool, constant: bool = False
+    images: np.ndarray,
+    name: str,
+    *,
+    binary: bool,
+    constant: bool = False,
+    warns: bool = True,
 ) -> None:
     """Raises a `ValueError` for images that are all blank or all ink.
 
@@ -48,6 +53,8 @@ def check_contrast(
         binary: Boolean. Whether they become binary at one half.
         constant: Boolean. Whether images with one value throughout are
             allowed. Defaults to False.
+        warns: Boolean. Whether to warn of some that are faint. Defaults to
+            True.
 
     Raises:
         ValueError: If no pixel, or every pixel, is ink, or the values span
@@ -82,7 +89,8 @@ def check_contrast(
             f"{received}; {count:,} such images of {faint.size:,} with pixels "
             f"in {worst}: {_listed(faint, _place)}."
         )
-    warn_of_faint(faint, name)
+    if warns:
+        warn_of_faint(faint, name)
 
 
 def faint_images(images: np.ndarray, *, binary: bool) -> np.ndarray:

@@ -102,6 +102,8 @@ class ClassScorer:
             queries: `[Q, H, W, C]`, the images to classify.
             seed: Two integers. The only source of randomness.
         """
+        check_values(self.model, "support", values=support)
+        check_values(self.model, "queries", values=queries)
         [scores] = self._scores([support], [queries], [seed])
         return scores
 
@@ -136,9 +138,10 @@ class ClassScorer:
     ) -> np.ndarray:
         """Returns `[R, Q, K]`, for R tasks at once."""
         check_shape(self.model, supports[0].shape[2:])
+        rank = len(self.model.event_shape)
         for of_task, of_queries in zip(supports, queries, strict=True):
-            check_values(self.model, "support", values=of_task)
-            check_values(self.model, "queries", values=of_queries)
+            self.model.domain.check("support", of_task, event_rank=rank)
+            self.model.domain.check("queries", of_queries, event_rank=rank)
         return np.stack(
             self._score(
                 [

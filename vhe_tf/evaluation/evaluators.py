@@ -211,6 +211,7 @@ class FewShotClassification(_OfGroups):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
+        tasks.check_ready(self.data, model)
         scorer = self._class_scorer(model, self.group, self.sampling)
         return [
             classification.few_shot_accuracy(
@@ -283,6 +284,7 @@ class ConditionalLikelihood(_OfGroups):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
+        tasks.check_ready(self.data, model)
         scorer = self._class_scorer(model, self.group, self.sampling)
         return [
             likelihood.conditional_nll(

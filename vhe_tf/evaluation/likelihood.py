@@ -106,6 +106,7 @@ class JointScorer:
         Returns:
             `[k]` float64.
         """
+        check_values(self.model, "images", values=images)
         [log_weights] = self.each([images], num_samples, seeds=[seed])
         return log_weights
 
@@ -127,8 +128,9 @@ class JointScorer:
             `[R, k]` for R groups.
         """
         validation.positive("num_samples", num_samples)
+        rank = len(self.model.event_shape)
         for images in groups:
-            check_values(self.model, "images", values=images)
+            self.model.domain.check("images", images, event_rank=rank)
         size = len(groups[0])
         budget = max(1, self.max_decoded // self.num_element_samples)
         images_at_once = min(size, budget)

@@ -155,6 +155,7 @@ class OpenSet(Evaluator):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
+        tasks.check_ready(self.data, model)
         scorer = self._scorers.get(
             NoveltyScorer,
             model,

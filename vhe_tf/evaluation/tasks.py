@@ -248,7 +248,13 @@ def check_values(model: VHE, name: str, *, values: np.ndarray) -> None:
     """Raises a ValueError for values that the likelihood does not model."""
     model.domain.check(name, values, event_rank=len(model.event_shape))
     if is_image_shape(model.event_shape) and model.domain.is_bounded:
-        check_contrast(values, name, binary=model.domain.binary, constant=True)
+        check_contrast(
+            values,
+            name,
+            binary=model.domain.binary,
+            constant=True,
+            warns=False,  # of what was warned of when it was made ready
+        )
 
 
 def checked_latent(model: VHE, group: str) -> str:
