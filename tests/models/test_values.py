@@ -247,6 +247,15 @@ def test_some_images_on_another_scale_are_warned_of(models, caplog):
     assert "index (0, 2), index (0, 17)." in message
 
 
+@pytest.mark.parametrize("num_groups", [1, 3])
+def test_faint_images_do_not_end_batches_of_few_groups(models, num_groups):
+    right = np.uint8(255 * binary(num_groups, 2))
+    faint = right // 255
+    for support, query in ((faint, right[:, 0]), (right, faint[:, 0])):
+        [batch] = checked_dataset(models[2], episodes(support, query))
+        np.testing.assert_array_equal(batch["query"], query)
+
+
 # Evaluators of one class or one query at a time.
 EVALUATORS = {
     "accuracy": lambda data, **options: FewShotClassification(
