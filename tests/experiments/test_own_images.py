@@ -194,6 +194,18 @@ def test_what_was_found_is_printed(
         assert not classes[1] & classes[2]
 
 
+def test_images_without_a_label_are_of_no_class(image_folder, tmp_path, capsys):
+    paths = sorted(image_folder.glob("*/*.png"))
+    rows = [f"{path},{path.parent.name}" for path in paths[1:]]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["image,letter", f"{paths[0]},", *rows]))
+    experiment = Experiment(dataset="table", groupings=("letter",))
+    splits = data.load_data(experiment, data_dir=str(path))
+    data.report_what_was_found(experiment, splits)
+    line = capsys.readouterr().out
+    assert line.startswith("Found 210 images in 15 classes (13 to 14 each): ")
+
+
 def test_the_mean_ink_is_of_what_the_model_sees(tmp_path, capsys):
     for index in range(5):
         page = Image.new("L", (1000, 1000), 255)

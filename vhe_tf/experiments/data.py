@@ -74,18 +74,17 @@ def report_what_was_found(experiment: Experiment, splits: "DataSplits") -> None:
     parts = {"train": splits.train}
     if splits.validation is not None and not experiment.final:
         parts |= {"validation": splits.validation, "test": splits.test}
-    sizes = np.concatenate(
-        [
-            np.unique(part.labels[group], return_counts=True)[1]
-            for part in parts.values()
-        ]
-    )
+    sizes = [
+        len(members)
+        for part in parts.values()
+        for members in part.members(group).values()
+    ]
     split = ", ".join(
         f"{len(part.group_ids(held_out))} {name}"
         for name, part in parts.items()
     )
     within = "" if held_out == group else f" by {held_out}"
-    low, high = sizes.min(), sizes.max()
+    low, high = min(sizes), max(sizes)
     each = f"{low}" if low == high else f"{low} to {high}"
     images = splits.train.load().images
     level = float(np.mean(images)) / 255
