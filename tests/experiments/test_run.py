@@ -189,8 +189,9 @@ def test_a_folder_in_which_another_process_trains_stays_as_it_is(tmp_path):
     assert run.config.read_text() == before
 
 
-def test_a_resumed_run_keeps_the_folder_of_its_data(tmp_path):
-    Run(tmp_path, EXPERIMENT).begin(data_dir="~/data")
+@pytest.mark.parametrize("data_dir", ["~/data", "gs://bucket/data"])
+def test_a_resumed_run_keeps_the_folder_of_its_data(data_dir, tmp_path):
+    Run(tmp_path, EXPERIMENT).begin(data_dir=data_dir)
     Run(tmp_path, EXPERIMENT).begin()
-    data_dir = Record.read(tmp_path / "config.json").data_dir
-    assert data_dir == os.path.expanduser("~/data")
+    kept = Record.read(tmp_path / "config.json").data_dir
+    assert kept == os.path.expanduser(data_dir)

@@ -268,9 +268,11 @@ class Run:
             if folder.is_dir():
                 for path in filter(atomic_io.is_partial, folder.iterdir()):
                     path.unlink()
+        place = data_dir
+        if data_dir and "://" not in data_dir:  # a bucket has no other name
+            place = os.path.abspath(os.path.expanduser(data_dir))
         known = {
-            "data_dir": data_dir
-            and os.path.abspath(os.path.expanduser(data_dir)),
+            "data_dir": place,
             "files": files_checksum(self.experiment, data_dir),
             "classes": self._classes,
         }
