@@ -183,20 +183,25 @@ def test_supports_of_two_latents_are_rejected_before_they_are_scored():
 
 
 @pytest.mark.parametrize(
-    ("shape", "values", "expected"),
+    ("shape", "values", "num_groups", "expected"),
     [
-        ((28, 28, 1), Domain(0.0, 1.0, integer=True), True),
-        ((28, 28, 1), Domain(0.0, 1.0), False),
-        ((28, 28, 3), Domain(0.0, 1.0, integer=True), False),
-        ((105, 105, 1), Domain(0.0, 1.0, integer=True), False),
+        ((28, 28, 1), Domain(0.0, 1.0, integer=True), 1, True),
+        ((28, 28, 1), Domain(0.0, 1.0, integer=True), 2, False),
+        ((28, 28, 1), Domain(0.0, 1.0), 1, False),
+        ((28, 28, 3), Domain(0.0, 1.0, integer=True), 1, False),
+        ((105, 105, 1), Domain(0.0, 1.0, integer=True), 1, False),
     ],
 )
 def test_none_is_calibrated_for_binary_images_of_one_size(
-    shape, values, expected
+    shape, values, num_groups, expected
 ):
-    pixel_cnn = mock.Mock(spec=PoseLikelihood)
+    group = types.SimpleNamespace(name="character", per_element=False)
+    pose = types.SimpleNamespace(name="pose", per_element=True)
     model = types.SimpleNamespace(
-        event_shape=shape, domain=values, likelihood=pixel_cnn
+        event_shape=shape,
+        domain=values,
+        likelihood=mock.Mock(spec=PoseLikelihood),
+        latents=[*[group] * num_groups, pose],
     )
     assert open_set.is_calibrated(model) is expected
     model.likelihood = object()

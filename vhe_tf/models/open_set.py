@@ -58,8 +58,8 @@ def is_calibrated(model: Any) -> bool:
         model: `VHE`.
 
     Returns:
-        True for PixelCNNs of binary images of shape `[28, 28, 1]`, by
-        `vhe_tf.pixel_cnn_vhe`.
+        True for PixelCNNs of binary images of shape `[28, 28, 1]` with one
+        group latent, by `vhe_tf.pixel_cnn_vhe`.
 
     Example:
     >>> is_calibrated(model)  # of images of 8x8 pixels
@@ -67,6 +67,7 @@ def is_calibrated(model: Any) -> bool:
     """
     return (
         isinstance(model.likelihood, PoseLikelihood)
+        and len(_graph.group_names(model.latents)) == 1
         and model.domain.binary
         and tuple(model.event_shape) == _EVENT_SHAPE
     )
