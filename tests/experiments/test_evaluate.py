@@ -57,6 +57,7 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
         ("--kl_support_size=5", "needs --num_kl_batches"),
         ("--num_kl_batches=1 --kl_support_size=99", "at least 99 elements"),
         ("--style_transfer", "--style_transfer is for models"),
+        ("--drawings --guidance=1", "--guidance is for a PixelCNN"),
         ("another.keras", "Name one model"),
         ("--model=another.keras", "Name one model"),
         ("--data_dir=/nowhere", "Received: --data_dir=/nowhere"),

@@ -269,6 +269,8 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         strategy = distribute.make_strategy(measuring.distribution)
         with status_line("loading the model"), strategy.scope():
             model = vhe_tf.load_model(path)
+        if measuring.guidance:  # which not every model has
+            model.sample_prior(1, seed=0, guidance=measuring.guidance)
         with status_line("reading the data"):
             splits = load_data(experiment, data_dir=data_dir)
         warn_if_classes_changed(
