@@ -444,3 +444,15 @@ def test_thin_strokes_survive_in_their_frame(size, stroke, tmp_path):
     rows, columns = np.nonzero(levels[..., 0] >= 128)
     assert set(rows) <= {13, 14}
     assert len(set(columns)) >= 22
+
+
+def test_ink_that_is_as_light_as_its_paper_is_read(tmp_path):
+    picture = np.full((100, 100, 3), (0, 150, 0), np.uint8)
+    picture[20:80, 40:60] = (255, 20, 0)
+    [levels] = drawing_levels(
+        _written(tmp_path / "some", [picture]),
+        image_size=(28, 28),
+        invert=True,
+        source=tmp_path,
+    )
+    assert (levels >= 128).mean() == pytest.approx(0.12, abs=0.01)

@@ -117,6 +117,7 @@ def read_for(
     import numpy as np
 
     from vhe_tf.data.datasets.drawing_file import read_drawings
+    from vhe_tf.data.datasets.drawing_file import read_levels
     from vhe_tf.data.datasets.image_file import read_images
 
     height, width, channels = model.image_shape
@@ -125,13 +126,12 @@ def read_for(
         images = read_images(paths, image_size=size, channels=channels)
         return np.stack(list(images)).astype(np.float32) / 255
     record = _record(name)
-    own = False
-    if record:
-        own = record.experiment.dataset in (*OWN_IMAGES, "records")
-        invert = record.experiment.invert if invert is None else invert
-    drawings = list(
-        read_drawings(paths, image_size=size, invert=invert, keep_frames=own)
-    )
+    if invert is None and record:
+        invert = record.experiment.invert
+    if record and record.experiment.dataset in (*OWN_IMAGES, "records"):
+        levels = read_levels(paths, image_size=size, invert=invert)
+        return np.stack([each >= 128 for each in levels]).astype(np.float32)
+    drawings = list(read_drawings(paths, image_size=size, invert=invert))
     ink = np.stack([each.levels >= 128 for each in drawings])
     if channels == 1:
         return ink.astype(np.float32)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from PIL import ImageFilter
-from PIL import ImageStat
 
 from vhe_tf.data.datasets.image_file import NothingShownError
 from vhe_tf.data.datasets.image_file import listing
@@ -23,7 +22,7 @@ from vhe_tf.data.datasets.image_file import resized
 from vhe_tf.data.polarity import found_polarity
 from vhe_tf.data.polarity import with_ink_high
 
-__all__ = ["Drawing", "drawing_levels", "read_drawings"]
+__all__ = ["Drawing", "drawing_levels", "read_drawings", "read_levels"]
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +81,6 @@ def read_drawings(
     *,
     image_size: tuple[int, int],
     invert: bool | None = None,
-    keep_frames: bool = False,
 ) -> Iterator[Drawing]:
     """Yields photographs or scans of one drawing each.
 
@@ -99,8 +97,6 @@ def read_drawings(
         image_size: `(H, W)` of the images to return.
         invert: Boolean or None. True for dark ink, False for light ink. None
             decides for each image. Defaults to None.
-        keep_frames: Boolean. Whether images that are not photographs keep their
-            frames, as those of a data set do. Defaults to False.
 
     Yields:
         The drawing of each file.
@@ -110,11 +106,30 @@ def read_drawings(
             were tried, as by `read_images`.
     """
     return read_each(
-        paths,
-        lambda image: _drawing_in(
-            image, image_size, invert, keep_frame=keep_frames
-        ),
+        paths, lambda image: _drawing_in(image, image_size, invert)
     )
+
+
+def read_levels(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    image_size: tuple[int, int],
+    invert: bool | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields images of one drawing each as those of a data set are read.
+
+    Args:
+        paths: As in `read_drawings`.
+        image_size: As in `read_drawings`.
+        invert: As in `read_drawings`.
+
+    Yields:
+        `[H, W, 1]` uint8 for each file, see `drawing_levels`.
+
+    Raises:
+        ValueError: As `read_drawings`.
+    """
+    return read_each(paths, lambda image: _levels(image, image_size, invert))
 
 
 def drawing_levels(
@@ -151,10 +166,7 @@ def drawing_levels(
 
     def prepared(image: Image.Image) -> tuple[np.ndarray, str | None]:
         try:
-            drawing = _drawing_in(
-                image, image_size, ink_is_dark, keep_frame=True
-            )
-            return drawing.levels, None
+            return _levels(image, image_size, ink_is_dark), None
         except NothingShownError as error:
             return _blank(image, image_size), str(error)
 
@@ -195,21 +207,27 @@ def _ink_of_all_is_dark(
     return with_ink_high(sample, invert=invert, source=source) is not sample
 
 
+def _levels(
+    image: Image.Image, image_size: tuple[int, int], ink_is_dark: bool | None
+) -> np.ndarray:
+    image = image.convert("RGB")
+    _check_contrast(image)
+    if (image.height, image.width) == tuple(image_size):
+        return _as_it_is(image, ink_is_dark).levels
+    mask = _mask_of_two_levels(image, ink_is_dark)
+    if mask is None:
+        return _found(image, image_size, ink_is_dark).levels
+    return _coverage(_image_of(mask), image_size, _stroke_width(mask))
+
+
 def _drawing_in(
-    image: Image.Image,
-    image_size: tuple[int, int],
-    invert: bool | None,
-    *,
-    keep_frame: bool,
+    image: Image.Image, image_size: tuple[int, int], invert: bool | None
 ) -> Drawing:
     image = image.convert("RGB")
     _check_contrast(image)
     if (image.height, image.width) == tuple(image_size):
         return _as_it_is(image, invert)
-    ink = _ink_of_two_levels(image, invert) if keep_frame else None
-    if ink is None:
-        return _found(image, image_size, invert)
-    return _drawing_of(ink, _image_of(ink.mask), image_size)
+    return _found(image, image_size, invert)
 
 
 def _check_contrast(image: Image.Image) -> None:
@@ -222,29 +240,37 @@ def _blank(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
     return np.minimum(levels - levels.min(), 15)[..., np.newaxis]
 
 
-def _ink_of_two_levels(image: Image.Image, invert: bool | None) -> _Ink | None:
-    """Returns the ink of an image that has hardly other levels than two.
+def _mask_of_two_levels(
+    image: Image.Image, ink_is_dark: bool | None
+) -> np.ndarray | None:
+    """Returns where ink is, if an image has hardly other levels than two.
 
     Then it is not a photograph with shadows. None takes the level of fewer
     pixels for ink.
     """
     levels = np.asarray(image.convert("L"), np.float32)
     levels -= levels.min()
-    if not levels.any():
+    if not levels.any():  # It has several colours.
         return None
     levels /= levels.max()
     if (np.abs(levels - 0.5) > 0.4).mean() < _MOST_OF_TWO_LEVELS:
         return None
-    if invert is None:
-        invert = bool(levels.mean() > 0.5)
-    mask = levels < 0.5 if invert else levels > 0.5
-    ink, paper = (
-        np.array(ImageStat.Stat(image, _image_of(m)).median) / 255
-        for m in (mask, ~mask)
-    )
-    if not invert:
-        ink, paper = 1 - ink, 1 - paper
-    return _Ink(mask, True, invert, _on_white(ink, paper))
+    if ink_is_dark is None:
+        ink_is_dark = bool(levels.mean() > 0.5)
+    return levels < 0.5 if ink_is_dark else levels > 0.5
+
+
+def _ink_of_two_levels(image: Image.Image, invert: bool | None) -> _Ink | None:
+    """Returns the ink of a drawing that reaches the edges of its image."""
+    mask = _mask_of_two_levels(image, invert)
+    if mask is None or mask.mean() < _LEAST_INK:
+        return None
+    levels = np.asarray(image, np.float32) / 255
+    ink, paper = (np.median(levels[m], axis=0) for m in (mask, ~mask))
+    is_dark = bool(ink.mean() < paper.mean())
+    if not is_dark:
+        levels, paper = 1 - levels, 1 - paper
+    return _Ink(mask, True, is_dark, _on_white(levels, paper, mask))
 
 
 def _coverage(
@@ -261,10 +287,8 @@ def _found(
     image: Image.Image, image_size: tuple[int, int], invert: bool | None
 ) -> Drawing:
     ink = _find_ink(image, invert)
-    if ink is None or not ink.page_is_even:  # It may reach the edges.
-        flat = _ink_of_two_levels(image, invert)
-        if flat and flat.mask.mean() >= _LEAST_INK:
-            ink = flat
+    if ink is None or not ink.page_is_even:
+        ink = _ink_of_two_levels(image, invert) or ink
     if ink is None:
         raise _nothing_in(image)
     height, width = image_size
@@ -276,12 +300,6 @@ def _found(
     page = _image_of(ink.mask)
     if not keeps_frame:
         page = page.crop(_frame(ink.box, width / height))
-    return _drawing_of(ink, page, image_size)
-
-
-def _drawing_of(
-    ink: _Ink, page: Image.Image, image_size: tuple[int, int]
-) -> Drawing:
     levels = _coverage(page, image_size, _stroke_width(ink.mask))
     return Drawing(levels, ink.colour)
 
@@ -300,8 +318,7 @@ def _as_it_is(image: Image.Image, invert: bool | None) -> Drawing:
     pixels = pixels if invert else 1 - pixels
     mask = drawn[..., 0] >= 128
     paper = np.median(pixels[~mask], axis=0)
-    ink = np.median(pixels[mask], axis=0)
-    return Drawing(drawn, _on_white(ink, paper))
+    return Drawing(drawn, _on_white(pixels, paper, mask))
 
 
 def _nothing_in(image: Image.Image) -> NothingShownError:
@@ -346,8 +363,7 @@ def _find_ink(image: Image.Image, invert: bool | None) -> _Ink | None:
     # Weighted by itself: ink counts more than grains of the paper.
     above = darkness[mask] - base
     mask &= darkness > base + 0.5 * (above**3).sum() / (above**2).sum()
-    ink = np.median(levels[mask], axis=0)
-    return _Ink(mask, is_even, invert, _on_white(ink, paper))
+    return _Ink(mask, is_even, invert, _on_white(levels, paper, mask))
 
 
 def _scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -382,9 +398,12 @@ def _darkness(levels: np.ndarray, paper: np.ndarray) -> np.ndarray:
     return ((paper - levels) / np.maximum(scale, 0.02)).max(axis=2)
 
 
-def _on_white(ink: np.ndarray, paper: np.ndarray) -> np.ndarray:
+def _on_white(
+    levels: np.ndarray, paper: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
     """Returns the colour of ink as it would be on white paper, `[3]`."""
-    return np.clip(ink / np.maximum(paper, 0.02), 0, 1).astype(np.float32)
+    seen = levels / np.maximum(paper, 0.02)
+    return np.clip(np.median(seen[mask], axis=0), 0, 1).astype(np.float32)
 
 
 def _ink_is_dark(
