@@ -40,11 +40,12 @@ with serving.LocalServer(FOLDER, port=0) as server:
 
 # | signature | inputs | outputs |
 # | --- | --- | --- |
-# | `classify` (the default) | `support` [B, way, shot, H, W, C], `query` [B, H, W, C], `seed` [B] | `log_likelihood` (nats), `probabilities` [B, way], `label` [B], `novelty` [B] (nats: above 0, the query is rather of none of the classes; of PixelCNNs of binary 28x28 images alone) |
+# | `classify` (the default) | `support` [B, way, shot, H, W, C], `query` [B, H, W, C], `seed` [B] | `log_likelihood` (nats), `probabilities` [B, way], `label` [B] |
+# | `novelty` (of PixelCNNs of binary 28x28 images) | as `classify`, and its `log_likelihood` | `novelty` [B] (nats: above 0, the query is rather of none of the classes) |
 # | `sample` | `support` [B, shot, H, W, C], `seed` [B] | `images` [B, H, W, C] |
 # | `sample_prior` | `seed` [B] | `images` |
 # | `encode` | `support` | `mean`, `stddev` of q(c; D) |
-# | `classify_encoded`, `sample_encoded` | `mean`, `stddev` in place of `support` | as above, without `novelty` |
+# | `classify_encoded`, `sample_encoded` | `mean`, `stddev` in place of `support` | as above |
 # | `log_likelihood` | `support`, `query`, `seed` | `log_likelihood` [B] |
 #
 # A model with several group latents has `classify_{g}`, `sample_{g}` and

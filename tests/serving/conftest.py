@@ -101,10 +101,27 @@ class TinyVHE(tf.Module):
     @tf.function(input_signature=[_SUPPORTS, _QUERY, _SEED])
     def classify(self, support, query, seed):
         mean = self._mean(support, 2)
-        answer = self._classify(mean, _checked("query", query), seed)
+        return self._classify(mean, _checked("query", query), seed)
+
+    @tf.function(
+        input_signature=[
+            _SUPPORTS,
+            _QUERY,
+            _spec("log_likelihood", None, None),
+            _SEED,
+        ]
+    )
+    def novelty(self, support, query, log_likelihood, seed):
+        del query, seed  # inputs all the same
+        best = tf.gather(
+            self._mean(support, 2),
+            tf.argmax(log_likelihood, axis=1),
+            batch_dims=1,
+        )
         return {
-            **answer,
-            "novelty": -tf.reduce_max(answer["log_likelihood"], axis=1),
+            "novelty": tf.reduce_sum(best, [1, 2, 3])
+            - tf.reduce_max(log_likelihood, axis=1),
+            "status": tf.fill(tf.shape(log_likelihood)[:1], ""),
         }
 
     @tf.function(input_signature=[*_PARAMETERS_OF_WAYS, _QUERY, _SEED])
@@ -189,6 +206,7 @@ _SIGNATURES = (
     "every_dtype",
     "half",
     "log_likelihood",
+    "novelty",
     "reciprocal",
     "sample",
     "sample_encoded",

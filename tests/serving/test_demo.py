@@ -150,6 +150,7 @@ def test_a_model_with_novelty_can_answer_neither(saved_model, page):
     with local.LocalServer(saved_model, port=0) as server:
         result = _visit(server.address)
     assert "error" not in result, result
+    assert result["status"] == "", result["status"]
     assert result["label"] in ("First", "Second", "Neither")
     assert len(result["shares"]) == 3
     assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)

@@ -136,7 +136,7 @@ def test_classes_are_told_as_the_model_tells_them(served):
     scores = result["log_likelihood"].numpy()
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     np.testing.assert_array_equal(result["label"], scores.argmax(axis=1))
-    assert "novelty" not in result  # not calibrated for 8x8 pixels
+    assert "novelty" not in signatures  # not calibrated for 8x8 pixels
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
     np.testing.assert_allclose(
         result["probabilities"],
@@ -222,8 +222,7 @@ def test_an_export_holds_the_contrasts_of_guided_samples():
 
 def test_encoded_classes_are_scored_like_their_supports():
     model = tiny_pixel_cnn_vhe()
-    with mock.patch.object(open_set, "is_calibrated", return_value=True):
-        signatures = _signatures_of(model)
+    signatures = _signatures_of(model)
     support, query = _images(3, 4, 2), _images(3, seed=9)
     flat = tf.reshape(support, [12, 2, *IMAGE_SHAPE])
     encoded = {
@@ -240,11 +239,35 @@ def test_encoded_classes_are_scored_like_their_supports():
     np.testing.assert_allclose(
         by_parameters["log_likelihood"], by_images["log_likelihood"], rtol=1e-5
     )
-    assert "novelty" not in by_parameters
-    novelty = model.novelty(
-        support, query, seed=_by_row(_seeds(3)), num_samples=NUM_SAMPLES
+
+
+def test_novelty_is_that_of_the_model():
+    model = tiny_pixel_cnn_vhe()
+    with mock.patch.object(open_set, "is_calibrated", return_value=True):
+        novelty = _signatures_of(model)["novelty"]
+    support, query = _images(3, 4, 2), _images(3, seed=9)
+    scores = tf.random.stateless_normal([3, 4], seed=[0, 0])
+    given = {
+        "query": tf.constant(query),
+        "log_likelihood": scores,
+        "seed": _seeds(3),
+    }
+    expected = model.novelty(
+        support, query, seed=_by_row(_seeds(3)), log_likelihood=scores
     )
-    np.testing.assert_allclose(by_images["novelty"], novelty, rtol=1e-4)
+    absent = np.full_like(support[:, :, :1], -1.0)
+    for padded in (support, np.concatenate([absent, support], axis=2)):
+        answer = novelty(support=tf.constant(padded), **given)
+        np.testing.assert_allclose(answer["novelty"], expected, rtol=1e-4)
+    given["log_likelihood"] = tf.constant(np.nan, shape=[3, 4])
+    answer = novelty(support=tf.constant(support), **given)
+    assert np.isnan(answer["novelty"]).all()
+    assert "log_likelihood" in answer["status"][0].numpy().decode()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="same classes"):
+        novelty(
+            support=tf.constant(support),
+            **{**given, "log_likelihood": scores[:, :3]},
+        )
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it(served):

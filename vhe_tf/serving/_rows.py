@@ -106,6 +106,9 @@ def _shape_checks(
             mean = name.removesuffix("stddev") + "mean"
             same = tf.reduce_all(tf.equal(shape, tf.shape(inputs[mean])))
             rules.append((same, f"and `{mean}` must have the same shape."))
+        if name == "log_likelihood":
+            same = tf.equal(shape[1], tf.shape(inputs[first])[1])
+            rules.append((same, f"and `{first}` must have the same classes."))
         if _is_support(name):
             images = tf.reduce_prod(shape[1:-3])
             rules.append(
@@ -135,6 +138,8 @@ def _status(inputs: Mapping[str, tf.Tensor], domain: Domain) -> tf.Tensor:
         elif name.endswith("stddev"):
             valid = tf.math.is_finite(value) & (value > 0.0)
             rule = "be positive and finite"
+        elif name == "log_likelihood":
+            valid, rule = ~tf.math.is_nan(value), "not be NaN"
         else:
             valid = (value >= 0.0) & (value <= 1.0) & domain.holds(value)
             rule = "hold pixels from 0 to 1, ink 1; no NaN"

@@ -49,9 +49,8 @@ def signatures(
     and `sample_prior`. The support is called `support`, the parameters of the
     posterior `mean` and `stddev`.
 
-    `classify` returns `log_likelihood`, `probabilities`, `label` and `novelty`
-    (see `VHE.novelty`), this last for PixelCNNs of binary 28x28 images
-    alone; `classify_encoded` has no images of the classes, and so no `novelty`.
+    PixelCNNs of binary 28x28 images have also `novelty`, which takes the
+    `log_likelihood` of `classify`; see `VHE.novelty`.
 
     If the model has several group latents, there are two kinds of functions:
 
@@ -159,6 +158,8 @@ def _functions(
     if len(names) == 1:
         functions["classify"] = joint.classify()
         functions["classify_encoded"] = joint.classify_encoded()
+        if joint.has_novelty:
+            functions["novelty"] = joint.novelty()
         return functions
     for name in names:
         alone = signatures_of([name])
@@ -214,6 +215,15 @@ class _Signatures:
 
     def classify_encoded(self) -> Any:
         return self._with_query(self._classify, self._parameters(2))
+
+    @property
+    def has_novelty(self) -> bool:
+        return open_set.is_calibrated(self._model)
+
+    def novelty(self) -> Any:
+        scores = _spec("log_likelihood", [None, None])
+        specs = [*self._supports(2), self._query_spec(), scores, _SEED]
+        return self._function(self._novelty, specs)
 
     def encode(self) -> Any:
         return self._function(self._encode, self._supports(1))
@@ -293,9 +303,9 @@ class _Signatures:
         folded = self._encoded({k: _folded(v) for k, v in groups.items()})
         rows = {name: _unfolded(v, num_ways) for name, v in folded.items()}
 
-        def score(row: Any) -> dict[str, tf.Tensor]:
-            of_row, query, seed, supports = row
-            scores = classification.class_scores(
+        def score(row: Any) -> tf.Tensor:
+            of_row, query, seed = row
+            return classification.class_scores(
                 self._model,
                 self._samples_of_classes(of_row, seed),
                 query=query,
@@ -304,51 +314,47 @@ class _Signatures:
                 max_error=_MAX_ERROR,
                 max_decoded=_MAX_DECODED,
             )
-            found = {"log_likelihood": scores}
-            if supports:
-                found["novelty"] = self._novelty(supports, query, scores, seed)
-            return found
 
-        # Parameters are enough to score a query, but not to be scored by it.
-        name = self._support_name(self._names[0])
-        scored = name in groups and open_set.is_calibrated(self._model)
-        supports = {name: groups[name]} if scored else {}
-        specs = {"log_likelihood": tf.TensorSpec([None], tf.float32)}
-        if supports:
-            specs["novelty"] = tf.TensorSpec([], tf.float32)
-        found = tf.map_fn(
+        log_likelihood = tf.map_fn(
             score,
-            (rows, inputs["query"], _seeds(inputs), supports),
-            fn_output_signature=specs,
+            (rows, inputs["query"], _seeds(inputs)),
+            fn_output_signature=tf.TensorSpec([None], tf.float32),
             parallel_iterations=1,
         )
-        log_likelihood = found["log_likelihood"]
         return {
-            **found,
+            "log_likelihood": log_likelihood,
             "probabilities": tf.nn.softmax(log_likelihood),
             "label": tf.argmax(log_likelihood, axis=1, output_type=tf.int32),
         }
 
-    def _novelty(
-        self,
-        supports: Mapping[str, tf.Tensor],
-        query: tf.Tensor,
-        log_likelihood: tf.Tensor,
-        seed: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns the log odds that one query is of none of the K classes."""
+    def _novelty(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         [name] = self._names
-        images = supports[self._support_name(name)][tf.argmax(log_likelihood)]
-        images = _rows.without_absent(images[tf.newaxis])[0]
-        return open_set.novelty(
-            self._model,
-            {name: images},
-            query=query,
-            log_likelihood=log_likelihood,
-            seed=seed,
-            num_element_samples=self._sample_counts["num_element_samples"],
-            max_decoded=_MAX_DECODED,
+
+        def score(row: Any) -> tf.Tensor:
+            support, query, log_likelihood, seed = row
+            best = support[tf.argmax(log_likelihood)]
+            return open_set.novelty(
+                self._model,
+                {name: _rows.without_absent(best[tf.newaxis])[0]},
+                query=query,
+                log_likelihood=log_likelihood,
+                seed=seed,
+                num_element_samples=self._sample_counts["num_element_samples"],
+                max_decoded=_MAX_DECODED,
+            )
+
+        novelty = tf.map_fn(
+            score,
+            (
+                inputs[self._support_name(name)],
+                inputs["query"],
+                inputs["log_likelihood"],
+                _seeds(inputs),
+            ),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
         )
+        return {"novelty": novelty}
 
     def _samples_of_classes(
         self, classes: Mapping[str, tf.Tensor], seed: tf.Tensor

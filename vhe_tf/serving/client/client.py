@@ -49,11 +49,6 @@ class Classification(NamedTuple):
         probabilities: float32 array `[B, K]`. Posterior probabilities under a
             uniform prior over the classes.
         label: int32 array `[B]`. The most probable class, in 0..K-1.
-        novelty: float32 array `[B]`, nats. The log odds that the query is of
-            none of the K classes, if half of all queries are; above 0, "none"
-            is the better answer. None if the classes are results of `encode`,
-            the server's model is not a PixelCNN of binary 28x28 images, or
-            it is of an older export.
 
     Example:
     >>> client = Client(address, model="omniglot")
@@ -65,7 +60,6 @@ class Classification(NamedTuple):
     log_likelihood: np.ndarray
     probabilities: np.ndarray
     label: np.ndarray
-    novelty: np.ndarray | None = None
 
 
 # An array, or a mapping from the names of latents or of inputs to arrays.
@@ -171,8 +165,7 @@ class Client:
             seed: Integer array `[B]`, or an integer. Defaults to 0.
 
         Returns:
-            `Classification`: log-likelihoods, probabilities, labels and
-            novelty.
+            `Classification`: log-likelihoods, probabilities and labels.
 
         Raises:
             ServingError: If the server rejects the request or does not answer.
@@ -191,6 +184,55 @@ class Client:
         return Classification(
             **{k: v for k, v in outputs.items() if k in Classification._fields}
         )
+
+    def novelty(
+        self,
+        support: npt.ArrayLike,
+        query: npt.ArrayLike,
+        *,
+        log_likelihood: npt.ArrayLike | None = None,
+        seed: npt.ArrayLike = 0,
+    ) -> np.ndarray:
+        """Scores how much more probable it is that a query is of no class.
+
+        PixelCNNs of binary 28x28 images have this signature; see `VHE.novelty`.
+
+        Args:
+            support: Array `[B, K, N, H, W, C]`, as in `classify`; not the
+                result of `encode`.
+            query: Array `[B, H, W, C]`, pixels in [0, 1].
+            log_likelihood: Array `[B, K]`, the result of `classify`. Defaults
+                to None: it is computed.
+            seed: Integer array `[B]`, or an integer. Defaults to 0.
+
+        Returns:
+            float32 array `[B]`, nats. The log odds that the query is of none of
+            the K classes, if half of all queries are. Above 0, "none" is the
+            better answer.
+
+        Raises:
+            ServingError: As in `classify`.
+            ValueError: As in `classify`, or if the model has no novelty.
+
+        Example:
+        >>> client = Client(address, model="omniglot")
+        >>> client.novelty(support, query).shape
+        (3,)
+        >>> client.close()
+        """
+        self._declared("novelty")
+        if log_likelihood is None:
+            log_likelihood = self.classify(
+                support, query, seed=seed
+            ).log_likelihood
+        return self._predict(
+            "novelty",
+            None,
+            support,
+            query=query,
+            log_likelihood=log_likelihood,
+            seed=seed,
+        )["novelty"]
 
     def sample(
         self,

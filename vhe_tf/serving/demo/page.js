@@ -10,6 +10,7 @@ const model = parameters.get("model");
 const address = `/v1/models/${encodeURIComponent(model)}`;
 let height = 28, width = 28, channels = 1;
 let sampling = "sample";   // the signature that draws
+let hasNovelty = false;    // whether the answer can be "Neither"
 const classes = [];    // {images: [image], ...}, an image is [H][W][C] of 0 and 1
 
 // Strokes in hundredths of the sheet, drawn by the buttons below it.
@@ -230,14 +231,16 @@ async function classify() {
     const shots = Math.max(...classes.map((one) => one.images.length));
     const support = classes.map((one) => Array.from(
         {length: shots}, (_, i) => one.images[i % one.images.length]));
-    const {probabilities, novelty} = await predict("classify", {
-      support: [support], query: [query.image()], seed: seeds(1),
-    });
-    // The log odds of neither, if the export has them.
-    const neither = novelty ? 1 / (1 + Math.exp(-novelty[0])) : 0;
+    const inputs = {support: [support], query: [query.image()], seed: seeds(1)};
+    const {log_likelihood, probabilities} = await predict("classify", inputs);
+    let neither = 0;
+    if (hasNovelty) {
+      const {novelty} = await predict("novelty", {...inputs, log_likelihood});
+      neither = 1 / (1 + Math.exp(-novelty[0]));
+    }
     const answers = classes.map(
         (one, k) => [one.name, (1 - neither) * probabilities[0][k]]);
-    if (novelty) answers.push(["Neither", neither]);
+    if (hasNovelty) answers.push(["Neither", neither]);
     const most = Math.max(...answers.map((answer) => answer[1]));
     byId("answer").replaceChildren(...answers.map(([name, probability]) => {
       const bar = document.createElement("div");
@@ -275,6 +278,7 @@ async function start() {
   const signatures = metadata.signature_def.signature_def;
   const sizes = signatures.classify.inputs.query.tensor_shape.dim.map((dim) => Number(dim.size));
   [height, width, channels] = sizes.slice(-3);
+  hasNovelty = "novelty" in signatures;
   if (!signatures.sample.inputs.support) {
     const names = Object.keys(signatures).filter((name) => name.startsWith("classify_"))
         .map((name) => name.slice("classify_".length));
