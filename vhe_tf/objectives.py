@@ -72,8 +72,8 @@ class ElboTerms(NamedTuple):
 
     Attributes:
         elbo: float32 tensor of shape `[B]`, nats per element.
-            `log_likelihood` minus the sum of `scaled_kl`. No lower bound where
-            the objective is Rescale and x is in D.
+            `log_likelihood` minus the sum of `scaled_kl`. Not a lower bound
+            if the objective is Rescale and x is in D.
         log_likelihood: float32 tensor of shape `[B]`, `log p(x | latents)` in
             nats.
         kl: Dictionary of float32 tensors of shape `[B]`. For each latent,

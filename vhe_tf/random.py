@@ -286,7 +286,7 @@ def sample(
             one seed per row and a batch shape `[]`, the last one is B.
         seed: Integers. One seed or one per row; see `as_seed`. One seed goes to
             `distribution.sample`; seeds of shape `[B, 2]` need a family that is
-            registered. By seeds of shape `[1, 2]` all rows share the same
+            registered. With seeds of shape `[1, 2]` all rows share the same
             randomness.
         allow_unregistered: Boolean. Whether to sample an unregistered family
             with the first of the seeds. What a row samples then depends on the

@@ -291,8 +291,8 @@ def _check_depths(root: pathlib.Path, folders: Sequence[Folder]) -> None:
     if not by_depth:
         raise ValueError(
             f"{str(root)!r} has no class folders. Make one folder for each "
-            "class, not named as a missing value is, and move its images "
-            "there. Received: none of another name."
+            "class, whose name is not that of a missing value, and move its "
+            "images there. Received: none of another name."
         )
     if len(by_depth) > 1:
         few, many = (by_depth[use(by_depth)] for use in (min, max))

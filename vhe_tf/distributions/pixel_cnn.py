@@ -451,7 +451,7 @@ def guided(
         return distribution
     if not 0.0 < guidance < math.inf:
         raise ValueError(
-            "`guidance` must be a finite number from 0. "
+            "`guidance` must be a finite non-negative number. "
             f"Received: guidance={guidance!r}."
         )
     pixels = None

@@ -293,8 +293,8 @@ def missing_commands(
         name: String. Name of the row.
         budget: String. A key of `paper.BUDGETS`.
         inputs: `Inputs`. The places of the data.
-        drawn: Boolean. Whether its model is wanted, also where its numbers are
-            there.
+        drawn: Boolean. Whether its model is needed for a figure, even if its
+            numbers exist.
 
     Raises:
         RowError: If the run in the row's folder had other settings.

@@ -394,9 +394,8 @@ def begun(
 ) -> Iterator[None]:
     """Writes the settings of the run, and locks its folder within.
 
-    Prints what is trained, and where.
-
-    The chief does, of several workers.
+    It prints what is trained, and where. If several workers train, only the
+    chief does this.
     """
     from vhe_tf import distribute
     from vhe_tf.experiments.header import header
@@ -424,7 +423,7 @@ def finish(
 ) -> None:
     """Saves the last model; evaluates and pictures the best one.
 
-    Prints what was made. The chief does all of this, of several workers.
+    It prints what was made. If several workers train, only the chief does this.
 
     Args:
         arguments: `Arguments`. The arguments of the command.

@@ -119,9 +119,10 @@ class LatentVariableModel(GraphModel):
             pixels can lie outside 0..1.
 
         Raises:
-            ValueError: If `guidance` is not a finite number from 0, or not 0
-                for a model without guidance; if a temperature or `best_of` is
-                not positive, or `best_of` above 1 for a result of `encode`.
+            ValueError: If `guidance` is not a finite non-negative number, or
+                not 0 for a model without guidance; if a temperature or
+                `best_of` is not positive, or `best_of` is above 1 for a result
+                of `encode`.
 
         Example:
         >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six characters
@@ -181,7 +182,7 @@ class LatentVariableModel(GraphModel):
 
         Raises:
             ValueError: If `batch_size` or a temperature is not positive, or
-                `guidance` is not a finite number from 0.
+                `guidance` is not a finite non-negative number.
 
         Example:
         >>> model.sample_prior(3, seed=0).shape

@@ -33,7 +33,7 @@ def generate_glyphs(
         num_alphabets: Integer. The number of alphabets.
         characters_per_alphabet: Integer. The number of characters of each
             alphabet.
-        num_drawers: Integer. The number of drawers, hence of images a
+        num_drawers: Integer. The number of drawers, and so of images per
             character.
         image_size: Integer. Height and width of the images, pixels, at least 8.
         seed: Non-negative integer. Equal seeds give equal images.
