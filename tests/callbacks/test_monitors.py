@@ -85,7 +85,7 @@ def accuracy_callback(**kwargs):
     )
 
 
-def cues(**kwargs):
+def preview(**kwargs):
     settings = {"num_groups": 3, "num_shots": 2, "num_queries": 2}
     return callbacks.preview_batch(
         data(), group="character", **{**settings, **kwargs}
@@ -140,7 +140,7 @@ def run(tmp_path_factory):
             before,
             accuracy_callback(shots=(1, 2)),
             callbacks.Scalars(folder, SETTINGS, name="mine"),
-            callbacks.ImageGrids(folder / "pictures", cues().grids, every=2),
+            callbacks.ImageGrids(folder / "pictures", preview().grids, every=2),
             after,
         ],
     )
@@ -259,7 +259,8 @@ def test_every_tag_has_a_description(run):
 
 def test_pictures_are_written_each_few_epochs(run):
     shapes = {
-        # 3 groups; 1 cue, 5 samples, 2 cues, 5 samples; 2 queries, 2 means.
+        # 3 groups; supports of 1 and 2 images, each beside 5 samples; 2
+        # queries, 2 means.
         "conditional": (30, 130 + 3 * 8),
         "reconstruction": (30, 40 + 8),
         "unconditional": (100, 100),
@@ -273,12 +274,12 @@ def test_pictures_are_written_each_few_epochs(run):
             assert image.height > 2 * shape[0]  # headings
 
 
-def test_a_picture_shows_the_cues_as_ink_on_paper(run):
+def test_a_picture_shows_the_support_as_ink_on_paper(run):
     [(_, (_, _, png))] = run["pictures"]["conditional"]
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image)[-2 * 30 :: 2, ::2]  # below the headings
     np.testing.assert_array_equal(
-        pixels[:8, :8], 255 * (1 - cues().support[0, 0, ..., 0])
+        pixels[:8, :8], 255 * (1 - preview().support[0, 0, ..., 0])
     )
 
 
@@ -346,7 +347,7 @@ def test_a_pixel_cnn_is_measured_and_pictured(tmp_path):
             ),
             callbacks.Scalars(tmp_path, SETTINGS),
             callbacks.ImageGrids(
-                tmp_path / "pictures", cues(num_groups=2).grids
+                tmp_path / "pictures", preview(num_groups=2).grids
             ),
             after,
         ],
@@ -586,7 +587,7 @@ def test_other_callbacks_cannot_silence_the_events(tmp_path):
         [
             keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=2),
             callbacks.Scalars(tmp_path / "ours", {}),
-            callbacks.ImageGrids(tmp_path / "pictures", cues().grids),
+            callbacks.ImageGrids(tmp_path / "pictures", preview().grids),
         ],
     )
     scalars = read_scalars(tmp_path / "ours")
@@ -611,10 +612,10 @@ def test_any_pictures_are_written_of_the_averaged_weights(tmp_path):
         np.testing.assert_array_equal(lent, average)
 
 
-# Cues -------------------------------------------------------------------------
+# Preview batches --------------------------------------------------------------
 
 
-def test_cues_are_distinct_images_of_one_group_a_row():
+def test_rows_of_a_preview_are_distinct_images_of_one_group():
     source = data()
     chosen = callbacks.preview_batch(
         source, group="character", num_groups=3, num_shots=2, num_queries=4
@@ -634,9 +635,9 @@ def test_cues_are_distinct_images_of_one_group_a_row():
     assert all(len({i.tobytes() for i in row}) == 6 for row in rows)
 
 
-def test_the_seed_chooses_the_cues():
+def test_the_seed_chooses_the_preview():
     def support(seed):
-        return cues(seed=seed).support
+        return preview(seed=seed).support
 
     np.testing.assert_array_equal(support(1), support(1))
     assert np.any(support(1) != support(2))
@@ -649,7 +650,7 @@ def test_there_are_no_more_rows_than_large_groups():
     assert len(chosen.support) == 2
 
 
-def test_images_of_no_known_group_are_no_cues():
+def test_images_of_no_known_group_are_not_in_a_preview():
     source = data((6, 6))
     labels = np.concatenate([source.labels["character"], np.full(20, -1)])
     images = np.concatenate([source.images, np.ones((20, 8, 8, 1), np.float32)])
@@ -677,11 +678,11 @@ def test_groups_of_one_image_make_no_picture():
         callbacks.preview_batch(data(sizes=(1, 1)), group="character")
 
 
-def test_pictures_of_the_same_cues_repeat():
+def test_pictures_of_the_same_preview_repeat():
     model = tiny_vhe()
-    first, again = (cues().grids(model, num_samples=2) for _ in range(2))
+    first, again = (preview().grids(model, num_samples=2) for _ in range(2))
     assert set(first) == {"conditional", "reconstruction", "unconditional"}
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
-    other = cues().grids(model, num_samples=2, seed=1)
+    other = preview().grids(model, num_samples=2, seed=1)
     assert all(np.any(first[name] != other[name]) for name in first)

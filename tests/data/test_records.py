@@ -52,7 +52,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def kept_folder(tmp_path_factory):
-    """The same records, for tests that do no damage to them."""
+    """The same records, for tests that do not corrupt them."""
     folder = tmp_path_factory.mktemp("kept")
     write_records(folder, in_memory(), max_shard_bytes=SHARD_BYTES)
     return folder
@@ -174,7 +174,7 @@ def test_records_are_examples_that_others_can_read(kept_folder):
     ],
 )
 def test_episodes_are_those_of_memory(kept_folder, options, augmentation):
-    """Of groupings with and without missing labels."""
+    """Groupings with and without missing labels."""
     one, other = (
         Episodes(
             data,
@@ -420,16 +420,18 @@ def test_a_writer_that_was_killed_leaves_no_data_set(tmp_path):
     assert done.returncode == -9
     left = shards(tmp_path)
     assert len(left) > 3
-    with pytest.raises(FileNotFoundError, match="that was interrupted") as told:
+    with pytest.raises(
+        FileNotFoundError, match="that was interrupted"
+    ) as error:
         RecordedImages(tmp_path)
-    assert repr(str(tmp_path)) in str(told.value)
+    assert repr(str(tmp_path)) in str(error.value)
     # Fewer files than were left.
     write_records(tmp_path, in_memory().with_groups("style", [1]))
     assert len(shards(tmp_path)) == 1
     assert len(os.listdir(tmp_path)) == 2
 
 
-# Damage -----------------------------------------------------------------------
+# Corruption -------------------------------------------------------------------
 
 
 def flip(path, byte, bit=3):
@@ -453,7 +455,7 @@ def flip_record(folder, shard, number, what="pixels"):
     with np.load(folder / "index.npz") as index:
         record = index["shard_starts"][shard] + number
         begin = index["offsets"][record]
-        # None of those that are damaged here is the last of its file.
+        # No record that is corrupted here is the last of its file.
         end = index["offsets"][record + 1]
     path = shards(folder)[shard]
     byte = FLIPPED[what]
@@ -462,29 +464,31 @@ def flip_record(folder, shard, number, what="pixels"):
 
 
 @pytest.mark.parametrize("what", FLIPPED)
-def test_a_flipped_bit_is_told_by_file_and_record(folder, what):
+def test_a_flipped_bit_is_named_by_file_and_record(folder, what):
     path = flip_record(folder, 2, 3, what)
-    told = f"Record 3 of {path} cannot be read: "
+    message = f"Record 3 of {path} cannot be read: "
     data = RecordedImages(folder)
-    with pytest.raises(CorruptRecordsError, match=f"^{re.escape(told)}"):
+    with pytest.raises(CorruptRecordsError, match=f"^{re.escape(message)}"):
         data.load()
-    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(told)):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=re.escape(message)
+    ):
         for _ in sampler_of(data).dataset().take(40):
             pass
 
 
-def test_the_first_damaged_record_is_told_wherever_it_is(folder):
+def test_the_first_corrupt_record_is_named_wherever_it_is(folder):
     read = RecordedImages(folder).reader()
     sizes = [len(record_sizes(path)) for path in shards(folder)]
     for index in (0, 2, 5):
         flip_record(folder, 0, index)
-    for indices, told in [
+    for indices, message in [
         ([0, 1], "Record 0 of"),
         ([1, 0, 2], "Record 0 of"),
         ([3, 4, 5], "Record 5 of"),
         ([sizes[0], 2, 1, 5], "Record 2 of"),
     ]:
-        with pytest.raises(tf.errors.InvalidArgumentError, match=told):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             read(tf.constant(indices))
     # Other records are none the worse.
     intact = [1, 3, sizes[0], 59]
@@ -493,31 +497,31 @@ def test_the_first_damaged_record_is_told_wherever_it_is(folder):
     )
 
 
-def test_a_file_with_any_name_is_told(tmp_path):
+def test_a_file_with_any_name_is_named(tmp_path):
     folder = tmp_path / "Bücher's [1] \\303"
     write_records(folder, in_memory())
     path = flip_record(folder, 0, 7)
-    with pytest.raises(CorruptRecordsError) as told:
+    with pytest.raises(CorruptRecordsError) as error:
         RecordedImages(folder).load()
-    assert str(told.value).startswith(f"Record 7 of {path} cannot be read: ")
+    assert str(error.value).startswith(f"Record 7 of {path} cannot be read: ")
 
 
-def test_a_file_of_another_size_is_told_at_once(folder):
+def test_a_file_of_another_size_is_named_at_once(folder):
     path = shards(folder)[1]
     size = path.stat().st_size
     for other in (size - 1, size + 5, 0):
         os.truncate(path, other)
-        with pytest.raises(CorruptRecordsError) as told:
+        with pytest.raises(CorruptRecordsError) as error:
             RecordedImages(folder)
-        assert f"{str(path)!r} must " in str(told.value)
-        assert f" {size:,} bytes; " in str(told.value)
-        assert str(told.value).endswith(f"Received: {other:,} bytes.")
+        assert f"{str(path)!r} must " in str(error.value)
+        assert f" {size:,} bytes; " in str(error.value)
+        assert str(error.value).endswith(f"Received: {other:,} bytes.")
     path.unlink()
     with pytest.raises(CorruptRecordsError, match="Received: no file"):
         RecordedImages(folder)
 
 
-def test_a_file_that_goes_away_is_told(folder):
+def test_a_file_that_is_deleted_is_named(folder):
     data = RecordedImages(folder)
     path = shards(folder)[1]
     read = data.reader()
@@ -526,7 +530,7 @@ def test_a_file_that_goes_away_is_told(folder):
         read(tf.range(NUM_IMAGES))
 
 
-def test_training_stops_at_damage(tmp_path):
+def test_training_stops_at_a_corrupt_record(tmp_path):
     folder = tmp_path / "written"
     write_records(folder, in_memory((8, 8, 1)))
     path = flip_record(folder, 0, 31)
@@ -538,12 +542,12 @@ def test_training_stops_at_damage(tmp_path):
         augmentation=Augmentation(),
     )
 
-    told = f"^Record 31 of {re.escape(str(path))} cannot be read: restore"
-    with pytest.raises(CorruptRecordsError, match=told):
+    message = f"^Record 31 of {re.escape(str(path))} cannot be read: restore"
+    with pytest.raises(CorruptRecordsError, match=message):
         model.fit(sampler, epochs=2, steps_per_epoch=10, verbose=0)
 
 
-def test_other_errors_are_not_taken_for_damage():
+def test_other_errors_are_not_taken_for_corruption():
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
         recorded_images.name_corrupt_records(),
@@ -600,8 +604,8 @@ def _without_offsets(index):
 )
 def test_an_index_that_is_none_is_refused(folder, spoil):
     spoil(folder / "index.npz")
-    told = f"{str(folder / 'index.npz')!r} is not an intact"
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
+    message = f"{str(folder / 'index.npz')!r} is not an intact"
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         RecordedImages(folder)
     assert "again. Received: " in str(error.value)
 
@@ -642,7 +646,7 @@ def test_an_index_of_another_version_is_refused(folder):
         ("gone", ".*omniglot.tfrecord; No such file or directory"),
     ],
 )
-def test_damage_of_what_others_wrote_is_told(spoil, what, tmp_path):
+def test_corrupt_files_that_others_wrote_are_named(spoil, what, tmp_path):
     path = tmp_path / "omniglot.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for index in range(3):

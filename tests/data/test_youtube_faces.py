@@ -361,7 +361,7 @@ def test_one_person_cannot_be_split(tmp_path):
         load(tmp_path, packed(tmp_path / "manual", files))
 
 
-def broken(damage):
+def broken(corruption):
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(
@@ -372,14 +372,16 @@ def broken(damage):
         "text": b"<html>not found</html>",
         "truncated": buffer.getvalue()[: len(buffer.getvalue()) // 2],
         "garbled": b"\xff" * 1000,
-    }[damage]
+    }[corruption]
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "garbled"])
-def test_unreadable_frames_are_named(tmp_path, damage):
+@pytest.mark.parametrize(
+    "corruption", ["empty", "text", "truncated", "garbled"]
+)
+def test_unreadable_frames_are_named(tmp_path, corruption):
     files = small_faces()
     names = [frame_name("Bo_Ek", 0, 1), frame_name("Ann_Lee", 3, 0)]
-    files |= dict.fromkeys(names, broken(damage))
+    files |= dict.fromkeys(names, broken(corruption))
     with pytest.raises(ValueError, match="Received: 2 that") as error:
         load(tmp_path, packed(tmp_path / "manual", files))
     for name in names:
@@ -396,9 +398,9 @@ def test_files_that_may_not_be_read_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["half", "trailer", "empty", "text", "bit", "scrambled"]
+    "corruption", ["half", "trailer", "empty", "text", "bit", "scrambled"]
 )
-def test_damaged_archive_is_named_and_can_be_replaced(tmp_path, damage):
+def test_corrupt_archive_is_named_and_can_be_replaced(tmp_path, corruption):
     rng = np.random.default_rng(0)
     noise = {f"aligned_images_DB/noise{i}": rng.bytes(9999) for i in range(9)}
     manual_dir = packed(tmp_path / "manual", {**small_faces(), **noise})
@@ -414,7 +416,7 @@ def test_damaged_archive_is_named_and_can_be_replaced(tmp_path, damage):
             "text": b"<html>log in first</html>",
             "bit": intact[:middle] + flipped + intact[middle + 1 :],
             "scrambled": intact[:middle] + rng.bytes(middle),
-        }[damage]
+        }[corruption]
     )
     with pytest.raises(
         ValueError, match=r"aligned_images_DB\.tar\.gz' cannot be read"

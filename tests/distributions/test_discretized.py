@@ -297,7 +297,7 @@ def test_draws_at_mixed_extremes_are_levels():
         temperature=ONE,
     )
     log_probs = pixels.log_prob(parameters, draws, temperature=ONE)
-    assert np.min(log_probs) > np.log(1e-6)  # of 1,500 draws, by a fixed seed
+    assert np.min(log_probs) > np.log(1e-6)  # of 1,500 samples, by a fixed seed
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -62,7 +62,7 @@ def test_scores_are_the_expected_conditional_likelihood(
 
 def test_scores_integrate_out_element_latents():
     # One pair (c, z) at a time is an unbiased estimate of E_q(c; D) p(x | c),
-    # so it matters not how the draws are shared out between c and z.
+    # so the division of samples between c and z does not matter.
     world = GaussianWorld(2, 1, element_width=1.5)
     support, queries = task(num_ways=1)
     scores = []
@@ -88,7 +88,7 @@ def test_scores_are_distributed_like_those_of_the_model():
     settings = {"num_samples": 2, "num_element_samples": 3}
     scorer = ClassScorer(world.model, group="character", **settings)
     ours = [scorer(support, queries, seed=(1, i))[0, 0] for i in range(1000)]
-    # Independent draws of its score: a row has chance of its own.
+    # Independent samples of its score: each row has its own seed.
     likelihood = world.model.log_likelihood(
         np.repeat(support, 1000, axis=0),
         np.repeat(queries, 1000, axis=0),
@@ -207,7 +207,7 @@ def test_a_pixel_cnn_scores_like_a_loop_over_its_draws(pixel_cnn, max_decoded):
     mean, scale = posterior.mean().numpy(), posterior.stddev().numpy()
     noise = (c[0, :, :, 0] - mean) / scale  # [S, K, E...]
     np.testing.assert_allclose(noise[:, 0], noise[:, 2], atol=1e-3)
-    # The mean square of 192 draws is further off once in 10^6 runs.
+    # The mean square of 192 samples is further off once in 10^6 runs.
     assert np.all(np.square(noise).mean(axis=(2, 3, 4)) < 1.5)
 
 
@@ -387,7 +387,7 @@ def test_one_scorer_serves_any_number_of_shots_classes_and_queries():
         )
 
 
-# Trials -----------------------------------------------------------------------
+# Tasks ------------------------------------------------------------------------
 
 
 def telling_data(sizes=(4,) * 6, ids=None, **labels):
@@ -671,17 +671,17 @@ def test_perfect_information_classifies_without_mistakes(num_shots):
 
 
 def test_a_model_that_ignores_the_support_is_at_chance():
-    # All draws are from the prior.
+    # All samples are from the prior.
     world = GaussianWorld(4, noise=0.1, loadings=np.eye(4), use_of_support=0.0)
     scorer = ClassScorer(world.model, group="character", num_samples=2)
     result = accuracy(scorer, distinct_data(), num_tasks=150)
-    # And by the same chance for each, so that none does.
+    # All classes share them, so that no class wins by them.
     assert result.mean == 0.25
     assert result.interval[0] < result.mean < result.interval[1]
 
 
 class Fixed(OneByOne):
-    """A scorer that is told its scores."""
+    """A scorer with given scores."""
 
     group = "character"
 
@@ -730,7 +730,7 @@ def test_accuracy_says_how_far_it_is():
 
 
 def test_accuracy_by_a_coarser_grouping_is_on_spread_tasks():
-    # The brightness of a class tells it: images of one class are no evidence.
+    # Brightness alone identifies a class.
     data = uniform_data((6,) * 8, alphabet=[0, 0, 0, 0, 1, 1, 1, 1])
     scorer, lines = NearestNeighbour(), []
     scorer.group = "alphabet"

@@ -274,7 +274,7 @@ def test_groups_weigh_by_their_images():
 
 
 def test_groups_that_differ_only_in_size_leave_no_doubt():
-    # c without effect, and images all alike: the same nats an image in each.
+    # c without effect, and images all alike: the same nats per image in each.
     world = GaussianWorld(2, loadings=np.zeros((2, 4)))
     data = grouped([np.full((size, 4), 0.3) for size in (1, 4, 16)])
     result = joint(world, data, num_samples=3)
@@ -285,7 +285,7 @@ def test_groups_that_differ_only_in_size_leave_no_doubt():
 
 
 def test_the_interval_is_that_of_a_ratio_of_sums():
-    # Groups drawn at random, of sizes 1 to 8: the jackknife, which leaves out
+    # Groups of random sizes from 1 to 8: the jackknife, which leaves out
     # one group at a time, agrees with the linearised error.
     world = GaussianWorld(2)
     rng = np.random.default_rng(0)
@@ -495,7 +495,7 @@ def test_the_joint_likelihood_of_a_group_of_groups_is_refused():
 def test_other_group_latents_are_integrated_out():
     keras.utils.set_random_seed(0)
     model = tiny_vhe("factorial")
-    # Faint images of the latents, so that draws of p(x | c) are alike.
+    # Faint images of the latents, so that samples of p(x | c) are alike.
     model.set_weights([0.5 * weight for weight in model.get_weights()])
     episode = tiny_episode(batch_size=3)
     support = episode["support"]["character"].numpy()

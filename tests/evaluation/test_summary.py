@@ -462,7 +462,7 @@ def test_the_bound_is_of_the_objective_that_the_model_has():
     for objective in ("vhe", "rescale", "neural_statistician"):
         world.model.objective = Objective(objective)
         bounds[objective] = elbo_of(world.model, data, **settings).mean
-    # Rescale is no bound: it is measured by that of the VHE.
+    # Rescale has no bound: it is measured by the ELBO of the VHE.
     assert bounds["rescale"] == bounds["vhe"]
     assert bounds["neural_statistician"] != bounds["vhe"]
 
@@ -640,7 +640,7 @@ def test_probes_find_the_factor_that_a_latent_holds():
 
 
 def test_factors_are_tested_on_other_characters(hierarchical, monkeypatch):
-    # An alphabet could else be told by recognising its characters.
+    # An alphabet could else be recognised by its characters.
     seen = []
 
     def spy(means, labels, *, groups, seed):

@@ -424,12 +424,12 @@ def test_a_failed_row_does_not_stop_the_others(workshop):
     assert started == ["train", "train"]
 
 
-def test_a_damaged_run_does_not_stop_the_others(workshop):
+def test_a_corrupt_run_does_not_stop_the_others(workshop):
     started, _ = workshop
     other = "table3_pixel_cnn_resample"
     third = "table3_pixel_cnn_neural_statistician"
-    damaged = ((ROW, ""), (other, '{"epochs"'), (third, "{}"))
-    for row, config in damaged:
+    corrupt = ((ROW, ""), (other, '{"epochs"'), (third, "{}"))
+    for row, config in corrupt:
         folder = results.ROOT / "runs" / f"{row}_cpu"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}", "utf-8")
@@ -445,7 +445,7 @@ def test_a_damaged_run_does_not_stop_the_others(workshop):
 
 
 @pytest.mark.parametrize("text", ['{"rows"', "{}", "null"])
-def test_a_damaged_result_is_named(workshop, text):
+def test_a_corrupt_result_is_named(workshop, text):
     folder = results.ROOT / "docs" / "results"
     folder.mkdir(parents=True)
     (folder / "some.json").write_text(text, "utf-8")
@@ -678,7 +678,7 @@ def test_the_check_measures_every_shipped_model(
         assert (ROOT / "saved_models" / name / "best.keras").exists()
         for result in how.results:
             assert f"{result} " in shown
-    # As many draws of c make other bounds: k = 100 and 500 beside these.
+    # Other k make other bounds: k = 100 and 500 beside these.
     assert shown.count("not measured ") == 2
     assert shown.count("ok ") == (0 if status else 29)
 

@@ -408,7 +408,7 @@ def test_dropout_takes_its_chance_from_the_episode():
     # Some row may be moved by less; not all of them.
     assert np.max(np.abs(dropped - other_dropped)) > 0.1
     assert np.max(np.abs(dropped - plain)) > 0.1
-    # Each episode of a batch, and each place, has chance of its own.
+    # Each episode of a batch, and each place, has randomness of its own.
     same = tf.nest.map_structure(lambda v: tf.repeat(v[:1], 3, axis=0), {
         key: tiny_episode()[key] for key in ("query", "support", "group_size")
     })  # fmt: skip

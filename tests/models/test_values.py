@@ -103,7 +103,7 @@ def test_evaluators_reject_values_that_are_not_modelled(models, name):
         )
     with pytest.raises(ValueError, match="Received: `images`"):
         JointScorer(model, group="character")(wrong[:3], 1, seed=SEED)
-    if name == "grey":  # others are no `GroupedImages`
+    if name == "grey":  # others are not `GroupedImages`
         data = GroupedImages(wrong, LABELS)
         for evaluator in (
             JointLikelihood(data, group="character"),

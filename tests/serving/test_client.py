@@ -32,7 +32,7 @@ class _Servicer(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """What TensorFlow Serving answers over gRPC, for one model."""
+    """Answers as TensorFlow Serving does over gRPC, for one model."""
 
     def __init__(self, folder, call):
         saved_model = tf.compat.v1.saved_model
@@ -459,7 +459,7 @@ def test_what_several_latents_need_is_told(several):
             ask()
 
 
-# What is refused --------------------------------------------------------------
+# What is rejected -------------------------------------------------------------
 
 
 def test_what_the_server_refuses_is_told_in_its_words(client, inputs):
@@ -624,7 +624,7 @@ def test_a_dripping_answer_is_not_waited_for(odd_server):
             pytest.raises(ServingError, match=r"within 0.5 s"),
         ):
             client.status()
-        assert time.monotonic() - start < 10.0  # the server would go on
+        assert time.monotonic() - start < 10.0  # the server would continue
     finally:
         ended.set()
 

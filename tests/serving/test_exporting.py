@@ -475,7 +475,7 @@ def test_a_support_is_encoded_once_even_if_it_is_of_many_rows(monkeypatch):
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
-# What is refused --------------------------------------------------------------
+# What is rejected -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -265,7 +265,7 @@ def test_paths_are_told_apart_by_letters_not_by_their_case(server):
     assert _post(server, body, path="/V1/Models/tiny:Predict").ok
 
 
-# What is refused --------------------------------------------------------------
+# What is rejected -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

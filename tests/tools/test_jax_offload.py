@@ -64,16 +64,16 @@ def test_weights_are_split_into_files_that_may_travel(
     assert scalars == {"step": 7, "run": "x"}
 
 
-@pytest.mark.parametrize("damage", ["missing", "older"])
+@pytest.mark.parametrize("corruption", ["missing", "older"])
 def test_weight_files_of_two_steps_are_refused(
-    weight_files, tmp_path, monkeypatch, damage
+    weight_files, tmp_path, monkeypatch, corruption
 ):
     monkeypatch.setattr(weight_files, "_MAX_BYTES", 1000)
     weight_files.write(tmp_path, "state", np.zeros(777), step=7)
     last = tmp_path / "state-03.npz"
     kept = last.read_bytes()
     weight_files.write(tmp_path, "state", np.zeros(777), step=8)
-    if damage == "older":
+    if corruption == "older":
         last.write_bytes(kept)
     else:
         last.unlink()
@@ -344,7 +344,7 @@ def test_pixels_are_drawn_anew_where_that_is_the_recipe(module):
         images, np.zeros(4000, int), jax.random.key(0), recipe=recipe
     )
     assert set(np.unique(drawn)) == {0.0, 1.0}
-    # Standard deviations of a mean of 4,000 draws are 0.0063.
+    # Standard deviations of a mean of 4,000 samples are 0.0063.
     np.testing.assert_allclose(
         np.mean(drawn, axis=0).ravel(), [0, 0.2, 0.8, 1], atol=0.03
     )
@@ -689,7 +689,7 @@ def test_the_number_of_steps_may_follow_from_the_time(
     done = output_of(train_command(exported, tmp_path, *options), **environment)
     assert done.returncode == 0, done.stdout
     _, scalars = weight_files.read(tmp_path, "state")
-    speed = float(re.search(r"([\d.]+) steps a second", done.stdout)[1])
+    speed = float(re.search(r"([\d.]+) steps per second", done.stdout)[1])
     expected = max(1, int(0.1 * speed / 2))
     assert abs(scalars["epochs"] - expected) <= 1
     assert f"of {2 * scalars['epochs']} steps" in done.stdout
@@ -757,7 +757,7 @@ def test_the_best_weights_outlive_a_spoiled_loss(
     assert len(weight_files.read(whole, "best")[0]) * 4 == len(state)
 
 
-def test_another_machines_wrong_bound_is_noticed(
+def test_another_machines_wrong_elbo_is_noticed(
     exported, environment, tmp_path
 ):
     shutil.copytree(exported, tmp_path / "export")
@@ -769,7 +769,7 @@ def test_another_machines_wrong_bound_is_noticed(
         train_command(tmp_path / "export", tmp_path / "out"), **environment
     )
     assert done.returncode == 1
-    assert "not the same bound" in done.stdout
+    assert "not the same ELBO" in done.stdout
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -834,7 +834,7 @@ def test_what_was_trained_becomes_a_run(
 ):
     folder, text = loaded
     for name in ("best", "last"):
-        assert f"{name}.keras: bound of the fixed batch" in text
+        assert f"{name}.keras: ELBO of the fixed batch" in text
     assert text.count("by JAX there") == text.count("by JAX here") == 2
     best, _ = weight_files.read(whole_run[0], "best")
     model = vhe_tf.load_model(folder / "best.keras")
@@ -896,7 +896,7 @@ def test_what_was_trained_is_evaluated_as_a_run(loaded, tmp_path):
     assert "training_kl.character" in keys
 
 
-def test_weights_of_another_bound_are_refused(
+def test_weights_of_another_elbo_are_refused(
     exported, whole_run, weight_files, tmp_path
 ):
     trained = tmp_path / "trained"

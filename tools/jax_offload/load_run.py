@@ -110,11 +110,11 @@ def _save_checked(
     here = lowering.keras_bound(model, episode)
     bounds = {"by JAX there": there} | _by_jax(exported, vector, episode)
     said = ", ".join(f"{value:.4f} {name}" for name, value in bounds.items())
-    print(f"{path.name}: bound of the fixed batch {here:.4f} by Keras, {said}")
+    print(f"{path.name}: ELBO of the fixed batch {here:.4f} by Keras, {said}")
     for value in bounds.values():
         if not abs(value - here) <= _TOLERANCE * abs(here):
             raise ValueError(
-                "The bounds of the fixed batch must agree to one in "
+                "The ELBOs of the fixed batch must agree to one in "
                 f"{1 / _TOLERANCE:.0f}. Received: {here} by Keras, {bounds}."
             )
     loading.save_model(model, path)

@@ -292,9 +292,9 @@ def check_start(programs: Programs) -> None:
     weights, _ = weight_files.read(programs.exported.folder, "initial")
     here = programs.check(weights)
     expected = programs.exported.settings["check"]["elbo"]
-    print(f"bound of the fixed batch: {here:.4f}, by Keras {expected:.4f}")
+    print(f"ELBO of the fixed batch: {here:.4f}, by Keras {expected:.4f}")
     if not abs(here - expected) <= _CHECK_TOLERANCE * abs(expected):
-        raise SystemExit("error: these are not the same bound.")
+        raise SystemExit("error: these are not the same ELBO.")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
