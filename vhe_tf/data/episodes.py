@@ -131,6 +131,7 @@ class Episodes:
         self._size = self._image_size()
         with tf.device("CPU:0"):
             self._maps = self._affine_maps()
+        self._traced: dict[range, Any] = {}
 
     @classmethod
     def for_model(
@@ -255,9 +256,12 @@ class Episodes:
         count = self.batch_size // num_parts
         rows = range(part * count, (part + 1) * count)
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+        if rows not in self._traced:
+            self._traced[rows] = tf.function(
+                lambda step: self._rows(step, rows), autograph=False
+            )
         made = steps.map(
-            lambda step: self._rows(step, rows),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            self._traced[rows], num_parallel_calls=tf.data.AUTOTUNE
         ).prefetch(tf.data.AUTOTUNE)
         made.episodes = self  # for `fit` to check
         return made
