@@ -11,7 +11,6 @@ from vhe_tf import distribute
 from vhe_tf._utils import atomic_io
 from vhe_tf.errors import NonFiniteLossError
 from vhe_tf.models import _reloading
-from vhe_tf.models.loading import check_saveable
 from vhe_tf.optimizers import ema_weights
 
 __all__ = ["BestModel"]
@@ -57,6 +56,7 @@ class BestModel(keras.callbacks.Callback):
         self.path = pathlib.Path(path).expanduser()
         self.monitor = monitor
         self.best = -np.inf
+        self._copy: Any = None
 
     def get_state(self) -> float | None:
         """Returns what a resumed run needs to know."""
@@ -68,7 +68,7 @@ class BestModel(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         if distribute.is_chief(self.model.distribute_strategy):
-            check_saveable(self.model)
+            self._copy = _reloading.reloaded(self.model)
             atomic_io.check_room(self.path.parent)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -89,8 +89,10 @@ class BestModel(keras.callbacks.Callback):
         if value <= self.best:
             return
         with ema_weights(self.model):
-            # The model has been compared with what is loaded in the beginning.
-            bare = _reloading.copied(self.model)
+            _reloading.update(self._copy, self.model)
         with atomic_io.beside(self.path) as partial:
-            bare.save(partial)
+            self._copy.save(partial)
         self.best = value
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._copy = None

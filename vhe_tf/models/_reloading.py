@@ -10,7 +10,7 @@ import tensorflow as tf
 from vhe_tf.models import _graph
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["copied", "reloaded"]
+__all__ = ["copied", "reloaded", "update"]
 
 # Equal computations, but for what a device may round in another order.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
@@ -64,12 +64,22 @@ def copied(model: VHE) -> VHE:
                 f"instead of {sum(map(np.prod, shapes)):,} when loaded",
             )
         )
-    copy.set_weights(model.get_weights())
     try:
-        _load_variables(copy, model)
+        update(copy, model)
     except Exception as error:
         raise ValueError(_diagnosis(model, _reason(error))) from error
     return copy
+
+
+def update(copy: VHE, model: VHE) -> None:
+    """Gives a copy of a model the weights that the model has now.
+
+    Args:
+        copy: `VHE`. What `copied` or `reloaded` returned.
+        model: `VHE`. The model.
+    """
+    copy.set_weights(model.get_weights())
+    _load_variables(copy, model)
 
 
 def _load_variables(copy: VHE, model: VHE) -> None:

@@ -18,7 +18,7 @@ from vhe_tf.models.presets import PRESETS
 from vhe_tf.models.presets import model_path
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["check_saveable", "load_model", "save_model"]
+__all__ = ["load_model", "save_model"]
 
 # Weights hardly compress, and no settings of a model are so large.
 _MAX_RATIO = 100
@@ -67,19 +67,6 @@ def load_model(path: str | pathlib.Path) -> VHE:
             f"Expected a VHE. Received: {path} holds a {type(model).__name__}."
         )
     return model
-
-
-def check_saveable(model: VHE) -> None:
-    """Checks that a model computes the same when it is saved and loaded again.
-
-    Args:
-        model: `VHE`. The model.
-
-    Raises:
-        ValueError: If it does not, or cannot be loaded. The message names the
-            layer.
-    """
-    _reloading.reloaded(model)
 
 
 def _check_sizes(path: pathlib.Path) -> None:
