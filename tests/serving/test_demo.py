@@ -54,7 +54,6 @@ _VISIT = """
         "canvas:not([aria-label]):not(.examples canvas)").length;
     byId("query-examples").querySelector("button").click();
     result.example = query.image().flat(2).some((ink) => ink > 0);
-    result.width = document.documentElement.scrollWidth - innerWidth;
     query.clear();
     draw(byId("query"), bar);
     result.sampling = sampling;
@@ -68,6 +67,11 @@ _VISIT = """
     result.label = byId("answer").dataset.label;
     result.shares = [...byId("answer").querySelectorAll(".bar")].map(
         (one) => parseFloat(one.lastChild.textContent));
+    result.bars = [...byId("answer").querySelectorAll(".bar > div")].map(
+        (one) => 100 * one.firstChild.getBoundingClientRect().width
+            / one.getBoundingClientRect().width);
+    result.viewport = innerWidth;
+    result.width = document.documentElement.scrollWidth - innerWidth;
     result.status = byId("status").textContent;
   } catch (error) {
     result.error = String(error);
@@ -75,7 +79,7 @@ _VISIT = """
   const output = document.createElement("pre");
   output.id = "result";
   output.textContent = JSON.stringify(result);
-  document.body.append(output);
+  top.document.body.append(output);
 })();
 """
 
@@ -110,6 +114,17 @@ def page(monkeypatch, tmp_path):
     monkeypatch.setattr(_application, "DEMO", folder)
 
 
+@pytest.fixture
+def phone(page, monkeypatch):
+    """Serves the page in a frame, since windows have at least 500 pixels."""
+    (_application.DEMO / "phone.html").write_text(
+        '<iframe src="/" style="width: 360px; border: 0"></iframe>'
+    )
+    pages = {**_application._PAGES, "/phone": ("phone.html", "text/html")}
+    monkeypatch.setattr(_application, "_PAGES", pages)
+    monkeypatch.setattr(_application, "_HEADERS", {})  # they forbid frames
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("model", "sampling", "shown"),
@@ -142,6 +157,7 @@ def test_a_visitor_draws_sees_samples_and_gets_an_answer(
     assert result["label"] in ("First", "Second")  # without a novelty
     assert len(result["shares"]) == 2
     assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
+    assert result["bars"] == pytest.approx(result["shares"], abs=1.0)
     assert result["status"] == ""
 
 
@@ -154,6 +170,16 @@ def test_a_model_with_novelty_can_answer_neither(saved_model, page):
     assert result["label"] in ("First", "Second", "Neither")
     assert len(result["shares"]) == 3
     assert sum(result["shares"]) == pytest.approx(100.0, abs=0.2)
+
+
+@pytest.mark.integration
+def test_nothing_scrolls_sideways_on_a_phone(saved_model, phone):
+    with local.LocalServer(saved_model, port=0) as server:
+        result = _visit(f"{server.address}/phone")
+    assert "error" not in result, result
+    assert result["viewport"] == 360
+    assert len(result["bars"]) == 3
+    assert result["width"] <= 0
 
 
 @pytest.mark.integration

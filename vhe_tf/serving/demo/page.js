@@ -247,7 +247,7 @@ async function classify() {
       const share = (100 * probability).toFixed(1);
       bar.className = "bar";
       bar.innerHTML = `<span>${name}</span><div><span></span></div><span>${share}%</span>`;
-      bar.querySelector("div span").style.width = `${share}%`;
+      bar.querySelector(":scope > div > span").style.width = `${share}%`;
       if (probability === most) {
         bar.style.fontWeight = "600";
         byId("answer").dataset.label = name;
