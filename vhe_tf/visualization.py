@@ -1,5 +1,6 @@
 """Image grids for TensorBoard and PNG."""
 
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -345,12 +346,16 @@ def _sample_images(
 
 
 def save_png(
-    path: pathlib.Path, grid: np.ndarray, *, scale: int = 3, ink: bool = True
+    path: str | os.PathLike[str],
+    grid: np.ndarray,
+    *,
+    scale: int = 3,
+    ink: bool = True,
 ) -> None:
     """Writes a grid as a PNG file, atomically.
 
     Args:
-        path: Path. The file.
+        path: Path or string. The file.
         grid: `[height, width, C]` in 0..1. The headings of an `ImageGrid` are
             written above it.
         scale: Integer. Screen pixels per pixel.
@@ -362,12 +367,13 @@ def save_png(
 
     Example:
     >>> import tempfile
-    >>> path = pathlib.Path(tempfile.mkdtemp(), "grid.png")
+    >>> path = os.path.join(tempfile.mkdtemp(), "grid.png")
     >>> save_png(path, np.zeros([8, 8, 1]))
-    >>> path.exists()
+    >>> os.path.exists(path)
     True
     """
     image = _image(grid, scale=scale, ink=ink)
+    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_io.beside(path) as partial:
         image.save(partial, format="PNG")
