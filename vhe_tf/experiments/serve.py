@@ -12,7 +12,6 @@ first, which takes half a minute. Use TensorFlow Serving in production.
 import dataclasses
 import os
 import pathlib
-import re
 import socket
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from vhe_tf.experiments.endings import import_tensorflow
 from vhe_tf.experiments.paths import one_model
 from vhe_tf.experiments.settings import setting
 from vhe_tf.models import presets
+from vhe_tf.serving._saved_model import loadable_versions
 
 __all__ = ["main"]
 
@@ -99,15 +99,15 @@ def _export_of(words: Sequence[str]) -> pathlib.Path | None:
     """Returns the folder of the export that a model has, or None."""
     if len(words) == 1:
         folder = pathlib.Path(words[0]).expanduser()
-        if _versions(folder):
+        if loadable_versions(folder):
             return folder
-    path = presets.model_path(one_model(words, None))
+    folder = presets.model_path(one_model(words, None)).parent
     is_shipped = words[0] in presets.PRESETS
-    return path.parent if is_shipped and _versions(path.parent) else None
+    return folder if is_shipped and loadable_versions(folder) else None
 
 
 def _check_version(given: Serve, export: pathlib.Path | None) -> None:
-    known = _versions(export) if export else []
+    known = loadable_versions(export) if export else []
     if given.version not in (None, *known):
         there = ", ".join(map(str, known)) or "none; leave it out"
         raise given._error(
@@ -126,9 +126,3 @@ def _exported(name: str, scratch: pathlib.Path) -> pathlib.Path:
     out = scratch / path.parent.name
     export(model, out, warmup=False)
     return out
-
-
-def _versions(folder: pathlib.Path) -> list[int]:
-    """Returns the versions of an export, the smallest first."""
-    names = [f.parent.name for f in folder.glob("*/saved_model.pb")]
-    return sorted(int(n) for n in names if re.fullmatch("[0-9]{1,18}", n))

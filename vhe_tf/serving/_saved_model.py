@@ -17,6 +17,7 @@ from vhe_tf.serving.json_tensors import TensorInfo
 __all__ = [
     "SavedModel",
     "Signature",
+    "loadable_versions",
     "readable_error",
     "version_folders",
 ]
@@ -158,12 +159,22 @@ def version_folders(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
-def _version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
-    folders = {
+def loadable_versions(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns the folders of versions that hold a SavedModel.
+
+    Example:
+    >>> list(loadable_versions(folder))
+    [1]
+    """
+    return {
         number: path
         for number, path in version_folders(folder).items()
         if (path / "saved_model.pb").exists()
     }
+
+
+def _version_folder(folder: pathlib.Path, version: int | None) -> pathlib.Path:
+    folders = loadable_versions(folder)
     if not folders or version not in (None, *folders):
         wanted = "a version" if version is None else f"version {version}"
         raise FileNotFoundError(
