@@ -5,8 +5,9 @@
 Use TensorFlow Serving in production. This server implements the REST API of
 TensorFlow Serving (status, metadata, predict; rows and columns), so that
 clients and pages can be written and tested without it. It serves one version of
-one model. It has no gRPC, no batching, no access control and no encryption, and
-it is slower, because Python parses the JSON.
+one model. It has no gRPC, no batching, no labels of versions, no access control
+and no encryption. It closes each connection after its answer, and it is slower,
+because Python parses the JSON.
 
 It differs from TensorFlow Serving where that helps a developer: errors name the
 input whose shape does not match the signature, unknown names in `inputs` are
