@@ -24,7 +24,7 @@ RECORDED = pathlib.Path(__file__).with_name("contract.jsonl")
 # Differences that are wanted, by a pattern of the development server's error.
 STRICTER = {
     r"expected shape": "a shape must match the signature",
-    r"Unknown name in 'inputs'": "names of inputs may be misspelt",
+    r"of 'inputs'. Missing: none": "names of inputs may be misspelt",
     r"Extra data": "text after the document is a mistake",
     r"can't decode": "a request must be UTF-8",
     r"Expecting value: .*": "`Inf` is not a number of JSON",

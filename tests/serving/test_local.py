@@ -302,16 +302,16 @@ def test_paths_that_are_refused(server, method, path, status, message):
         ("[" * 200_000, "nested too deeply"),
         ('{"instances": [' + "9" * 5000 + "]}", "JSON Parse error"),
         ("[1]", "JSON Value: [1] Is not object"),
-        ({}, "Missing 'inputs' or 'instances' key"),
-        ({"inputs": [1], "instances": [1]}, "expecting only one of"),
+        ({}, "Received: neither"),
+        ({"inputs": [1], "instances": [1]}, "Received: instances and inputs"),
         ({"signature_name": 3, "inputs": [1]}, "'signature_name' key must be"),
         (
             {"signature_name": "no", "inputs": [1]},
             '"no" not found in signature',
         ),
         ({"signature_name": "__saved_model_init_op"}, "not found in signature"),
-        ({"instances": 3}, "Expecting 'instances' to be an list/array"),
-        ({"instances": []}, "No values in 'instances' array"),
+        ({"instances": 3}, "'instances' to be a list"),
+        ({"instances": []}, "'instances' to be a list"),
         ({"instances": [1]}, "query, seed, support"),
         ({"inputs": [1]}, "query, seed, support"),
     ],
@@ -397,7 +397,7 @@ def test_inputs_that_are_missing_or_unknown_are_named(server, inputs):
     lists = _lists(inputs)
     missing = {"query": lists["query"], "seed": lists["seed"]}
     for body, message in [
-        ({"inputs": missing}, "Missing named input: support"),
+        ({"inputs": missing}, 'Missing: "support". Unknown: none'),
         ({"inputs": {**lists, "sead": [1]}}, 'Unknown: "sead"'),
     ]:
         response = _post(server, body)
@@ -405,12 +405,12 @@ def test_inputs_that_are_missing_or_unknown_are_named(server, inputs):
         assert message in _error(response)
     row = {name: value[0] for name, value in lists.items()}
     for other, message in [
-        ({**row, "sead": 1}, 'element: 1 of .* Unknown: "sead"'),
+        ({**row, "sead": 1}, 'row 1 of .* Unknown: "sead"'),
         (
             {"query": row["query"]},
-            'element: 1 of .* Missing: "seed", "support"',
+            'row 1 of .* Missing: "seed", "support"',
         ),
-        ([1], "Expecting object but got value/list at item 1"),
+        ([1], "row 1 of .* Received: .1"),
     ]:
         response = _post(server, {"instances": [row, other]})
         assert response.status_code == 400

@@ -122,70 +122,31 @@ def columns(
     >>> columns({"instances": [{"seed": 1}, {"seed": 2}]}, {"seed": seed})
     (True, {'seed': [1, 2]})
     """
-    if "instances" in document and "inputs" in document:
+    given = [key for key in ("instances", "inputs") if key in document]
+    if len(given) != 1:
         raise RequestError(
-            "Not formatted correctly expecting only one of 'inputs' or "
-            "'instances' keys to exist"
+            "Expected one of 'inputs' and 'instances'. Received: "
+            f"{' and '.join(given) or 'neither'}"
         )
-    if "instances" in document:
-        return True, _columns_of_instances(document["instances"], declared)
-    if "inputs" in document:
-        return False, _columns_of_inputs(document["inputs"], declared)
-    raise RequestError("Missing 'inputs' or 'instances' key")
-
-
-def _columns_of_instances(
-    instances: Any, declared: Mapping[str, TensorInfo]
-) -> dict[str, Any]:
-    if not isinstance(instances, list):
-        raise RequestError("Expecting 'instances' to be an list/array")
-    if not instances:
-        raise RequestError("No values in 'instances' array")
-    if not _names_inputs(instances[0]):
-        if len(declared) > 1:
-            raise RequestError(
-                "instances is a plain list, but expecting list of objects as "
-                f"multiple input tensors required: {', '.join(declared)}"
-            )
+    (key,) = given
+    value, by_rows = document[key], key == "instances"
+    if by_rows and not (isinstance(value, list) and value):
+        raise RequestError("Expected 'instances' to be a list of rows")
+    rows = value if by_rows else [value]
+    if len(declared) == 1 and not _names_inputs(rows[0]):
         (name,) = declared
-        return {name: instances}
-    for index, instance in enumerate(instances):
-        if not _names_inputs(instance):
+        return by_rows, {name: value}
+    for index, row in enumerate(rows):
+        # TensorFlow Serving ignores unknown names in columns, and so misspelt
+        # ones.
+        if not _names_inputs(row) or set(row) != set(declared):
             raise RequestError(
-                f"Expecting object but got value/list at item {index} of input "
-                "list"
+                f"Expected an object with {', '.join(declared)} at row {index} "
+                f"of {key!r}. {_difference(row, declared)}"
             )
-        if set(instance) != set(declared):
-            raise RequestError(
-                f"Failed to process element: {index} of 'instances' list. Keys "
-                f"must be equal to: {','.join(declared)}. "
-                f"{_difference(instance, declared)}"
-            )
-    return {name: [item[name] for item in instances] for name in declared}
-
-
-def _columns_of_inputs(
-    inputs: Any, declared: Mapping[str, TensorInfo]
-) -> dict[str, Any]:
-    if not _names_inputs(inputs):
-        if len(declared) > 1:
-            raise RequestError(
-                "inputs is a plain value/list, but expecting an object as "
-                f"multiple input tensors required: {', '.join(declared)}"
-            )
-        (name,) = declared
-        return {name: inputs}
-    for name in declared:
-        if name not in inputs:
-            raise RequestError(
-                f"Missing named input: {name} in 'inputs' object."
-            )
-    if set(inputs) != set(declared):
-        # TensorFlow Serving ignores unknown names, and so misspelt ones.
-        raise RequestError(
-            f"Unknown name in 'inputs' object. {_difference(inputs, declared)}"
-        )
-    return inputs
+    if by_rows:
+        value = {name: [row[name] for row in rows] for name in declared}
+    return by_rows, value
 
 
 def _names_inputs(value: Any) -> bool:
@@ -196,7 +157,9 @@ def _is_base64(value: Mapping[str, Any]) -> bool:
     return set(value) == {"b64"} and isinstance(value["b64"], str)
 
 
-def _difference(given: Iterable[str], declared: Iterable[str]) -> str:
+def _difference(given: Any, declared: Iterable[str]) -> str:
+    if not _names_inputs(given):
+        return f"Received: {shown(given)}"
     missing = ", ".join(shown(n) for n in sorted(set(declared) - set(given)))
     unknown = ", ".join(shown(n) for n in sorted(set(given) - set(declared)))
     return f"Missing: {missing or 'none'}. Unknown: {unknown or 'none'}."
