@@ -267,6 +267,7 @@ class EachReplica:
             function,
             input_signature=input_signature,
             reduce_retracing=input_signature is None,
+            autograph=False,
         )
 
     def __call__(self, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -129,7 +129,7 @@ class TrainingKL(Evaluator):
         def kl(episode: Any) -> dict[str, tf.Tensor]:
             return model(episode).kl
 
-        compiled = tf.function(kl, reduce_retracing=True)
+        compiled = tf.function(kl, reduce_retracing=True, autograph=False)
         latents = _group_latents(model)
         values: dict[str, list[float]] = {name: [] for name in latents}
         batches = self.episodes.dataset().take(self.num_batches)

@@ -48,6 +48,7 @@ class OracleClassifier:
         self._embed = tf.function(
             lambda images: network(images),
             input_signature=[tf.TensorSpec([None, *self._image_shape])],
+            autograph=False,
         )
 
     def embed(self, images: np.ndarray) -> np.ndarray:

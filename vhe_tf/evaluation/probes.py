@@ -143,6 +143,7 @@ def posterior_means(
     encode = tf.function(
         lambda support: model.encode({latent: support})[latent].mean(),
         reduce_retracing=True,
+        autograph=False,
     )
     at_once = max(1, _IMAGES_AT_ONCE // num_shots)
     means = [

@@ -217,7 +217,7 @@ class GatedPixelCNN(base.BaseLayer):
             guess=may_guess(),
         )
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _generate(
         self,
         noise: tf.Tensor,
