@@ -1,12 +1,12 @@
-"""A tiny run on one device, on two of one process, or on two processes.
+"""Tiny runs on one device, on two of one process, or on two processes.
 
-Run as
+Executed as
 
-    python -m tests.replica_run none|mirrored|multi_worker FOLDER [PACE
-        [ACCUMULATION [SEED]]]
+    python -m tests.replica_run none|mirrored|multi_worker RUN...
 
-where the seed is a setting alone; "labels" in its place leaves settings equal,
-and the labels of one image not.
+where each run is a JSON object of the arguments of `train`, or of
+`fit_as_keras_does`. The seed is a setting alone; "labels" in its place leaves
+settings equal, and the labels of one image not.
 """
 
 import json
@@ -106,6 +106,8 @@ def compiled_model(*, accumulation=1):
     return model
 
 
+END = "The run has ended."  # a line after each
+
 # Between the norms of some steps and those of others.
 CLIP_NORM = 6.0
 
@@ -132,18 +134,15 @@ class History(keras.callbacks.Callback):
         self._path.write_text(json.dumps(self._rows))
 
 
-def train(distribution, folder, pace=0.0, seed="0", **options):
-    strategy = distribute.make_strategy(distribution)
+def train(strategy, folder, pace=0.0, seed=0, **options):
     with strategy.scope():
         model = compiled_model(**options)
-    if distribution != "none":
-        assert strategy.num_replicas_in_sync == 2
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.fit(
         sampler(
             missing=2 if seed == "labels" else 0,
-            seed=0 if seed == "labels" else int(seed),
+            seed=0 if seed == "labels" else seed,
         ),
         validation_data=sampler(seed=1),
         epochs=EPOCHS,
@@ -163,9 +162,8 @@ def train(distribution, folder, pace=0.0, seed="0", **options):
     return model
 
 
-def fit_as_keras_does(distribution, path):
+def fit_as_keras_does(strategy, path):
     """Trains by `keras.Model.fit`, and saves the metrics and the weights."""
-    strategy = distribute.make_strategy(distribution)
     with strategy.scope():
         model = compiled_model()
     history = model.fit(
@@ -186,13 +184,20 @@ def two_devices():
     )
 
 
-def main(distribution, folder, pace="0", seed="0"):
+def main(distribution, *runs):
     if distribution == "mirrored":
         two_devices()
-    try:
-        train(distribution, folder, float(pace), seed)
-    except (errors.WorkerLostError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+    strategy = distribute.make_strategy(distribution)
+    if distribution != "none":
+        assert strategy.num_replicas_in_sync == 2
+    for run in map(json.loads, runs):
+        try:
+            (fit_as_keras_does if "path" in run else train)(strategy, **run)
+        except errors.WorkerLostError as error:
+            raise SystemExit(f"error: {error}") from error
+        except ValueError as error:  # one that all workers have
+            print(f"error: {error}")
+        print(END, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import vhe_tf
 from tests import replica_run
 from tests.conftest import tiny_alphabet_vhe
 from tests.conftest import tiny_episode
@@ -22,8 +21,8 @@ from tests.conftest import tiny_style_vhe
 from tests.conftest import tiny_vhe
 from tests.processes import ROOT
 from tests.processes import layouts
-from tests.processes import output_of
 from tests.test_random import FAMILIES
+from tests.tiny_run import weights_of
 from vhe_tf import distribute
 from vhe_tf import random
 from vhe_tf.models import _checks
@@ -203,20 +202,19 @@ def test_one_replica_has_the_whole_batch():
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one_device")
-    replica_run.train("none", folder)
+    replica_run.train(distribute.make_strategy("none"), folder)
     return folder
 
 
-def start(distribution, folder, *, layout=None, pace=0.0, seed=0):
-    """Starts a process of a tiny run; `layout` is its TF_CONFIG, if any."""
+def start(distribution, *runs, layout=None):
+    """Starts a process of tiny runs; `layout` is its TF_CONFIG, if any."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     if layout:
         environment["TF_CONFIG"] = layout
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "tests.replica_run"),
-            *(distribution, str(folder)),
-            *(str(pace), str(seed)),
+            *(sys.executable, "-m", "tests.replica_run", distribution),
+            *(json.dumps(run, default=str) for run in runs),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -226,12 +224,11 @@ def start(distribution, folder, *, layout=None, pace=0.0, seed=0):
     )
 
 
-def start_two_workers(*folders, pace=0.0, seeds=(0, 0)):
+def start_two_workers(*runs):
+    """Starts two processes of runs, of each what the two of them are given."""
     return [
-        start("multi_worker", folder, layout=layout, pace=pace, seed=seed)
-        for folder, seed, layout in zip(
-            folders, seeds, layouts(len(folders)), strict=True
-        )
+        start("multi_worker", *own, layout=layout)
+        for own, layout in zip(zip(*runs, strict=True), layouts(2), strict=True)
     ]
 
 
@@ -260,70 +257,54 @@ def assert_same_run(folder, expected):
         for name, value in row.items():
             np.testing.assert_allclose(value, want[name], **ROUNDING)
     for name in ("best.keras", "last.keras"):
-        for value, want in zip(
-            vhe_tf.load_model(folder / name).get_weights(),
-            vhe_tf.load_model(expected / name).get_weights(),
-            strict=True,
-        ):
-            np.testing.assert_allclose(value, want, **ROUNDING)
+        found, want = (weights_of(f / name) for f in (folder, expected))
+        assert found.keys() == want.keys()
+        for key, value in want.items():
+            np.testing.assert_allclose(found[key], value, **ROUNDING)
+
+
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory):
+    """A folder of a run of two devices, and what Keras' own `fit` leaves."""
+    folder = tmp_path_factory.mktemp("two_devices")
+    path = folder / "keras.npz"
+    end([start("mirrored", {"folder": folder}, {"path": path})])
+    return folder, path
 
 
 @pytest.mark.integration
-def test_two_devices_come_to_the_same_as_one(one_device, tmp_path):
-    end([start("mirrored", tmp_path)])
-    assert_same_run(tmp_path, one_device)
+def test_two_devices_come_to_the_same_as_one(one_device, two_devices):
+    assert_same_run(two_devices[0], one_device)
 
 
 @pytest.mark.integration
-def test_keras_own_fit_comes_to_the_same_on_two_devices(tmp_path):
-    replica_run.fit_as_keras_does("none", tmp_path / "one")
-    program = (
-        "import sys; from tests import replica_run; replica_run.two_devices(); "
-        "replica_run.fit_as_keras_does('mirrored', sys.argv[1])"
-    )
-    done = output_of([sys.executable, "-c", program, str(tmp_path / "two")])
-    assert done.returncode == 0, done.stdout
-    one, two = (np.load(tmp_path / name) for name in ("one", "two"))
+def test_keras_own_fit_comes_to_the_same_on_two_devices(two_devices, tmp_path):
+    path = tmp_path / "one.npz"
+    replica_run.fit_as_keras_does(distribute.make_strategy("none"), path)
+    one, two = np.load(path), np.load(two_devices[1])
     assert one.files == two.files
     for name in one.files:
         np.testing.assert_allclose(two[name], one[name], **ROUNDING)
 
 
 def test_microbatches_come_to_the_same_as_one(one_device, tmp_path):
-    replica_run.train("none", tmp_path, accumulation=4)
+    replica_run.train(
+        distribute.make_strategy("none"), tmp_path, accumulation=4
+    )
     assert_same_run(tmp_path, one_device)
 
 
-@pytest.mark.integration
-def test_two_workers_come_to_the_same_as_one(one_device, tmp_path):
-    chief, other = tmp_path / "chief", tmp_path / "other"
-    end(start_two_workers(chief, other))
-    assert_same_run(chief, one_device)
-    assert not list(other.iterdir()), "the chief alone writes"
-    # The other sees none of the chief's checkpoints: they must not part ways.
-    for text in end(start_two_workers(chief, other), returncode=1):
-        assert re.search(r"Received: step \d+ on this", text)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of two workers of which one was killed, and the other's text.
 
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    "other", [1, pytest.param("labels", marks=pytest.mark.slow)]
-)
-def test_workers_of_another_run_do_not_train_together(other, tmp_path):
-    workers = start_two_workers(tmp_path, tmp_path, seeds=(0, other))
-    for seed, text in zip((0, other), end(workers, returncode=1), strict=True):
-        assert "the same settings" in text
-        shown = 0 if seed == "labels" else seed
-        assert f'"seed": {shown}}}' in text
-    assert not list((tmp_path / "checkpoints").glob("ckpt*"))
-
-
-@pytest.mark.integration
-def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
-    workers = start_two_workers(tmp_path, tmp_path, pace=0.3)
+    It is killed after the first checkpoint.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    workers = start_two_workers([{"folder": folder, "pace": 0.3}] * 2)
     deadline = time.monotonic() + 300
     try:
-        while not (tmp_path / "checkpoints" / "checkpoint").exists():
+        while not (folder / "checkpoints" / "checkpoint").exists():
             assert all(process.poll() is None for process in workers)
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -331,12 +312,63 @@ def test_a_worker_that_was_killed_goes_on(one_device, tmp_path):
         workers[1].send_signal(signal.SIGKILL)
     [text] = end(workers[:1], returncode=1)
     end(workers[1:], returncode=-signal.SIGKILL)
+    assert not (folder / "last.keras").exists(), "was not killed in time"
+    return folder, text
+
+
+@pytest.fixture(scope="module")
+def two_workers(killed, tmp_path_factory):
+    """What each of two workers says of its runs, by their names.
+
+    One process of each takes part in all of them: it takes longest to start.
+    """
+    root = tmp_path_factory.mktemp("two_workers")
+    refused = root / "refused"
+    apart = [{"folder": root / name} for name in ("chief", "other")]
+    runs = {
+        "resumed": [{"folder": killed[0]}] * 2,
+        1: [{"folder": refused, "seed": seed} for seed in (0, 1)],
+        "labels": [{"folder": refused, "seed": seed} for seed in (0, "labels")],
+        "apart": apart,
+        "parted": apart,
+    }
+    texts = end(start_two_workers(*runs.values()))
+    said = zip(
+        *(text.split(replica_run.END)[:-1] for text in texts), strict=True
+    )
+    return root, dict(zip(runs, said, strict=True))
+
+
+@pytest.mark.integration
+def test_two_workers_come_to_the_same_as_one(one_device, two_workers):
+    root, said = two_workers
+    assert not any("error: " in text for text in said["apart"]), said["apart"]
+    assert_same_run(root / "chief", one_device)
+    assert not list((root / "other").iterdir()), "the chief alone writes"
+    # The other sees none of the chief's checkpoints: they must not part ways.
+    for text in said["parted"]:
+        assert re.search(r"error: .*Received: step \d+ on this", text)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("other", [1, "labels"])
+def test_workers_of_another_run_do_not_train_together(other, two_workers):
+    root, said = two_workers
+    for seed, text in zip((0, other), said[other], strict=True):
+        assert "the same settings" in text
+        shown = 0 if seed == "labels" else seed
+        assert f'"seed": {shown}}}' in text
+    assert not list(root.glob("refused/checkpoints/ckpt*"))
+
+
+@pytest.mark.integration
+def test_a_worker_that_was_killed_goes_on(killed, two_workers, one_device):
+    folder, text = killed
     assert "error: Another worker " in text
-    assert f"checkpoint, {tmp_path / 'checkpoints' / 'ckpt-'}" in text
-    assert not (tmp_path / "last.keras").exists(), "was not killed in time"
-    for text in end(start_two_workers(tmp_path, tmp_path)):
+    assert f"checkpoint, {folder / 'checkpoints' / 'ckpt-'}" in text
+    for text in two_workers[1]["resumed"]:
         assert "Resuming from step" in text
-    assert_same_run(tmp_path, one_device)
+    assert_same_run(folder, one_device)
 
 
 # Each for itself --------------------------------------------------------------
