@@ -36,7 +36,7 @@ def test_ink_is_high_whatever_the_page(dtype, caplog):
     np.testing.assert_array_equal(with_ink_high(light), dark)
     assert not caplog.records
     np.testing.assert_array_equal(with_ink_high(dark), dark)
-    assert "not inverted" in caplog.text
+    assert "read as light ink on a dark page" in caplog.text
     assert "8 on a dark page" in caplog.text
     assert with_ink_high(light).dtype == dtype
 
@@ -55,8 +55,18 @@ def test_a_minority_of_dark_pages_is_warned_of(caplog):
     light = pages()
     mixed = np.concatenate([light, 255 - light[:2]])
     np.testing.assert_array_equal(with_ink_high(mixed, source="X"), 255 - mixed)
-    assert "X: inverted" in caplog.text
+    assert "X: all images are read as dark ink on a light page" in caplog.text
     assert "2 on a dark page" in caplog.text
+    assert "If that is wrong, pass `invert=False`" in caplog.text
+
+
+@pytest.mark.parametrize("share", ["a few", "most"])
+def test_heavy_drawings_are_warned_of_if_they_are_most(share, caplog):
+    light = pages()
+    count = 2 if share == "a few" else 6
+    light[:count, 1:-1, 1:-1] = 0  # a light border around a dark mean
+    with_ink_high(light)
+    assert bool(caplog.records) == (share == "most")
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -103,7 +113,7 @@ def test_every_reader_finds_ink(reader, page, tmp_path, caplog):
         )
         images = RecordedImages(tmp_path / "to").load().images
     assert found_polarity(images).page_is_dark
-    assert ("not inverted" in caplog.text) == (page == "dark")
+    assert ("light ink on a dark page" in caplog.text) == (page == "dark")
 
 
 def test_photographs_stay_as_they_are(tmp_path, caplog):

@@ -20,6 +20,7 @@ from vhe_tf.experiments import cli
 from vhe_tf.experiments import data
 from vhe_tf.experiments import endings
 from vhe_tf.experiments import settings
+from vhe_tf.experiments.draw import Draw
 from vhe_tf.experiments.evaluate import Measuring
 from vhe_tf.experiments.evaluate import _data_of
 from vhe_tf.experiments.export import Exporting
@@ -183,6 +184,13 @@ def test_other_data_have_the_groupings_of_the_model(tmp_path):
     model = vhe_tf.presets()["omniglot_pixel_cnn_small"].card
     with pytest.raises(ValueError, match="at least 5 groups of 'character'"):
         _data_of(tested, model, {"dataset": "table"})
+
+
+@pytest.mark.parametrize("out", ["samples.jpg", "samples", "s.png.webp"])
+def test_a_picture_has_the_name_of_its_format(out):
+    with pytest.raises(settings.SettingsError, match=r"must end in \.png"):
+        Draw(out=out)
+    assert Draw(out="samples.PNG").out
 
 
 # Servers ---------------------------------------------------------------------

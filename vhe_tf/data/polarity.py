@@ -84,8 +84,8 @@ def with_ink_high(
 ) -> np.ndarray:
     """Returns drawings with ink 255, or 1, as this package has them.
 
-    One decision holds for all images. A warning says what was found if the
-    pages are not all light, or if `invert` contradicts what was found.
+    One decision holds for all images. A warning says what was found if it is
+    not that of light pages alone, or if `invert` contradicts it.
 
     Args:
         images: `[M, H, W, C]`, uint8 in 0..255 or floating point in 0..1.
@@ -114,12 +114,18 @@ def with_ink_high(
             found,
             not invert,
         )
-    elif found.page_is_dark or found.unclear or odd:
+    elif invert is None and (
+        found.page_is_dark or odd or found.unclear > found.light
+    ):
+        ink, page = ("dark", "light") if inverts else ("light", "dark")
         _logger.warning(
-            "%s: %s. Found: %s. Pass `invert` to decide for all images.",
+            "%s: all images are read as %s ink on a %s page. Found: %s. If "
+            "that is wrong, pass `invert=%s`.",
             source,
-            "inverted" if inverts else "not inverted",
+            ink,
+            page,
             found,
+            not inverts,
         )
     if not inverts:
         return images

@@ -323,7 +323,8 @@ def conditional_nll(
         values.append(-float(scores[0, 0]))
         if progress:
             progress(
-                f"conditional NLL after {num_shots} shots: {len(values)} of "
+                f"conditional NLL after {num_shots} "
+                f"shot{'s' * (num_shots != 1)}: {len(values)} of "
                 f"{num_queries}, {np.mean(values):.2f} nats so far"
             )
     return Measurement.of(

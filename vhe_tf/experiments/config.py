@@ -116,7 +116,7 @@ class Experiment(Settings):
         None,
         "For a folder of drawings: swap light and dark, or, by --noinvert, do "
         "not. By default the borders of the images decide whether the page is "
-        "light or dark, with a warning unless all pages are light.",
+        "light or dark, with a warning if any is dark or most are unclear.",
     )
     groupings: tuple[str, ...] | None = setting(
         None,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from vhe_tf._utils.progress import status_line
 from vhe_tf.experiments.endings import exit_on_user_error
+from vhe_tf.experiments.settings import SettingsError
 from vhe_tf.experiments.settings import setting
 from vhe_tf.experiments.user_images import Reading
 from vhe_tf.experiments.user_images import read_command
@@ -31,6 +32,14 @@ class Draw(Reading):
 
     out: str = setting("samples.png", "The PNG to write.", path="new file")
     num_samples: int = setting(8, "Number of new images.", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if pathlib.Path(self.out).suffix.lower() != ".png":
+            raise SettingsError(
+                "`out` must end in .png, the format that is written.",
+                out=self.out,
+            )
 
 
 def main(argv: Sequence[str]) -> None:

@@ -55,8 +55,7 @@ class OwnImages(settings.Settings):
         if self.images and not os.path.isdir(self.images):
             raise FileNotFoundError(
                 "--images must be an existing folder with a folder of images "
-                "per class. That they are grey, say, is set by --pixels=grey. "
-                f"Received: --images={self.images}."
+                f"per class. Received: --images={self.images}."
             )
         if self.labels and not os.path.isfile(self.labels):
             raise FileNotFoundError(

@@ -24,9 +24,9 @@ Advice for your own images:
                     a shipped model, 750 and 3,000 steps gave accuracies whose
                     intervals overlap (docs/own_images.md). With --init=none
                     ask for more --epochs: the epoch with the best validation
-                    ELBO is kept. With --final
-                    that is an ELBO of training classes, which grows on when
-                    others get worse: choose --epochs without it.
+                    ELBO is kept. With --final it is the ELBO of training
+                    classes, which does not show overfitting: choose --epochs
+                    without --final.
 
 NAME is an experiment of the registry; flags override its settings. A run that
 was interrupted resumes if the same command is started again, and ends with the
