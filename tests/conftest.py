@@ -49,7 +49,7 @@ _LONG = {
     "test_distribute.py",
     "test_exact_resume.py",
     "test_exporting.py",
-    "test_summary.py",
+    "test_more_evaluators.py",
 }
 
 

@@ -1,6 +1,7 @@
-"""Starts processes, watches them and sends them signals."""
+"""Starts processes, watches them and sends them signals; shares folders."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -74,13 +75,15 @@ def signalled(command, path, number=signal.SIGKILL):
     return text
 
 
-def interrupted(command, run_dir, number=signal.SIGKILL):
-    """Trains, interrupted after the first checkpoint; returns the first text.
-
-    The final evaluation is left out.
-    """
-    first = signalled(command, run_dir / "checkpoints" / "checkpoint", number)
-    assert not (run_dir / "last.keras").exists(), "was not signalled in time"
-    text = signalled(command, run_dir / "last.keras")
-    assert "Resuming from step" in text
-    return first
+def made_once(name, make, tmp_path_factory):
+    """Returns a folder that one of the processes of `pytest -n` makes."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder

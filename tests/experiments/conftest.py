@@ -15,6 +15,7 @@ from PIL import Image
 
 import vhe_tf
 from tests.conftest import tiny_sizes
+from tests.processes import made_once
 from vhe_tf.evaluation import Report
 from vhe_tf.experiments import building
 from vhe_tf.experiments import cli
@@ -76,7 +77,7 @@ def drawings(root, *, num_classes=15, shape=(28, 28)):
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
-    return drawings(tmp_path_factory.mktemp("drawings"))
+    return made_once("drawings", drawings, tmp_path_factory)
 
 
 # As little of the evaluation as there can be.
@@ -115,8 +116,13 @@ def train_folder(image_folder, run_dir, *options, sizes=tiny_sizes):
 @pytest.fixture(scope="session")
 def whole_run(image_folder, tmp_path_factory):
     """Returns the folder of a run on drawings, and what it printed."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    return folder, train_folder(image_folder, folder)
+
+    def make(folder):
+        text = train_folder(image_folder, folder)
+        folder.with_suffix(".txt").write_text(text)
+
+    folder = made_once("whole_run", make, tmp_path_factory)
+    return folder, folder.with_suffix(".txt").read_text()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
+from tests.processes import made_once
 from vhe_tf import VHE
 from vhe_tf import Latent
 from vhe_tf.layers import convolution
@@ -350,7 +351,6 @@ def exports(tmp_path_factory):
 
     Each is made once.
     """
-    folder = tmp_path_factory.mktemp("exports")
 
     @functools.cache
     def exported(name):
@@ -358,7 +358,13 @@ def exports(tmp_path_factory):
         model = MODELS[name]()
         model.compile("adam")
         model.optimizer.build(model.trainable_variables)
-        return model, export(model, folder / name, num_samples=NUM_SAMPLES)
+
+        def make(folder):
+            export(model, folder, num_samples=NUM_SAMPLES)
+
+        return model, made_once(
+            f"exported_{name}", make, tmp_path_factory
+        ) / "1"
 
     return exported
 
@@ -375,6 +381,19 @@ def exports(tmp_path_factory):
 def exported(request, exports):
     """Each model in turn, and the folder of its export."""
     return exports(request.param)
+
+
+@pytest.fixture(scope="session")
+def served(exported):
+    """A model, and the signatures of its export as loaded by TensorFlow."""
+    model, path = exported
+    return model, tf.saved_model.load(str(path)).signatures
+
+
+@pytest.fixture(scope="session")
+def flat(exports):
+    _, path = exports("deconvolutional")
+    return tf.saved_model.load(str(path)).signatures
 
 
 def example_inputs(function, *, rows, ways=2, shots=3, seed=1):
