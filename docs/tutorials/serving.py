@@ -1,7 +1,9 @@
 # # Serving
 #
 # A model is exported as a SavedModel of TensorFlow's own operations. Where it is
-# served, nothing of this package is needed.
+# served, nothing of this package is needed. Exporting needs an extra:
+#
+#     pip install 'vhe_tf[serving]'
 
 # +
 import pathlib

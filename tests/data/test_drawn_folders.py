@@ -109,6 +109,7 @@ def test_drawings_that_are_blank_are_listed(
             _read(reader, tmp_path, tmp_path)
         text = str(error.value)
         assert "Received: 3 that show none:" in text
+        assert "train own_photographs --images=DIR`" in text
         assert "class2/0.png" in text
     named = "--invert" if reader == "records" else "`invert`"
     assert f"decide by {named} whether ink is dark" in text

@@ -142,17 +142,20 @@ def test_hidden_entries_are_ignored_silently(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_other_files_are_counted_in_one_warning(tmp_path, caplog):
+@pytest.mark.parametrize("several", [False, True])
+def test_other_files_are_counted_in_one_warning(several, tmp_path, caplog):
     save(tmp_path / "a" / "x.png", grey(0))
-    save(tmp_path / "a" / "below" / "x.png", grey(0))
     save(tmp_path / "b" / "x.png", grey(0))
     save(tmp_path / "stray.png", grey(0))
-    (tmp_path / "b" / "notes.txt").touch()
+    if several:
+        save(tmp_path / "a" / "below" / "x.png", grey(0))
+        (tmp_path / "b" / "notes.txt").touch()
     with caplog.at_level(logging.WARNING):
         images = read_image_folder(tmp_path)
     assert len(images) == 2
     (record,) = caplog.records
-    assert "Ignored 3 entries" in record.getMessage()
+    counted = "3 entries" if several else "1 entry"
+    assert f"Ignored {counted} of" in record.getMessage()
     assert "stray.png" in record.getMessage()
 
 

@@ -165,19 +165,28 @@ class _Walk:
 
     def warn(self) -> None:
         """Warns of what is ignored."""
-        for found, what in (
-            (self._ignored, "entries of %r that are not images in a class"),
-            (self._system, "folders of %r, made by the operating system"),
+        for found, nouns, why in (
+            (
+                self._ignored,
+                ("entry", "entries"),
+                "only images in class folders are read",
+            ),
+            (
+                self._system,
+                ("folder", "folders"),
+                "made by the operating system",
+            ),
             (
                 self._nameless,
-                "folders of %r named as a missing value is. Give them another "
-                "name if they are classes",
+                ("folder", "folders"),
+                "named as a missing value is; a class needs another name",
             ),
         ):
             if found:
                 _logger.warning(
-                    "Ignored %d " + what + "; for example %r.",
+                    "Ignored %d %s of %r: " + why + "; for example %r.",
                     len(found),
+                    nouns[len(found) > 1],
                     str(self._root),
                     found[0],
                 )

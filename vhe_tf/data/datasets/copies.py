@@ -125,8 +125,8 @@ class Copies:
                 )
         if two_labels:
             raise ValueError(
-                f"An image can have one {grouping} alone; remove the copies or "
-                f"links that are wrong. Received: {len(two_labels):,} images "
+                f"An image can have only one {grouping}; remove the copies or "
+                f"links that are wrong. Received: {len(two_labels):,} "
                 f"with two:{listing(two_labels)}"
             )
         merged = ids.copy()

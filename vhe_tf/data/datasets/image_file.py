@@ -217,7 +217,8 @@ def no_drawing(reasons: Mapping[str, str]) -> str:
         )
     return (
         f"All images must show a drawing, something that is {what}. Remove "
-        "those that do not, or decide by `invert` whether ink is dark. "
+        "those that do not, or decide by `invert` whether ink is dark. To "
+        "train on photographs use `vhe-tf train own_photographs --images=DIR`. "
         f"Received: {len(reasons):,} that show none:{listing(reasons)}"
     )
 
