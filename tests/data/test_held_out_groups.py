@@ -37,6 +37,20 @@ def test_the_seed_chooses_the_held_out_groups():
     assert chosen(1) != chosen(2)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_groups", [1, 2, 3, 4])
+def test_groups_of_one_image_are_held_out_if_others_are_too_few(
+    num_groups, seed
+):
+    data = numbered([0, 1, 1, 2, 3, 3, 4, 5, 5])
+    _, held_out = datasets.hold_out_groups(
+        data, "character", num_groups=num_groups, seed=seed
+    )
+    chosen = held_out.group_ids("character").tolist()
+    assert len(chosen) == num_groups
+    assert num_groups > 2 or set(chosen) <= {1, 3, 5}
+
+
 @pytest.mark.parametrize("num_groups", [-1, 0, 3, 4])
 def test_a_group_is_left_on_each_side(num_groups):
     with pytest.raises(ValueError, match=rf"1 to 2 of 3.*: {num_groups}\."):

@@ -315,6 +315,9 @@ def hold_out_groups(
 ) -> tuple[_Images, _Images]:
     """Splits off a random selection of groups.
 
+    A group of one image has no query beside its support. It is held out only
+    if there are too few others.
+
     Args:
         data: `GroupedData`. The images.
         name: String. The grouping.
@@ -340,6 +343,9 @@ def hold_out_groups(
             f"Can hold out 1 to {len(ids) - 1} of {len(ids)} groups of "
             f"{name!r}. Received: {num_groups}."
         )
+    sizes = np.array([len(each) for each in data.members(name).values()])
+    if (sizes > 1).sum() > num_groups:
+        ids = ids[sizes > 1]
     chosen = np.random.default_rng(seed).choice(ids, num_groups, replace=False)
     held_out = np.isin(data.labels[name], chosen)
     return data.where(~held_out), data.where(held_out)
