@@ -380,14 +380,12 @@ def test_a_summary_is_lines_for_a_person():
         left_out=("a thing: no reason",),
     )
     assert summary_lines(report) == [
-        "20-way 1-shot accuracy on unseen classes: 81.2% [80.0%, 82.5%] "
-        "(chance 5.0%)",
-        "5-way 5-shot within alphabet accuracy on unseen classes: "
+        "20-way 1-shot accuracy: 81.2% [80.0%, 82.5%] (chance 5.0%)",
+        "5-way 5-shot within alphabet accuracy: "
         "90.0% [80.0%, 100.0%] (chance 20.0%)",
-        "10-way 5-shot by alphabet accuracy on unseen images: "
+        "10-way 5-shot by alphabet accuracy: "
         "70.0% [68.0%, 72.0%] (chance 10.0%)",
-        "20-way 1-shot in Lake's runs accuracy on unseen classes: "
-        "50.0% (chance 5.0%)",
+        "20-way 1-shot in Lake's runs accuracy: 50.0% (chance 5.0%)",
         "ELBO: -80.13 ± 0.50 nats per image",
         "joint NLL <= 61.24 ± 0.46 nats per image (k = 500, effective sample "
         "size 12.3)",

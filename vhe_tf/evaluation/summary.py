@@ -320,11 +320,9 @@ def _accuracy_line(accuracy: Measurement) -> str:
     kind += f" within {accuracy.within}" if accuracy.within else ""
     kind += f" by {accuracy.by}" if accuracy.by else ""
     kind += " in Lake's runs" if accuracy.tasks == "lake_runs" else ""
-    # Styles, and of some splits alphabets, have been trained on.
-    unseen = "images" if accuracy.by else "classes"
     return (
-        f"{kind} accuracy on unseen {unseen}: "
-        f"{_with_interval(accuracy, '.1%')} (chance {accuracy.chance:.1%})"
+        f"{kind} accuracy: {_with_interval(accuracy, '.1%')} "
+        f"(chance {accuracy.chance:.1%})"
     )
 
 

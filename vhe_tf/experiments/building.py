@@ -298,9 +298,10 @@ def _why_random(experiment: Experiment, image_shape: Sequence[int]) -> str:
             f"saved_models/{name}/best.keras."
         )
     return (
-        "Initial weights: random. No shipped model for other images is a "
-        f"{experiment.size} {experiment.architecture} model of images of "
-        f"{'x'.join(map(str, image_shape))}."
+        "Initial weights: random. There is no shipped model with "
+        f"--architecture={experiment.architecture}, --size={experiment.size} "
+        f"and images of {'x'.join(map(str, image_shape))} that has not seen "
+        "the test classes."
     )
 
 
