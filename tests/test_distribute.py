@@ -318,7 +318,7 @@ def killed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_workers(killed, tmp_path_factory):
-    """What each of two workers says of its runs, by their names.
+    """The output of each of two workers, by the name of the run.
 
     One process of each takes part in all of them: it takes longest to start.
     """

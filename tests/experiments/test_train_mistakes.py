@@ -1,4 +1,4 @@
-"""What `vhe-tf train` rejects once it has read the data."""
+"""Mistakes that `vhe-tf train` rejects once it has read the data."""
 
 import shutil
 

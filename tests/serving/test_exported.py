@@ -1,4 +1,4 @@
-"""What an export holds, rejects, and where it is loaded."""
+"""The content of an export, its errors, and where it is loaded."""
 
 import json
 import os
