@@ -359,12 +359,12 @@ def exports(tmp_path_factory):
         model.compile("adam")
         model.optimizer.build(model.trainable_variables)
 
+        # The folder above a version has the name of the model.
         def make(folder):
-            export(model, folder, num_samples=NUM_SAMPLES)
+            export(model, folder / name, num_samples=NUM_SAMPLES)
 
-        return model, made_once(
-            f"exported_{name}", make, tmp_path_factory
-        ) / "1"
+        folder = made_once(f"exported_{name}", make, tmp_path_factory)
+        return model, folder / name / "1"
 
     return exported
 
