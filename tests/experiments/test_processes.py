@@ -106,6 +106,8 @@ def assert_close_models(folder, expected):
         np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-5)
 
 
+# tests/test_distribute.py tests the same of `fit`, without the command.
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(image_folder, whole_run, tmp_path):
     done = output_of(
         command(
@@ -121,6 +123,7 @@ def test_two_devices_train_as_one_does(image_folder, whole_run, tmp_path):
     assert_close_models(tmp_path, whole_run[0])
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one_does(image_folder, whole_run, tmp_path):
     folder = tmp_path / "two"
     one = command(
