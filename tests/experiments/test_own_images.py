@@ -126,7 +126,7 @@ def test_mistakes_in_the_flags_are_explained(image_folder, table):
     path = table("character", "alphabet")
     for words, message in (
         (["--images=nowhere"], "Received: --images=nowhere"),
-        (["--images=grey"], "set by --pixels"),
+        (["--images=grey"], "must be an existing folder"),
         (["--labels=nowhere.csv"], "Received: --labels=nowhere.csv"),
         ([f"--labels={path}"], "columns ['image', 'character', 'alphabet']"),
         (
