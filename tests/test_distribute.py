@@ -232,6 +232,18 @@ def start_two_workers(*runs):
     ]
 
 
+def signal_after_a_checkpoint(processes, process, number, folder):
+    """Sends a signal to one of processes that train in the folder."""
+    deadline = time.monotonic() + 300
+    try:
+        while not (folder / "checkpoints" / "checkpoint").exists():
+            assert all(each.poll() is None for each in processes)
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(number)
+
+
 def end(processes, *, returncode=0):
     """Waits for processes, and returns what they wrote."""
     outputs = []
@@ -302,14 +314,7 @@ def killed(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("killed")
     workers = start_two_workers([{"folder": folder, "pace": 0.3}] * 2)
-    deadline = time.monotonic() + 300
-    try:
-        while not (folder / "checkpoints" / "checkpoint").exists():
-            assert all(process.poll() is None for process in workers)
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        workers[1].send_signal(signal.SIGKILL)
+    signal_after_a_checkpoint(workers, workers[1], signal.SIGKILL, folder)
     [text] = end(workers[:1], returncode=1)
     end(workers[1:], returncode=-signal.SIGKILL)
     assert not (folder / "last.keras").exists(), "was not killed in time"

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 
 import pytest
 import tensorflow as tf
@@ -11,6 +10,7 @@ from tests import replica_run
 from tests.processes import layouts
 from tests.test_distribute import assert_same_run
 from tests.test_distribute import end
+from tests.test_distribute import signal_after_a_checkpoint
 from tests.test_distribute import start
 from tests.test_distribute import start_two_workers
 from vhe_tf import distribute
@@ -25,14 +25,7 @@ def one_device(tmp_path_factory):
 
 def ask_after_a_checkpoint(processes, asked, folder):
     """Sends SIGTERM to a process; returns the step at which all stopped."""
-    deadline = time.monotonic() + 300
-    try:
-        while not (folder / "checkpoints" / "checkpoint").exists():
-            assert all(process.poll() is None for process in processes)
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        asked.send_signal(signal.SIGTERM)
+    signal_after_a_checkpoint(processes, asked, signal.SIGTERM, folder)
     texts = end(processes)
     [step] = {
         int(re.search(r"request at step (\d+) of", text)[1]) for text in texts

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.conftest import tiny_vhe
@@ -394,6 +395,14 @@ def served(exported):
 def flat(exports):
     _, path = exports("deconvolutional")
     return tf.saved_model.load(str(path)).signatures
+
+
+def meta_graph_of(folder):
+    """Returns the graph of a SavedModel, with its signatures."""
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    (meta_graph,) = saved.meta_graphs
+    return meta_graph
 
 
 def example_inputs(function, *, rows, ways=2, shots=3, seed=1):

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_vhe
 from tests.serving.conftest import example_inputs
+from tests.serving.conftest import meta_graph_of
 from tests.serving.test_exporting import SEVERAL
 from tests.serving.test_exporting import assert_one_row_is_invalid
 from tests.serving.test_exporting import by_row
@@ -227,16 +227,9 @@ def _latent(name):
 # What is written --------------------------------------------------------------
 
 
-def _saved(path):
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    (meta,) = saved.meta_graphs
-    return meta
-
-
 def _nodes(path):
     """Yields every node of the SavedModel, with the function it is in."""
-    meta = _saved(path)
+    meta = meta_graph_of(path)
     for node in meta.graph_def.node:
         yield None, node
     for function in meta.graph_def.library.function:
@@ -248,7 +241,7 @@ def _declared(path):
     """Returns the signatures that can be called, by name."""
     return {
         name: signature
-        for name, signature in _saved(path).signature_def.items()
+        for name, signature in meta_graph_of(path).signature_def.items()
         if not name.startswith("__")
     }
 

@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_probability import distributions as tfd
 
 from tests.conftest import IMAGE_SHAPE
 from tests.serving.conftest import MODELS
+from tests.serving.conftest import meta_graph_of
 from vhe_tf import random
 from vhe_tf.serving import export_portable
 from vhe_tf.serving._portable_graph import portable_graph
@@ -101,13 +101,6 @@ def _assert_close(answer, expected):
             np.testing.assert_allclose(answer[key], value, 1e-4, 1e-4)
 
 
-def _meta_graph(folder):
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
-    (meta_graph,) = saved.meta_graphs
-    return meta_graph
-
-
 def _nodes(graph):
     functions = graph.library.function
     return [*graph.node, *(n for f in functions for n in f.node_def)]
@@ -127,7 +120,7 @@ def test_given_the_noise_of_seeds_it_answers_as_the_model_does(portable, name):
 @pytest.mark.parametrize("name", PARTS)
 def test_operations_and_shapes_are_those_that_others_know(portable, name):
     _, folder = portable
-    meta_graph = _meta_graph(folder / name)
+    meta_graph = meta_graph_of(folder / name)
     used = {node.op for node in _nodes(meta_graph.graph_def)}
     assert not used & FORBIDDEN
     assert not [op for op in used if "Random" in op or "Bitwise" in op]
@@ -142,7 +135,7 @@ def test_several_latents_have_their_own_noise(tmp_path):
     folder = export_portable(
         MODELS["factorial"](), tmp_path / "portable", num_samples=NUM_SAMPLES
     )
-    signature = _meta_graph(folder / "sample_encoded").signature_def
+    signature = meta_graph_of(folder / "sample_encoded").signature_def
     assert set(signature["serving_default"].inputs) == {
         "character_mean",
         "character_normal",
