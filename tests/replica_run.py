@@ -57,7 +57,7 @@ def sampler(seed=0, missing=0):
     )
 
 
-def compiled_model(*, accumulation=1):
+def compiled_model(*, accumulation=1, jit_compile=False):
     """Makes a model of all that could tell one layout from another.
 
     Dropout, both kinds of latents, and an optimizer that clips,
@@ -101,7 +101,7 @@ def compiled_model(*, accumulation=1):
         ),
         kl_warmup_steps={"element": 6},
         accumulation=accumulation,
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
     return model
 
@@ -162,10 +162,10 @@ def train(strategy, folder, pace=0.0, seed=0, **options):
     return model
 
 
-def fit_as_keras_does(strategy, path):
+def fit_as_keras_does(strategy, path, **options):
     """Trains by `keras.Model.fit`, and saves the metrics and the weights."""
     with strategy.scope():
-        model = compiled_model()
+        model = compiled_model(**options)
     history = model.fit(
         sampler().dataset(),
         epochs=2,

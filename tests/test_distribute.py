@@ -199,6 +199,9 @@ def test_one_replica_has_the_whole_batch():
 # Runs -------------------------------------------------------------------------
 
 
+COMPILED = {"jit_compile": True}
+
+
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one_device")
@@ -279,9 +282,10 @@ def assert_same_run(folder, expected):
 def two_devices(tmp_path_factory):
     """A folder of a run of two devices, and what Keras' own `fit` leaves."""
     folder = tmp_path_factory.mktemp("two_devices")
-    path = folder / "keras.npz"
-    end([start("mirrored", {"folder": folder}, {"path": path})])
-    return folder, path
+    path, xla = folder / "keras.npz", folder / "xla.npz"
+    runs = {"folder": folder}, {"path": path}, {"path": xla} | COMPILED
+    end([start("mirrored", *runs)])
+    return folder, path, xla
 
 
 @pytest.mark.integration
@@ -290,13 +294,46 @@ def test_two_devices_come_to_the_same_as_one(one_device, two_devices):
 
 
 @pytest.mark.integration
-def test_keras_own_fit_comes_to_the_same_on_two_devices(two_devices, tmp_path):
+@pytest.mark.parametrize(("which", "options"), [(1, {}), (2, COMPILED)])
+def test_keras_own_fit_comes_to_the_same_on_two_devices(
+    which, options, two_devices, tmp_path
+):
     path = tmp_path / "one.npz"
-    replica_run.fit_as_keras_does(distribute.make_strategy("none"), path)
-    one, two = np.load(path), np.load(two_devices[1])
+    replica_run.fit_as_keras_does(
+        distribute.make_strategy("none"), path, **options
+    )
+    one, two = np.load(path), np.load(two_devices[which])
     assert one.files == two.files
     for name in one.files:
         np.testing.assert_allclose(two[name], one[name], **ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "num_gpus", "compiles"),
+    [(True, 0, True), (False, 1, False), (None, 1, True), ("auto", 0, False)],
+)
+def test_xla_compiles_the_gradients_of_each_replica(
+    jit_compile, num_gpus, compiles
+):
+    model = tiny_vhe()
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    gpus = [object()] * num_gpus
+    with (
+        mock.patch.object(keras.Model, "distribute_strategy", strategy),
+        mock.patch.object(
+            tf.config, "list_physical_devices", return_value=gpus
+        ),
+    ):
+        model.compile("sgd", jit_compile=jit_compile)
+    assert not model.jit_compile  # the whole step
+    assert model.get_compile_config()["jit_compile"] == compiles
+    if compiles:
+        program = model._differentiate.experimental_get_compiler_ir(
+            tiny_episode()
+        )
+        assert "HloModule" in program(stage="hlo")
+    else:
+        assert not hasattr(model._differentiate, "experimental_get_compiler_ir")
 
 
 def test_microbatches_come_to_the_same_as_one(one_device, tmp_path):
@@ -482,20 +519,17 @@ def test_machines_that_are_not_told_apart_are_refused(text, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "jit_compile", "message"),
+    ("batch_size", "message"),
     [
-        (8, False, r"a multiple of the 3 replicas.*batch_size=8"),
-        (9, True, r"XLA cannot .*jit_compile=True with 3 replicas"),
+        (8, r"a multiple of the 3 replicas.*batch_size=8"),
         (
             18,
-            False,
             r"6 must be a multiple.*accumulation=4 with batch_size=18 on 3 rep",
         ),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(batch_size, jit_compile, message):
+def test_a_layout_that_cannot_be_is_refused(batch_size, message):
     model = replica_run.compiled_model()
-    model.jit_compile = jit_compile
     _checks._check_layout(model, batch_size)  # on one device, anything goes
     model.accumulation = 4 if batch_size == 18 else 1
     strategy = types.SimpleNamespace(num_replicas_in_sync=3)

@@ -252,7 +252,7 @@ class Experiment(Settings):
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit_compile: bool | None = setting(
-        None, "Compile the training step with XLA. Default: on one GPU."
+        None, "Compile the training step with XLA. Default: on GPUs."
     )
     seed: int = setting(
         0, "Random seed of everything, also of random splits.", least=0

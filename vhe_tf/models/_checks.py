@@ -459,9 +459,3 @@ def _check_layout(model: Any, batch_size: int) -> None:
             f"accumulation={model.accumulation} with batch_size={batch_size} "
             f"on {count} replicas."
         )
-    if count > 1 and model.jit_compile:
-        raise ValueError(
-            "XLA cannot compile a step of several replicas. Use "
-            "`jit_compile=False`, or train on one device. "
-            f"Received: jit_compile=True with {count} replicas."
-        )

@@ -201,7 +201,8 @@ class VHE(Recognizer):
                 device batch, a divisor of B. The result agrees with one batch
                 up to rounding and needs less memory. Defaults to 1.
             **kwargs: Passed on to `keras.Model.compile`. `jit_compile=None` is
-                its default: XLA where a GPU trains alone.
+                its default: XLA on GPUs. With several replicas XLA compiles
+                the gradients of each.
 
         Raises:
             ValueError: If a name is not a latent of this model, a number is
@@ -212,9 +213,22 @@ class VHE(Recognizer):
         >>> model.kl_warmup_steps["character"]
         100
         """
-        if kwargs.get("jit_compile") is None:
-            kwargs["jit_compile"] = "auto"
-        super().compile(optimizer=optimizer, **kwargs)
+        jit_compile = kwargs.pop("jit_compile", None)
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        if jit_compile in (None, "auto"):
+            gpus = tf.config.list_physical_devices("GPU")
+            jit_compile = bool(gpus) if several else "auto"
+        # XLA cannot compile what replicas exchange: metrics, the mean gradient.
+        self._compiles_each_replica = several and bool(jit_compile)
+        self._differentiate = (
+            tf.function(
+                self._loss_and_gradients, jit_compile=True, autograph=False
+            )
+            if self._compiles_each_replica
+            else self._loss_and_gradients
+        )
+        jit_compile = not several and jit_compile
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         self.kl_warmup_steps = _checks.checked_by_latent(
             self, "kl_warmup_steps", values=kl_warmup_steps
         )
@@ -259,13 +273,20 @@ class VHE(Recognizer):
 
     def _gradients(self, episode: _graph.Episode) -> list[tf.Tensor | None]:
         """Returns the gradients of a microbatch and updates the metrics."""
+        terms, loss, gradients = self._differentiate(episode)
+        self._track(terms, loss, episode)
+        return gradients
+
+    def _loss_and_gradients(
+        self, episode: _graph.Episode
+    ) -> tuple[objectives.ElboTerms, tf.Tensor, list[tf.Tensor | None]]:
         with tf.GradientTape() as tape:
             terms = self(episode, training=True)
             loss = self.loss_of_terms(terms, self.optimizer.iterations)
             # Divided first: float16 gradients of a microbatch stay in range.
             scaled_loss = self.optimizer.scale_loss(loss / self.accumulation)
-        self._track(terms, loss, episode)
-        return tape.gradient(scaled_loss, self.trainable_variables)
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        return terms, loss, gradients
 
     def test_step(self, episode: _graph.Episode) -> dict[str, Any]:
         """Evaluates the ELBO on a minibatch of episodes."""
@@ -419,7 +440,7 @@ class VHE(Recognizer):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "kl_warmup_steps": dict(self.kl_warmup_steps),
             "accumulation": self.accumulation,
-            "jit_compile": self.jit_compile,
+            "jit_compile": self.jit_compile or self._compiles_each_replica,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
