@@ -41,6 +41,7 @@ COMMANDS = (
     ("photographs.py",),
     ("models.py", "--architecture=deconvolutional"),
     ("models.py", "--architecture=pixel_cnn"),
+    ("profile_step.py",),
     ("pixel_cnn.py",),
     ("pixel_cnn.py", "--images=colour"),
     ("accumulation.py",),
