@@ -36,7 +36,7 @@ def instances():
         models = [
             vhe_tf.deconvolutional_vhe("small", num_levels=256),
             vhe_tf.alphabet_vhe("small"),
-            vhe_tf.pixel_cnn_vhe("small"),
+            vhe_tf.pixel_cnn_vhe("small", num_levels=8, high_bits=1),
             vhe_tf.pixel_cnn_vhe("published"),
             vhe_tf.style_vhe("small"),
         ]

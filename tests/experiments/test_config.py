@@ -36,6 +36,19 @@ def test_a_setting_of_another_name_is_rejected_with_the_nearest():
         ({"symmetries": 3}, "8. Received: symmetries=3"),
         ({"ema": 1.0}, "less than 1. Received: ema=1.0"),
         ({"size": "large"}, "pixel_cnn.*architecture='deconvolutional'"),
+        (
+            {"architecture": "pixel_cnn", "high_bits": 3},
+            "photographs. Received: high_bits=3",
+        ),
+        (
+            {
+                "dataset": "youtube_faces",
+                "architecture": "pixel_cnn",
+                "num_levels": 8,
+                "high_bits": 3,
+            },
+            "2 or more. Received: num_levels=8, high_bits=3",
+        ),
         ({"dataset": "glyphs", "split": "lake"}, "Received: split='lake'"),
         ({"num_levels": 8}, "`num_levels` has no effect.*num_levels=8"),
         ({"group": "video"}, "`group` has no effect"),

@@ -558,10 +558,17 @@ def colours():
     with tiny_deconvolutional_sizes():
         deconvolutional = deconvolutional_vhe("small", **COLOUR)
     pixel_cnn = tiny_pixel_cnn_vhe(**COLOUR)
-    return {"deconvolutional": deconvolutional, "pixel_cnn": pixel_cnn}
+    return {
+        "deconvolutional": deconvolutional,
+        "pixel_cnn": pixel_cnn,
+        "depth_upscaled": tiny_pixel_cnn_vhe(**COLOUR, high_bits=3),
+    }
 
 
-@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
+KINDS_OF_COLOUR = ["deconvolutional", "pixel_cnn", "depth_upscaled"]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_COLOUR)
 def test_8_bit_images_are_bounded_and_drawn(colours, kind):
     model = colours[kind]
     episode = episode_of(model, group_sizes=(5,))
@@ -574,7 +581,7 @@ def test_8_bit_images_are_bounded_and_drawn(colours, kind):
     assert 4.0 < nats < 10.0
     images = model.sample(episode["support"], seed=SEED).numpy()
     assert images.shape == (3, 6, 9, 3)
-    if kind == "pixel_cnn":
+    if kind != "deconvolutional":
         levels = 255.0 * images
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
         assert 0.0 <= levels.min() < levels.max() <= 255.0
@@ -584,7 +591,7 @@ def test_8_bit_images_are_bounded_and_drawn(colours, kind):
     )
 
 
-@pytest.mark.parametrize("kind", ["deconvolutional", "pixel_cnn"])
+@pytest.mark.parametrize("kind", KINDS_OF_COLOUR)
 def test_a_saved_model_of_8_bit_images_revives_the_same_numbers(
     colours, kind, tmp_path
 ):
@@ -612,6 +619,28 @@ def test_templates_of_photographs_begin_narrow(num_levels, scale):
     blank = np.zeros((1, 2, 28, 28, 1), np.float32)
     stddev = template.posterior(blank).stddev()
     np.testing.assert_allclose(stddev, scale, atol=1e-3)
+
+
+def test_only_the_high_image_depends_on_the_latents(colours):
+    likelihood = colours["depth_upscaled"].likelihood
+    assert likelihood.network.num_parameters == 2 * (1 + 2 * 3 + 3)
+    templates = np.random.default_rng(0).normal(size=(2, 6, 9, 3))
+    d = likelihood(
+        person=tf.constant(templates, tf.float32), pose=tf.zeros([2, 2])
+    )
+    image = d.sample(seed=SEED)[0]
+    levels = np.rint(255.0 * image)
+    high = d.high.log_prob(np.float32(levels // 32 / 7.0))
+    low = d.log_prob(image) - high
+    np.testing.assert_allclose(low[0], low[1], rtol=1e-5)
+    assert abs(high[0] - high[1]) > 0.1
+    assert d.num_levels == 256
+
+
+@pytest.mark.parametrize("high_bits", [0, 8])
+def test_there_are_high_and_low_bits(high_bits):
+    with pytest.raises(ValueError, match=f"high_bits={high_bits}"):
+        pixel_cnn_vhe("small", **COLOUR, high_bits=high_bits)
 
 
 @pytest.mark.parametrize("architecture", [deconvolutional_vhe, pixel_cnn_vhe])

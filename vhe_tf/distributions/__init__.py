@@ -1,6 +1,7 @@
 """Divergences and distributions that TFP lacks."""
 
 from vhe_tf._utils import backend  # noqa: F401
+from vhe_tf.distributions.depth_upscaling import DepthUpscaled
 from vhe_tf.distributions.discretized import DiscretizedLogisticPixels
 from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.distributions.discretized import pixels_of
@@ -14,6 +15,7 @@ from vhe_tf.distributions.tempering import tempered
 
 __all__ = [
     "BernoulliPixels",
+    "DepthUpscaled",
     "DiscretizedLogisticPixels",
     "GaussianMixture",
     "NormalPixels",

@@ -20,6 +20,7 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf import random
 from vhe_tf._utils import validation
+from vhe_tf.distributions.depth_upscaling import DepthUpscaled
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 from vhe_tf.distributions.pixel_cnn import Pixels
@@ -90,7 +91,7 @@ def pixel_levels(likelihood: tfd.Distribution) -> int | None:
         likelihood: `tfd.Distribution`. A distribution over images.
 
     Returns:
-        2 for binary pixels, L for a mixture over L levels, None for a density.
+        2 for binary pixels, L for pixels of L levels, None for a density.
 
     Example:
     >>> from tensorflow_probability import distributions as tfd
@@ -101,11 +102,8 @@ def pixel_levels(likelihood: tfd.Distribution) -> int | None:
         likelihood = likelihood.distribution
     if isinstance(likelihood, tfd.Bernoulli):
         return 2
-    if isinstance(likelihood, PixelCNN):
-        if isinstance(likelihood.pixels, BernoulliPixels):
-            return 2
-        if isinstance(likelihood.pixels, DiscretizedLogisticPixels):
-            return likelihood.pixels.num_levels
+    if isinstance(likelihood, PixelCNN | DepthUpscaled):
+        return likelihood.num_levels
     return None
 
 

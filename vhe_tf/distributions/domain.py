@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.distributions.depth_upscaling import DepthUpscaled
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
@@ -84,6 +85,8 @@ class Domain:
             if isinstance(base.pixels, NormalPixels):
                 return cls()
             return cls(0.0, 1.0, isinstance(base.pixels, BernoulliPixels))
+        if isinstance(base, DepthUpscaled):
+            return cls(0.0, 1.0)
         if isinstance(base, tfd.Blockwise):
             parts = [cls.of(part) for part in base.distributions]
             return dataclasses.replace(_covering(parts), total=None)

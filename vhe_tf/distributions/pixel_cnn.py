@@ -44,6 +44,8 @@ class Pixels(abc.ABC):
     Attributes:
         binary: Boolean. Whether a channel has two values, so that most of a row
             can be guessed.
+        num_levels: Integer, the number of levels of a channel; None for a
+            density.
 
     Example:
     >>> BernoulliPixels().num_parameters(3), NormalPixels().num_parameters(3)
@@ -51,6 +53,7 @@ class Pixels(abc.ABC):
     """
 
     binary = False
+    num_levels: int | None = None
 
     @abc.abstractmethod
     def num_parameters(self, channels: int) -> int:
@@ -121,6 +124,7 @@ class BernoulliPixels(Pixels):
     """
 
     binary = True
+    num_levels = 2
 
     def num_parameters(self, channels: int) -> int:
         """Returns P."""
@@ -337,6 +341,11 @@ class PixelCNN(tfd.Distribution):
     def pixels(self) -> Pixels:
         """The kind of pixel."""
         return self._pixels
+
+    @property
+    def num_levels(self) -> int | None:
+        """Number of levels per channel; None if the pixels have a density."""
+        return self._pixels.num_levels
 
     @property
     def image_shape(self) -> tuple[int, ...]:

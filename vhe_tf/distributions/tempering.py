@@ -6,6 +6,7 @@ import numbers
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.distributions.depth_upscaling import DepthUpscaled
 from vhe_tf.distributions.gaussian_mixture import GaussianMixture
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 
@@ -22,8 +23,8 @@ def tempered(
 
     Args:
         distribution: `tfd.Distribution`. Bernoulli, Normal,
-            MultivariateNormalDiag, PixelCNN, GaussianMixture, or an Independent
-            of these. Any distribution if the temperature is 1.
+            MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture, or
+            an Independent of these. Any distribution if the temperature is 1.
         temperature: Positive float or scalar tensor. Samples are more typical
             below 1, except binary images of a `PixelCNN`: most pixels are
             paper, so that ink and whole strokes disappear; see `guided`.
@@ -72,8 +73,14 @@ def tempered(
         return distribution.copy(
             temperature=distribution.temperature * temperature
         )
+    if isinstance(distribution, DepthUpscaled):
+        return distribution.copy(
+            high=tempered(distribution.high, temperature),
+            low=tempered(distribution.low, temperature),
+        )
     raise TypeError(
         "Temperatures other than 1 are implemented for Bernoulli, Normal, "
-        "MultivariateNormalDiag, PixelCNN, GaussianMixture and Independent. "
+        "MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture and "
+        "Independent. "
         f"Received: {type(distribution).__name__}."
     )

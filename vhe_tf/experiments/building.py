@@ -153,6 +153,8 @@ def build_model(experiment: Experiment, splits: "DataSplits") -> "VHE":
             "deconvolutional": vhe_tf.deconvolutional_vhe,
             "pixel_cnn": vhe_tf.pixel_cnn_vhe,
         }[experiment.architecture]
+        if experiment.high_bits:
+            settings["high_bits"] = experiment.high_bits
         model = make(
             experiment.size,
             group=experiment.class_group,

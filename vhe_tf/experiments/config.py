@@ -187,6 +187,12 @@ class Experiment(Settings):
         "large, for pixel_cnn only, is the small architecture for a GPU.",
         choices=("small", "published", "large"),
     )
+    high_bits: int | None = setting(
+        None,
+        "For pixel_cnn of photographs: how many higher bits of a channel the "
+        "decoder models given c. The lower bits depend on these alone.",
+        least=1,
+    )
     objective: str = setting(
         "vhe",
         "The objective to train with (Table 1).",
@@ -297,11 +303,31 @@ class Experiment(Settings):
                 "size",
                 "architecture",
             )
+        self._check_high_bits()
         if self.architecture == "style" and self.affine_copies != 1:
             raise self._error(
                 "`affine_copies` would blur the inks of styles and must be 1; "
                 "`copies` makes more elements of a drawing.",
                 "affine_copies",
+            )
+
+    def _check_high_bits(self) -> None:
+        if self.high_bits is None:
+            return
+        if self.architecture != "pixel_cnn" or self.num_levels is None:
+            raise self._error(
+                "`high_bits` is for `architecture` pixel_cnn of photographs.",
+                "high_bits",
+                "architecture",
+                "images",
+            )
+        rest, missing = divmod(self.num_levels, 2**self.high_bits)
+        if rest < 2 or missing:
+            raise self._error(
+                "`num_levels` must be 2 to the power `high_bits`, times an "
+                "integer of 2 or more.",
+                "num_levels",
+                "high_bits",
             )
 
     def _check_own_images(self) -> None:

@@ -263,13 +263,20 @@ def _faces(base: Experiment) -> dict[str, Experiment]:
     # The public subset has three frames per video. With the complete archive,
     # whose videos have 48, use one affine copy.
     videos = {"group": "video", "support_size": (1, 5), "affine_copies": 16}
+    pixel_cnn_of_videos = _with(
+        pixel_cnn, kl_warmup_steps=800, ema=0.998, **videos
+    )
     return named | {
         "youtube_faces_deconvolutional_vhe_videos_small": _with(
             deconvolutional, **videos
         ),
-        # With few levels and a KL that is warmed up slowly, it learns to use c.
+        # With few levels, or the higher bits first, and a KL that is warmed up
+        # slowly, it learns to use c.
         "youtube_faces_pixel_cnn_vhe_videos_8_levels": _with(
-            pixel_cnn, num_levels=8, kl_warmup_steps=800, ema=0.998, **videos
+            pixel_cnn_of_videos, num_levels=8
+        ),
+        "youtube_faces_pixel_cnn_vhe_videos_small": _with(
+            pixel_cnn_of_videos, high_bits=3
         ),
     }
 

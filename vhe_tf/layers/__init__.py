@@ -19,6 +19,7 @@ from vhe_tf.layers.inference import SupportPosterior
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
+from vhe_tf.layers.spatial_inference import DepthUpscaledLikelihood
 from vhe_tf.layers.spatial_inference import PixelCNNPrior
 from vhe_tf.layers.spatial_inference import PoseLikelihood
 from vhe_tf.layers.spatial_inference import PosePosterior
@@ -35,6 +36,7 @@ __all__ = [
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DenseLikelihood",
+    "DepthUpscaledLikelihood",
     "DiagonalNormalHead",
     "GatedPixelCNN",
     "GatedResidualBlock",

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from vhe_tf.distributions import depth_upscaling
 from vhe_tf.distributions import discretized
 from vhe_tf.distributions import pixel_cnn as distributions
 from vhe_tf.layers import base
@@ -20,6 +21,7 @@ from vhe_tf.layers import spatial_transformer
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 
 __all__ = [
+    "DepthUpscaledLikelihood",
     "PixelCNNPrior",
     "PoseLikelihood",
     "PosePosterior",
@@ -450,6 +452,65 @@ class StyledLikelihood(PoseLikelihood):
         shape = tf.concat([tf.shape(template)[:-1], [channels]], axis=0)
         # The product of the two constants says nothing.
         return tf.reshape(product, shape)[..., :-1]
+
+
+@keras.saving.register_keras_serializable(package="vhe_tf")
+class DepthUpscaledLikelihood(base.BaseLayer):
+    """Likelihood p(high image | latents) p(low image | high image).
+
+    Args:
+        high: Keras layer. `high(**latents)` returns a `PixelCNN` over the high
+            image, such as a `PoseLikelihood` of few levels.
+        network: `GatedPixelCNN` with conditioning, of the low image.
+        num_levels: Integer. Number of levels of the low image; see
+            `PoseLikelihood`.
+        num_components: Integer. Components of a pixel of the low image.
+            Defaults to 1.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Call arguments:
+        **latents: Tensors, those of `high`.
+
+    Returns:
+        A `DepthUpscaled` distribution, batch shape `[S..., B]`, event shape
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: If `num_levels` or `num_components` is out of range.
+
+    Example:
+    >>> def network():
+    ...     return pixel_cnn.GatedPixelCNN(3, filters=4, num_blocks=1)
+    >>> high = PoseLikelihood(
+    ...     network(), (8, 8, 1), template="c", pose="z", num_levels=8
+    ... )
+    >>> likelihood = DepthUpscaledLikelihood(high, network(), num_levels=32)
+    >>> likelihood(c=tf.zeros([2, 8, 8, 3]), z=tf.zeros([2, 4])).num_levels
+    256
+    """
+
+    def __init__(
+        self,
+        high: keras.layers.Layer,
+        network: pixel_cnn.GatedPixelCNN,
+        *,
+        num_levels: int,
+        num_components: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.high = high
+        self.network = network
+        self.num_levels = num_levels
+        self.num_components = num_components
+        self.pixels = discretized.pixels_of(num_levels, num_components)
+
+    def call(self, **latents: tf.Tensor) -> tfd.Distribution:
+        high = self.high(**latents)
+        low = distributions.PixelCNN(
+            self.network, self.pixels, high.image_shape
+        )
+        return depth_upscaling.DepthUpscaled(high, low)
 
 
 def _with_constant(values: tf.Tensor) -> tf.Tensor:

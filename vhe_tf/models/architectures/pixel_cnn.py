@@ -130,6 +130,7 @@ def pixel_cnn_vhe(
     objective: objectives.Objective | str = objectives.Objective.VHE,
     group: str = "character",
     num_levels: int = 2,
+    high_bits: int | None = None,
 ) -> VHE:
     """Makes the hierarchical PixelCNN model of Figure 3.
 
@@ -155,12 +156,16 @@ def pixel_cnn_vhe(
         num_levels: Integer. Number of levels per channel. Channels are
             Bernoulli for 2 levels, else a discretized mixture of logistics
             with the channels of a pixel in order. Defaults to 2.
+        high_bits: Integer, b, or None. If given, p(x | c, z) is the probability
+            of an image of the 2^b coarser levels given c and z, times that of
+            x given this image alone; see `DepthUpscaled`. Defaults to None.
 
     Returns:
         A `VHE` with the latents `group` and `"pose"`.
 
     Raises:
-        ValueError: If `size` is unknown or `num_levels` is less than 2.
+        ValueError: If `size` is unknown, `num_levels` is less than 2, or
+            `high_bits` leaves no lower bits.
 
     Example:
     >>> import vhe_tf
@@ -184,16 +189,52 @@ def pixel_cnn_vhe(
             ),
             pose_latent(s, template=group),
         ],
-        likelihood=spatial_inference.PoseLikelihood(
-            decoder(s, image_shape, num_levels=num_levels),
+        likelihood=_likelihood(
+            s,
             image_shape,
-            template=group,
-            pose="pose",
+            group=group,
             num_levels=num_levels,
-            num_components=s.num_components,
+            high_bits=high_bits,
         ),
         event_shape=image_shape,
         objective=objective,
+    )
+
+
+def _likelihood(
+    s: PixelCNNSize,
+    image_shape: Sequence[int],
+    *,
+    group: str,
+    num_levels: int,
+    high_bits: int | None,
+) -> keras.layers.Layer:
+    """Returns the layer of p(x | c, z)."""
+    first, rest = num_levels, 0
+    if high_bits is not None:
+        first = 2**high_bits
+        rest, missing = divmod(num_levels, first)
+        if high_bits < 1 or rest < 2 or missing:
+            raise ValueError(
+                "`high_bits` must be 1 or more, and `num_levels` must be "
+                "`2**high_bits` times an integer of 2 or more. Received: "
+                f"num_levels={num_levels!r}, high_bits={high_bits!r}."
+            )
+    likelihood = spatial_inference.PoseLikelihood(
+        decoder(s, image_shape, num_levels=first),
+        image_shape,
+        template=group,
+        pose="pose",
+        num_levels=first,
+        num_components=s.num_components,
+    )
+    if not rest:
+        return likelihood
+    return spatial_inference.DepthUpscaledLikelihood(
+        likelihood,
+        decoder(s, image_shape, num_levels=rest),
+        num_levels=rest,
+        num_components=s.num_components,
     )
 
 
