@@ -52,6 +52,8 @@ class Sampling:
         max_decoded: Integer. The largest number of images that a device
             decodes at once, which bounds the memory. Defaults to 400.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
+        symmetries: Integer. Of the images, to classify by; see `VHE.classify`.
+            Defaults to 1.
 
     Example:
     >>> Sampling(num_samples=5).num_element_samples
@@ -62,6 +64,7 @@ class Sampling:
     num_element_samples: int = 1
     max_decoded: int = 400
     seed: int = 0
+    symmetries: int = 1
 
 
 class _Scorers:
@@ -116,7 +119,12 @@ class Evaluator(abc.ABC):
         return []
 
     def _class_scorer(
-        self, model: VHE, group: str, sampling: Sampling
+        self,
+        model: VHE,
+        group: str,
+        sampling: Sampling,
+        *,
+        symmetries: int = 1,
     ) -> classification.ClassScorer:
         return self._scorers.get(
             classification.ClassScorer,
@@ -125,6 +133,7 @@ class Evaluator(abc.ABC):
             num_samples=sampling.num_samples,
             num_element_samples=sampling.num_element_samples,
             max_decoded=sampling.max_decoded,
+            symmetries=symmetries,
         )
 
 
@@ -212,7 +221,12 @@ class FewShotClassification(_OfGroups):
     ) -> list[Measurement]:
         """See base class."""
         tasks.check_ready(self.data, model)
-        scorer = self._class_scorer(model, self.group, self.sampling)
+        scorer = self._class_scorer(
+            model,
+            self.group,
+            self.sampling,
+            symmetries=self.sampling.symmetries,
+        )
         return [
             classification.few_shot_accuracy(
                 scorer,
@@ -394,7 +408,12 @@ class LakeRuns(Evaluator):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
-        scorer = self._class_scorer(model, self.group, self.sampling)
+        scorer = self._class_scorer(
+            model,
+            self.group,
+            self.sampling,
+            symmetries=self.sampling.symmetries,
+        )
         return [lake_run_accuracy(scorer, self.path, progress=progress)]
 
 
@@ -506,6 +525,7 @@ def lake_run_accuracy(
         chance=1 / 20,
         num_samples=scorer.num_samples,
         num_element_samples=scorer.num_element_samples,
+        symmetries=scorer.symmetries,
         num_queries=num_queries,
     )
 
