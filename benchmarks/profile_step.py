@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by kind of operation.
+"""The time of a training step by kind of operation.
 
     python benchmarks/profile_step.py
     python benchmarks/profile_step.py --architecture=deconvolutional
