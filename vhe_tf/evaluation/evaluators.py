@@ -345,6 +345,7 @@ class JointLikelihood(_OfGroups):
     """
 
     num_groups: int | None = None
+    refinement_steps: int = 0
     sampling: Sampling = Sampling(num_samples=500)
 
     def __call__(
@@ -356,6 +357,7 @@ class JointLikelihood(_OfGroups):
             model,
             group=self.group,
             num_element_samples=self.sampling.num_element_samples,
+            refinement_steps=self.refinement_steps,
             max_decoded=self.sampling.max_decoded,
         )
         return [

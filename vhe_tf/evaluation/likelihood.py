@@ -6,13 +6,14 @@ from q(c; X), all of X as support, normalised by the number of elements:
     -(1/n) log (1/k) sum{ p(c_s) / q(c_s; X) prod{ p(x | c_s) : x in X } }
 
 Unlike the paper, the effective sample size is reported beside it: sums over
-twenty images make the weights very peaked.
+twenty images make the weights very peaked. Refined proposals make them less so.
 """
 
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,9 @@ from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.measurement import NATS_PER_IMAGE
 from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.refinement import Change
+from vhe_tf.evaluation.refinement import refine
+from vhe_tf.evaluation.refinement import refined
 from vhe_tf.evaluation.tasks import TaskDesign
 from vhe_tf.evaluation.tasks import check_ready
 from vhe_tf.evaluation.tasks import check_values
@@ -51,6 +55,10 @@ class JointScorer:
             characters are drawn in several) belongs to each image apart.
         group: String. The grouping whose groups are the sets X.
         num_element_samples: Integer, T.
+        refinement_steps: Integer. Number of gradient steps by which q(c; X) is
+            refined for each group before it is sampled; see
+            `evaluation.refinement`. A step takes about as long as three
+            samples. Defaults to 0.
         max_decoded: Integer. The largest number of images that a device decodes
             at once, but T for one image and one sample.
 
@@ -74,6 +82,7 @@ class JointScorer:
     _: dataclasses.KW_ONLY
     group: str
     num_element_samples: int = 1
+    refinement_steps: int = 0
     max_decoded: int = 400
 
     def __post_init__(self) -> None:
@@ -88,7 +97,9 @@ class JointScorer:
         checked_latent(model, group)
         for name in ("num_element_samples", "max_decoded"):
             validation.positive(name, getattr(self, name))
+        validation.at_least(0, refinement_steps=self.refinement_steps)
         strategy = model.distribute_strategy
+        self._refine = distribute.EachReplica(strategy, self._refine_piece)
         self._sample = distribute.EachReplica(strategy, self._sample_piece)
         self._score = distribute.EachReplica(strategy, self._score_piece)
         self.num_at_once = self._sample.count
@@ -97,6 +108,9 @@ class JointScorer:
         self, images: np.ndarray, num_samples: int, *, seed: tuple[int, int]
     ) -> np.ndarray:
         """Returns log p(X, c_s) - log q(c_s; X), nats.
+
+        The mean of their exponentials over the samples is p(X), also for a
+        refined q(c; X): other seeds refine it than those of the samples.
 
         Args:
             images: `[n, H, W, C]`, X, also the support.
@@ -136,14 +150,24 @@ class JointScorer:
         images_at_once = min(size, budget)
         samples_at_once = min(num_samples, budget // images_at_once)
         keys = [tf.constant(seed, tf.int32) for seed in seeds]
+        changes: list[Change] = [{} for _ in groups]
+        if self.refinement_steps:
+            changes = self._refine(
+                [
+                    (tf.constant(images), random.fold_in(key, -1))
+                    for images, key in zip(groups, keys, strict=True)
+                ]
+            )
         pieces = []
         for start in range(0, num_samples, samples_at_once):
             count = tf.constant(min(samples_at_once, num_samples - start))
             piece_keys = [random.fold_in(key, start) for key in keys]
             sampled = self._sample(
                 [
-                    (tf.constant(images), count, key)
-                    for images, key in zip(groups, piece_keys, strict=True)
+                    (tf.constant(images), change, count, key)
+                    for images, change, key in zip(
+                        groups, changes, piece_keys, strict=True
+                    )
                 ]
             )
             samples, log_weights = zip(*sampled, strict=True)
@@ -169,12 +193,29 @@ class JointScorer:
             pieces.append(total)
         return np.concatenate(pieces, axis=1)
 
+    def _refine_piece(self, images: tf.Tensor, seed: tf.Tensor) -> Change:
+        return refine(
+            self.model,
+            {self.group: images[tf.newaxis]},
+            log_likelihood=self._score_piece,
+            num_steps=self.refinement_steps,
+            max_decoded=max(1, self.max_decoded // self.num_element_samples),
+            seed=seed,
+        )
+
     def _sample_piece(
-        self, images: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
+        self,
+        images: tf.Tensor,
+        change: Change,
+        num_samples: tf.Tensor,
+        seed: tf.Tensor,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Returns samples `[S, 1, E...]` and log p(c) - log q(c; X), `[S]`."""
+        support: dict[str, Any] = {self.group: images[tf.newaxis]}
+        if change:
+            support = refined(self.model.encode(support), change)
         samples, log_weight = self.model.importance_sample(
-            {self.group: images[tf.newaxis]},
+            support,
             seed=seed,
             num_samples=num_samples,
             sample_unobserved=False,

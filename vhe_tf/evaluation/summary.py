@@ -58,6 +58,8 @@ class EvaluationSettings:
             latents for each of these. Defaults to 1.
         joint_num_samples: Integer or None. Number of samples of the group
             latent in the joint NLL. None means `num_samples`.
+        refinement_steps: Integer. Number of gradient steps that refine the
+            proposal of the joint NLL for each group. Defaults to 0.
         max_decoded: Integer. The largest number of images that a device
             decodes at once. Defaults to 400.
         seed: Integer. Seed of all that is random. Defaults to 0.
@@ -77,6 +79,7 @@ class EvaluationSettings:
     num_samples: int = 20
     num_element_samples: int = 1
     joint_num_samples: int | None = None
+    refinement_steps: int = 0
     max_decoded: int = 400
     seed: int = 0
     symmetries: int = 1
@@ -228,6 +231,7 @@ def evaluate(
             data,
             group=group,
             num_groups=settings.num_groups,
+            refinement_steps=settings.refinement_steps,
             sampling=settings.joint_sampling,
         ),
         *more,

@@ -122,6 +122,13 @@ class Measuring(settings.Settings):
         kind="integer",
         least=1,
     )
+    refinement_steps: int = setting(
+        0,
+        "Gradient steps that refine q(c; X) for each group in the joint NLL; "
+        "they lower its upper bound.",
+        kind="integer",
+        least=0,
+    )
     num_groups: int | None = setting(
         None,
         "Number of groups in the joint NLL. Default: all.",
@@ -489,6 +496,7 @@ def _measure(
         "num_element_samples",
         "symmetries",
         "joint_num_samples",
+        "refinement_steps",
         "max_decoded",
         "seed",
     )
