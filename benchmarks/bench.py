@@ -4,7 +4,7 @@
     python benchmarks/bench.py --only=models,ladders
 
 Each runs in a process of its own, whose largest resident memory stands in the
-table, with oneDNN as in the commands of the package. Eleven minutes on two
+table, with oneDNN as in the commands of the package. Ten minutes on two
 cores, and eight more where PyTorch is installed (`vhe_tf[peers]`); leave the
 machine alone meanwhile. docs/performance.md says what the figures mean.
 """
@@ -51,7 +51,11 @@ COMMANDS = (
         "serving.py",
         "--model=saved_models/omniglot_pixel_cnn_small/best.keras",
     ),
-    *([("peers.py",)] if importlib.util.find_spec("torch") else []),
+    *(
+        [("peers.py",), ("peers.py", "--avx2")]
+        if importlib.util.find_spec("torch")
+        else []
+    ),
 )
 
 

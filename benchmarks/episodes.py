@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> None:
         "Episodes from memory: 28x28 grey, |D| = 5, 8 symmetries, 20 affine "
         "copies, dynamic binarisation",
         [
-            Figure("episodes", rate, "a second"),
-            Figure("images", rate * (_SUPPORT_SIZE + 1), "a second"),
+            Figure("episodes", rate, "per second"),
+            Figure("images", rate * (_SUPPORT_SIZE + 1), "per second"),
         ],
     )
 

@@ -2,8 +2,7 @@ r"""The gated PixelCNN beside PyTorch and TensorFlow Probability.
 
     pip install vhe_tf[peers]
     python benchmarks/peers.py
-    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
-        python benchmarks/peers.py
+    python benchmarks/peers.py --avx2
 
 The second command keeps the convolutions of both libraries from AVX-512; code
 that XLA and `torch.compile` generate may still use it.
@@ -13,7 +12,8 @@ in the tables (within 2%; the masked stack has those that its masks hide too).
 The peers: a network of the design of pytorch-generative and ours, both in
 PyTorch (torch_networks.py); ours as a stack of masked convolutions in
 TensorFlow; `tfp.distributions.PixelCNN`; the naive sampler. `torch.compile`
-needs a C++ compiler.
+needs a C++ compiler. The build of PyTorch for CPUs is enough; Triton, which
+others bring, crashes when it is imported after TensorFlow.
 
 A training step is that of a run: forward, backward, clipped gradients, Adam,
 EMA weights. All calls are timed in turn, in CPU time and in wall time. Figures
@@ -52,6 +52,9 @@ from vhe_tf.experiments.config import Experiment
 
 _THREADS = flags.DEFINE_list(
     "threads", ["1", "2"], "Numbers of threads, one process for each."
+)
+_AVX2 = flags.DEFINE_bool(
+    "avx2", False, "Keep convolutions from vector instructions beyond AVX2."
 )
 _HERE = flags.DEFINE_bool(
     "here", False, "Measure in this process, on the cores that it may use."
@@ -99,6 +102,9 @@ def main(argv: Sequence[str]) -> None:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
     environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     environment.pop("OMP_NUM_THREADS", None)
+    if _AVX2.value:
+        environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+        environment["ATEN_CPU_CAPABILITY"] = "avx2"
     for count in counts:
         os.sched_setaffinity(0, cores[:count])
         subprocess.run(

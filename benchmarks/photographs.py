@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
             Figure(
                 f"images in episodes from memory, |D| = {_SUPPORT_SIZE}",
                 rate * (_SUPPORT_SIZE + 1),
-                "a second",
+                "per second",
             ),
         ],
     )

@@ -128,19 +128,21 @@ def _drawn(folder: pathlib.Path) -> list[Figure]:
         name: _NUM_STEPS * _BATCH_SIZE / each for name, each in seconds.items()
     }
     return [
-        Figure("loaded into memory", len(data["memory"]) / loaded, "a second"),
-        Figure("episodes from memory", rates["memory"], "a second"),
+        Figure(
+            "loaded into memory", len(data["memory"]) / loaded, "per second"
+        ),
+        Figure("episodes from memory", rates["memory"], "per second"),
         Figure(
             "episodes from records, files cached",
             rates["records"],
-            "a second",
+            "per second",
             "memory",
             rates["records"] / rates["memory"],
         ),
         Figure(
             "episodes from records, nothing cached",
             rates["disk"],
-            "a second",
+            "per second",
             "memory",
             rates["disk"] / rates["memory"],
         ),

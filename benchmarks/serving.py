@@ -113,7 +113,7 @@ def measure_all(model: Any, served: Any, client: Client) -> None:
                 else ("the compiled method", seconds["method"] / value)
             )
             figures.append(
-                Figure(f"{task}, {way}", count / value, "a second", *beside)
+                Figure(f"{task}, {way}", count / value, "per second", *beside)
             )
     measure.report("A served model", figures)
 
