@@ -212,10 +212,18 @@ def _structures(defaults: Mapping[str, Experiment]) -> dict[str, Experiment]:
     return {
         "omniglot_styles_small_first": _with(styles, kl_warmup_steps=2000),
         # The character is learned long after the style.
-        "omniglot_styles_small": _with(
+        "omniglot_styles_small_second": _with(
             styles,
             init="runs/omniglot_styles_small_first/best.keras",
             epochs=18,
+        ),
+        # It is to draw upright characters.
+        "omniglot_styles_small": _with(
+            styles,
+            init="runs/omniglot_styles_small_second/best.keras",
+            symmetries=1,
+            warmup_steps=200,
+            epochs=20,
         ),
         "omniglot_alphabets_small": alphabets,
         # Starts from the weights of the model without alphabets.
