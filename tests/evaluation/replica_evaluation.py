@@ -78,6 +78,7 @@ def measure(strategy, path):
             num_samples=4,
             num_element_samples=2,
             joint_num_samples=7,
+            refinement_steps=2,
             max_decoded=MAX_DECODED,
             seed=3,
         ),

@@ -157,3 +157,15 @@ def test_the_latents_above_a_group_are_refined_too():
 def test_a_negative_number_of_steps_is_refused():
     with pytest.raises(ValueError, match="Received: refinement_steps=-1"):
         scorer_of(GaussianWorld(), -1)
+
+
+def test_a_posterior_that_is_not_over_all_numbers_is_refused(world):
+    scorer = scorer_of(world, 1)
+    positive = tfd.Independent(tfd.LogNormal(tf.zeros([1, 2]), 1.0), 1)
+    with (
+        mock.patch.object(
+            type(world.model), "encode", return_value={"character": positive}
+        ),
+        pytest.raises(ValueError, match=r"all real numbers.*'character'"),
+    ):
+        scorer(np.zeros([3, *world.model.event_shape]), 2, seed=(0, 1))

@@ -99,6 +99,10 @@ def refine(
     Returns:
         What changes, for `refined`.
 
+    Raises:
+        ValueError: If a posterior is not over all real numbers: what moves may
+            leave its domain.
+
     Example:
     >>> def log_likelihood(samples, images, seed):
     ...     samples = {
@@ -120,6 +124,14 @@ def refine(
     TensorShape([1, 2])
     """
     posteriors = model.encode(support)
+    for name, posterior in posteriors.items():
+        bijector = posterior.experimental_default_event_space_bijector()
+        if not isinstance(bijector, tfb.Identity):
+            raise ValueError(
+                "`refinement_steps` must be 0 for this model: a refined "
+                "posterior must be over all real numbers, as a Gaussian is. "
+                f"Received: {type(posterior).__name__} of latent {name!r}."
+            )
     [images] = support.values()
     num_images = tf.shape(images)[1]
     num_decoded = tf.minimum(num_images, max_decoded)
