@@ -55,7 +55,7 @@ tensorboard: setup  ## show the runs in TensorBoard
 serve-check: setup  ## check a served model and load it (MODEL=..., ADDRESS=...)
 	$(BIN)/python tools/serve_check.py --model=$(MODEL) $(if $(ADDRESS),--address=$(ADDRESS))
 
-bench: setup  ## measure speed and memory, write docs/benchmarks.md (11 minutes)
+bench: setup  ## measure speed and memory, write docs/benchmarks.md (9 minutes)
 	$(BIN)/python benchmarks/bench.py
 
 clean:  ## delete the virtual environment and the caches, keep runs/

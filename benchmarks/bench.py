@@ -4,8 +4,8 @@
     python benchmarks/bench.py --only=models,ladders
 
 Each runs in a process of its own, whose largest resident memory stands in the
-table, with oneDNN as in the commands of the package. Ten minutes on two
-cores, and eight more where PyTorch is installed (`vhe_tf[peers]`); leave the
+table, with oneDNN as in the commands of the package. Nine minutes on two
+cores, and seven more where PyTorch is installed (`vhe_tf[peers]`); leave the
 machine alone meanwhile. docs/performance.md says what the figures mean.
 """
 
