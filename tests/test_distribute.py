@@ -373,12 +373,20 @@ def two_workers(killed, tmp_path_factory):
         "labels": [{"folder": refused, "seed": seed} for seed in (0, "labels")],
         "apart": apart,
         "parted": apart,
+        "compiled": [{"folder": root / "compiled"} | COMPILED] * 2,
     }
     texts = end(start_two_workers(*runs.values()))
     said = zip(
         *(text.split(replica_run.END)[:-1] for text in texts), strict=True
     )
     return root, dict(zip(runs, said, strict=True))
+
+
+@pytest.mark.integration
+def test_two_workers_compile_by_xla_what_one_device_trains(
+    one_device, two_workers
+):
+    assert_same_run(two_workers[0] / "compiled", one_device)
 
 
 @pytest.mark.integration
