@@ -124,14 +124,7 @@ def refine(
     TensorShape([1, 2])
     """
     posteriors = model.encode(support)
-    for name, posterior in posteriors.items():
-        bijector = posterior.experimental_default_event_space_bijector()
-        if not isinstance(bijector, tfb.Identity):
-            raise ValueError(
-                "`refinement_steps` must be 0 for this model: a refined "
-                "posterior must be over all real numbers, as a Gaussian is. "
-                f"Received: {type(posterior).__name__} of latent {name!r}."
-            )
+    _check_posteriors(posteriors)
     [images] = support.values()
     num_images = tf.shape(images)[1]
     num_decoded = tf.minimum(num_images, max_decoded)
@@ -183,3 +176,14 @@ def refine(
         parallel_iterations=1,
     )
     return change
+
+
+def _check_posteriors(posteriors: Mapping[str, tfd.Distribution]) -> None:
+    for name, posterior in posteriors.items():
+        bijector = posterior.experimental_default_event_space_bijector()
+        if not isinstance(bijector, tfb.Identity):
+            raise ValueError(
+                "`refinement_steps` must be 0 for this model: a refined "
+                "posterior must be over all real numbers, as a Gaussian is. "
+                f"Received: {type(posterior).__name__} of latent {name!r}."
+            )
