@@ -82,10 +82,7 @@ def test_a_run_on_photographs_leaves_what_it_promises(run):
     assert [v.name for v in model.latents] == ["person", "element"]
     report = Report.from_json(json_of(folder / "metrics.json"))
     # Two people are for testing.
-    assert [line.split(":")[0] for line in report.left_out[:2]] == [
-        "20-way tasks",
-        "200-way tasks",
-    ]
+    assert report.left_out[0].startswith("20-way tasks:")
     joint = report["joint_nll"]
     bits = joint.bits_per_dimension.mean
     assert bits * HEIGHT * WIDTH * 3 * np.log(2) == pytest.approx(joint.mean)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -158,7 +159,7 @@ def test_a_published_table_has_four_columns_and_each_protocol_stands_once():
     headings = [x for x in text.splitlines() if x.startswith("| method")]
     assert headings.pop().count("|") == 8  # by shots, without a number
     assert {line.count("|") for line in headings} == {5}
-    assert len(headings) == 9
+    assert len(headings) == 12
     stated = {row.protocol for row in paper.ROWS.values()} - {"Figure 7"}
     assert {name: text.count(paper.PROTOCOLS[name]) for name in stated} == (
         dict.fromkeys(stated, 1)
@@ -185,6 +186,19 @@ def test_a_published_table_has_four_columns_and_each_protocol_stands_once():
         ("3", "deconvolutional, Resample (Eq. 19)", "joint_nll", "110.30"),
         ("3", "PixelCNN, Rescale (Eq. 20)", "joint_nll", "71.37"),
         ("4", "Generative Matching Networks", "joint_nll", "62.42"),
+        ("5", "PixelCNN, VHE (Eq. 16)", "joint_nll", "4091.3"),
+        (
+            "5",
+            "deconvolutional, Neural Statistician",
+            "accuracy.20way_1shot",
+            "39.2 (200-way)",
+        ),
+        (
+            "5",
+            "PixelCNN, Neural Statistician",
+            "accuracy.20way_2shot",
+            "98.5 (200-way 5-shot)",
+        ),
         (
             "lake",
             "Bayesian Program Learning",
@@ -227,6 +241,13 @@ def test_every_experiment_is_of_its_row():
                 continue
             assert rest.startswith(experiment.architecture)
             assert experiment.objective in rest
+            if table == "table5":
+                assert experiment.group == "video"
+                frames = {"cpu": 3, "gpu": 48}[budget]
+                assert frames * experiment.affine_copies == 48
+                is_pixel_cnn = experiment.architecture == "pixel_cnn"
+                assert experiment.high_bits == (3 if is_pixel_cnn else None)
+                continue
             random = table == "table1" or name.endswith("1shot")
             assert experiment.split == ("random1200" if random else "lake")
             assert experiment.images == ("grey" if random else "binary")
@@ -244,6 +265,20 @@ def test_measurements_of_rows_are_settings_of_evaluate():
         evaluate.Measuring(**how.evaluate)
     flags = reproduce.as_flags({"shots": (1, 5), "within": "", "num_tasks": 3})
     assert flags == ["--shots=1,5", "--within=", "--num_tasks=3"]
+
+
+def test_objectives_of_faces_are_compared_at_equal_budgets():
+    for architecture, _ in paper.TABLE_5:
+        for budget in paper.BUDGETS:
+            one, other = (
+                get(
+                    paper.ROWS[
+                        f"table5_{architecture}_{objective}"
+                    ].experiments[budget]
+                )
+                for objective in ("neural_statistician", "vhe")
+            )
+            assert dataclasses.replace(one, objective="vhe") == other
 
 
 def _measured(metric, mean, half_width, number, **fields):
@@ -362,6 +397,59 @@ def test_a_row_of_pictures_alone_is_trained_to_be_drawn():
         row, "gpu", inputs=inputs, drawn=True
     )
     assert command[3:] == ["train", "omniglot_alphabets_published"]
+
+
+def test_a_caveat_stands_beside_each_number_of_faces(workshop, monkeypatch):
+    row = "table5_pixel_cnn_vhe"
+    report = Report(
+        (
+            _measured("accuracy", 0.9, 0.1, 10, ways=20, shots=1, **DRAWS),
+            _measured("accuracy", 0.95, 0.1, 10, ways=20, shots=2, **DRAWS),
+            _measured(
+                "joint_nll",
+                9000.0,
+                90.0,
+                100,
+                num_dimensions=4800,
+                effective_sample_size=1.2,
+                **DRAWS,
+            ),
+        ),
+        caveat="a subset",
+    ).to_json()
+    monkeypatch.setitem(globals(), "REPORT", report)
+    inputs = reproduce.Inputs(manual_dir="/home/someone/faces")
+    train, measure = reproduce.missing_commands(row, "cpu", inputs=inputs)
+    assert "--manual_dir=/home/someone/faces" in train
+    assert not any("--manual_dir" in word for word in measure)
+    assert reproduce.make([row], "cpu", inputs=inputs) == []
+    result = results.read_json(results.result_path(row, "cpu"))
+    assert result["rows"] == {row: "a subset"}
+    assert "--manual_dir=DIR" in result["commands"][0]
+    summary = (results.ROOT / "docs/results.md").read_text("utf-8")
+    lines = lines_of(summary, "Table 5", "PixelCNN, VHE", "[cpu]")
+    assert len(lines) == 3
+    assert all(line.endswith("): a subset |") for line in lines)
+    provenance = render.render({"faces": result})
+    [line] = [x for x in provenance.splitlines() if x.startswith("| joint")]
+    assert line.endswith(
+        "| 100 videos, k = 20, 1 of z each, ESS 1.2, 2.705 bits per dimension |"
+    )
+
+
+def test_a_table_brings_its_figures(workshop, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        figures,
+        "draw_figures",
+        lambda budget, rows, **_: drawn.extend(rows) or [],
+    )
+    monkeypatch.setattr(reproduce, "make", lambda *_, **__: [])
+    (results.ROOT / "docs" / "results").mkdir(parents=True)
+    reproduce.main(["reproduce", "--table=5"])
+    assert drawn == [
+        f"table5_{a}_{objective}" for a, objective in paper.TABLE_5
+    ]
 
 
 def test_figures_are_drawn_of_models_whose_training_has_ended(
@@ -495,7 +583,7 @@ def test_lakes_runs_are_asked_for_where_they_are_given():
         (["--render_only"], "--table has no effect with --render_only"),
         ([], "--table=lake needs --lake_runs"),
         (["more"], "Received: more"),
-        (["--table=5"], "--table must be one of 1, .*--table=lake,5"),
+        (["--table=6"], "--table must be one of 1, .*--table=lake,6"),
     ],
 )
 def test_mistakes_are_told_before_hours_of_training(given, message):

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Collection
 from collections.abc import Sequence
 
+from vhe_tf.errors import RunError
 from vhe_tf.experiments import paper
 from vhe_tf.experiments import results
 from vhe_tf.experiments.paper import Figure
@@ -52,14 +53,14 @@ def draw_figures(
         if out.exists():
             print(f"{figure.name}: exists, {results.relative(out)}")
             continue
-        runs = [_run(row, budget) for row in figure.rows]
-        missing = [run.folder.name for run in runs if not run.is_complete]
-        if missing:
-            print(f"{figure.name}: no models {', '.join(missing)} yet")
-            continue
         try:
+            runs = [_run(row, budget) for row in figure.rows]
+            missing = [run.folder.name for run in runs if not run.is_complete]
+            if missing:
+                print(f"{figure.name}: no models {', '.join(missing)} yet")
+                continue
             _draw(figure, runs, out, data_dir=data_dir)
-        except (ValueError, OSError) as error:
+        except (RunError, ValueError, OSError) as error:
             failures.append(f"{figure.name}: {error}")
     return failures
 

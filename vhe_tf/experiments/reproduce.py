@@ -11,7 +11,8 @@ docs/results.md. Runs and their logs are in runs/. Measurements are kept in
 docs/results/, one small file per model, so that numbers of several machines
 stand in one document. A model that has its file is not measured again; delete
 the file to repeat that. It is not trained again either, except to make a figure
-that is missing.
+that is missing, by --table=figures. Figures of models that are trained are made
+with their table.
 
 Stop it at any time: the same command resumes. If a row fails, the others are
 made all the same; the command then ends with an error that names the row.
@@ -117,6 +118,12 @@ class Inputs(settings.Settings):
         "TFDS_DATA_DIR or ~/tensorflow_datasets.",
         path="TFDS folder",
     )
+    manual_dir: str | None = setting(
+        None,
+        "For --table=5: the folder with aligned_images_DB.tar.gz. Not needed "
+        "once YouTube Faces is prepared in --data_dir.",
+        path="folder",
+    )
     lake_runs: str | None = setting(
         None,
         "all_runs.zip of Lake et al., or its unpacked folder. --table=lake "
@@ -124,13 +131,17 @@ class Inputs(settings.Settings):
         path="path",
     )
 
-    def command(self, *arguments: str, lake_runs: bool = False) -> list[str]:
+    def command(
+        self, *arguments: str, lake_runs: bool = False, manual_dir: bool = False
+    ) -> list[str]:
         """Returns a command of `vhe-tf` that reads the data."""
         command = [sys.executable, "-m", "vhe_tf.experiments.cli", *arguments]
         if self.data_dir:
             command.append(f"--data_dir={os.path.abspath(self.data_dir)}")
         if self.lake_runs and lake_runs:
             command.append(f"--lake_runs={os.path.abspath(self.lake_runs)}")
+        if self.manual_dir and manual_dir:
+            command.append(f"--manual_dir={os.path.abspath(self.manual_dir)}")
         return command
 
 
@@ -186,7 +197,7 @@ def _make_all(asked: Reproduction, inputs: Inputs) -> None:
             drawn=figures.rows_to_draw(budget) if _FIGURES in tables else (),
             dry_run=dry_run,
         )
-        if _FIGURES in tables and not dry_run:
+        if not dry_run:
             failures += figures.draw_figures(
                 budget, rows, data_dir=inputs.data_dir
             )
@@ -346,7 +357,13 @@ def training_command(name: str, budget: str, *, inputs: Inputs) -> list[str]:
     """Returns the command that trains a row, or resumes it."""
     row = paper.ROWS[name]
     ending = _SHORT_ENDING if row.evaluate else ()
-    return inputs.command("train", row.experiments[budget], *ending)
+    experiment = row.experiments[budget]
+    return inputs.command(
+        "train",
+        experiment,
+        *ending,
+        manual_dir=get(experiment).dataset == "youtube_faces",
+    )
 
 
 def evaluation_command(name: str, budget: str, *, inputs: Inputs) -> list[str]:
@@ -399,7 +416,8 @@ def make_row(
             f"Left out: {report['left_out']}."
         )
     result = {
-        "rows": {name: ""},
+        # What must stand beside the numbers.
+        "rows": {name: report["caveat"] or ""},
         "budget": budget,
         "steps": run.experiment.epochs * run.experiment.steps_per_epoch,
         "machine": provenance.machine(),
@@ -466,8 +484,9 @@ def _readable(command: Sequence[str]) -> str:
     """Returns a command to type, with DIR for the folders of this machine."""
     words = []
     for word in command[3:]:
-        if word.startswith("--data_dir="):
-            word = "--data_dir=DIR"
+        flag, _, _ = word.partition("=")
+        if flag in ("--data_dir", "--manual_dir"):
+            word = f"{flag}=DIR"
         elif word.startswith("--lake_runs="):
             word = "--lake_runs=all_runs.zip"
         words.append(word)

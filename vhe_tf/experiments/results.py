@@ -42,7 +42,8 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         `standard_error` (None for a single value), `num_values`, and the
         `values`; the numbers of samples, `num_samples` (of
         c) and `num_element_samples` (of z for each), the `num_queries` of an
-        accuracy, and the `effective_sample_size` of a joint NLL.
+        accuracy, the `effective_sample_size` of a joint NLL, and the
+        `num_dimensions` of photographs.
 
     Raises:
         RowError: If it is not a report.
@@ -63,6 +64,7 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "effective_sample_size",
         "support_sizes",
         "num_queries",
+        "num_dimensions",
         "values",
     )
     return {

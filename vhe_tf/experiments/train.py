@@ -491,7 +491,6 @@ def measure(
         splits.test,
         group=group,
         settings=measuring.EvaluationSettings(
-            ways=(20,) if splits.ink else (20, 200),
             num_tasks=evaluation.num_test_tasks,
             num_groups=evaluation.num_test_groups,
             num_samples=evaluation.num_test_samples,
