@@ -14,7 +14,6 @@ from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import binarize
 from vhe_tf.data.augmentation import mirrored
-from vhe_tf.data.augmentation import symmetries_of
 from vhe_tf.data.augmentation import symmetry
 
 # Symmetries ------------------------------------------------------------------
@@ -67,26 +66,6 @@ def test_each_image_is_turned_by_its_own_symmetry():
     turned = symmetry(tf.constant(images), tf.constant(index, tf.int64)).numpy()
     for image, one, k in zip(images, turned, index, strict=True):
         np.testing.assert_array_equal(one, oracle(image, k))
-
-
-@pytest.mark.parametrize("count", [1, 4, 8])
-def test_the_first_symmetries_of_images_of_any_axes(count):
-    images = noise(2, 3, 4, 4, 1)
-    every = symmetries_of(tf.constant(images), count).numpy()
-    assert every.shape == (count, *images.shape)
-    for k, i, j in np.ndindex(count, 2, 3):
-        np.testing.assert_array_equal(every[k, i, j], oracle(images[i, j], k))
-
-
-def test_two_symmetries_are_an_image_and_its_mirror_image():
-    images = noise(2, 3, 4, 1)
-    every = symmetries_of(tf.constant(images), 2)
-    np.testing.assert_array_equal(every, [images, images[:, :, ::-1]])
-
-
-def test_there_are_not_three_symmetries():
-    with pytest.raises(ValueError, match="Received: 3"):
-        symmetries_of(tf.zeros([4, 4, 1]), 3)
 
 
 @pytest.mark.parametrize("symmetries", [1, 4, 8])

@@ -282,7 +282,6 @@ class OneByOne:
 
     num_samples = None
     num_element_samples = None
-    symmetries = None
 
     def each(self, tasks, *, seed):
         for index, task in enumerate(tasks):

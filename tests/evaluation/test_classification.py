@@ -15,9 +15,7 @@ from tests.evaluation.conftest import grouped
 from tests.evaluation.conftest import latents_seen
 from tests.evaluation.conftest import pixel_cnn_log_weight
 from tests.evaluation.conftest import uniform_data
-from vhe_tf._utils import validation
 from vhe_tf.data import GroupedImages
-from vhe_tf.data import augmentation
 from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.classification import ClassScorer
 from vhe_tf.evaluation.tasks import TaskDesign
@@ -60,101 +58,6 @@ def test_scores_are_the_expected_conditional_likelihood(
         assert np.all(NUM_ERRORS * error < 0.2)
         expected = world.log_predictive(support[index], queries)
         assert np.all(np.abs(scores[:, index] - expected) < NUM_ERRORS * error)
-
-
-@pytest.mark.parametrize("symmetries", [2, 8])
-def test_scores_by_symmetries_are_the_mean_of_their_scores(symmetries):
-    # No symmetry of this world leaves its likelihoods as they are.
-    world = GaussianWorld(2, width=0.5, shift=0.2)
-    support, queries = task(num_ways=2, num_queries=2)
-    options = {
-        "num_samples": 1600,
-        "max_error": 0.0,
-        "symmetries": symmetries,
-    }
-    scorer = ClassScorer(
-        world.model, group="character", max_decoded=10**6, **options
-    )
-    scores = scorer(support, queries, seed=SEED)
-    classified = world.model.classify(
-        np.repeat(support[np.newaxis], 2, axis=0), queries, seed=SEED, **options
-    )
-    turned = [
-        augmentation.symmetries_of(tf.constant(x), symmetries).numpy()
-        for x in (support, queries)
-    ]
-    for index in range(2):
-        each, errors = (
-            [
-                of(support[index], queries, *more)
-                for support, queries in zip(*turned, strict=True)
-            ]
-            for of, more in (
-                (world.log_predictive, ()),
-                (world.log_predictive_error, (1600 // symmetries,)),
-            )
-        )
-        error = NUM_ERRORS * np.sqrt(np.sum(np.square(errors), axis=0))
-        error /= symmetries
-        expected = np.mean(each, axis=0)
-        assert np.any(np.abs(expected - each[0]) > 2 * error)
-        for actual in (scores[:, index], classified[:, index]):
-            assert np.all(np.abs(actual - expected) < error)
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "symmetries"), [(4, 8), (9, 8), (16, 8), (6, 2), (6, 1)]
-)
-def test_contenders_by_symmetries_leave_out_each_sample(
-    num_samples, symmetries
-):
-    rng = np.random.default_rng(1)
-    values = rng.normal(size=(num_samples, 3)).astype(np.float32)
-    of = np.arange(num_samples) % symmetries
-
-    def pooled(values, of):
-        return np.mean(
-            [
-                scipy.special.logsumexp(values[of == g], axis=0)
-                - np.log(np.sum(of == g))
-                for g in np.unique(of)
-            ],
-            axis=0,
-        )
-
-    np.testing.assert_allclose(
-        classification._pooled(tf.constant(values), symmetries),
-        pooled(values, of),
-        atol=1e-5,
-    )
-    np.testing.assert_allclose(
-        classification._pooled_without_one(tf.constant(values), symmetries),
-        [
-            pooled(np.delete(values, i, axis=0), np.delete(of, i))
-            for i in np.argsort(of, kind="stable")
-        ],
-        atol=1e-5,
-    )
-
-
-@pytest.mark.parametrize(
-    ("symmetries", "shape", "message"),
-    [
-        (3, (4, 4, 1), "must be 1, 2, 4 or 8"),
-        (4, (4, 8, 1), "Quarter turns need square images"),
-        (2, (4,), "images"),
-    ],
-)
-def test_symmetries_that_elements_lack_are_refused(symmetries, shape, message):
-    class Model:
-        event_shape = shape
-
-        @property
-        def image_shape(self):
-            return validation.image_shape_of(self.event_shape)
-
-    with pytest.raises(ValueError, match=message):
-        classification.check_symmetries(Model(), symmetries)
 
 
 def test_scores_integrate_out_element_latents():

@@ -87,7 +87,6 @@ def test_a_report_has_every_measurement_and_setting():
         within="alphabet",
         joint_num_samples=5,
         num_element_samples=2,
-        symmetries=2,
         seed=4,
     )
     assert list(report.by_key()) == [
@@ -105,7 +104,6 @@ def test_a_report_has_every_measurement_and_setting():
         if each.metric == "accuracy":
             assert each.num_values == 2
             assert (each.ways, each.chance) == (3, 1 / 3)
-        assert each.symmetries == (2 if each.metric == "accuracy" else None)
         if each.metric in ("accuracy", "conditional_nll"):
             assert (each.num_samples, each.num_element_samples) == (2, 2)
         assert each.unit == (

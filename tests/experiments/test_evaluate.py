@@ -55,7 +55,6 @@ def test_a_model_is_measured_on_the_data_of_its_run(whole_run, tmp_path):
         ("--split=lake", "--split has no effect"),
         ("--lake_runs=nowhere.zip", "--lake_runs must be an existing"),
         ("--kl_support_size=5", "needs --num_kl_batches"),
-        ("--symmetries=3", "--symmetries must be 1, 2, 4 or 8"),
         ("--num_kl_batches=1 --kl_support_size=99", "at least 99 elements"),
         ("--style_transfer", "--style_transfer is for models"),
         ("--drawings --guidance=1", "--guidance is for a PixelCNN"),

@@ -20,7 +20,6 @@ __all__ = [
     "affine_table",
     "augmentation_of",
     "mirrored",
-    "symmetries_of",
     "symmetry",
 ]
 
@@ -261,40 +260,6 @@ def symmetry(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     images = where(odd != (index >= 4), tf.transpose(images, [0, 2, 1, 3]))
     images = where((turns == 1) | (turns == 2), tf.reverse(images, [1]))
     return where((turns == 2) | (turns == 3), tf.reverse(images, [2]))
-
-
-def symmetries_of(images: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns every symmetry of images.
-
-    Args:
-        images: `[..., H, W, C]`, square if `count` is more than 2.
-        count: Integer, G. 1; 2, each image and its mirror image; 4 rotations;
-            or 8 rotations and reflections.
-
-    Returns:
-        `[G, ..., H, W, C]`, the images themselves first.
-
-    Raises:
-        ValueError: If `count` is none of these.
-
-    Example:
-    >>> symmetries_of(tf.constant([[[1.0], [2.0]]]), 2)[1, 0, :, 0].numpy()
-    array([2., 1.], dtype=float32)
-    """
-    if count not in SYMMETRIES:
-        raise ValueError(
-            f"There are 1, 2, 4 or 8 symmetries. Received: {count!r}."
-        )
-    if count == 1:
-        return images[tf.newaxis]
-    if count == 2:
-        return tf.stack([images, tf.reverse(images, [-2])])
-    flat = tf.reshape(images, [-1, *images.shape[-3:]])
-    number = tf.shape(flat)[:1]
-    every = [symmetry(flat, tf.fill(number, index)) for index in range(count)]
-    return tf.reshape(
-        tf.stack(every), tf.concat([[count], tf.shape(images)], axis=0)
-    )
 
 
 def rounded(images: tf.Tensor, num_levels: int) -> tf.Tensor:

@@ -56,12 +56,10 @@ class ClassScorer:
             decoded at once even if that is more.)
         max_error: Float. Probability of losing the best class, see
             `VHE.classify`. Defaults to 0.001.
-        symmetries: Integer. See `VHE.classify`. Defaults to 1.
 
     Raises:
         ValueError: If `group` is not a group latent of the model, a count is
-            not positive, `max_error` is not from 0 to below 1, or the images
-            lack these symmetries.
+            not positive, or `max_error` is not from 0 to below 1.
 
     Example:
     >>> scorer = ClassScorer(model, group="character", num_samples=2)
@@ -77,14 +75,12 @@ class ClassScorer:
     num_element_samples: int = 1
     max_decoded: int = 400
     max_error: float = 0.001
-    symmetries: int = 1
 
     def __post_init__(self) -> None:
         checked_latent(self.model, self.group)
         for name in ("num_samples", "num_element_samples", "max_decoded"):
             validation.positive(name, getattr(self, name))
         classification.check_max_error(self.max_error)
-        classification.check_symmetries(self.model, self.symmetries)
         images = [None, *self.model.event_shape]
         self._score = distribute.EachReplica(
             self.model.distribute_strategy,
@@ -170,7 +166,6 @@ class ClassScorer:
             {self.group: support},
             seed=seed,
             num_samples=self.num_samples,
-            symmetries=self.symmetries,
         )
 
         def score(query: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -182,7 +177,6 @@ class ClassScorer:
                 num_element_samples=self.num_element_samples,
                 max_error=self.max_error,
                 max_decoded=self.max_decoded,
-                symmetries=self.symmetries,
             )
 
         return tf.map_fn(
@@ -252,6 +246,5 @@ def few_shot_accuracy(
         chance=1 / design.num_ways,
         num_samples=scorer.num_samples,
         num_element_samples=scorer.num_element_samples,
-        symmetries=scorer.symmetries,
         num_queries=num_queries,
     )

@@ -52,8 +52,6 @@ class Sampling:
         max_decoded: Integer. The largest number of images that a device
             decodes at once, which bounds the memory. Defaults to 400.
         seed: Integer. Seed of the tasks and of the samples. Defaults to 0.
-        symmetries: Integer. Of the images, to classify by; see `VHE.classify`.
-            Defaults to 1.
 
     Example:
     >>> Sampling(num_samples=5).num_element_samples
@@ -64,7 +62,6 @@ class Sampling:
     num_element_samples: int = 1
     max_decoded: int = 400
     seed: int = 0
-    symmetries: int = 1
 
 
 class _Scorers:
@@ -119,12 +116,7 @@ class Evaluator(abc.ABC):
         return []
 
     def _class_scorer(
-        self,
-        model: VHE,
-        group: str,
-        sampling: Sampling,
-        *,
-        symmetries: int = 1,
+        self, model: VHE, group: str, sampling: Sampling
     ) -> classification.ClassScorer:
         return self._scorers.get(
             classification.ClassScorer,
@@ -133,7 +125,6 @@ class Evaluator(abc.ABC):
             num_samples=sampling.num_samples,
             num_element_samples=sampling.num_element_samples,
             max_decoded=sampling.max_decoded,
-            symmetries=symmetries,
         )
 
 
@@ -221,12 +212,7 @@ class FewShotClassification(_OfGroups):
     ) -> list[Measurement]:
         """See base class."""
         tasks.check_ready(self.data, model)
-        scorer = self._class_scorer(
-            model,
-            self.group,
-            self.sampling,
-            symmetries=self.sampling.symmetries,
-        )
+        scorer = self._class_scorer(model, self.group, self.sampling)
         return [
             classification.few_shot_accuracy(
                 scorer,
@@ -410,12 +396,7 @@ class LakeRuns(Evaluator):
         self, model: VHE, progress: Progress = None
     ) -> list[Measurement]:
         """See base class."""
-        scorer = self._class_scorer(
-            model,
-            self.group,
-            self.sampling,
-            symmetries=self.sampling.symmetries,
-        )
+        scorer = self._class_scorer(model, self.group, self.sampling)
         return [lake_run_accuracy(scorer, self.path, progress=progress)]
 
 
@@ -527,7 +508,6 @@ def lake_run_accuracy(
         chance=1 / 20,
         num_samples=scorer.num_samples,
         num_element_samples=scorer.num_element_samples,
-        symmetries=scorer.symmetries,
         num_queries=num_queries,
     )
 

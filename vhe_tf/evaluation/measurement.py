@@ -55,8 +55,6 @@ class Measurement:
         num_samples: Integer or None. Number of samples of the group latent.
         num_element_samples: Integer or None. Number of samples of the
             per-element latents for each of these.
-        symmetries: Integer or None. The symmetries of the images in which
-            queries are scored; see `VHE.classify`.
         effective_sample_size: Float or None. Mean effective number of the
             `num_samples` importance samples.
         support_sizes: Pair of integers or None. The smallest and the largest
@@ -82,7 +80,6 @@ class Measurement:
     chance: float | None = None
     num_samples: int | None = None
     num_element_samples: int | None = None
-    symmetries: int | None = None
     effective_sample_size: float | None = None
     support_sizes: tuple[int, int] | None = None
     num_dimensions: int | None = None

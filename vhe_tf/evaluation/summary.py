@@ -63,8 +63,6 @@ class EvaluationSettings:
         max_decoded: Integer. The largest number of images that a device
             decodes at once. Defaults to 400.
         seed: Integer. Seed of all that is random. Defaults to 0.
-        symmetries: Integer. Of the images, to classify by; see `VHE.classify`.
-            Defaults to 1.
 
     Example:
     >>> EvaluationSettings(num_samples=5).shots
@@ -82,7 +80,6 @@ class EvaluationSettings:
     refinement_steps: int = 0
     max_decoded: int = 400
     seed: int = 0
-    symmetries: int = 1
 
     @property
     def sampling(self) -> Sampling:
@@ -92,7 +89,6 @@ class EvaluationSettings:
             self.num_element_samples,
             self.max_decoded,
             self.seed,
-            self.symmetries,
         )
 
     @property

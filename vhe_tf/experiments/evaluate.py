@@ -110,12 +110,6 @@ class Measuring(settings.Settings):
     num_element_samples: int = setting(
         1, "Samples of z for each sample of c.", kind="integer", least=1
     )
-    symmetries: int = setting(
-        1,
-        "Rotations and reflections to classify by, 1, 2, 4 or 8, in turn over "
-        "the samples of c. For models that were trained on as many.",
-        least=1,
-    )
     joint_num_samples: int = setting(
         500,
         "Samples of c in the joint NLL; 500 in the paper.",
@@ -215,10 +209,6 @@ class Measuring(settings.Settings):
             self._reject_without_effect(
                 "drawings", "num_drawings", "critics", *of_both
             )
-        if self.symmetries not in (1, 2, 4, 8):
-            raise self._error(
-                "`symmetries` must be 1, 2, 4 or 8.", "symmetries"
-            )
         if self.kl_support_size and not self.num_kl_batches:
             raise self._error(
                 "`kl_support_size` needs `num_kl_batches`.",
@@ -276,7 +266,6 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
     from vhe_tf.data.datasets import omniglot
     from vhe_tf.evaluation import summary_lines
     from vhe_tf.evaluation import tasks
-    from vhe_tf.models import classification
 
     with exit_on_user_error():
         check_unseen(path, experiment)
@@ -295,7 +284,6 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
             path, experiment, classes=splits.groups_checksum()
         )
         tasks.check_shape(model, splits.test.image_shape)
-        classification.check_symmetries(model, measuring.symmetries)
         if measuring.lake_runs:
             omniglot.lake_runs(measuring.lake_runs)
         episodes = training_episodes(
@@ -494,7 +482,6 @@ def _measure(
         "num_groups",
         "num_samples",
         "num_element_samples",
-        "symmetries",
         "joint_num_samples",
         "refinement_steps",
         "max_decoded",

@@ -336,8 +336,6 @@ def _measured_on(measure: str, value: Mapping[str, Any]) -> str:
         parts.append(f"|D| = {low}" if low == high else f"|D| {low} to {high}")
     if "num_element_samples" in value:
         parts.append(f"{value['num_element_samples']} of z each")
-    if value.get("symmetries", 1) > 1:
-        parts.append(f"{value['symmetries']} symmetries")
     if "effective_sample_size" in value:
         parts.append(f"ESS {value['effective_sample_size']:.1f}")
     if "num_dimensions" in value:

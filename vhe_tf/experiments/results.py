@@ -60,7 +60,6 @@ def measures_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     optional = (
         "num_samples",
         "num_element_samples",
-        "symmetries",
         "effective_sample_size",
         "support_sizes",
         "num_queries",

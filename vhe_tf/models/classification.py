@@ -6,14 +6,12 @@ from typing import Any
 import tensorflow as tf
 
 from vhe_tf import random
-from vhe_tf.data import augmentation
 from vhe_tf.models import _graph
 from vhe_tf.models._graph import Samples
 from vhe_tf.models._graph import Support
 
 __all__ = [
     "check_max_error",
-    "check_symmetries",
     "class_scores",
     "contenders",
     "infer_class_by_class",
@@ -32,24 +30,6 @@ def check_max_error(max_error: float) -> None:
         raise ValueError(
             "`max_error` is a probability from 0 to below 1. Pass 0 to score "
             f"every class by all samples. Received: max_error={max_error!r}."
-        )
-
-
-def check_symmetries(model: Any, symmetries: int) -> None:
-    """Raises a `ValueError` if a model's elements lack these symmetries."""
-    if symmetries not in augmentation.SYMMETRIES:
-        raise ValueError(
-            "`symmetries` must be 1, 2, 4 or 8. "
-            f"Received: symmetries={symmetries!r}."
-        )
-    if symmetries == 1:
-        return
-    height, width, _ = model.image_shape
-    if symmetries > 2 and height != width:
-        raise ValueError(
-            "Quarter turns need square images; pass symmetries=2, to mirror "
-            f"only, or 1. Received: images of {height}x{width} pixels with "
-            f"symmetries={symmetries!r}."
         )
 
 
@@ -97,16 +77,9 @@ def inferred_shapes(model: Any, support: Support) -> dict[str, tuple[int, ...]]:
 
 
 def infer_class_by_class(
-    model: Any,
-    support: Support,
-    *,
-    seed: tf.Tensor,
-    num_samples: int,
-    symmetries: int = 1,
+    model: Any, support: Support, *, seed: tf.Tensor, num_samples: int
 ) -> Samples:
     """Returns `infer_classes`, but encodes the images of one class at a time.
-
-    Of G symmetries, sample s is of the symmetry s mod G of the support.
 
     Args:
         model: `VHE`. The model.
@@ -114,25 +87,17 @@ def infer_class_by_class(
             `[K, N, H, W, C]`.
         seed: int32 tensor of shape `[2]`. Random seed.
         num_samples: Integer, S.
-        symmetries: Integer, G. See `check_symmetries`. Defaults to 1.
 
     Returns:
         For each group latent with a support, a tensor of shape `[S, K, E...]`.
     """
-    in_turn = tf.range(num_samples) % symmetries
 
     def infer(images: Support) -> Samples:
-        of_class = {
-            name: augmentation.symmetries_of(value, symmetries)
-            for name, value in images.items()
-        }
+        of_class = {name: value[tf.newaxis] for name, value in images.items()}
         samples = infer_classes(
             model, of_class, seed=seed, num_samples=num_samples
         )
-        return {
-            name: tf.gather(value, in_turn, axis=1, batch_dims=1)
-            for name, value in samples.items()
-        }
+        return {name: value[:, 0] for name, value in samples.items()}
 
     by_class = tf.map_fn(
         infer,
@@ -158,12 +123,8 @@ def class_scores(
     num_element_samples: int,
     max_error: float,
     max_decoded: int,
-    symmetries: int = 1,
 ) -> tf.Tensor:
     """Scores one query under K classes, given S samples of each.
-
-    Of G symmetries, the score is (1/G) sum_g log E p(g x | c), c ~ q(c; g D):
-    the logarithm of the geometric mean of G densities of x, not normalized.
 
     The first fifth of the samples, at least 3, scores every class, the rest
     only the `contenders`. All classes use the same randomness.
@@ -178,20 +139,19 @@ def class_scores(
         max_error: Float. See `contenders`; 0 scores every class by S samples.
         max_decoded: Integer. Largest number of images to decode at once, or T
             if that is larger.
-        symmetries: Integer, G. Sample s scores the symmetry s mod G of the
-            query; see `infer_class_by_class`. Defaults to 1.
 
     Returns:
-        Tensor of shape `[K]`, log E p(x | c) in nats, or its mean over
-        symmetries.
+        Tensor of shape `[K]`, log E p(x | c) in nats.
     """
     some = next(iter(samples.values()))
     num_samples, num_ways = some.shape[0], tf.shape(some)[1]
-    num_first = _num_first(num_samples, max_error=max_error)
+    num_first = num_samples
+    if max_error > 0.0:
+        num_first = max(_LEAST_FIRST, math.ceil(num_samples / _FIRST_SHARE))
+        num_first = min(num_first, num_samples)
     is_first = (tf.range(num_samples) < num_first)[:, tf.newaxis]
     most = max(1, max_decoded // num_element_samples)
     seeds = random.fold_in(seed, 1)
-    queries = augmentation.symmetries_of(query, symmetries)
 
     def add(
         start: tf.Tensor, scores: tf.Tensor, pairs: tf.Tensor
@@ -200,7 +160,7 @@ def class_scores(
         these = pairs[start : start + most]
         log_likelihood = model._log_likelihood_given(
             {name: tf.gather_nd(v, these) for name, v in samples.items()},
-            tf.gather(queries, these[:, 0] % symmetries),
+            tf.repeat(query[tf.newaxis], tf.shape(these)[0], axis=0),
             seed=random.fold_in(seeds, these[:, 0]),
             num_element_samples=num_element_samples,
             allow_unregistered=True,
@@ -208,15 +168,10 @@ def class_scores(
         scores = tf.tensor_scatter_nd_update(scores, these, log_likelihood)
         return start + most, scores, pairs
 
-    def still_in(scores: tf.Tensor) -> tf.Tensor:
-        return contenders(
-            scores[:num_first], max_error=max_error, symmetries=symmetries
-        )
-
     def add_stage(
         stage: tf.Tensor, scores: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        left = still_in(scores)
+        left = contenders(scores[:num_first], max_error=max_error)
         wanted = tf.where(stage == 0, is_first, ~is_first & left)
         pairs = tf.where(tf.broadcast_to(wanted, tf.shape(scores)))
         _, scores, _ = tf.while_loop(
@@ -234,24 +189,12 @@ def class_scores(
         (0, tf.fill([num_samples, num_ways], -math.inf)),
         parallel_iterations=1,
     )
-    return tf.where(
-        still_in(scores),
-        _pooled(scores, symmetries),
-        _pooled(scores[:num_first], symmetries),
-    )
+    left = contenders(scores[:num_first], max_error=max_error)
+    counts = tf.where(left, float(num_samples), float(num_first))
+    return tf.reduce_logsumexp(scores, axis=0) - tf.math.log(counts)
 
 
-def _num_first(num_samples: int, *, max_error: float) -> int:
-    """Returns how many samples score every class."""
-    if max_error == 0.0:
-        return num_samples
-    share = math.ceil(num_samples / _FIRST_SHARE)
-    return min(max(_LEAST_FIRST, share), num_samples)
-
-
-def contenders(
-    log_likelihood: tf.Tensor, *, max_error: float, symmetries: int = 1
-) -> tf.Tensor:
+def contenders(log_likelihood: tf.Tensor, *, max_error: float) -> tf.Tensor:
     """Returns which classes can still have the highest score.
 
     The lead of the best class over each other class has a variance, which the
@@ -267,15 +210,20 @@ def contenders(
         log_likelihood: Float tensor of shape `[F, K]`, nats. log p(x | c) for
             the first samples.
         max_error: Float. Probability of losing the best class.
-        symmetries: Integer, G. Sample s is of the symmetry s mod G. Defaults
-            to 1.
 
     Returns:
         Boolean tensor of shape `[K]`. True for the best class so far.
     """
     num_samples, num_ways = tf.unstack(tf.shape(log_likelihood))
-    scores = _pooled(log_likelihood, symmetries)
-    without_one = _pooled_without_one(log_likelihood, symmetries)
+    scores = tf.reduce_logsumexp(log_likelihood, axis=0)
+    without_one = tf.reduce_logsumexp(
+        tf.where(
+            tf.eye(num_samples, dtype=tf.bool)[..., tf.newaxis],
+            -math.inf,
+            log_likelihood,
+        ),
+        axis=1,
+    )  # [F, K]
     best = tf.argmax(scores, output_type=tf.int32)
     lead = scores[best] - scores
     leads = without_one[:, best, tf.newaxis] - without_one
@@ -292,46 +240,3 @@ def contenders(
     )
     # The best class stays, and whatever is not a number.
     return ~(tail <= max_error / num_others) | (tf.range(num_ways) == best)
-
-
-def _by_symmetry(log_likelihood: tf.Tensor, symmetries: int) -> list[tf.Tensor]:
-    """Returns the samples of each symmetry that has any."""
-    count = log_likelihood.shape[0] if symmetries > 1 else 1
-    return [
-        log_likelihood[index::symmetries]
-        for index in range(min(symmetries, count))
-    ]
-
-
-def _pooled(log_likelihood: tf.Tensor, symmetries: int) -> tf.Tensor:
-    """Returns the mean over symmetries of the log mean over samples, `[K]`."""
-    each = _by_symmetry(log_likelihood, symmetries)
-    return tf.add_n([_graph.log_mean_exp(v) for v in each]) / len(each)
-
-
-def _pooled_without_one(
-    log_likelihood: tf.Tensor, symmetries: int
-) -> tf.Tensor:
-    """Returns `_pooled` without each of the samples in turn, `[F, K]`.
-
-    The rows are in the order of the symmetries.
-    """
-    each = _by_symmetry(log_likelihood, symmetries)
-    total = tf.add_n([_graph.log_mean_exp(values) for values in each])
-    rows = []
-    for values in each:
-        others = total - _graph.log_mean_exp(values)
-        if symmetries > 1 and values.shape[0] == 1:
-            rows.append(others[tf.newaxis] / (len(each) - 1))
-            continue
-        count = tf.shape(values)[0]
-        own = tf.reduce_logsumexp(
-            tf.where(
-                tf.eye(count, dtype=tf.bool)[..., tf.newaxis],
-                -math.inf,
-                values,
-            ),
-            axis=1,
-        ) - tf.math.log(tf.cast(count - 1, values.dtype))
-        rows.append((others + own) / len(each))
-    return tf.concat(rows, axis=0)

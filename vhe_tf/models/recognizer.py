@@ -35,7 +35,6 @@ class Recognizer(LatentVariableModel):
         num_samples: int = 20,
         num_element_samples: int = 1,
         max_error: float = 0.001,
-        symmetries: int = 1,
     ) -> tf.Tensor:
         """Scores each query under each of K classes (Section 4.1).
 
@@ -53,12 +52,6 @@ class Recognizer(LatentVariableModel):
                 the samples scores every class, the others only the classes
                 that can still win, see `models.classification.contenders`. 0
                 scores every class by all samples. Defaults to 0.001.
-            symmetries: Integer, G: 1, 2 (mirror images), 4 (rotations) or 8
-                (rotations and reflections). The samples are of each symmetry
-                in turn, and a score is (1/G) sum_g log E p(g x | c), c from
-                q(c; g D_k): its errors under one order of pixels are averaged.
-                No more is decoded. For models that were trained on these
-                symmetries. Defaults to 1.
 
         Returns:
             Tensor of shape `[B, K]`, log E_q(c; D_k) p(x | c) in nats. The
@@ -68,8 +61,8 @@ class Recognizer(LatentVariableModel):
 
         Raises:
             ValueError: If `max_error` is not from 0 to below 1, a number of
-                samples is not positive, the images lack these symmetries, or
-                `support` holds results of `encode`.
+                samples is not positive, or `support` holds results of
+                `encode`.
 
         Example:
         >>> images = data.images.reshape(6, 7, 8, 8, 1)  # six classes
@@ -77,7 +70,6 @@ class Recognizer(LatentVariableModel):
         TensorShape([6])
         """
         classification.check_max_error(max_error)
-        classification.check_symmetries(self, symmetries)
         validation.positive("num_samples", num_samples)
         validation.positive("num_element_samples", num_element_samples)
         query = _checks.checked_images(self, "query", images=query)
@@ -89,22 +81,16 @@ class Recognizer(LatentVariableModel):
 
         def score(row: Any) -> tf.Tensor:
             of_row, image, seed = row
-            inferred = {"seed": seed, "num_samples": num_samples}
-            if symmetries == 1:
-                samples = classification.infer_classes(self, of_row, **inferred)
-            else:
-                samples = classification.infer_class_by_class(
-                    self, of_row, symmetries=symmetries, **inferred
-                )
             return classification.class_scores(
                 self,
-                samples,
+                classification.infer_classes(
+                    self, of_row, seed=seed, num_samples=num_samples
+                ),
                 query=image,
                 seed=seed,
                 num_element_samples=num_element_samples,
                 max_error=max_error,
                 max_decoded=_MAX_DECODED,
-                symmetries=symmetries,
             )
 
         return tf.map_fn(
