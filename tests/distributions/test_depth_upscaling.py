@@ -11,8 +11,10 @@ from tests.conftest import assert_distribution_shape
 from vhe_tf import random
 from vhe_tf.distributions import DepthUpscaled
 from vhe_tf.distributions import PixelCNN
+from vhe_tf.distributions import pixel_cnn
 from vhe_tf.distributions import pixels_of
 from vhe_tf.distributions import tempered
+from vhe_tf.distributions.depth_upscaling import guided
 from vhe_tf.distributions.discretized import pixel_levels
 from vhe_tf.distributions.domain import Domain
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
@@ -174,6 +176,29 @@ def test_it_has_the_shapes_of_a_pixel_cnn_of_all_levels():
     assert d.log_prob(images[0, 0, 0]).shape == [2, 5]
     assert d.num_levels == pixel_levels(d) == 6
     assert Domain.of(d) == Domain(0.0, 1.0)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_guidance_is_that_of_the_high_image(levels):
+    """The mean over contrasts is of probabilities, as in `pixel_cnn.guided`."""
+    d = _distribution(levels, batch=(1,))
+    others = d.high.copy(conditioning=2.0 * _random(2, 1, 2, 1, 2, seed=33))
+    g = guided(d, d.copy(high=others), guidance=0.7)
+    images = _every_image(6)
+    high = images // levels[1]
+    high_images = np.float32(high / (levels[0] - 1.0))[:, np.newaxis]
+    images = np.float32(images / 5.0)[:, np.newaxis]
+    of_low = d.log_prob(images) - d.high.log_prob(high_images)
+    of_high = pixel_cnn.guided(d.high, others, guidance=0.7).log_prob(
+        high_images
+    )
+    np.testing.assert_allclose(
+        g.log_prob(images), of_high + of_low, rtol=1e-4, atol=1e-4
+    )
+    total = np.exp(np.float64(g.log_prob(images))).sum()
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    assert np.abs(g.log_prob(images) - d.log_prob(images)).max() > 0.1
+    assert guided(d, d, guidance=0.0) is d
 
 
 def test_other_values_are_the_nearest_level_and_nan_stays():

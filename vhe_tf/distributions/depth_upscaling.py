@@ -12,9 +12,10 @@ from tensorflow_probability import random as tfp_random
 from tensorflow_probability import util as tfp_util
 
 from vhe_tf import random
+from vhe_tf.distributions import pixel_cnn
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 
-__all__ = ["DepthUpscaled"]
+__all__ = ["DepthUpscaled", "guided"]
 
 
 class DepthUpscaled(tfd.Distribution):
@@ -145,6 +146,33 @@ class DepthUpscaled(tfd.Distribution):
         low = tf.round((self._low_levels - 1.0) * low)
         levels = self._low_levels * high + low
         return levels / (self.num_levels - 1.0)
+
+
+def guided(
+    distribution: tfd.Distribution,
+    contrast: tfd.Distribution,
+    *,
+    guidance: float,
+) -> tfd.Distribution:
+    """Returns a distribution of images that are more like their own class.
+
+    Of a `DepthUpscaled`, it guides the high image, which alone depends on the
+    class. Of a `PixelCNN`, it does what `pixel_cnn.guided` does.
+
+    Args:
+        distribution: `DepthUpscaled` or `PixelCNN`, of batch shape `[B...]`.
+        contrast: The same with K other conditionings, `[K, B...]`.
+        guidance: Float, w. 0 returns the distribution itself.
+
+    Raises:
+        ValueError: As by `pixel_cnn.guided`.
+    """
+    if guidance and isinstance(distribution, DepthUpscaled):
+        high = pixel_cnn.guided(
+            distribution.high, contrast.high, guidance=guidance
+        )
+        return distribution.copy(high=high)
+    return pixel_cnn.guided(distribution, contrast, guidance=guidance)
 
 
 random.register(

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vhe_tf import random
 from vhe_tf._utils import validation
+from vhe_tf.distributions import depth_upscaling
 from vhe_tf.distributions import pixel_cnn
 from vhe_tf.distributions import tempering
 from vhe_tf.models import _arguments
@@ -105,7 +106,8 @@ class LatentVariableModel(GraphModel):
                 and m that of the mean probability given six samples of the
                 prior p(c), which are always the same. Sampling takes seven
                 times as long. For pixels with levels see
-                `GuidedDiscretizedPixels`. In a model with several group
+                `GuidedDiscretizedPixels`; if the higher bits come first, these
+                alone are guided. In a model with several group
                 latents, the contrasts differ in the first one and those
                 related to it. With 0, images are samples of p(x | D).
                 Defaults to None: that of the model.
@@ -466,7 +468,7 @@ class LatentVariableModel(GraphModel):
             shown[name] = tf.broadcast_to(
                 other, tf.concat([[_NUM_CONTRASTS], tf.shape(value)], axis=0)
             )  # [K, S..., B, E...]
-        return pixel_cnn.guided(
+        return depth_upscaling.guided(
             likelihood, self.likelihood(**shown), guidance=guidance
         )
 
