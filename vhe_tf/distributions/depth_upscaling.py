@@ -161,7 +161,8 @@ def guided(
 
     Args:
         distribution: `DepthUpscaled` or `PixelCNN`, of batch shape `[B...]`.
-        contrast: The same with K other conditionings, `[K, B...]`.
+        contrast: `DepthUpscaled` or `PixelCNN`, the same with K other
+            conditionings, `[K, B...]`.
         guidance: Float, w. 0 returns the distribution itself.
 
     Raises:
