@@ -247,14 +247,14 @@ def test_connected_figures_equal_scipy():
 class Copyist:
     """A model that repeats the first support image; new ones are blank."""
 
-    def sample(self, support, *, seed, guidance=None):
-        del seed
-        self.guidance = guidance
+    def sample(self, support, *, seed, best_of=1, **options):
+        del seed, best_of
+        self.options = options
         return support["character"][:, 0]
 
-    def sample_prior(self, batch_size, *, seed, guidance):
+    def sample_prior(self, batch_size, *, seed, **options):
         del seed
-        assert guidance == self.guidance
+        assert options == self.options
         return tf.zeros([batch_size, 8, 8, 1])
 
 
@@ -267,10 +267,10 @@ def test_a_copyist_is_recognized_without_diversity(critics):
         num_drawings=5,
         num_unconditional=7,
         critics=critics,
-        options={"guidance": 0.3},
+        options={"guidance": 0.3, "temperature": 0.5, "best_of": 2},
     )
     found = {each.key: each for each in evaluator(model)}
-    assert model.guidance == 0.3
+    assert model.options == {"guidance": 0.3, "temperature": 0.5}
     recognized = found["drawings.1shot.recognizability"]
     assert recognized.mean == 1.0
     # Of 5 drawings of each of 4 characters.

@@ -69,8 +69,8 @@ class Drawings(evaluators.Evaluator):
         num_unconditional: Integer. Drawings of new characters; 0 for none.
             Defaults to 0.
         critics: `DrawingCritics`. Defaults to those of the package.
-        options: Mapping. Arguments of `VHE.sample`, such as `guidance`, which
-            is also that of unconditional drawings.
+        options: Mapping. Arguments of `VHE.sample`, such as `guidance`. All but
+            `best_of` are also those of unconditional drawings.
         seed: Integer. Seed of the drawings. Defaults to 0.
 
     Raises:
@@ -159,13 +159,12 @@ class Drawings(evaluators.Evaluator):
         """Returns `[count, H, W, 1]` for supports `[count, N, H, W, 1]`."""
         pieces = []
         at_once = max(1, _SAMPLED_AT_ONCE // self.options.get("best_of", 1))
+        of_prior = {k: v for k, v in self.options.items() if k != "best_of"}
         for start in range(0, count, at_once):
             rows = range(start, min(start + at_once, count))
             seeds = random.fold_in(self.seed, tf.range(rows.start, rows.stop))
             if supports is None:
-                made = model.sample_prior(
-                    len(rows), seed=seeds, guidance=self.options.get("guidance")
-                )
+                made = model.sample_prior(len(rows), seed=seeds, **of_prior)
             else:
                 made = model.sample(
                     {self.group: tf.constant(supports[rows.start : rows.stop])},
