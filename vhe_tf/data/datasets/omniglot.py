@@ -23,6 +23,7 @@ from typing import ClassVar
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from vhe_tf._utils.validation import check_choice
@@ -108,15 +109,15 @@ class Omniglot(DatasetSpec):
         # Binary copies are warped at full resolution and then subsampled, so
         # that they have the pixel statistics of the recipe itself.
         stored = "original" if self.images == "binary" else "grey"
-        parts, recipe = (
-            load_omniglot(
-                self.split, recipe=name, data_dir=data_dir, seed=self.seed
-            )
-            for name in (stored, self.images)
+        parts = load_omniglot(
+            self.split, recipe=stored, data_dir=data_dir, seed=self.seed
         )
+        test = parts.test
+        if self.images == "binary":
+            test = dataclasses.replace(test, images=binary_recipe(test.images))
         return drawings(
             parts.train,
-            recipe.test,
+            test,
             validation=parts.validation,
             images=self.images,
             image_size=(_RECIPE_SIZE, _RECIPE_SIZE),
@@ -297,14 +298,13 @@ def lake_runs(path: str | os.PathLike[str]) -> list[LakeRun]:
             "https://github.com/brendenlake/omniglot (folder "
             f"python/one-shot-classification). Received: path={str(path)!r}."
         )
+    numbers = range(1, _NUM_RUNS + 1)
     if path.is_dir():
-        return [_lake_run(path, number) for number in range(1, _NUM_RUNS + 1)]
+        return [_lake_run(path, number) for number in numbers]
     try:
         with zipfile.ZipFile(path) as archive:
             root = zipfile.Path(archive)
-            return [
-                _lake_run(root, number) for number in range(1, _NUM_RUNS + 1)
-            ]
+            return [_lake_run(root, number) for number in numbers]
     except zipfile.BadZipFile as error:
         raise ValueError(
             "Lake's runs must be a folder or an intact zip file; download "
@@ -321,14 +321,10 @@ def _check_originals(images: np.ndarray) -> None:
         )
 
 
-def _original_recipe(images105: np.ndarray) -> np.ndarray:
-    return images105
-
-
 _RECIPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "grey": grey_recipe,
     "binary": binary_recipe,
-    "original": _original_recipe,
+    "original": lambda images105: images105,
 }
 
 
@@ -398,24 +394,28 @@ def _read(directory: str, tfds_split: str, recipe: str) -> GroupedImages:
     """Reads one split of the prepared data, sorted by character."""
     import tensorflow_datasets as tfds
 
+    one_channel = tfds.decode.make_decoder(output_dtype=tf.uint8)(
+        lambda image, _: tf.io.decode_png(image, channels=1)
+    )
     builder = _prepared_builder(directory)
     dataset = builder.as_dataset(
         split=tfds_split,
         batch_size=256,
+        decoders={"image": one_channel()},
         read_config=tfds.ReadConfig(try_autocache=False),
     )
-    images, characters, alphabets = [], [], []
-    for batch in read_whole(tfds.as_numpy(dataset), builder.data_dir):
-        images.append(_RECIPES[recipe](255 - batch["image"][..., :1]))
-        characters.append(batch["label"])
-        alphabets.append(batch["alphabet"])
-    order = np.argsort(np.concatenate(characters), kind="stable")
-    labels = {
-        "character": np.concatenate(characters)[order],
-        "alphabet": np.concatenate(alphabets)[order],
-    }
-    pixels = np.concatenate(images)[order]
-    for array in (pixels, *labels.values()):
+    shrink = _RECIPES[recipe]
+    batches = [
+        (shrink(255 - batch["image"]), batch["label"], batch["alphabet"])
+        for batch in read_whole(tfds.as_numpy(dataset), builder.data_dir)
+    ]
+    images, characters, alphabets = map(
+        np.concatenate, zip(*batches, strict=True)
+    )
+    order = np.argsort(characters, kind="stable")
+    labels = {"character": characters[order], "alphabet": alphabets[order]}
+    images = images[order]
+    for array in (images, *labels.values()):
         array.setflags(write=False)
     features = builder.info.features
     names = {}
@@ -429,7 +429,7 @@ def _read(directory: str, tfds_split: str, recipe: str) -> GroupedImages:
                 f"Received: {len(names[name])} names, and the id "
                 f"{labels[name].max()}."
             )
-    return GroupedImages(pixels, labels, names)
+    return GroupedImages(images, labels, names)
 
 
 def _concatenate(first: GroupedImages, second: GroupedImages) -> GroupedImages:
