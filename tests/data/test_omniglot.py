@@ -266,6 +266,23 @@ def test_data_are_read_once_in_a_process(data_dir):
         first.train.images[0] = 0
 
 
+def test_training_and_test_images_are_each_read_once(data_dir, monkeypatch):
+    parts = []
+    read = omniglot._read
+
+    def recorded(directory, part, recipe):
+        parts.append(part)
+        return read(directory, part, recipe)
+
+    monkeypatch.setattr(omniglot, "_read", recorded)
+    splits = omniglot.Omniglot("lake_small1", "binary").load(str(data_dir))
+    assert sorted(parts) == ["small1", "test"]
+    published = omniglot.load_omniglot(
+        "lake_small1", recipe="binary", data_dir=data_dir
+    ).test
+    np.testing.assert_array_equal(splits.test.images * 255, published.images)
+
+
 def test_data_directory_is_taken_from_the_environment(data_dir, monkeypatch):
     forbid_network(monkeypatch)
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
