@@ -485,6 +485,13 @@ FIGURES = (
         "Statistician and VHE (samples)",
         tuple(f"table5_{a}_{objective}" for a, objective in TABLE_5),
         None,
+        (
+            (
+                "docs/youtube_faces_256_levels.png",
+                "here the shipped PixelCNN VHE alone, guidance 1: one support "
+                "frame and samples, two support frames and samples",
+            ),
+        ),
     ),
     Figure(
         "figure7",
