@@ -239,6 +239,16 @@ def test_a_model_of_alphabets_begins_with_a_model_of_characters(
             (28, 28, 1),
             None,
         ),
+        (
+            {"architecture": "pixel_cnn", "images": "colour", "high_bits": 3},
+            (40, 40, 3),
+            "youtube_faces_pixel_cnn_small",
+        ),
+        (
+            {"architecture": "pixel_cnn", "images": "colour"},
+            (40, 40, 3),
+            None,
+        ),
     ],
 )
 def test_training_starts_from_the_nearest_preset(settings, image_shape, name):

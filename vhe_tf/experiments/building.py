@@ -49,7 +49,7 @@ _HYPERPARAMETERS = (
     "init",
     "seed",
 )
-_PRESET_IMAGE_SHAPE = (28, 28, 1)  # of Omniglot
+_OMNIGLOT_SHAPE = (28, 28, 1)
 # The architectures that have another one as their part.
 _PARTS = {"alphabet": "deconvolutional", "alphabet_pixel_cnn": "pixel_cnn"}
 # Chosen on held-out characters, see docs/drawings.md.
@@ -278,10 +278,15 @@ def _fitting(
         if record is None:
             continue
         trained = record.experiment
+        shape = _OMNIGLOT_SHAPE
+        if trained.image_size:
+            shape = (*trained.image_size, 3)
         if (
-            (trained.architecture, trained.size)
-            == (experiment.architecture, experiment.size)
-            and tuple(image_shape) == _PRESET_IMAGE_SHAPE
+            all(
+                getattr(trained, name) == getattr(experiment, name)
+                for name in ("architecture", "size", "high_bits", "num_levels")
+            )
+            and tuple(image_shape) == shape
             and not sees_test_classes(trained, experiment)
         ):
             found.append((trained.images != experiment.images, preset))

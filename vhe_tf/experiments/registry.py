@@ -278,7 +278,9 @@ def _faces(base: Experiment) -> dict[str, Experiment]:
                 of, support_size=(1, 5), affine_copies=16, epochs=epochs
             )
             named[f"{name}_published"] = _with(of, size="published", epochs=100)
-    return named
+    # The shipped model.
+    shipped = named["youtube_faces_pixel_cnn_vhe_videos_small"]
+    return named | {"youtube_faces_pixel_cnn_small": shipped}
 
 
 _DEFAULTS = _defaults()
