@@ -59,9 +59,11 @@ class Arguments(settings.Settings):
     icons: str | None = setting(
         None, "To make: the folder assets of @phosphor-icons/core."
     )
-    epochs: int = setting(12, "Epochs of 500 steps.", kind="integer", least=1)
-    learning_rate: float = setting(1e-3, "Largest learning rate.", kind="float")
-    batch_size: int = setting(16, "Episodes per step.", kind="integer", least=1)
+    epochs: int = setting(9, "Epochs of 500 steps.", kind="integer", least=1)
+    learning_rate: float = setting(
+        1.5e-3, "Largest learning rate.", kind="float"
+    )
+    batch_size: int = setting(8, "Episodes per step.", kind="integer", least=1)
     rounds: int = setting(
         1,
         "To measure: tasks of 20 icons for each of the 30 pairs of weights.",
@@ -204,7 +206,9 @@ def train(given: Arguments, folder: pathlib.Path) -> None:
             batch_size=given.batch_size,
             support_size=(1, 3),
             augmentation=Augmentation(
-                symmetries=symmetries, num_levels=_NUM_LEVELS
+                symmetries=symmetries,
+                binarization="none",
+                num_levels=_NUM_LEVELS,
             ),
             validation=symmetries == 1,
         )
