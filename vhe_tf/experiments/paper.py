@@ -488,8 +488,8 @@ FIGURES = (
         (
             (
                 "docs/youtube_faces_256_levels.png",
-                "here the shipped PixelCNN VHE alone, guidance 1: samples given "
-                "one frame, and two, without the frames",
+                "here the shipped PixelCNN VHE alone, guidance 1: samples "
+                "given one frame, and two, without the frames",
             ),
         ),
     ),
