@@ -276,6 +276,12 @@ def test_affine_copies_are_rounded_too():
 # Options ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [{}, {"binarization": "threshold"}])
+def test_images_are_not_both_binarised_and_rounded_to_levels(options):
+    with pytest.raises(ValueError, match=r"binarised or rounded.*num_levels=6"):
+        Augmentation(num_levels=6, **options)
+
+
 def test_multiplicity_counts_symmetries_and_copies():
     assert Augmentation(symmetries=8, affine_copies=20).multiplicity == 160
     assert Augmentation().multiplicity == 1

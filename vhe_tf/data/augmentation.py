@@ -54,10 +54,12 @@ class Augmentation:
             an image with its last pixels, as photographs had better, instead of
             zeros, which are paper.
         num_levels: Integer or None. The number of levels, evenly spaced from 0
-            to 1, to which each channel is rounded last of all. None keeps it.
+            to 1, to which each channel is rounded last of all. Only where
+            `binarization` is `"none"`. None keeps it.
 
     Raises:
-        ValueError: If a value is none of those named.
+        ValueError: If a value is none of those named, or images were to be
+            binarised and rounded.
 
     Example:
     >>> Augmentation(symmetries=8, affine_copies=20).affine_copies
@@ -77,6 +79,14 @@ class Augmentation:
         validation.check_choice(BINARIZATIONS, binarization=self.binarization)
         if self.num_levels is not None:
             validation.at_least(2, num_levels=self.num_levels)
+            if self.binarization != "none":
+                raise ValueError(
+                    "Images are binarised or rounded to levels, not both: "
+                    "pass binarization='none' for levels, or leave "
+                    "`num_levels` out. Received: "
+                    f"binarization={self.binarization!r}, "
+                    f"num_levels={self.num_levels}."
+                )
         if self.image_size is not None:
             validation.check_image_size(self.image_size)
 
