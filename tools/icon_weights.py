@@ -3,7 +3,7 @@
     pip install resvg-py; npm pack @phosphor-icons/core  # and unpack it
     python -m tools.icon_weights make --icons=package/assets
     python -m tools.icon_weights train
-    python -m tools.icon_weights measure
+    python -m tools.icon_weights measure --guidance=0
 
 `make` writes the Phosphor icons (MIT) in their six weights, 28x28 grey images,
 and a table of them. `train` trains the model of styles from the weights of
@@ -182,7 +182,7 @@ def train(given: Arguments, folder: pathlib.Path) -> None:
         image_shape=(28, 28, 1),
         groups=_GROUPS,
         num_levels=_NUM_LEVELS,
-        guidance=1.0,
+        guidance=0.5,
     )
     copy_without_colour(vhe_tf.load_model("omniglot_styles_small"), model)
     steps = 500

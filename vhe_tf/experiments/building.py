@@ -306,9 +306,9 @@ def _why_random(experiment: Experiment, image_shape: Sequence[int]) -> str:
         )
     return (
         "Initial weights: random. There is no shipped model with "
-        f"--architecture={experiment.architecture}, --size={experiment.size} "
-        f"and images of {'x'.join(map(str, image_shape))} that has not seen "
-        "the test classes."
+        f"--architecture={experiment.architecture}, --size={experiment.size}, "
+        f"images of {'x'.join(map(str, image_shape))} and the same levels "
+        "(--num_levels, --high_bits) that has not seen the test classes."
     )
 
 

@@ -348,8 +348,8 @@ PROTOCOLS = {
     "joint NLL is estimated by importance weighting with q(c; X), X a whole "
     "character, and z by an inner importance weighting. It is an upper bound "
     "at any k.",
-    "Faces": "Classes are videos of YouTube Faces; people are disjoint between "
-    "training, validation and test. Images are the central half of aligned "
+    "Faces": "Classes are videos of YouTube Faces; the people of the test are "
+    "in no other part. Images are the central half of aligned "
     "frames, 40x40 RGB of 256 levels, with mirror images as classes of their "
     "own. The complete archive has one video of 48 frames per person: |X| = "
     "48, |D| = 5. Without it, the public subset has 1,154 videos of 347 "

@@ -23,7 +23,7 @@ number of tasks and the versions of each number, and names how a model departs \
 from the protocol of the paper; where it names nothing but a size, the data \
 are prepared as the paper's.
 
-Budgets: `cpu`, the small size, 3,000 to 10,000 steps on one core; `gpu, \
+Budgets: `cpu`, the small size, 1,000 to 10,000 steps on one core; `gpu, \
 short`, the published size, some minutes of a GPU, far below the paper's \
 training; `shipped`, the other models in `saved_models/`. Nothing has been \
 trained for as long as the paper's models yet. What these numbers can and \
