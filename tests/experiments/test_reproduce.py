@@ -425,7 +425,7 @@ def test_a_caveat_stands_beside_each_number_of_faces(workshop, monkeypatch):
     assert reproduce.make([row], "cpu", inputs=inputs) == []
     result = results.read_json(results.result_path(row, "cpu"))
     assert result["rows"] == {row: "a subset"}
-    assert "--manual_dir=DIR" in result["commands"][0]
+    assert "--manual_dir=ARCHIVE" in result["commands"][0]
     summary = (results.ROOT / "docs/results.md").read_text("utf-8")
     lines = lines_of(summary, "Table 5", "PixelCNN, VHE", "[cpu]")
     assert len(lines) == 3

@@ -66,7 +66,8 @@ the reports of `vhe-tf evaluate`, and the KL of `mechanism` from the training \
 log. The deconvolutional `shipped` model, `mechanism` and `from scratch` were \
 measured before classes shared their noise, so that their commands now give \
 other samples. DIR is a TensorFlow Datasets folder with `omniglot/3.0.0`; pass \
-`--data_dir=DIR` to each `vhe-tf reproduce`."""
+`--data_dir=DIR` to each `vhe-tf reproduce`. ARCHIVE is the folder of \
+`aligned_images_DB.tar.gz`."""
 
 _TABLE_NOTES = {
     "2": (

@@ -481,12 +481,14 @@ def _relay(
 
 
 def _readable(command: Sequence[str]) -> str:
-    """Returns a command to type, with DIR for the folders of this machine."""
+    """Returns a command to type, without the folders of this machine."""
     words = []
     for word in command[3:]:
         flag, _, _ = word.partition("=")
-        if flag in ("--data_dir", "--manual_dir"):
-            word = f"{flag}=DIR"
+        if flag == "--data_dir":
+            word = "--data_dir=DIR"
+        elif flag == "--manual_dir":
+            word = "--manual_dir=ARCHIVE"
         elif word.startswith("--lake_runs="):
             word = "--lake_runs=all_runs.zip"
         words.append(word)
