@@ -5,7 +5,7 @@
 
 Each runs in a process of its own, whose largest resident memory stands in the
 table, with oneDNN as in the commands of the package. Nine minutes on two
-cores, and seven more where PyTorch is installed (`vhe_tf[peers]`); leave the
+cores, and four more where PyTorch is installed (`vhe_tf[peers]`); leave the
 machine alone meanwhile. docs/performance.md says what the figures mean.
 """
 
@@ -51,11 +51,7 @@ COMMANDS = (
         "serving.py",
         "--model=saved_models/omniglot_pixel_cnn_small/best.keras",
     ),
-    *(
-        [("peers.py",), ("peers.py", "--avx2")]
-        if importlib.util.find_spec("torch")
-        else []
-    ),
+    *([("peers.py",)] if importlib.util.find_spec("torch") else []),
 )
 
 

@@ -2,10 +2,6 @@ r"""The gated PixelCNN beside PyTorch and TensorFlow Probability.
 
     pip install vhe_tf[peers]
     python benchmarks/peers.py
-    python benchmarks/peers.py --avx2
-
-The second command keeps the convolutions of both libraries from AVX-512; code
-that XLA and `torch.compile` generate may still use it.
 
 Binary 28x28 images; networks of equal size, whose numbers of parameters stand
 in the tables (within 2%; the masked stack has those that its masks hide too).
@@ -13,7 +9,9 @@ The peers: a network of the design of pytorch-generative and ours, both in
 PyTorch (torch_networks.py); ours as a stack of masked convolutions in
 TensorFlow; `tfp.distributions.PixelCNN`; the naive sampler. `torch.compile`
 needs a C++ compiler. The build of PyTorch for CPUs is enough; Triton, which
-others bring, crashes when it is imported after TensorFlow.
+others bring, crashes when it is imported after TensorFlow. Beside them is one
+product of two matrices by TensorFlow that has as many multiplications as ours:
+scoring cannot be faster than that without less arithmetic.
 
 A training step is that of a run: forward, backward, clipped gradients, Adam,
 EMA weights. All calls are timed in turn, in CPU time and in wall time. Figures
@@ -52,9 +50,6 @@ from vhe_tf.experiments.config import Experiment
 
 _THREADS = flags.DEFINE_list(
     "threads", ["1", "2"], "Numbers of threads, one process for each."
-)
-_AVX2 = flags.DEFINE_bool(
-    "avx2", False, "Keep convolutions from vector instructions beyond AVX2."
 )
 _HERE = flags.DEFINE_bool(
     "here", False, "Measure in this process, on the cores that it may use."
@@ -102,9 +97,6 @@ def main(argv: Sequence[str]) -> None:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
     environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     environment.pop("OMP_NUM_THREADS", None)
-    if _AVX2.value:
-        environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-        environment["ATEN_CPU_CAPABILITY"] = "avx2"
     for count in counts:
         os.sched_setaffinity(0, cores[:count])
         subprocess.run(
@@ -126,10 +118,12 @@ def _measure() -> None:
         ("train", "Training step", "step", 1),
         ("score", "Scoring", "image", len(images)),
     ):
-        seconds = measure.all_seconds(
-            {names[name]: getattr(peer, task) for name, peer in peers.items()},
-            repeats=_REPEATS.value,
-        )
+        calls = {names[n]: getattr(peer, task) for n, peer in peers.items()}
+        if task == "score":
+            calls["a matrix product of as many multiplications as ours"] = (
+                _matrix_product(images, peers[OURS].num_parameters)
+            )
+        seconds = measure.all_seconds(calls, repeats=_REPEATS.value)
         _report(
             f"{title}, batches of {len(images)}",
             {name: value / count for name, value in seconds.items()},
@@ -152,6 +146,15 @@ def networks(images: tf.Tensor) -> dict[str, Peer]:
             trains on and scores.
     """
     return {**_of_tensorflow(images), **_of_torch(images)}
+
+
+def _matrix_product(
+    images: tf.Tensor, num_parameters: int
+) -> Callable[[], tf.Tensor]:
+    """Returns a product that multiplies each parameter once for each pixel."""
+    size = round(num_parameters**0.5)
+    rows = tf.ones([int(tf.size(images)), size])
+    return functools.partial(tf.matmul, rows, tf.ones([size, size]))
 
 
 def _of_tensorflow(images: tf.Tensor) -> dict[str, Peer]:
