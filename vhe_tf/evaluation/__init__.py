@@ -20,6 +20,7 @@ from vhe_tf.evaluation.likelihood import JointScorer
 from vhe_tf.evaluation.likelihood import conditional_nll
 from vhe_tf.evaluation.likelihood import joint_nll
 from vhe_tf.evaluation.measurement import Measurement
+from vhe_tf.evaluation.new_groups import NewGroups
 from vhe_tf.evaluation.open_set import NoveltyScorer
 from vhe_tf.evaluation.open_set import OpenSet
 from vhe_tf.evaluation.oracle_classifier import train_oracle_classifier
@@ -47,6 +48,7 @@ __all__ = [
     "JointScorer",
     "LakeRuns",
     "Measurement",
+    "NewGroups",
     "NoveltyScorer",
     "OpenSet",
     "Probes",

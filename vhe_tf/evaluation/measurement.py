@@ -32,7 +32,7 @@ class Measurement:
     Attributes:
         metric: String. `"accuracy"`, `"elbo"`, `"joint_nll"`,
             `"conditional_nll"`, `"training_kl"`, `"probe"`, `"transfer"`,
-            `"drawings"` or `"open_set"`.
+            `"drawings"`, `"open_set"` or `"new_groups"`.
         mean: Float.
         interval: Pair of floats or None. The 95% confidence interval of the
             mean, see `evaluation.intervals`. None for a single value.
@@ -50,7 +50,7 @@ class Measurement:
             which images are redrawn, see `StyleTransfer`.
         latent: String or None. The group latent that is measured.
         factor: String or None. What a probe reads, an oracle classifier finds
-            in redrawn images, or `Drawings` or `OpenSet` measures.
+            in redrawn images, or `Drawings`, `OpenSet` or `NewGroups` measures.
         chance: Float or None. The accuracy of guessing.
         num_samples: Integer or None. Number of samples of the group latent.
         num_element_samples: Integer or None. Number of samples of the

@@ -313,6 +313,7 @@ def summary_lines(report: Report) -> list[str]:
     lines += _transfer_lines(found.get("transfer", []))
     lines += _drawing_lines(found.get("drawings", []))
     lines += _open_set_lines(found.get("open_set", []))
+    lines += _new_group_lines(found.get("new_groups", []))
     lines += [f"left out: {reason}" for reason in report.left_out]
     if report.caveat:
         lines.append(report.caveat)
@@ -388,6 +389,18 @@ def _transfer_lines(measurements: Sequence[Measurement]) -> list[str]:
             f"{each.tasks}, {_with_interval(each, '.1%')}"
             for each in lowest
         ),
+    ]
+
+
+def _new_group_lines(measurements: Sequence[Measurement]) -> list[str]:
+    if not measurements:
+        return []
+    samples, true = measurements
+    return [
+        f"new groups, {samples.shots} support images: right group above them "
+        f"{_with_interval(samples, '.1%')} (true images "
+        f"{_with_interval(true, '.1%')}, chance {samples.chance:.1%}), by an "
+        "oracle classifier"
     ]
 
 

@@ -445,8 +445,8 @@ class Evaluation(Settings):
     )
     oracle_epochs: int = setting(
         10,
-        "For the style architecture: epochs that train the oracle classifier "
-        "of characters.",
+        "For the architectures of styles and alphabets: epochs that train the "
+        "oracle classifier of characters or alphabets.",
         least=1,
     )
 

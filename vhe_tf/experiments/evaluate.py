@@ -292,6 +292,7 @@ def evaluate(measuring: Measuring, **data: Any) -> "Report":
         more = [
             *_drawings(measuring, splits, group=experiment.class_group),
             *_style_transfer(measuring, splits, experiment),
+            *_new_groups(measuring, splits, experiment),
         ]
         atomic_io.check_room(out.parent)
     with exit_on_run_error():
@@ -434,6 +435,22 @@ def _style_transfer(
             num_tasks=measuring.num_tasks,
             options=_sample_options(measuring),
             seed=measuring.seed,
+        )
+    ]
+
+
+def _new_groups(
+    measuring: Measuring, splits: "DataSplits", experiment: Experiment
+) -> list["Evaluator"]:
+    """Returns the evaluator of new characters of alphabets."""
+    from vhe_tf import evaluation
+
+    if not experiment.has_alphabets:
+        return []
+    outer, inner = experiment.groups
+    return [
+        evaluation.NewGroups(
+            splits.test, groups=(outer, inner), seed=measuring.seed
         )
     ]
 

@@ -486,6 +486,16 @@ def measure(
                 splits, epochs=evaluation.oracle_epochs, seed=seed
             )
         )
+    if experiment.has_alphabets:
+        outer, inner = experiment.groups
+        more.append(
+            measuring.NewGroups(
+                splits.test,
+                groups=(outer, inner),
+                epochs=evaluation.oracle_epochs,
+                seed=seed,
+            )
+        )
     report = measuring.evaluate(
         model,
         splits.test,
