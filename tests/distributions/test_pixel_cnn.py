@@ -624,7 +624,8 @@ def test_a_network_is_traced_once_for_each_guidance():
     for seed in range(2):
         guided(plain, contrast, guidance=0.7).sample(seed=(0, seed))
         gc.collect()
-    assert plain.network._generate.experimental_get_tracing_count() == 1
+    compiled = plain.network._compiled_generate
+    assert compiled.experimental_get_tracing_count() == 1
 
 
 def test_guidance_is_for_binary_pixel_cnns():

@@ -461,7 +461,7 @@ def test_a_kernel_without_a_middle_is_refused(name, size):
 
 @pytest.mark.parametrize(
     ("function", "shown"),
-    [(GatedPixelCNN._generate.python_function, False), (len, True)],
+    [(GatedPixelCNN._generate, False), (len, True)],
 )
 def test_tracings_of_several_networks_together_are_not_warned_of(
     function, shown

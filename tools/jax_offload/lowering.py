@@ -7,12 +7,15 @@ is `[P]`, the trainable variables one after the other; an episode is `query`,
 the grouping; what is measured is `[K]`, in the order of `metric_names`.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -86,6 +89,44 @@ def bound_of(model: VHE) -> Callable[..., Any]:
         return _measured(model, terms, -tf.reduce_mean(terms.elbo))
 
     return bound
+
+
+def sampler_of(model: VHE) -> Callable[..., Any]:
+    """Returns a function of weights, support and seeds to images.
+
+    It is `VHE.sample`, with the contrasts of guidance as constants.
+    """
+    group = _group(model)
+
+    def sample(
+        weights: tf.Tensor, support: tf.Tensor, seeds: tf.Tensor
+    ) -> tf.Tensor:
+        with _given_weights(model, weights):
+            return model.sample({group: support}, seed=seeds)
+
+    return sample
+
+
+def scorer_of(model: VHE, num_samples: int) -> Callable[..., Any]:
+    """Returns a function of weights, support, query and seeds to nats.
+
+    It is `VHE.log_likelihood`, by which a query is classified: one row for each
+    pair of a class and a query.
+    """
+    group = _group(model)
+
+    def score(
+        weights: tf.Tensor,
+        support: tf.Tensor,
+        query: tf.Tensor,
+        seeds: tf.Tensor,
+    ) -> tf.Tensor:
+        with _given_weights(model, weights):
+            return model.log_likelihood(
+                {group: support}, query, seed=seeds, num_samples=num_samples
+            )
+
+    return score
 
 
 def keras_bound(model: VHE, episode: Mapping[str, np.ndarray]) -> float:
@@ -193,16 +234,29 @@ def _terms(
     training: bool,
 ) -> objectives.ElboTerms:
     """Returns the terms of the ELBO as a pure function of the weights."""
+    terms, _ = model.stateless_call(
+        _parts(model, weights), [], _named(model, episode), training=training
+    )
+    return terms
+
+
+def _parts(model: VHE, weights: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the values of the variables in a vector of weights."""
     shapes = [variable.shape for variable in _variables(model)]
     parts = tf.split(weights, [int(np.prod(shape)) for shape in shapes])
-    values = [
+    return [
         tf.reshape(part, shape)
         for part, shape in zip(parts, shapes, strict=True)
     ]
-    terms, _ = model.stateless_call(
-        values, [], _named(model, episode), training=training
-    )
-    return terms
+
+
+@contextlib.contextmanager
+def _given_weights(model: VHE, weights: tf.Tensor) -> Iterator[None]:
+    """Makes a model compute with other weights than its own."""
+    values = _parts(model, weights)
+    mapping = list(zip(_variables(model), values, strict=True))
+    with keras.StatelessScope(state_mapping=mapping):
+        yield
 
 
 def _measured(
@@ -221,13 +275,19 @@ def _measured(
 
 def _named(model: VHE, episode: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an episode as the model's argument."""
-    (group,) = [v.name for v in model.latents if not v.per_element]
+    group = _group(model)
     return {
         "query": episode["query"],
         "support": {group: episode["support"]},
         "group_size": {group: episode["group_size"]},
         "seed": episode["seed"],
     }
+
+
+def _group(model: VHE) -> str:
+    """Returns the name of the only group latent."""
+    (group,) = [v.name for v in model.latents if not v.per_element]
+    return group
 
 
 def _variables(model: VHE) -> list[Any]:

@@ -209,7 +209,10 @@ class GatedPixelCNN(base.BaseLayer):
         Returns:
             float32 tensor of shape `[N, H, W, C]`.
         """
-        return self._generate(
+        generate = self._generate
+        if not tf.inside_function():
+            generate = self._compiled_generate
+        return generate(
             noise,
             conditioning,
             pixels=pixels,
@@ -217,7 +220,12 @@ class GatedPixelCNN(base.BaseLayer):
             guess=may_guess(),
         )
 
+    # Within another graph it would keep tensors of that one, such as weights
+    # that are arguments.
     @tf.function(reduce_retracing=True, autograph=False)
+    def _compiled_generate(self, *args: Any, **kwargs: Any) -> tf.Tensor:
+        return self._generate(*args, **kwargs)
+
     def _generate(
         self,
         noise: tf.Tensor,
