@@ -25,6 +25,7 @@ from vhe_tf.data import MISSING
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.data.augmentation import affine_table
+from vhe_tf.layers import pixel_cnn
 from vhe_tf.layers import shift_convolution
 
 _MAX_ELEMENTS = 2**31 - 1
@@ -255,7 +256,7 @@ def _given_weights(model: VHE, weights: tf.Tensor) -> Iterator[None]:
     """Makes a model compute with other weights than its own."""
     values = _parts(model, weights)
     mapping = list(zip(_variables(model), values, strict=True))
-    with keras.StatelessScope(state_mapping=mapping):
+    with keras.StatelessScope(state_mapping=mapping), pixel_cnn.traced_anew():
         yield
 
 

@@ -49,9 +49,10 @@ class NewGroups(Evaluator):
         ValueError: If a count is not positive.
 
     Example:
-    >>> evaluator = NewGroups(data, epochs=1)
-    >>> evaluator.num_shots
-    2
+    >>> from vhe_tf.data import GroupedImages
+    >>> labels = {"alphabet": np.arange(12) // 6, "character": np.arange(12)}
+    >>> NewGroups(GroupedImages(np.zeros((12, 8, 8, 1)), labels)).num_shots
+    3
     """
 
     def __init__(

@@ -1,6 +1,9 @@
 """The gated PixelCNN network, for all pixels in parallel."""
 
+import contextlib
+import contextvars
 import logging
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +19,7 @@ from vhe_tf.layers.incremental_pixel_cnn import may_guess
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
 
-__all__ = ["GatedPixelCNN"]
+__all__ = ["GatedPixelCNN", "traced_anew"]
 
 
 def _is_not_about_tracing(record: logging.LogRecord) -> bool:
@@ -26,6 +29,28 @@ def _is_not_about_tracing(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("tensorflow").addFilter(_is_not_about_tracing)
+
+
+_keeps_graphs = contextvars.ContextVar("keeps_graphs", default=True)
+
+
+@contextlib.contextmanager
+def traced_anew() -> Iterator[None]:
+    """Traces samplers without the graphs that are kept for later calls.
+
+    Where weights are arguments of a function: a kept graph would have those of
+    another one.
+
+    Example:
+    >>> with traced_anew():
+    ...     _keeps_graphs.get()
+    False
+    """
+    token = _keeps_graphs.set(False)
+    try:
+        yield
+    finally:
+        _keeps_graphs.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="vhe_tf")
@@ -210,7 +235,7 @@ class GatedPixelCNN(base.BaseLayer):
             float32 tensor of shape `[N, H, W, C]`.
         """
         generate = self._generate
-        if not tf.inside_function():
+        if _keeps_graphs.get():
             generate = self._compiled_generate
         return generate(
             noise,
@@ -220,8 +245,6 @@ class GatedPixelCNN(base.BaseLayer):
             guess=may_guess(),
         )
 
-    # Within another graph it would keep tensors of that one, such as weights
-    # that are arguments.
     @tf.function(reduce_retracing=True, autograph=False)
     def _compiled_generate(self, *args: Any, **kwargs: Any) -> tf.Tensor:
         return self._generate(*args, **kwargs)
