@@ -45,6 +45,7 @@ def instances():
         optimizers.AveragingAdam(),
         layers.DenseLikelihood((1,)),
         layers.GaussianMixturePrior(2, num_components=2),
+        layers.LowRankGaussianPrior((4, 4, 2), rank=2),
         layers.Pointwise(1),
     ]
     for model in models:

@@ -10,7 +10,7 @@ from tests.conftest import tiny_vhe
 from vhe_tf.data import Episodes
 from vhe_tf.data import GroupedImages
 from vhe_tf.layers import GaussianMixturePrior
-from vhe_tf.layers import PixelCNNPrior
+from vhe_tf.layers import LowRankGaussianPrior
 
 SEED = (3, 4)
 
@@ -41,8 +41,7 @@ def templates():
     """A tiny PixelCNN, and the same with a fitted prior."""
     model = tiny_pixel_cnn_vhe("small")
     data = _data("character")
-    sizes = {"filters": 4, "num_blocks": 1}
-    return model, vhe_tf.fit_prior(model, data, num_steps=60, **sizes)
+    return model, vhe_tf.fit_prior(model, data, num_steps=60, rank=8)
 
 
 def _training_samples(model, *, count=10):
@@ -97,11 +96,29 @@ def test_samples_given_a_support_do_not_change(templates):
 
 def test_templates_become_more_likely(templates):
     before, after = templates
-    assert isinstance(after.latents[0].fitted_prior, PixelCNNPrior)
+    assert isinstance(after.latents[0].fitted_prior, LowRankGaussianPrior)
     values = _training_samples(before, count=4)
     gain = after.latents[0].fitted_prior().log_prob(values)
     gain -= before.latents[0].prior().log_prob(values)
     assert np.mean(gain) > 1.0
+
+
+def test_new_templates_have_the_moments_of_the_posteriors(templates):
+    before, after = templates
+    true = _training_samples(before, count=60).numpy()
+    made = after.infer({}, seed=SEED, batch_size=1000)["character"][0].numpy()
+    scale = true.std(axis=0)
+    np.testing.assert_allclose(
+        made.mean(axis=0) / scale, true.mean(axis=0) / scale, atol=0.3
+    )
+    np.testing.assert_allclose(made.std(axis=0), scale, rtol=0.3)
+
+
+def test_few_templates_have_few_components():
+    model = tiny_pixel_cnn_vhe("small")
+    fitted = vhe_tf.fit_prior(model, _data("character"), num_steps=1)
+    # A batch has 32 templates.
+    assert fitted.latents[0].fitted_prior.rank == 3
 
 
 @pytest.mark.parametrize("kind", ["vector", "template"])

@@ -7,6 +7,7 @@ from vhe_tf.distributions.discretized import bits_per_dimension
 from vhe_tf.distributions.discretized import pixels_of
 from vhe_tf.distributions.divergences import kl_from_sample
 from vhe_tf.distributions.gaussian_mixture import GaussianMixture
+from vhe_tf.distributions.low_rank_gaussian import LowRankGaussian
 from vhe_tf.distributions.pixel_cnn import BernoulliPixels
 from vhe_tf.distributions.pixel_cnn import NormalPixels
 from vhe_tf.distributions.pixel_cnn import PixelCNN
@@ -18,6 +19,7 @@ __all__ = [
     "DepthUpscaled",
     "DiscretizedLogisticPixels",
     "GaussianMixture",
+    "LowRankGaussian",
     "NormalPixels",
     "PixelCNN",
     "Pixels",

@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from vhe_tf.distributions.depth_upscaling import DepthUpscaled
 from vhe_tf.distributions.gaussian_mixture import GaussianMixture
+from vhe_tf.distributions.low_rank_gaussian import LowRankGaussian
 from vhe_tf.distributions.pixel_cnn import PixelCNN
 
 __all__ = ["tempered"]
@@ -23,8 +24,9 @@ def tempered(
 
     Args:
         distribution: `tfd.Distribution`. Bernoulli, Normal,
-            MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture, or
-            an Independent of these. Any distribution if the temperature is 1.
+            MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture,
+            LowRankGaussian, or an Independent of these. Any distribution if the
+            temperature is 1.
         temperature: Positive float or scalar tensor. Samples are more typical
             below 1, except binary images of a `PixelCNN`: most pixels are
             paper, so that ink and whole strokes disappear; see `guided`.
@@ -67,7 +69,7 @@ def tempered(
             loc=distribution.loc,
             scale_diag=distribution.stddev() * tf.sqrt(temperature),
         )
-    if isinstance(distribution, GaussianMixture):
+    if isinstance(distribution, (GaussianMixture, LowRankGaussian)):
         return distribution.tempered(temperature)
     if isinstance(distribution, PixelCNN):
         return distribution.copy(
@@ -80,7 +82,7 @@ def tempered(
         )
     raise TypeError(
         "Temperatures other than 1 are implemented for Bernoulli, Normal, "
-        "MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture and "
-        "Independent. "
+        "MultivariateNormalDiag, PixelCNN, DepthUpscaled, GaussianMixture, "
+        "LowRankGaussian and Independent. "
         f"Received: {type(distribution).__name__}."
     )

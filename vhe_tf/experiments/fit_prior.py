@@ -4,8 +4,9 @@
     vhe-tf fit-prior omniglot_pixel_cnn_small --data_dir=DIR --out=new.keras
 
 MODEL is a .keras file, the folder of a run, or the name of a shipped model. The
-training data of its run are needed. The model that is written samples new
-classes better; its likelihoods are the same. See vhe_tf.fit_prior.
+training data of its run are needed, which are used without augmentation. The
+model that is written samples new classes better; its likelihoods are the same.
+See vhe_tf.fit_prior.
 """
 
 import dataclasses
@@ -82,8 +83,12 @@ def main(argv: Sequence[str]) -> None:
         with status_line("loading the model and the data"):
             model = vhe_tf.load_model(path)
             splits = load_data(record.experiment, data_dir=data_dir)
+        # New classes are to look like those of the data, not mirrored.
+        plain = dataclasses.replace(
+            record.experiment, symmetries=1, affine_copies=1
+        )
         episodes, _ = make_episodes(
-            model, record.experiment, splits=splits, seed=given.seed
+            model, plain, splits=splits, seed=given.seed
         )
         atomic_io.check_room(out.parent)
     with exit_on_run_error():

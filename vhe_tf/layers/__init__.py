@@ -16,6 +16,7 @@ from vhe_tf.layers.inference import ConditionalNormal
 from vhe_tf.layers.inference import ImageLikelihood
 from vhe_tf.layers.inference import QueryPosterior
 from vhe_tf.layers.inference import SupportPosterior
+from vhe_tf.layers.low_rank_gaussian import LowRankGaussianPrior
 from vhe_tf.layers.pixel_cnn import GatedPixelCNN
 from vhe_tf.layers.shift_convolution import Pointwise
 from vhe_tf.layers.shift_convolution import ShiftConvolution
@@ -43,6 +44,7 @@ __all__ = [
     "GaussianMixturePrior",
     "ImageLikelihood",
     "Localisation",
+    "LowRankGaussianPrior",
     "NormalImageHead",
     "PixelCNNPrior",
     "Pointwise",

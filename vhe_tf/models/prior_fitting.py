@@ -6,6 +6,8 @@ prior, from which new groups are sampled, is therefore fitted to the aggregate
 posterior. The ELBO and every likelihood keep the first one.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,7 +17,9 @@ from vhe_tf._utils import validation
 from vhe_tf.data.episodes import Episodes
 from vhe_tf.data.grouped_images import GroupedData
 from vhe_tf.distributions.gaussian_mixture import fit_mixture
+from vhe_tf.distributions.low_rank_gaussian import fit_low_rank
 from vhe_tf.layers.gaussian_mixture import GaussianMixturePrior
+from vhe_tf.layers.low_rank_gaussian import LowRankGaussianPrior
 from vhe_tf.layers.spatial_inference import PixelCNNPrior
 from vhe_tf.models import _checks
 from vhe_tf.models.latents import Latent
@@ -23,8 +27,8 @@ from vhe_tf.models.vhe import VHE
 
 __all__ = ["fit_prior"]
 
-_LEARNING_RATE = 2e-3
-_CLIP_NORM = 1.0
+# Templates to fit to: the time grows with the third power.
+_MAX_TEMPLATES = 2048
 
 
 def fit_prior(
@@ -33,27 +37,28 @@ def fit_prior(
     *,
     num_steps: int = 500,
     num_components: int = 16,
-    filters: int = 32,
-    num_blocks: int = 8,
+    rank: int = 16,
     seed: int = 0,
 ) -> VHE:
     """Fits priors to the posteriors of training groups, for sampling.
 
-    For each group latent without parents, a distribution is fitted to samples
-    of q(c; D) of the training groups. For a vector it is a mixture of Gaussians
-    with full covariances; for a template, a PixelCNN that sees farther than the
-    prior. `VHE.sample_prior`, and every other method that samples
-    latents without a support, then uses it. The ELBO, likelihoods and guidance
-    keep the prior of the training, so that none of their values change.
+    For each group latent without parents, a distribution is fitted to q(c; D)
+    of the training groups. For a vector it is a mixture of Gaussians with full
+    covariances; for a template, one Gaussian, the principal components of the
+    means of q(c; D) and a diagonal. `VHE.sample_prior`, and every other method
+    that samples latents without a support, then uses it. The ELBO, likelihoods
+    and guidance keep the prior of the training, so that none of their values
+    change.
 
     Args:
         model: `VHE`, trained. It does not change.
         data: `Episodes` of the training groups, or `GroupedImages`.
-        num_steps: Integer. Number of batches of episodes. Defaults to 500.
+        num_steps: Integer. Number of batches of episodes. Of templates, at
+            most the first 2,048 are used. Defaults to 500.
         num_components: Integer. Largest number of components of a mixture. It
             has at most one per 10 samples. Defaults to 16.
-        filters: Integer. Filters of the PixelCNN of a template. Defaults to 32.
-        num_blocks: Integer. Number of its blocks. Defaults to 8.
+        rank: Integer. Largest number of principal components of a template.
+            It has at most one per 10 templates. Defaults to 16.
         seed: Integer. Seed of the samples of q(c; D). Defaults to 0.
 
     Returns:
@@ -77,6 +82,7 @@ def fit_prior(
     """
     validation.positive("num_steps", num_steps)
     validation.positive("num_components", num_components)
+    validation.positive("rank", rank)
     if not isinstance(data, Episodes):
         data = Episodes.for_model(model, data)
     _checks.check_episodes(model, data)
@@ -84,14 +90,12 @@ def fit_prior(
     for index, latent in enumerate(model.latents):
         if latent.parents or latent.per_element:
             continue
-        samples = _Posteriors(latent, data, seed=random.fold_in(seed, index))
+        posteriors = _Posteriors(latent, data, seed=random.fold_in(seed, index))
         if isinstance(latent.prior, PixelCNNPrior):
-            prior = PixelCNNPrior(latent.prior.image_shape, filters, num_blocks)
-            _train(prior, samples, num_steps=num_steps)
-            fitted[latent.name] = prior
+            fitted[latent.name] = _low_rank(posteriors, num_steps, rank)
         elif latent.prior().event_shape.rank == 1:
             values = np.concatenate(
-                [samples(step).numpy() for step in range(num_steps)]
+                [posteriors.sample(step).numpy() for step in range(num_steps)]
             )
             fitted[latent.name] = _mixture(values, num_components)
     if not fitted:
@@ -104,7 +108,7 @@ def fit_prior(
 
 
 class _Posteriors:
-    """Samples of q(c; D) of a latent, one batch of episodes after another."""
+    """q(c; D) of a latent, one batch of episodes after another."""
 
     def __init__(
         self, latent: Latent, episodes: Episodes, *, seed: tf.Tensor
@@ -112,24 +116,53 @@ class _Posteriors:
         self._latent = latent
         self._seed = seed
         self._episodes = iter(episodes.dataset())
-        self._sample = tf.function(
-            self._sampled, reduce_retracing=True, autograph=False
+        self._sampled, self._moments = (
+            tf.function(function, reduce_retracing=True, autograph=False)
+            for function in (
+                lambda support, seed: latent.posterior(support).sample(
+                    seed=seed
+                ),
+                lambda support: tf.stack(
+                    [
+                        latent.posterior(support).mean(),
+                        latent.posterior(support).stddev(),
+                    ],
+                    axis=1,
+                ),
+            )
         )
 
-    def __call__(self, step: int) -> tf.Tensor:
-        """Returns `[B, E...]`, without the rows that have no label."""
+    def sample(self, step: int) -> tf.Tensor:
+        """Returns samples `[B, E...]`, without the rows that have no label."""
         episode = next(self._episodes)
+        seed = random.fold_in(self._seed, tf.constant(step))
+        support = episode["support"][self._latent.name]
+        return self._labelled(episode, self._sampled(support, seed))
+
+    def moments(self) -> tf.Tensor:
+        """Returns means and standard deviations, `[B, 2, E...]`, likewise."""
+        episode = next(self._episodes)
+        support = episode["support"][self._latent.name]
+        return self._labelled(episode, self._moments(support))
+
+    def _labelled(self, episode: Any, values: tf.Tensor) -> tf.Tensor:
         name = self._latent.name
-        values = self._sample(
-            episode["support"][name],
-            random.fold_in(self._seed, tf.constant(step)),
-        )
         if name in episode.get("has_label", {}):
             values = values[episode["has_label"][name]]
         return values
 
-    def _sampled(self, support: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return self._latent.posterior(support).sample(seed=seed)
+
+def _low_rank(
+    posteriors: _Posteriors, num_steps: int, rank: int
+) -> LowRankGaussianPrior:
+    moments: list[np.ndarray] = []
+    while sum(map(len, moments)) < _MAX_TEMPLATES and len(moments) < num_steps:
+        moments.append(posteriors.moments().numpy())
+    each = np.concatenate(moments)[:_MAX_TEMPLATES]
+    rank = max(1, min(rank, len(each) // 10))
+    prior = LowRankGaussianPrior(each.shape[2:], rank)
+    prior.set_weights(fit_low_rank(each[:, 0], each[:, 1], rank=rank))
+    return prior
 
 
 def _mixture(values: np.ndarray, num_components: int) -> GaussianMixturePrior:
@@ -137,29 +170,6 @@ def _mixture(values: np.ndarray, num_components: int) -> GaussianMixturePrior:
     prior = GaussianMixturePrior(values.shape[1], num_components)
     prior.set_weights(fit_mixture(values, num_components))
     return prior
-
-
-def _train(
-    prior: PixelCNNPrior, samples: _Posteriors, *, num_steps: int
-) -> None:
-    """Maximises log p(c) of the samples."""
-    prior().log_prob(samples(0))  # builds it
-    optimizer = keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, num_steps),
-        global_clipnorm=_CLIP_NORM,
-    )
-    optimizer.build(prior.trainable_variables)
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def train(values: tf.Tensor) -> None:
-        with tf.GradientTape() as tape:
-            log_prob = tf.reduce_mean(prior().log_prob(values))
-            loss = -log_prob / tf.cast(tf.size(values[0]), tf.float32)
-        variables = prior.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-
-    for step in range(1, num_steps + 1):
-        train(samples(step))
 
 
 def _with_fitted(model: VHE, fitted: dict[str, keras.layers.Layer]) -> VHE:
