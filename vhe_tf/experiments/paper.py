@@ -499,12 +499,6 @@ FIGURES = (
         "characters and new ones of their alphabet",
         ("figure7_alphabets",),
         "levels.png",
-        (
-            (
-                "docs/omniglot_alphabets.png",
-                "the small hierarchical VHE, 5,000 steps",
-            ),
-        ),
     ),
 )
 
