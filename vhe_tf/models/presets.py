@@ -41,7 +41,7 @@ class Preset:
     Example:
     >>> preset = presets()["omniglot_pixel_cnn_small"]
     >>> preset.num_parameters, preset.accuracy
-    (233431, 98.5)
+    (346327, 98.5)
     """
 
     name: str
