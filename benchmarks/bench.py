@@ -140,10 +140,13 @@ def _table(table: dict[str, Any]) -> list[str]:
 
 
 def _heading(machine: str) -> list[str]:
+    command = "make bench"
+    if sys.argv[1:]:
+        command = " ".join(["python benchmarks/bench.py", *sys.argv[1:]])
     return [
         "# Benchmarks",
         "",
-        "Written by `make bench`; change nothing here by hand. A ratio is how "
+        f"Written by `{command}`; change nothing here by hand. A ratio is how "
         "many times as fast as the yardstick (or as large, where a cost is "
         "given), timed in turn with it in the same run, with its quartiles "
         "over the rounds where a ratio is of medians: seconds depend on the "

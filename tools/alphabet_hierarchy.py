@@ -10,8 +10,10 @@ symmetries, in the first principal components of the means. Nothing is trained.
 
 Given images of N characters, p(a | D) is a Gaussian, and so is that of the next
 image, by which images of other characters are classified. New characters of an
-alphabet are sampled from it, and the model draws them; `evaluation.NewGroups`
-says how many show their alphabet. The test alphabets are unseen.
+alphabet are sampled from it in the first components, keep its mean in the
+others, and have the noise of q(c; x). The model draws them, and
+`evaluation.NewGroups` says how many show their alphabet. The test alphabets are
+unseen.
 """
 
 import argparse

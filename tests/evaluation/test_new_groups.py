@@ -118,6 +118,27 @@ def test_small_alphabets_lower_the_support_or_are_left_out():
     assert "fewer than two groups of 'alphabet'" in reason
 
 
+def test_images_without_a_character_are_neither_shown_nor_judged_by():
+    data = alphabets()
+    unknown = np.arange(len(data)) % 5 == 0
+    data.labels["character"][unknown] = -1
+    measuring = evaluator(data)
+    shown = np.concatenate(
+        [np.concatenate([*of.values()]) for of in measuring._shown.values()]
+    )
+    used = np.concatenate([shown, measuring._judged])
+    np.testing.assert_array_equal(np.sort(used), np.flatnonzero(~unknown))
+
+
+def test_characters_of_one_name_in_two_alphabets_are_two():
+    data = alphabets()
+    data.labels["character"][:] %= 100
+    measuring = evaluator(data)
+    labels = data.labels["alphabet"]
+    for alphabet, characters in measuring._shown.items():
+        assert set(labels[np.concatenate([*characters.values()])]) == {alphabet}
+
+
 def test_the_summary_has_one_line_of_new_groups():
     found = evaluator(alphabets())(Repeating())
     [line] = evaluation.summary_lines(evaluation.Report(tuple(found)))
@@ -138,7 +159,7 @@ def test_counts_are_positive(name):
         evaluation.NewGroups(alphabets(), **{name: 0})
 
 
-def test_samples_depend_on_nothing_but_the_seeds_of_their_rows():
+def test_each_sample_has_a_seed_of_its_own():
     seeds = []
 
     class Model(Repeating):

@@ -278,8 +278,13 @@ def test_objectives_of_faces_are_compared_at_equal_budgets():
                 )
                 for objective in ("neural_statistician", "vhe")
             )
-            same = {"objective": "vhe", "learning_rate": other.learning_rate}
-            assert dataclasses.replace(one, **same) == other
+            same = dataclasses.replace(one, objective="vhe")
+            if architecture == "pixel_cnn":
+                assert same.learning_rate < other.learning_rate
+                same = dataclasses.replace(
+                    same, learning_rate=other.learning_rate
+                )
+            assert same == other
 
 
 def _measured(metric, mean, half_width, number, **fields):

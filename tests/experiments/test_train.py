@@ -473,9 +473,13 @@ def test_a_pixel_cnn_trains_and_is_evaluated(image_folder, tmp_path):
     [
         (
             "omniglot_alphabets",
-            [],
+            ["--oracle_epochs=1"],
             ["alphabet", "character", "element"],
-            {"accuracy.8way_5shot_by_alphabet", "probe.alphabet.alphabet"},
+            {
+                "accuracy.8way_5shot_by_alphabet",
+                "probe.alphabet.alphabet",
+                "new_groups.8way_5shot.samples",
+            },
             # A row for each of 8 unseen alphabets; 1 image, 5 samples, 5
             # images, 5 samples.
             ("levels", (16 * 30 + 3 * 8, 8 * 30)),

@@ -114,6 +114,19 @@ def test_new_templates_have_the_moments_of_the_posteriors(templates):
     np.testing.assert_allclose(made.std(axis=0), scale, rtol=0.3)
 
 
+def test_one_template_is_too_few():
+    data = _data("character").where(np.arange(48) == 0)
+    episodes = Episodes(data, batch_size=1, support_size=1, resamples=True)
+    with pytest.raises(ValueError, match="1 images with a label in 1 batches"):
+        vhe_tf.fit_prior(tiny_pixel_cnn_vhe("small"), episodes, num_steps=1)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_gaussian_is_of_float32_in_mixed_precision(policy):
+    layer = LowRankGaussianPrior((2, 3), rank=2, dtype=policy)
+    assert layer().dtype == tf.float32
+
+
 def test_few_templates_have_few_components():
     model = tiny_pixel_cnn_vhe("small")
     fitted = vhe_tf.fit_prior(model, _data("character"), num_steps=1)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import vhe_tf
 from tests.conftest import IMAGE_SHAPE
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.processes import ROOT
 from tools.jax_offload import export_model
 from tools.jax_offload import lowering
+from vhe_tf.data import GroupedImages
 
 WHY = "needs JAX, which the package does not: pip install jax flatbuffers"
 
@@ -75,8 +77,14 @@ def test_jax_samples_and_scores_as_tensorflow_does(
     tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("jax", reason=WHY)
+    model = tiny_pixel_cnn_vhe(image_shape=(28, 28, 1))
+    images = np.random.default_rng(0).random((40, 28, 28, 1)) < 0.3
+    data = GroupedImages(
+        images.astype(np.float32), {"character": np.arange(40) // 5}
+    )
+    # The programs take no weights of a fitted prior.
     export_model.export(
-        tiny_pixel_cnn_vhe(image_shape=(28, 28, 1)),
+        vhe_tf.fit_prior(model, data, num_steps=1),
         tmp_path,
         platforms=["cpu"],
         rows=[1, 3],

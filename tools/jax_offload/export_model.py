@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from vhe_tf.experiments import endings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vhe_tf import VHE
 
+_PLATFORMS = ("cuda", "cpu")
 _SHOTS = 5
 _SEED = 0
 _COMPARED = 64
@@ -39,15 +39,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("model", help="preset or .keras file")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument(
-        "--platforms", nargs="+", default=["cuda", "cpu"], help="JAX's names"
+        "--platforms", nargs="+", default=_PLATFORMS, choices=_PLATFORMS
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 64, 512])
     parser.add_argument(
         "--num_samples", type=int, default=20, help="samples of c in a score"
     )
     given = vars(parser.parse_args(argv[1:]))
-    if min(given["rows"]) < 1:
-        parser.error(f"--rows must be positive. Received: {given['rows']}.")
+    for name in ("rows", "num_samples"):
+        if np.min(given[name]) < 1:
+            parser.error(f"--{name} must be positive. Received: {given[name]}.")
     # JAX warns of the contrasts of guidance, which the programs shall hold.
     logging.set_verbosity(logging.ERROR)
     endings.import_tensorflow()
@@ -74,12 +75,16 @@ def export(
     Args:
         model: `VHE`. The model.
         out: Path. The folder, which exists.
-        platforms: Strings. The platforms, by JAX's names.
+        platforms: Strings, of `"cuda"` and `"cpu"`.
         rows: Integers. The numbers of rows of the programs.
         num_samples: Integer. Samples of c in a score.
     """
+    import tensorflow as tf
+
     from vhe_tf._utils import atomic_io
 
+    # As exact there as here; TensorFlow's default on a GPU is TF32.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     calls = _calls(model, num_samples)
     arguments = _arguments(max(rows))
     with model.contrasts_fixed():
@@ -99,14 +104,15 @@ def export(
 
 def _check(model: "VHE") -> None:
     groups = [v.name for v in model.latents if not v.per_element]
-    if len(groups) != 1 or model.image_shape != (28, 28, 1):
+    binary = model.domain.integer and model.image_shape == (28, 28, 1)
+    if len(groups) != 1 or not binary:
         raise ValueError(
-            "Expected a model of one group latent and images of shape (28, 28, "
-            f"1). Received: {groups}, {model.image_shape}."
+            "Expected a model of one group latent and binary images of shape "
+            f"(28, 28, 1). Received: {groups}, {model.image_shape}."
         )
 
 
-def _calls(model: "VHE", num_samples: int) -> "dict[str, Callable[..., Any]]":
+def _calls(model: "VHE", num_samples: int) -> dict[str, Callable[..., Any]]:
     from tools.jax_offload import lowering
 
     return {
@@ -115,10 +121,8 @@ def _calls(model: "VHE", num_samples: int) -> "dict[str, Callable[..., Any]]":
     }
 
 
-def _arguments(rows: int) -> "dict[str, np.ndarray]":
+def _arguments(rows: int) -> dict[str, np.ndarray]:
     """Returns supports, queries of the same classes, and seeds."""
-    import numpy as np
-
     from vhe_tf.data import generate_glyphs
 
     images = generate_glyphs(num_drawers=_SHOTS + 1).images >= 128
@@ -133,8 +137,8 @@ def _arguments(rows: int) -> "dict[str, np.ndarray]":
 
 
 def _of_call(
-    name: str, arguments: "dict[str, np.ndarray]", count: int
-) -> "list[np.ndarray]":
+    name: str, arguments: dict[str, np.ndarray], count: int
+) -> list[np.ndarray]:
     names = ["support", "seeds"]
     if name == "score":
         names.insert(1, "query")
@@ -144,24 +148,23 @@ def _of_call(
 def _lowered(
     model: "VHE",
     call: Callable[..., Any],
-    given: "list[np.ndarray]",
+    given: list[np.ndarray],
     platform: str,
 ) -> bytes:
     import jax
-    import numpy as np
 
     from tools.jax_offload import lowering
 
     shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in given]
-    weights = jax.ShapeDtypeStruct((model.count_params(),), np.float32)
+    weights = jax.ShapeDtypeStruct(lowering.vector_of(model).shape, np.float32)
     return lowering.lowered(call, [weights, *shapes], platform=platform)
 
 
 def _expected(
     model: "VHE",
-    calls: "dict[str, Callable[..., Any]]",
-    arguments: "dict[str, np.ndarray]",
-) -> "dict[str, np.ndarray]":
+    calls: dict[str, Callable[..., Any]],
+    arguments: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
     """Returns what TensorFlow computes of the first rows."""
     import tensorflow as tf
 
@@ -179,11 +182,9 @@ def _expected(
 def _write(
     path: pathlib.Path,
     model: "VHE",
-    arguments: "dict[str, np.ndarray]",
-    expected: "dict[str, np.ndarray]",
+    arguments: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
 ) -> None:
-    import numpy as np
-
     from tools.jax_offload import lowering
 
     weights = lowering.vector_of(model)

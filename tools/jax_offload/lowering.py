@@ -95,7 +95,8 @@ def bound_of(model: VHE) -> Callable[..., Any]:
 def sampler_of(model: VHE) -> Callable[..., Any]:
     """Returns a function of weights, support and seeds to images.
 
-    It is `VHE.sample`, with the contrasts of guidance as constants.
+    It is `VHE.sample`. Within `VHE.contrasts_fixed` the contrasts of guidance
+    are constants, those of the weights of the model.
     """
     group = _group(model)
 

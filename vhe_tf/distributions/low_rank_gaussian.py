@@ -150,7 +150,7 @@ def fit_low_rank(
     means = np.asarray(loc, np.float64).reshape(len(loc), -1)
     mean = means.mean(axis=0)
     centred = means - mean
-    # The smaller of two matrices with the same eigenvalues.
+    # The M x M matrix, which has the eigenvalues of the covariance.
     values, vectors = np.linalg.eigh(centred @ centred.T)
     values, vectors = values[-rank:], vectors[:, -rank:]
     directions = vectors.T @ centred  # [R, D], of squared lengths `values`

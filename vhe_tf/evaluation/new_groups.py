@@ -1,4 +1,4 @@
-"""Do new groups fit the group above them: new characters, their alphabet?"""
+"""Evaluates whether new groups fit the group above them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from vhe_tf import random
 from vhe_tf._utils import validation
+from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.evaluators import Evaluator
@@ -152,13 +153,16 @@ class NewGroups(Evaluator):
         judged = [np.empty(0, int)]
         shown: dict[int, dict[int, np.ndarray]] = {}
         for group in self.data.group_ids(self.groups[0]).tolist():
-            members = rng.permutation(np.unique(inner[outer == group]))
+            known = (outer == group) & (inner != MISSING)
+            members = rng.permutation(np.unique(inner[known]))
             if len(members) < 2:
                 continue
             half = len(members) // 2
-            judged.append(np.flatnonzero(np.isin(inner, members[:half])))
+            judged.append(
+                np.flatnonzero(known & np.isin(inner, members[:half]))
+            )
             shown[group] = {
-                int(member): np.flatnonzero(inner == member)
+                int(member): np.flatnonzero(known & (inner == member))
                 for member in members[half:]
             }
         return np.concatenate(judged), shown

@@ -450,7 +450,10 @@ def _new_groups(
     outer, inner = experiment.groups
     return [
         evaluation.NewGroups(
-            splits.test, groups=(outer, inner), seed=measuring.seed
+            splits.test,
+            groups=(outer, inner),
+            options=_sample_options(measuring),
+            seed=measuring.seed,
         )
     ]
 

@@ -229,7 +229,7 @@ def _check_effects(experiment: Experiment, given: dict[str, Any]) -> None:
     effects = {
         "num_validation_groups": (not validates_by_shares, "dataset"),
         "shares": (not experiment.final, "final"),
-        "oracle_epochs": (experiment.architecture == "style", "architecture"),
+        "oracle_epochs": (len(experiment.groups) > 1, "architecture"),
     }
     for name, (has_effect, because) in effects.items():
         if name in given and not has_effect:

@@ -67,6 +67,7 @@ class LowRankGaussianPrior(base.BaseLayer):
             initializer=initializer,
             dtype=dtype,
             trainable=False,
+            autocast=False,
         )
 
     def call(self, *parents: tf.Tensor) -> tfd.Distribution:

@@ -38,7 +38,7 @@ _keeps_graphs = contextvars.ContextVar("keeps_graphs", default=True)
 def traced_anew() -> Iterator[None]:
     """Traces samplers without the graphs that are kept for later calls.
 
-    Where weights are arguments of a function: a kept graph would have those of
+    If weights are arguments of a function, a kept graph would read those of
     another one.
 
     Example:

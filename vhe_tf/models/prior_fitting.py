@@ -68,7 +68,8 @@ def fit_prior(
 
     Raises:
         ValueError: If no latent can have a fitted prior, the episodes do not
-            match the model, or an argument is not positive.
+            match the model, there are fewer than two templates, or an argument
+            is not positive.
 
     Example:
     >>> import vhe_tf
@@ -159,6 +160,11 @@ def _low_rank(
     while sum(map(len, moments)) < _MAX_TEMPLATES and len(moments) < num_steps:
         moments.append(posteriors.moments().numpy())
     each = np.concatenate(moments)[:_MAX_TEMPLATES]
+    if len(each) < 2:
+        raise ValueError(
+            "A prior of templates is fitted to two or more. Received: "
+            f"{len(each)} images with a label in {num_steps} batches."
+        )
     rank = max(1, min(rank, len(each) // 10))
     prior = LowRankGaussianPrior(each.shape[2:], rank)
     prior.set_weights(fit_low_rank(each[:, 0], each[:, 1], rank=rank))
