@@ -1,5 +1,10 @@
 """Names that the examples in docstrings use: see docs/reference/index.md."""
 
+import os
+
+# As in commands, whatever the processor: tests compare processes bit for bit.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import keras
 import numpy as np
 import pytest
