@@ -356,8 +356,9 @@ PROTOCOLS = {
     "people, three frames each: 16 affine copies of each frame make |X| = 48, "
     "|D| is 1 to 5, and no number is comparable with the paper's. The PixelCNN "
     "models the three higher bits given c and the lower bits given the higher "
-    "ones, an exact likelihood of 256 levels. The joint NLL is that of the "
-    "frames of a video without copies.",
+    "ones, an exact likelihood of 256 levels. Its Neural Statistician, which "
+    "diverges at the learning rate of the VHE, has a quarter of it. The joint "
+    "NLL is that of the frames of a video without copies.",
     "Figure 7": "Training uses Lake's background set, a latent of characters "
     "and one of alphabets; each has a support of its own (Eq. 21).",
 }
