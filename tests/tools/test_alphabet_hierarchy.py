@@ -1,5 +1,9 @@
+from unittest import mock
+
 import numpy as np
 import scipy.stats
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tools import alphabet_hierarchy
 from vhe_tf.data import GroupedImages
@@ -74,3 +78,43 @@ def test_alphabets_far_apart_are_told_and_equal_ones_are_not():
         assert low <= found.mean <= high
         assert found.key == "accuracy.5way_2shot_by_alphabet"
         assert found.num_queries == 200
+
+
+class Flat:
+    """A stand-in for a model whose c is an image of 2x2 pixels itself."""
+
+    image_shape = event_shape = (2, 2, 1)
+    domain = None
+
+    def __init__(self):
+        normal = tfd.Normal(tf.zeros([2, 2, 1]), 1.0)
+        self.latents = [mock.Mock(prior=lambda: tfd.Independent(normal, 3))]
+
+    def encode(self, support):
+        images = support["character"]
+        assert images.shape[1] == 1
+        return {"character": tfd.Normal(images[:, 0], 0.5)}
+
+    def render(self, samples, *, seed):
+        assert seed.shape == [samples["character"].shape[0], 2]
+        return samples["character"]
+
+
+def test_new_characters_have_the_moments_of_their_alphabet():
+    within = np.diag([1.0, 2.0, 0.5, 0.5])
+    drawing = alphabet_hierarchy.Drawing(Flat(), hierarchy(within=within))
+    given = np.random.default_rng(5).normal(size=(3, 2, 2, 1))
+    count = 3000
+    support = np.repeat(given[np.newaxis], count, axis=0).astype(np.float32)
+    seeds = np.stack([np.zeros(count, int), np.arange(count)], axis=1)
+    new = drawing.sample({"alphabet": support}, seed=seeds).numpy()
+    flat = new.reshape(count, 4)
+    h = drawing.hierarchy
+    mean, covariance = h.next_character(given.reshape(3, 4) - MEAN)
+    # The noise of q(c; x) is added.
+    np.testing.assert_allclose(flat.mean(axis=0), MEAN + mean, atol=0.15)
+    np.testing.assert_allclose(
+        np.cov(flat.T), covariance + np.eye(4), atol=0.35
+    )
+    again = drawing.sample({"alphabet": support[:2]}, seed=seeds[:2]).numpy()
+    np.testing.assert_array_equal(again, new[:2])
