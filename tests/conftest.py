@@ -62,6 +62,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not _LONG.intersection(item.path.parts))
 
 
+def assert_equal_to_rounding(actual, expected):
+    """Checks that two computations of the same float32 values agree.
+
+    Sums that cancel have the rounding of their terms, so that the error of a
+    value near 0 is compared with the largest value of the array.
+    """
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(
+        actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max()
+    )
+
+
 def assert_distribution_shape(d, *, batch, event):
     """Checks the shapes a float32 distribution declares and those it gives."""
     assert isinstance(d, tfd.Distribution)

@@ -20,6 +20,7 @@ from werkzeug import serving
 from werkzeug import wrappers
 
 import vhe_tf.serving
+from tests.conftest import assert_equal_to_rounding
 from tests.serving.conftest import example_inputs
 from vhe_tf.serving import Client
 from vhe_tf.serving import ServingError
@@ -338,7 +339,7 @@ def _assert_near(outputs, expected):
     expected = {k: v for k, v in expected.items() if k != "status"}
     assert outputs.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(outputs[name], value, rtol=1e-5)
+        assert_equal_to_rounding(outputs[name], value)
 
 
 def test_one_of_several_latents_is_asked_about_by_name(several):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.conftest import IMAGE_SHAPE
+from tests.conftest import assert_equal_to_rounding
 from tests.conftest import tiny_vhe
 from tests.serving.conftest import example_inputs
 from tests.serving.conftest import meta_graph_of
@@ -317,7 +318,7 @@ def test_a_session_answers_as_the_python_signature(served, session):
             if key in ("images", "label", "status"):
                 np.testing.assert_array_equal(outputs[key], value)
             else:
-                np.testing.assert_allclose(outputs[key], value, rtol=1e-5)
+                assert_equal_to_rounding(outputs[key], value)
 
 
 def test_a_session_answers_no_rows_with_none(served, session):

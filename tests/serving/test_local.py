@@ -20,6 +20,7 @@ import tensorflow as tf
 from hypothesis import strategies
 from werkzeug import test as werkzeug_test
 
+from tests.conftest import assert_equal_to_rounding
 from tests.serving.conftest import example_inputs
 from vhe_tf.experiments import serve
 from vhe_tf.serving import _application
@@ -723,7 +724,7 @@ def _assert_answers(response, expected):
         if key in ("images", "label"):
             np.testing.assert_array_equal(answer, value)
         else:
-            np.testing.assert_allclose(answer, value, rtol=1e-5)
+            assert_equal_to_rounding(answer, value)
 
 
 def test_a_real_model_under_load_answers_each_its_own(real):

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import vhe_tf
 from tests.conftest import IMAGE_SHAPE
+from tests.conftest import assert_equal_to_rounding
 from tests.conftest import tiny_episode
 from tests.conftest import tiny_pixel_cnn_vhe
 from tests.experiments.conftest import keys_of
@@ -433,11 +434,9 @@ def test_the_optimizer_is_that_of_keras(module, size):
             state, gradient, np.int32(step), schedule=schedule_of(adam)
         )
     assert not np.allclose(state.weights, weights, atol=1e-3)
-    np.testing.assert_allclose(state.weights, variable.numpy(), rtol=1e-5)
-    np.testing.assert_allclose(
-        state.average,
-        optimizer._model_variables_moving_average[0].numpy(),
-        rtol=1e-5,
+    assert_equal_to_rounding(state.weights, variable.numpy())
+    assert_equal_to_rounding(
+        state.average, optimizer._model_variables_moving_average[0].numpy()
     )
 
 
