@@ -15,8 +15,13 @@ _last_time = {True: -math.inf, False: -math.inf}
 
 
 @contextlib.contextmanager
-def status_line(stage: str = "") -> Iterator[Callable[[str], None]]:
+def status_line(
+    stage: str = "",
+) -> Iterator[Callable[[str | Callable[[], str]], None]]:
     """Yields a function that shows a line of text in place of the last one.
+
+    It takes the text, or a function that makes it, which is called if the text
+    is shown.
 
     On a terminal the line rewrites itself; its first text is shown at once,
     and what others write meanwhile begins at the start of the line. In a log
@@ -29,11 +34,13 @@ def status_line(stage: str = "") -> Iterator[Callable[[str], None]]:
     terminal = sys.stderr.isatty()
     _last_time[True] = -math.inf
 
-    def show(text: str) -> None:
+    def show(text: str | Callable[[], str]) -> None:
         now = time.monotonic()
         if now - _last_time[terminal] < _SECONDS_BETWEEN[terminal]:
             return
         _last_time[terminal] = now
+        if callable(text):
+            text = text()
         if terminal:
             sys.stderr.write(f"\r\033[K{text}\r")
         else:

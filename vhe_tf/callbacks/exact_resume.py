@@ -37,6 +37,9 @@ _TRANSIENT = (
     tf.errors.UnavailableError,
 )
 
+# With a GPU, where a check waits for the step.
+_STEPS_BETWEEN_CHECKS = 10
+
 # Callbacks of Keras whose state is kept, and that state.
 _OF_KERAS = (
     keras.callbacks.EarlyStopping,
@@ -165,7 +168,8 @@ class ExactResume(keras.callbacks.Callback):
             model.optimizer.build(model.trainable_variables)
         # Not `optimizer.iterations`, which leaves out the steps that mixed
         # precision skips.
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        with tf.device("CPU:0"):
+            self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._state = {
             "model": model,
             "optimizer": model.optimizer,
@@ -176,7 +180,9 @@ class ExactResume(keras.callbacks.Callback):
             for metric in model.metrics
             for variable in metric.variables
         ]
-        self._saved_step = 0
+        self._saved_step = self._checked_step = 0
+        gpus = tf.config.list_physical_devices("GPU")
+        self._steps_between_checks = _STEPS_BETWEEN_CHECKS if gpus else 1
         self._end = _EpochEnd()
         self._restored: str | None = None
         self._logs: Mapping[str, Any] = {}
@@ -256,17 +262,22 @@ class ExactResume(keras.callbacks.Callback):
         self._restore_callbacks()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._first_step = epoch * self._steps_per_epoch
         if self._restored and self._position()[1]:
             # They have just been reset.
             self._read_metrics(self._restored)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._step.assign_add(1)
+        step = self._first_step + batch + 1
+        self._step.assign(step)
         self._logs = logs or {}
-        # The running mean of the epoch, which any bad step spoils.
-        if not np.isfinite(float(self._logs["loss"])):
-            raise self._not_finite("loss")
-        if self.step % self._steps_per_epoch == 0:
+        ends = step % self._steps_per_epoch == 0
+        if ends or step - self._checked_step >= self._steps_between_checks:
+            self._checked_step = step
+            # The running mean of the epoch, which any bad step spoils.
+            if not np.isfinite(float(self._logs["loss"])):
+                raise self._not_finite("loss")
+        if ends:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

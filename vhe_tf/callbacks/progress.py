@@ -61,9 +61,11 @@ class ProgressLine(keras.callbacks.Callback):
         taken = batch + 1
         filled = 10 * taken // steps
         self._show(
-            f"{self._title()} [{'=' * filled}{'.' * (10 - filled)}] "
-            f"{taken}/{steps}, {self._times(steps, taken)}"
-            f"{self._value(logs or {})}"
+            lambda: (
+                f"{self._title()} [{'=' * filled}{'.' * (10 - filled)}] "
+                f"{taken}/{steps}, {self._times(steps, taken)}"
+                f"{self._value(logs or {})}"
+            )
         )
 
     def on_test_begin(self, logs: Any = None) -> None:

@@ -25,6 +25,7 @@ from vhe_tf.errors import RunError
 from vhe_tf.errors import StoppedOnRequest
 from vhe_tf.errors import WorkerLostError
 from vhe_tf.models import _checks
+from vhe_tf.models._fit_callbacks import EpisodeCallbacks
 from vhe_tf.optimizers import ema_weights
 
 __all__ = ["EpisodeTrainer", "Preempts", "Resumes"]
@@ -192,17 +193,13 @@ class EpisodeTrainer(keras.Model):
         verbose: Any = "auto",
         **options: Any,
     ) -> keras.callbacks.History:
-        if resume and self.steps_per_execution != 1:
-            raise ValueError(
-                f"{type(resume).__name__} counts each step: compile the model "
-                "with steps_per_execution=1. Received: "
-                f"steps_per_execution={self.steps_per_execution}."
-            )
+        self._check_steps_at_once("the steps of an epoch", steps)
         epoch, taken = initial_epoch, 0
         if resume:
             epoch, taken = resume.resume(
                 self, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks
             )
+            self._check_steps_at_once("the steps that are taken", taken)
         self._check_workers_agree(episodes, epoch * steps + taken)
         self._steps_to_skip = taken
         return super().fit(
@@ -211,7 +208,7 @@ class EpisodeTrainer(keras.Model):
             initial_epoch=epoch,
             steps_per_epoch=steps,
             verbose=verbose,
-            callbacks=_Callbacks(
+            callbacks=EpisodeCallbacks(
                 callbacks,
                 first_batch=taken,
                 add_history=True,
@@ -269,8 +266,8 @@ class EpisodeTrainer(keras.Model):
         def step_unless_taken(iterator: Any) -> Any:
             if not self._steps_to_skip:
                 return step(iterator)
-            # Taken before the run was resumed; `_Callbacks` hides it.
-            self._steps_to_skip -= 1
+            # Taken before the run was resumed; `EpisodeCallbacks` hides them.
+            self._steps_to_skip -= self.steps_per_execution
             return self._results_of_skipped()
 
         self.train_function = step_unless_taken
@@ -418,6 +415,16 @@ class EpisodeTrainer(keras.Model):
             functools.partial(episodes.dataset, first_step),
         )
 
+    def _check_steps_at_once(self, name: str, steps: int) -> None:
+        at_once = self.steps_per_execution
+        several = distribute.has_several_machines(self.distribute_strategy)
+        if steps % at_once or (several and at_once != 1):
+            raise ValueError(
+                f"`steps_per_execution` must divide {name}, and be 1 with "
+                f"several workers. Received: steps_per_execution={at_once}, "
+                f"{steps} steps."
+            )
+
     def _check_workers_agree(self, episodes: Episodes, step: int) -> None:
         """Raises a RunError if other workers have another run."""
         strategy = self.distribute_strategy
@@ -496,38 +503,6 @@ class EpisodeTrainer(keras.Model):
                 "Another worker of this run stopped, or cannot be reached. "
                 f"Start the same command on all workers again. {kept}"
             ) from error
-
-
-class _Callbacks(keras.callbacks.CallbackList):
-    """Hides the steps that were taken before a run was resumed."""
-
-    def __init__(
-        self,
-        callbacks: Sequence[keras.callbacks.Callback],
-        *,
-        first_batch: int,
-        **options: Any,
-    ) -> None:
-        self._first_batch = first_batch
-        super().__init__(callbacks, **options)
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch >= self._first_batch:
-            super().on_train_batch_begin(batch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch >= self._first_batch:
-            super().on_train_batch_end(batch, logs)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._first_batch = 0
-        if self._async_train:
-            self._flush_futures()
-        logs = {name: float(value) for name, value in (logs or {}).items()}
-        for callback in self.callbacks:
-            if self.model.preempted:
-                raise StoppedOnRequest
-            callback.on_epoch_end(epoch, logs)
 
 
 def _only(kind: Any, callbacks: Sequence[Any]) -> Any:

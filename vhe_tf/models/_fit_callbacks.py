@@ -1,0 +1,67 @@
+"""How `EpisodeTrainer.fit` calls its callbacks."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vhe_tf.errors import StoppedOnRequest
+
+
+class EpisodeCallbacks(keras.callbacks.CallbackList):
+    """Calls the callbacks of `EpisodeTrainer.fit`.
+
+    It hides the steps that were taken before a run was resumed, and leaves the
+    values of a step where they were computed until a callback reads them.
+
+    Args:
+        callbacks: Sequence of callbacks.
+        first_batch: Integer. Number of steps of the first epoch to hide.
+        **options: Those of `keras.callbacks.CallbackList`.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        *,
+        first_batch: int,
+        **options: Any,
+    ) -> None:
+        self._first_batch = first_batch
+        super().__init__(callbacks, **options)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch >= self._first_batch:
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch >= self._first_batch:
+            values = _Values(logs or {})
+            for callback in self.callbacks:
+                callback.on_train_batch_end(batch, logs=values)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._first_batch = 0
+        if self._async_train:
+            self._flush_futures()
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        for callback in self.callbacks:
+            if self.model.preempted:
+                raise StoppedOnRequest
+            callback.on_epoch_end(epoch, logs)
+
+
+class _Values(collections.UserDict[str, Any]):
+    """The values of a step. One that is read becomes a float.
+
+    To read a value of a GPU is to wait for the step. Keras reads all of them
+    after each step.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.data[name]
+        if tf.is_tensor(value):
+            self.data[name] = value = float(value)
+        return value
