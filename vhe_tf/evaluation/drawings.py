@@ -290,10 +290,10 @@ def drawing_classes(
     """
     if within is None:
         return data
-    classes, coarser = data.labels[group], data.labels[within]
+    classes = data.labels[group]
     chosen = [
-        np.unique(classes[coarser == alphabet])[:_CLASSES_PER_GROUP]
-        for alphabet in data.group_ids(within)
+        np.unique(classes[indices])[:_CLASSES_PER_GROUP]
+        for indices in data.members(within).values()
     ]
     return data.where(np.isin(classes, np.concatenate(chosen)))
 

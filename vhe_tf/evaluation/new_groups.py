@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from vhe_tf import random
 from vhe_tf._utils import validation
-from vhe_tf.data.grouped_images import MISSING
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import group_members
 from vhe_tf.evaluation import tasks
 from vhe_tf.evaluation.evaluators import Evaluator
 from vhe_tf.evaluation.evaluators import Progress
@@ -148,23 +148,23 @@ class NewGroups(Evaluator):
             The indices of the images that train the classifier; and by the
             outer group, then by the inner one, those that the model sees.
         """
-        outer, inner = (self.data.labels[name] for name in self.groups)
+        inner = self.data.labels[self.groups[1]]
         rng = np.random.default_rng(self.seed)
         judged = [np.empty(0, int)]
         shown: dict[int, dict[int, np.ndarray]] = {}
-        for group in self.data.group_ids(self.groups[0]).tolist():
-            known = (outer == group) & (inner != MISSING)
-            members = rng.permutation(np.unique(inner[known]))
+        for group, indices in self.data.members(self.groups[0]).items():
+            within = {
+                member: indices[places]
+                for member, places in group_members(inner[indices]).items()
+            }
+            members = rng.permutation(list(within)).tolist()
             if len(members) < 2:
                 continue
             half = len(members) // 2
             judged.append(
-                np.flatnonzero(known & np.isin(inner, members[:half]))
+                np.sort(np.concatenate([within[m] for m in members[:half]]))
             )
-            shown[group] = {
-                int(member): np.flatnonzero(known & (inner == member))
-                for member in members[half:]
-            }
+            shown[group] = {m: within[m] for m in members[half:]}
         return np.concatenate(judged), shown
 
     def _samples(

@@ -18,6 +18,7 @@ import tensorflow as tf
 from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
+from vhe_tf.data.grouped_images import group_members
 from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.oracle_classifier import OracleClassifier
 from vhe_tf.evaluation.tasks import check_ready
@@ -307,8 +308,8 @@ def _choose(
     name: str,
 ) -> np.ndarray:
     """Chooses groups and images of each, `[num_groups, num_images]`."""
-    ids, counts = np.unique(labels[labels >= 0], return_counts=True)
-    ids = ids[counts >= num_images]
+    members = group_members(labels)
+    ids = [i for i, indices in members.items() if len(indices) >= num_images]
     if len(ids) < num_groups:
         raise ValueError(
             f"Style transfer needs {num_groups} groups of {name!r} with "
@@ -316,7 +317,7 @@ def _choose(
         )
     return np.stack(
         [
-            rng.choice(np.flatnonzero(labels == i), num_images, replace=False)
-            for i in rng.choice(ids, num_groups, replace=False)
+            rng.choice(members[i], num_images, replace=False)
+            for i in rng.choice(ids, num_groups, replace=False).tolist()
         ]
     )

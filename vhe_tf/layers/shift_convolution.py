@@ -57,9 +57,10 @@ def convolve(
 ) -> tf.Tensor:
     """Convolves with stride 1, as `tf.nn.conv2d` does.
 
-    A 1x1 kernel is a matrix product. For other small kernels the gradients are
-    explicit on CPU, where they take two thirds of the time of TensorFlow's. The
-    gradient of the images is another forward convolution. That of the kernel is
+    A 1x1 kernel is a matrix product. For other small kernels of several
+    channels the gradients are explicit on CPU (`benchmarks/convolution.py`
+    compares them with TensorFlow's). The gradient of the images is another
+    forward convolution. That of the kernel is
     one matrix product per tap, between slices of the padded images that are
     contiguous in memory.
 
