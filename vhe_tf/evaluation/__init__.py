@@ -2,6 +2,7 @@
 
 from vhe_tf._utils import backend  # noqa: F401
 from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import PosteriorScorer
 from vhe_tf.evaluation.classification import few_shot_accuracy
 from vhe_tf.evaluation.drawing_critics import DrawingCritic
 from vhe_tf.evaluation.drawing_critics import DrawingCritics
@@ -51,6 +52,7 @@ __all__ = [
     "NewGroups",
     "NoveltyScorer",
     "OpenSet",
+    "PosteriorScorer",
     "Probes",
     "Report",
     "Sampling",

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from vhe_tf import distribute
 from vhe_tf import random
@@ -31,7 +33,7 @@ from vhe_tf.evaluation.tasks import few_shot_tasks
 from vhe_tf.models import classification
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["ClassScorer", "few_shot_accuracy"]
+__all__ = ["ClassScorer", "PosteriorScorer", "few_shot_accuracy"]
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -67,6 +69,9 @@ class ClassScorer:
     >>> scorer(support, data.images[:3], seed=(0, 1)).shape
     (3, 6)
     """
+
+    # What a measurement says of the scores, if they are no likelihoods.
+    factor: ClassVar[str | None] = None
 
     model: VHE
     _: dataclasses.KW_ONLY
@@ -187,6 +192,48 @@ class ClassScorer:
         )
 
 
+class PosteriorScorer(ClassScorer):
+    """Scores queries by their posterior, as the Neural Statistician does.
+
+    Edwards and Storkey (2017, "Towards a Neural Statistician") classify without
+    the decoder: by the class with the smallest KL from q(c; {x}) to q(c; D_k).
+    The score is -KL[q(c; {x}) || q(c; D_k)], nats. It needs no samples.
+
+    Args:
+        *args: As in `ClassScorer`.
+        **kwargs: As in `ClassScorer`.
+
+    Raises:
+        ValueError: As `ClassScorer`; if the group latent has parents.
+
+    Example:
+    >>> scorer = PosteriorScorer(model, group="character")
+    >>> support = data.images.reshape(6, 7, 8, 8, 1)[:, :1]
+    >>> scores = scorer(support, support[:, 0], seed=(0, 1))
+    >>> bool(np.all(np.diag(scores) == 0.0))
+    True
+    """
+
+    factor = "posterior"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        [latent] = [v for v in self.model.latents if v.name == self.group]
+        if latent.parents:
+            raise ValueError(
+                "Posteriors are compared of a latent without parents. "
+                f"Received: group={self.group!r}, parents={latent.parents!r}."
+            )
+        self._latent = latent
+
+    def _score_task(
+        self, support: tf.Tensor, queries: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        of_class = self._latent.posterior(support)
+        of_query = self._latent.posterior(queries[:, tf.newaxis])
+        return -tfd.kl_divergence(of_query[:, tf.newaxis], of_class)
+
+
 def few_shot_accuracy(
     scorer: ClassScorer,
     data: GroupedImages,
@@ -243,8 +290,11 @@ def few_shot_accuracy(
         shots=design.num_shots,
         within=design.within,
         by=by,
+        factor=scorer.factor,
         chance=1 / design.num_ways,
-        num_samples=scorer.num_samples,
-        num_element_samples=scorer.num_element_samples,
+        num_samples=None if scorer.factor else scorer.num_samples,
+        num_element_samples=None
+        if scorer.factor
+        else scorer.num_element_samples,
         num_queries=num_queries,
     )

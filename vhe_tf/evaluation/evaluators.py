@@ -167,6 +167,10 @@ class FewShotClassification(_OfGroups):
             those of the smallest. Defaults to 50.
         sampling: `Sampling`. How to sample. Defaults to `Sampling()`.
 
+    Returns:
+        The accuracies; of a Neural Statistician also those of its own
+        classifier, `PosteriorScorer`.
+
     Example:
     >>> evaluator = FewShotClassification(
     ...     data, group="character", ways=[5], shots=[1], num_tasks=1,
@@ -212,7 +216,13 @@ class FewShotClassification(_OfGroups):
     ) -> list[Measurement]:
         """See base class."""
         tasks.check_ready(self.data, model)
-        scorer = self._class_scorer(model, self.group, self.sampling)
+        scorers = [self._class_scorer(model, self.group, self.sampling)]
+        parents = {latent.name: latent.parents for latent in model.latents}
+        statistician = model.objective == "neural_statistician"
+        if statistician and not parents[self.group]:
+            scorers.append(
+                classification.PosteriorScorer(model, group=self.group)
+            )
         return [
             classification.few_shot_accuracy(
                 scorer,
@@ -222,6 +232,7 @@ class FewShotClassification(_OfGroups):
                 seed=self.sampling.seed,
                 progress=progress,
             )
+            for scorer in scorers
             for design in self.designs
         ]
 

@@ -50,7 +50,8 @@ class Measurement:
             which images are redrawn, see `StyleTransfer`.
         latent: String or None. The group latent that is measured.
         factor: String or None. What a probe reads, an oracle classifier finds
-            in redrawn images, or `Drawings`, `OpenSet` or `NewGroups` measures.
+            in redrawn images, or `Drawings`, `OpenSet` or `NewGroups` measures;
+            `"posterior"`, the accuracy of a `PosteriorScorer`.
         chance: Float or None. The accuracy of guessing.
         num_samples: Integer or None. Number of samples of the group latent.
         num_element_samples: Integer or None. Number of samples of the
@@ -143,6 +144,7 @@ class Measurement:
             name = f"accuracy.{self.ways}way_{self.shots}shot"
             name += f"_within_{self.within}" if self.within else ""
             name += f"_by_{self.by}" if self.by else ""
+            name += f"_by_{self.factor}" if self.factor else ""
             return name + (f"_{self.tasks}" if self.tasks else "")
         if self.metric == "conditional_nll":
             return f"conditional_nll.{self.shots}shot"

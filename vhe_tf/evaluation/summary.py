@@ -324,6 +324,7 @@ def _accuracy_line(accuracy: Measurement) -> str:
     kind = f"{accuracy.ways}-way {accuracy.shots}-shot"
     kind += f" within {accuracy.within}" if accuracy.within else ""
     kind += f" by {accuracy.by}" if accuracy.by else ""
+    kind += f" by {accuracy.factor}" if accuracy.factor else ""
     kind += " in Lake's runs" if accuracy.tasks == "lake_runs" else ""
     return (
         f"{kind} accuracy: {_with_interval(accuracy, '.1%')} "
