@@ -10,10 +10,10 @@ symmetries, in the first principal components of the means. Nothing is trained.
 
 Given images of N characters, p(a | D) is a Gaussian, and so is that of the next
 image, by which images of other characters are classified. New characters of an
-alphabet are sampled from it in the first components, keep its mean in the
-others, and have the noise of q(c; x). The model draws them, and
-`evaluation.NewGroups` says how many show their alphabet. The test alphabets are
-unseen.
+alphabet are sampled from p(c | D)^(1 + w) / p(c)^w, guidance for c as for
+pixels, in the first components, keep its mean in the others, and have the noise
+of q(c; x). The model draws them, and `evaluation.NewGroups` says how many show
+their alphabet. The test alphabets are unseen.
 """
 
 import argparse
@@ -41,6 +41,7 @@ _FLOOR = 1e-3
 _RANK = 100  # principal components of c
 # Those in which new characters differ from the mean of their alphabet.
 _DRAWN_RANK = 16
+_GUIDANCE = 4.0  # of c
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +62,24 @@ class Hierarchy:
     within: np.ndarray
     scale: np.ndarray
 
-    def next_character(self, given: np.ndarray) -> tuple[np.ndarray, ...]:
+    def next_character(
+        self, given: np.ndarray, *, guidance: float = 0.0
+    ) -> tuple[np.ndarray, ...]:
         """Returns mean and covariance of the next c, in the components.
 
         Args:
             given: `[N, R]`, of N characters of an alphabet.
+            guidance: Float, w. The Gaussian is p(c | D)^(1 + w) / p(c)^w.
         """
         precision = np.linalg.inv(self.within)
         covariance = np.linalg.inv(
             np.linalg.inv(self.between) + len(given) * precision
         )
         mean = covariance @ precision @ given.sum(axis=0)
-        return mean, covariance + self.within
+        precision = (1.0 + guidance) * np.linalg.inv(covariance + self.within)
+        prior = np.linalg.inv(self.between + self.within)
+        guided = np.linalg.inv(precision - guidance * prior)
+        return guided @ precision @ mean, guided
 
     def project(self, means: np.ndarray) -> np.ndarray:
         """Returns `[M, R]` of means `[M, D]`."""
@@ -86,6 +93,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--data_dir", help="TensorFlow Datasets folder")
     parser.add_argument("--picture", help="PNG of new characters")
     parser.add_argument("--num_tasks", type=int, default=200)
+    parser.add_argument("--guidance", type=float, default=_GUIDANCE)
     asked = parser.parse_args(argv[1:])
     model = vhe_tf.load_model(asked.model)
     data = load_omniglot(recipe="binary", data_dir=asked.data_dir)
@@ -103,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
                 num_tasks=asked.num_tasks,
             )
             print(_line(found))
-    drawing = Drawing(model, hierarchy)
+    drawing = Drawing(model, hierarchy, guidance=asked.guidance)
     judge: Any = evaluation.NewGroups(test, num_shots=_SHOTS)
     for found in judge(drawing):
         print(_line(found))
@@ -203,11 +211,19 @@ class Drawing:
     Args:
         model: `VHE`. The model of characters.
         hierarchy: `Hierarchy`.
+        guidance: Float, w. That of c.
     """
 
-    def __init__(self, model: vhe_tf.VHE, hierarchy: Hierarchy) -> None:
+    def __init__(
+        self,
+        model: vhe_tf.VHE,
+        hierarchy: Hierarchy,
+        *,
+        guidance: float = _GUIDANCE,
+    ) -> None:
         self.model = model
         self.hierarchy = hierarchy
+        self.guidance = guidance
         self.image_shape = self.event_shape = model.image_shape
         self.domain = model.domain
 
@@ -221,7 +237,9 @@ class Drawing:
             rng = np.random.default_rng([a % 2**32, b % 2**32])
             means, _ = _encoded(self.model, given)
             h = self.hierarchy
-            mean, covariance = h.next_character(h.project(means))
+            mean, covariance = h.next_character(
+                h.project(means), guidance=self.guidance
+            )
             value = rng.multivariate_normal(mean, covariance)
             value[_DRAWN_RANK:] = mean[_DRAWN_RANK:]
             noise = h.scale * rng.normal(size=len(h.scale))

@@ -32,6 +32,21 @@ def test_the_next_character_is_that_of_the_joint_gaussian():
     )
 
 
+def test_guidance_takes_the_density_away_from_the_prior():
+    given = np.random.default_rng(1).normal(size=(3, 4))
+    values = np.random.default_rng(2).normal(size=(50, 4))
+    prior = scipy.stats.multivariate_normal(np.zeros(4), BETWEEN + WITHIN)
+    plain, guided = (
+        scipy.stats.multivariate_normal(
+            *hierarchy().next_character(given, guidance=w)
+        ).logpdf(values)
+        for w in (0.0, 1.5)
+    )
+    expected = 2.5 * plain - 1.5 * prior.logpdf(values)
+    np.testing.assert_allclose(np.ptp(guided - expected), 0.0, atol=1e-9)
+    assert np.ptp(plain - expected) > 1.0
+
+
 def test_scores_are_log_densities_up_to_a_constant():
     values = np.random.default_rng(2).normal(size=(5, 4))
     found = alphabet_hierarchy._log_density(values, MEAN, WITHIN)
@@ -110,7 +125,10 @@ def test_new_characters_have_the_moments_of_their_alphabet():
     new = drawing.sample({"alphabet": support}, seed=seeds).numpy()
     flat = new.reshape(count, 4)
     h = drawing.hierarchy
-    mean, covariance = h.next_character(given.reshape(3, 4) - MEAN)
+    assert drawing.guidance > 0.0
+    mean, covariance = h.next_character(
+        given.reshape(3, 4) - MEAN, guidance=drawing.guidance
+    )
     # The noise of q(c; x) is added.
     np.testing.assert_allclose(flat.mean(axis=0), MEAN + mean, atol=0.15)
     np.testing.assert_allclose(
