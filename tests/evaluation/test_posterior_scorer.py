@@ -1,5 +1,8 @@
+from unittest import mock
+
 import numpy as np
 import pytest
+from tensorflow_probability import distributions as tfd
 
 from tests.conftest import tiny_vhe
 from tests.evaluation.conftest import GaussianWorld
@@ -7,6 +10,7 @@ from vhe_tf.data import GroupedImages
 from vhe_tf.evaluation import FewShotClassification
 from vhe_tf.evaluation import PosteriorScorer
 from vhe_tf.evaluation import Report
+from vhe_tf.evaluation import conditional_nll
 from vhe_tf.evaluation import summary_lines
 
 
@@ -23,8 +27,8 @@ def test_posteriors_are_compared_by_their_divergence():
     covariances = of_query.covariance().numpy(), of_class.covariance().numpy()
     expected = np.empty((4, 3))
     for q, k in np.ndindex(4, 3):
-        precision = np.linalg.inv(covariances[1][k])
-        product, gap = precision @ covariances[0][q], means[1][k] - means[0][q]
+        precision = np.linalg.inv(covariances[0][q])
+        product, gap = precision @ covariances[1][k], means[1][k] - means[0][q]
         logdet = np.linalg.slogdet(product)[1]
         kl = np.trace(product) + gap @ precision @ gap - len(gap) - logdet
         expected[q, k] = -0.5 * kl
@@ -52,3 +56,23 @@ def test_a_neural_statistician_has_a_classifier_of_its_own():
 def test_posteriors_of_a_latent_with_parents_are_not_compared():
     with pytest.raises(ValueError, match=r"parents=\('alphabet',\)"):
         PosteriorScorer(tiny_vhe("hierarchical"), group="character")
+
+
+def test_posteriors_without_a_divergence_are_not_compared():
+    model = tiny_vhe(objective="neural_statistician")
+    with (
+        mock.patch.object(
+            tfd, "kl_divergence", side_effect=NotImplementedError
+        ),
+        pytest.raises(ValueError, match="a KL in closed form"),
+    ):
+        PosteriorScorer(model, group="character")
+
+
+def test_a_divergence_is_no_likelihood():
+    scorer = PosteriorScorer(tiny_vhe(), group="character")
+    data = GroupedImages(
+        np.zeros((12, 8, 8, 1), np.float32), {"character": np.arange(12) // 4}
+    )
+    with pytest.raises(ValueError, match="PosteriorScorer"):
+        conditional_nll(scorer, data, num_shots=1, num_queries=1)

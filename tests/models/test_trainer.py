@@ -243,6 +243,14 @@ def test_exact_resume_needs_episodes(model, episodes, tmp_path):
         )
 
 
+def test_exact_resume_needs_single_steps(episodes, tmp_path):
+    model = tiny_vhe()
+    model.compile(steps_per_execution=2)
+    data = Episodes.for_model(model, episodes.data, batch_size=4)
+    with pytest.raises(ValueError, match="steps_per_execution=2"):
+        fit(model, data, callbacks=[callbacks.ExactResume(tmp_path)])
+
+
 def test_checkpoints_of_another_model_are_rejected(episodes, tmp_path):
     resume = callbacks.ExactResume(tmp_path)
     fit(tiny_run.compiled_model(), episodes, callbacks=[resume])

@@ -125,6 +125,8 @@ class ExactResume(keras.callbacks.Callback):
     2
     """
 
+    reads_lazily = True
+
     def __init__(
         self, folder: str | os.PathLike[str], *, max_to_keep: int = 2
     ) -> None:
@@ -214,6 +216,7 @@ class ExactResume(keras.callbacks.Callback):
         """
         if self.step == self._saved_step:
             return
+        self._check_loss()
         weights = self.model.get_weights()
         if not all(np.isfinite(weight).all() for weight in weights):
             raise self._not_finite("model")
@@ -273,10 +276,7 @@ class ExactResume(keras.callbacks.Callback):
         self._logs = logs or {}
         ends = step % self._steps_per_epoch == 0
         if ends or step - self._checked_step >= self._steps_between_checks:
-            self._checked_step = step
-            # The running mean of the epoch, which any bad step spoils.
-            if not np.isfinite(float(self._logs["loss"])):
-                raise self._not_finite("loss")
+            self._check_loss()
         if ends:
             self.save()
 
@@ -471,6 +471,12 @@ class ExactResume(keras.callbacks.Callback):
         if "learning_rate" in values and values["step"] == self.step:
             # The checkpoint is of before the end of the epoch.
             self.model.optimizer.learning_rate = values["learning_rate"]
+
+    def _check_loss(self) -> None:
+        self._checked_step = self.step
+        # The running mean of the epoch, which any bad step spoils.
+        if not np.isfinite(float(self._logs.get("loss", 0.0))):
+            raise self._not_finite("loss")
 
     def _not_finite(self, what: str) -> NonFiniteLossError:
         terms = ", ".join(f"{k}={float(v):.6g}" for k, v in self._logs.items())

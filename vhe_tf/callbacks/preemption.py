@@ -67,6 +67,8 @@ class Preemption(keras.callbacks.Callback):
     False
     """
 
+    reads_lazily = True
+
     def __init__(self) -> None:
         super().__init__()
         self.requested = False

@@ -29,6 +29,8 @@ class ProgressLine(keras.callbacks.Callback):
     epoch 1/1, ...: elbo ...
     """
 
+    reads_lazily = True
+
     def __init__(self) -> None:
         super().__init__()
         self._line = contextlib.ExitStack()

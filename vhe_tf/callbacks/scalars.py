@@ -113,6 +113,8 @@ class Scalars(keras.callbacks.Callback):
     1
     """
 
+    reads_lazily = True
+
     def __init__(
         self,
         folder: str | os.PathLike[str],

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,9 +70,6 @@ class ClassScorer:
     (3, 6)
     """
 
-    # What a measurement says of the scores, if they are no likelihoods.
-    factor: ClassVar[str | None] = None
-
     model: VHE
     _: dataclasses.KW_ONLY
     group: str
@@ -96,6 +93,14 @@ class ClassScorer:
                 tf.TensorSpec([2], tf.int32),
             ],
         )
+
+    @property
+    def kind(self) -> dict[str, Any]:
+        """What a `Measurement` says of the scores."""
+        return {
+            "num_samples": self.num_samples,
+            "num_element_samples": self.num_element_samples,
+        }
 
     def __call__(
         self, support: np.ndarray, queries: np.ndarray, *, seed: tuple[int, int]
@@ -196,15 +201,16 @@ class PosteriorScorer(ClassScorer):
     """Scores queries by their posterior, as the Neural Statistician does.
 
     Edwards and Storkey (2017, "Towards a Neural Statistician") classify without
-    the decoder: by the class with the smallest KL from q(c; {x}) to q(c; D_k).
-    The score is -KL[q(c; {x}) || q(c; D_k)], nats. It needs no samples.
+    the decoder: by the class whose q(c; D_k) has the smallest KL to q(c; {x}).
+    The score is -KL[q(c; D_k) || q(c; {x})], nats. It needs no samples.
 
     Args:
         *args: As in `ClassScorer`.
         **kwargs: As in `ClassScorer`.
 
     Raises:
-        ValueError: As `ClassScorer`; if the group latent has parents.
+        ValueError: As `ClassScorer`; if the group latent has parents, or the KL
+            of its posteriors has no closed form.
 
     Example:
     >>> scorer = PosteriorScorer(model, group="character")
@@ -214,7 +220,10 @@ class PosteriorScorer(ClassScorer):
     True
     """
 
-    factor = "posterior"
+    @property
+    def kind(self) -> dict[str, Any]:
+        """See base class."""
+        return {"factor": "posterior"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,13 +234,21 @@ class PosteriorScorer(ClassScorer):
                 f"Received: group={self.group!r}, parents={latent.parents!r}."
             )
         self._latent = latent
+        one = self._latent.posterior(tf.zeros([1, 1, *self.model.event_shape]))
+        try:
+            tfd.kl_divergence(one, one)
+        except NotImplementedError as error:
+            raise ValueError(
+                "Posteriors are compared by a KL in closed form, see "
+                f"`tfd.RegisterKL`. Received: {one}."
+            ) from error
 
     def _score_task(
         self, support: tf.Tensor, queries: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         of_class = self._latent.posterior(support)
         of_query = self._latent.posterior(queries[:, tf.newaxis])
-        return -tfd.kl_divergence(of_query[:, tf.newaxis], of_class)
+        return -tfd.kl_divergence(of_class, of_query[:, tf.newaxis])
 
 
 def few_shot_accuracy(
@@ -290,11 +307,7 @@ def few_shot_accuracy(
         shots=design.num_shots,
         within=design.within,
         by=by,
-        factor=scorer.factor,
         chance=1 / design.num_ways,
-        num_samples=None if scorer.factor else scorer.num_samples,
-        num_element_samples=None
-        if scorer.factor
-        else scorer.num_element_samples,
         num_queries=num_queries,
+        **scorer.kind,
     )

@@ -9,6 +9,7 @@ data are too small are lowered or omitted; `left_out` gives the reasons.
 """
 
 import abc
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -217,12 +218,13 @@ class FewShotClassification(_OfGroups):
         """See base class."""
         tasks.check_ready(self.data, model)
         scorers = [self._class_scorer(model, self.group, self.sampling)]
-        parents = {latent.name: latent.parents for latent in model.latents}
-        statistician = model.objective == "neural_statistician"
-        if statistician and not parents[self.group]:
-            scorers.append(
-                classification.PosteriorScorer(model, group=self.group)
-            )
+        if model.objective == "neural_statistician":
+            with contextlib.suppress(ValueError):  # it has no such classifier
+                scorers.append(
+                    self._scorers.get(
+                        classification.PosteriorScorer, model, group=self.group
+                    )
+                )
         return [
             classification.few_shot_accuracy(
                 scorer,
@@ -517,9 +519,8 @@ def lake_run_accuracy(
         shots=1,
         tasks="lake_runs",
         chance=1 / 20,
-        num_samples=scorer.num_samples,
-        num_element_samples=scorer.num_element_samples,
         num_queries=num_queries,
+        **scorer.kind,
     )
 
 

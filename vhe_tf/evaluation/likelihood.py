@@ -344,7 +344,7 @@ def conditional_nll(
         Nats per image.
 
     Raises:
-        ValueError: As `few_shot_accuracy`.
+        ValueError: As `few_shot_accuracy`; for a `PosteriorScorer`.
 
     Example:
     >>> scorer = ClassScorer(model, group="character", num_samples=2)
@@ -352,6 +352,11 @@ def conditional_nll(
     >>> nll.key, len(nll.values)
     ('conditional_nll.1shot', 3)
     """
+    if "num_samples" not in scorer.kind:
+        raise ValueError(
+            "The scorer must give likelihoods. "
+            f"Received: {type(scorer).__name__}."
+        )
     values: list[float] = []
     tasks = few_shot_tasks(
         data,

@@ -328,7 +328,6 @@ def compile_model(
         kl_warmup_steps={experiment.class_group: experiment.kl_warmup_steps},
         accumulation=accumulation,
         jit_compile=experiment.jit_compile,
-        steps_per_execution=experiment.steps_per_execution,
     )
 
 

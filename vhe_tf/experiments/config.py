@@ -260,12 +260,6 @@ class Experiment(Settings):
     jit_compile: bool | None = setting(
         None, "Compile the training step with XLA. Default: on GPUs."
     )
-    steps_per_execution: int = setting(
-        1,
-        "Training steps in one call of TensorFlow, a divisor of "
-        "--steps_per_epoch. On a GPU, more of them cost less time in between.",
-        least=1,
-    )
     seed: int = setting(
         0, "Random seed of everything, also of random splits.", least=0
     )

@@ -13,8 +13,9 @@ from vhe_tf.errors import StoppedOnRequest
 class EpisodeCallbacks(keras.callbacks.CallbackList):
     """Calls the callbacks of `EpisodeTrainer.fit`.
 
-    It hides the steps that were taken before a run was resumed, and leaves the
-    values of a step where they were computed until a callback reads them.
+    It hides the steps that were taken before a run was resumed. A callback with
+    `reads_lazily = True` gets the values of a step where they were computed,
+    and reads those that it needs; others get what Keras gives them.
 
     Args:
         callbacks: Sequence of callbacks.
@@ -37,10 +38,17 @@ class EpisodeCallbacks(keras.callbacks.CallbackList):
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch >= self._first_batch:
-            values = _Values(logs or {})
-            for callback in self.callbacks:
-                callback.on_train_batch_end(batch, logs=values)
+        if batch < self._first_batch:
+            return
+        if not any(map(_reads_lazily, self.callbacks)):
+            super().on_train_batch_end(batch, logs)
+            return
+        values = _Values(logs or {})
+        for callback in self.callbacks:
+            lazily = _reads_lazily(callback) or _ignores_steps(callback)
+            callback.on_train_batch_end(
+                batch, logs=values if lazily else dict(sorted(values.items()))
+            )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._first_batch = 0
@@ -53,6 +61,18 @@ class EpisodeCallbacks(keras.callbacks.CallbackList):
             callback.on_epoch_end(epoch, logs)
 
 
+def _reads_lazily(callback: Any) -> bool:
+    return getattr(callback, "reads_lazily", False)
+
+
+def _ignores_steps(callback: Any) -> bool:
+    kind, base = type(callback), keras.callbacks.Callback
+    return (
+        kind.on_train_batch_end is base.on_train_batch_end
+        and kind.on_batch_end is base.on_batch_end
+    )
+
+
 class _Values(collections.UserDict[str, Any]):
     """The values of a step. One that is read becomes a float.
 
@@ -62,6 +82,6 @@ class _Values(collections.UserDict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self.data[name]
-        if tf.is_tensor(value):
+        if tf.is_tensor(value) and not value.shape.rank:
             self.data[name] = value = float(value)
         return value

@@ -193,13 +193,17 @@ class EpisodeTrainer(keras.Model):
         verbose: Any = "auto",
         **options: Any,
     ) -> keras.callbacks.History:
-        self._check_steps_at_once("the steps of an epoch", steps)
+        if resume and self.steps_per_execution != 1:
+            raise ValueError(
+                f"{type(resume).__name__} counts each step: compile the model "
+                "with steps_per_execution=1. Received: "
+                f"steps_per_execution={self.steps_per_execution}."
+            )
         epoch, taken = initial_epoch, 0
         if resume:
             epoch, taken = resume.resume(
                 self, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks
             )
-            self._check_steps_at_once("the steps that are taken", taken)
         self._check_workers_agree(episodes, epoch * steps + taken)
         self._steps_to_skip = taken
         return super().fit(
@@ -266,8 +270,8 @@ class EpisodeTrainer(keras.Model):
         def step_unless_taken(iterator: Any) -> Any:
             if not self._steps_to_skip:
                 return step(iterator)
-            # Taken before the run was resumed; `EpisodeCallbacks` hides them.
-            self._steps_to_skip -= self.steps_per_execution
+            # Taken before the run was resumed; `EpisodeCallbacks` hides it.
+            self._steps_to_skip -= 1
             return self._results_of_skipped()
 
         self.train_function = step_unless_taken
@@ -414,16 +418,6 @@ class EpisodeTrainer(keras.Model):
             self.distribute_strategy,
             functools.partial(episodes.dataset, first_step),
         )
-
-    def _check_steps_at_once(self, name: str, steps: int) -> None:
-        at_once = self.steps_per_execution
-        several = distribute.has_several_machines(self.distribute_strategy)
-        if steps % at_once or (several and at_once != 1):
-            raise ValueError(
-                f"`steps_per_execution` must divide {name}, and be 1 with "
-                f"several workers. Received: steps_per_execution={at_once}, "
-                f"{steps} steps."
-            )
 
     def _check_workers_agree(self, episodes: Episodes, step: int) -> None:
         """Raises a RunError if other workers have another run."""

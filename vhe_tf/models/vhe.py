@@ -441,7 +441,6 @@ class VHE(Recognizer):
             "kl_warmup_steps": dict(self.kl_warmup_steps),
             "accumulation": self.accumulation,
             "jit_compile": self.jit_compile or self._compiles_each_replica,
-            "steps_per_execution": self.steps_per_execution,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
