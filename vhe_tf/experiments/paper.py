@@ -489,8 +489,9 @@ FIGURES = (
         (
             (
                 "docs/youtube_faces_256_levels.png",
-                "here the shipped PixelCNN VHE alone, guidance 1: samples "
-                "given one frame, and two, without the frames",
+                "here without the frames, which are photographs of people, and "
+                "in 128 colours; the PixelCNN VHE is the shipped one, with its "
+                "guidance of 1",
             ),
         ),
     ),
