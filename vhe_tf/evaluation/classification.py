@@ -33,7 +33,12 @@ from vhe_tf.evaluation.tasks import few_shot_tasks
 from vhe_tf.models import classification
 from vhe_tf.models.vhe import VHE
 
-__all__ = ["ClassScorer", "PosteriorScorer", "few_shot_accuracy"]
+__all__ = [
+    "ClassScorer",
+    "PosteriorScorer",
+    "few_shot_accuracy",
+    "kind_of_scores",
+]
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -93,14 +98,6 @@ class ClassScorer:
                 tf.TensorSpec([2], tf.int32),
             ],
         )
-
-    @property
-    def kind(self) -> dict[str, Any]:
-        """What a `Measurement` says of the scores."""
-        return {
-            "num_samples": self.num_samples,
-            "num_element_samples": self.num_element_samples,
-        }
 
     def __call__(
         self, support: np.ndarray, queries: np.ndarray, *, seed: tuple[int, int]
@@ -220,11 +217,6 @@ class PosteriorScorer(ClassScorer):
     True
     """
 
-    @property
-    def kind(self) -> dict[str, Any]:
-        """See base class."""
-        return {"factor": "posterior"}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         [latent] = [v for v in self.model.latents if v.name == self.group]
@@ -249,6 +241,16 @@ class PosteriorScorer(ClassScorer):
         of_class = self._latent.posterior(support)
         of_query = self._latent.posterior(queries[:, tf.newaxis])
         return -tfd.kl_divergence(of_class, of_query[:, tf.newaxis])
+
+
+def kind_of_scores(scorer: ClassScorer) -> dict[str, Any]:
+    """Returns the attributes of a `Measurement` that describe the scores."""
+    if isinstance(scorer, PosteriorScorer):
+        return {"factor": "posterior"}
+    return {
+        "num_samples": scorer.num_samples,
+        "num_element_samples": scorer.num_element_samples,
+    }
 
 
 def few_shot_accuracy(
@@ -309,5 +311,5 @@ def few_shot_accuracy(
         by=by,
         chance=1 / design.num_ways,
         num_queries=num_queries,
-        **scorer.kind,
+        **kind_of_scores(scorer),
     )

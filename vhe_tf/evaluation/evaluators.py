@@ -520,7 +520,7 @@ def lake_run_accuracy(
         tasks="lake_runs",
         chance=1 / 20,
         num_queries=num_queries,
-        **scorer.kind,
+        **classification.kind_of_scores(scorer),
     )
 
 

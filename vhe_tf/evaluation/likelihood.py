@@ -23,6 +23,7 @@ from vhe_tf import random
 from vhe_tf._utils import validation
 from vhe_tf.data.grouped_images import GroupedImages
 from vhe_tf.evaluation.classification import ClassScorer
+from vhe_tf.evaluation.classification import PosteriorScorer
 from vhe_tf.evaluation.measurement import NATS_PER_IMAGE
 from vhe_tf.evaluation.measurement import Measurement
 from vhe_tf.evaluation.refinement import Change
@@ -352,7 +353,7 @@ def conditional_nll(
     >>> nll.key, len(nll.values)
     ('conditional_nll.1shot', 3)
     """
-    if "num_samples" not in scorer.kind:
+    if isinstance(scorer, PosteriorScorer):
         raise ValueError(
             "The scorer must give likelihoods. "
             f"Received: {type(scorer).__name__}."

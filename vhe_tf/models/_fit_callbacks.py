@@ -1,4 +1,4 @@
-"""How `EpisodeTrainer.fit` calls its callbacks."""
+"""The callbacks of `EpisodeTrainer.fit`."""
 
 import collections
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 
 from vhe_tf.errors import StoppedOnRequest
+
+__all__ = ["EpisodeCallbacks"]
 
 
 class EpisodeCallbacks(keras.callbacks.CallbackList):
@@ -20,7 +22,7 @@ class EpisodeCallbacks(keras.callbacks.CallbackList):
     Args:
         callbacks: Sequence of callbacks.
         first_batch: Integer. Number of steps of the first epoch to hide.
-        **options: Those of `keras.callbacks.CallbackList`.
+        **options: Passed on to `keras.callbacks.CallbackList`.
     """
 
     def __init__(
@@ -30,15 +32,15 @@ class EpisodeCallbacks(keras.callbacks.CallbackList):
         first_batch: int,
         **options: Any,
     ) -> None:
-        self._first_batch = first_batch
-        super().__init__(callbacks, **options)
+        self.first_batch = first_batch
+        super().__init__(callbacks=callbacks, **options)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch >= self._first_batch:
+        if batch >= self.first_batch:
             super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch < self._first_batch:
+        if batch < self.first_batch:
             return
         if not any(map(_reads_lazily, self.callbacks)):
             super().on_train_batch_end(batch, logs)
@@ -51,7 +53,7 @@ class EpisodeCallbacks(keras.callbacks.CallbackList):
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._first_batch = 0
+        self.first_batch = 0
         if self._async_train:
             self._flush_futures()
         logs = {name: float(value) for name, value in (logs or {}).items()}
