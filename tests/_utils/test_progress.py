@@ -125,3 +125,21 @@ def test_nothing_to_show_writes_nothing_in_a_log(monkeypatch, clock):
     with progress.status_line():
         pass
     assert stderr.getvalue() == ""
+
+
+def test_a_text_is_made_only_if_it_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_last_time", {True: -math.inf, False: 0.0})
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 1.0)
+    made = []
+
+    def text():
+        made.append(1)
+        return "a step"
+
+    with progress.status_line() as show:
+        show(text)
+        assert not made  # within half a minute of the line before
+        monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
+        show(text)
+    assert made == [1]
+    assert "a step" in capsys.readouterr().err

@@ -69,6 +69,18 @@ def test_posteriors_without_a_divergence_are_not_compared():
         PosteriorScorer(model, group="character")
 
 
+def test_why_a_neural_statistician_has_no_such_classifier_is_said():
+    labels = {"alphabet": np.arange(12) // 6, "character": np.arange(12) // 2}
+    data = GroupedImages(np.zeros((12, 8, 8, 1), np.float32), labels)
+    evaluator = FewShotClassification(
+        data, group="character", ways=[2], shots=[1], num_tasks=1
+    )
+    statistician = tiny_vhe("hierarchical", objective="neural_statistician")
+    [reason] = evaluator.left_out(statistician)
+    assert "by posterior: Posteriors are compared of a latent with" in reason
+    assert evaluator.left_out(tiny_vhe("hierarchical")) == []
+
+
 def test_a_divergence_is_no_likelihood():
     scorer = PosteriorScorer(tiny_vhe(), group="character")
     data = GroupedImages(

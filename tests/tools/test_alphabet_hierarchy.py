@@ -1,3 +1,4 @@
+import dataclasses
 from unittest import mock
 
 import numpy as np
@@ -113,6 +114,22 @@ class Flat:
     def render(self, samples, *, seed):
         assert seed.shape == [samples["character"].shape[0], 2]
         return samples["character"]
+
+
+def test_new_characters_keep_the_mean_in_the_last_components(monkeypatch):
+    monkeypatch.setattr(alphabet_hierarchy, "_DRAWN_RANK", 3)
+    exact = dataclasses.replace(hierarchy(), scale=np.zeros(4))
+    drawing = alphabet_hierarchy.Drawing(Flat(), exact)
+    given = np.random.default_rng(5).normal(size=(3, 2, 2, 1))
+    support = np.repeat(given[np.newaxis], 5, axis=0).astype(np.float32)
+    seeds = np.stack([np.zeros(5, int), np.arange(5)], axis=1)
+    new = drawing.sample({"alphabet": support}, seed=seeds).numpy()
+    mean, _ = exact.next_character(
+        given.reshape(3, 4) - MEAN, guidance=drawing.guidance
+    )
+    flat = new.reshape(5, 4)
+    np.testing.assert_allclose(flat[:, 3], (MEAN + mean)[3], rtol=1e-4)
+    assert np.all(np.std(flat[:, :3], axis=0) > 0.1)
 
 
 def test_new_characters_have_the_moments_of_their_alphabet():

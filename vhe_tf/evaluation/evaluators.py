@@ -9,7 +9,6 @@ data are too small are lowered or omitted; `left_out` gives the reasons.
 """
 
 import abc
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -218,13 +217,8 @@ class FewShotClassification(_OfGroups):
         """See base class."""
         tasks.check_ready(self.data, model)
         scorers = [self._class_scorer(model, self.group, self.sampling)]
-        if model.objective == "neural_statistician":
-            with contextlib.suppress(ValueError):  # it has no such classifier
-                scorers.append(
-                    self._scorers.get(
-                        classification.PosteriorScorer, model, group=self.group
-                    )
-                )
+        own, _ = self._own_classifier(model)
+        scorers += own
         return [
             classification.few_shot_accuracy(
                 scorer,
@@ -238,8 +232,21 @@ class FewShotClassification(_OfGroups):
             for design in self.designs
         ]
 
+    def _own_classifier(
+        self, model: VHE
+    ) -> tuple[list[classification.ClassScorer], list[str]]:
+        """Returns that of a Neural Statistician, or why it has none."""
+        if model.objective != "neural_statistician":
+            return [], []
+        make = classification.PosteriorScorer
+        try:
+            return [self._scorers.get(make, model, group=self.group)], []
+        except ValueError as error:
+            return [], [f"accuracy of {self.group} by posterior: {error}"]
+
     def left_out(self, model: VHE) -> list[str]:
         """See base class."""
+        _, reasons = self._own_classifier(model)
         inside = f" within {self.within}" if self.within else ""
         inside += f" by {self.group}" if self.spread else ""
         most, most_shots = self._most_classes, self._most_shots
@@ -250,17 +257,21 @@ class FewShotClassification(_OfGroups):
             images = _counted(most_shots + 1, "image")
             smallest = f"the smallest class has {images}"
         instead = f", so {most_shots}-shot instead" if most_shots > 0 else ""
-        return [
-            f"{num_ways}-way tasks{inside}: there are {most} classes, so "
-            f"{most}-way instead"
-            for num_ways in self.ways
-            if num_ways > most
-        ] + [
-            f"{num_shots}-shot tasks{inside}: {smallest}, one of them the "
-            f"query{instead}"
-            for num_shots in self.shots
-            if num_shots > most_shots
-        ]
+        return (
+            reasons
+            + [
+                f"{num_ways}-way tasks{inside}: there are {most} classes, so "
+                f"{most}-way instead"
+                for num_ways in self.ways
+                if num_ways > most
+            ]
+            + [
+                f"{num_shots}-shot tasks{inside}: {smallest}, one of them the "
+                f"query{instead}"
+                for num_shots in self.shots
+                if num_shots > most_shots
+            ]
+        )
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
